@@ -1,0 +1,17 @@
+"""PeRFlow for ComfyUI: Stable Diffusion pictures in four steps."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from .nodes import NODES, folders
+
+
+class PeRFlowExtension(ComfyExtension):
+    async def on_load(self) -> None:
+        folders.register()
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return NODES
+
+
+async def comfy_entrypoint() -> PeRFlowExtension:
+    return PeRFlowExtension()

@@ -1,0 +1,15 @@
+"""The nodes of the pack; each in a file of its own."""
+
+from .apply_delta import PeRFlowApplyDelta
+from .model_sampling import PeRFlowModelSampling
+from .sampler import PeRFlowSampler
+from .schedule_plot import PeRFlowSchedulePlot
+from .window_schedule import PeRFlowWindowSchedule
+
+NODES = [
+    PeRFlowApplyDelta,
+    PeRFlowModelSampling,
+    PeRFlowWindowSchedule,
+    PeRFlowSampler,
+    PeRFlowSchedulePlot,
+]

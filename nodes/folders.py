@@ -1,0 +1,28 @@
+"""The folder key "perflow": models/perflow, extra_model_paths.yaml, and output/perflow where extracted deltas go."""
+
+import os
+
+import folder_paths
+
+KEY = "perflow"
+EXTENSIONS = (".safetensors", ".sft")  # no pickles: they can run code
+
+
+def register() -> None:
+    folder_paths.add_model_folder_path(KEY, os.path.join(folder_paths.models_dir, KEY))
+    folder_paths.add_model_folder_path(KEY, os.path.join(folder_paths.get_output_directory(), KEY))
+
+
+def delta_names() -> list[str]:
+    return [name for name in folder_paths.get_filename_list(KEY) if name.lower().endswith(EXTENSIONS)]
+
+
+def delta_path(name: str) -> str:
+    """The file of that name. Raises FileNotFoundError with the folders that were searched."""
+    path = folder_paths.get_full_path(KEY, name)
+    if path is None:
+        searched = ", ".join(folder_paths.get_folder_paths(KEY))
+        raise FileNotFoundError(
+            f"There is no delta file {name} in {searched}: put it there, press R to refresh, and choose it again."
+        )
+    return path

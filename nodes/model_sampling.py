@@ -1,0 +1,42 @@
+"""Model Sampling PeRFlow: for checkpoints with the delta already in their weights."""
+
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+
+from ..perflow_core.architecture import TRAINED_WINDOWS
+from . import node_text, shared_inputs
+from .accelerate import base_alphas_cumprod, trained_prediction, with_perflow_sampling
+
+
+class PeRFlowModelSampling(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PeRFlowModelSampling",
+            display_name="Model Sampling PeRFlow",
+            category="PeRFlow",
+            description="Sets PeRFlow's sampling on a checkpoint whose weights are PeRFlow's already (a merged one).",
+            search_aliases=["perflow", "few step", "4 step", "accelerate", "merged checkpoint", "rectified flow"],
+            inputs=[
+                io.Model.Input("model", tooltip="An SD1.5, SD2.x or SDXL model with PeRFlow weights."),
+                shared_inputs.prediction_type(auto=""),
+                io.Int.Input(
+                    "windows",
+                    default=TRAINED_WINDOWS,
+                    min=1,
+                    max=100,
+                    tooltip="Time windows K that the weights were trained with; 4 for all published weights.",
+                ),
+                shared_inputs.align_steps(),
+            ],
+            outputs=[io.Model.Output()],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, model: ModelPatcher, prediction_type: str, windows: int, align_steps: bool) -> io.NodeOutput:
+        base_alphas_cumprod(model)  # a model of another kind is told so first
+        if prediction_type == shared_inputs.AUTO:
+            prediction_type = trained_prediction(model)
+        accelerated = with_perflow_sampling(model, prediction_type, windows, align_steps)
+        return io.NodeOutput(accelerated, ui=node_text.show(cls, f"{prediction_type}, {windows} windows"))

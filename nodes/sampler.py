@@ -1,0 +1,60 @@
+"""PeRFlow Sampler: the piecewise solvers as SAMPLER."""
+
+from typing import Any
+
+from comfy.samplers import KSAMPLER
+from comfy_api.latest import io
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ..perflow_core.solvers import SOLVERS, Callback, Denoiser
+from .sampling_object import PeRFlowSampling
+
+
+class PeRFlowSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PeRFlowSampler",
+            display_name="PeRFlow Sampler",
+            category="PeRFlow",
+            description="Solver for the custom sampling nodes. No step crosses a window edge, where the path bends.",
+            search_aliases=["perflow", "few step", "4 step", "euler", "heun", "piecewise"],
+            inputs=[
+                io.Combo.Input(
+                    "solver",
+                    options=list(SOLVERS),
+                    default="euler",
+                    tooltip="euler: the authors' sampler. heun: second order, two model calls a step. ab2: second "
+                    "order from the step before, no extra calls; equals euler where every window has one step.",
+                ),
+            ],
+            outputs=[io.Sampler.Output()],
+        )
+
+    @classmethod
+    def execute(cls, solver: str) -> io.NodeOutput:
+        return io.NodeOutput(KSAMPLER(sample, {"solver": solver}))
+
+
+def sample(
+    model: Denoiser,
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: dict[str, Any] | None = None,
+    callback: Callback | None = None,
+    disable: bool | None = None,
+    *,
+    solver: str,
+) -> Tensor:
+    """k-diffusion's signature. The windows are the model's; a model without them gets the ordinary solver."""
+    sampling = model.inner_model.inner_model.model_sampling
+    chord = sampling.chord if isinstance(sampling, PeRFlowSampling) else None
+    with tqdm(total=len(sigmas) - 1, disable=disable) as bar:
+
+        def report(state: dict[str, Any]) -> None:
+            if callback is not None:
+                callback(state)
+            bar.update(state["i"] + 1 - bar.n)
+
+        return SOLVERS[solver](model, x, sigmas, extra_args, report, disable, chord=chord)

@@ -1,0 +1,60 @@
+"""The model-sampling object: an ordinary epsilon model to ComfyUI, with the window chord as its noise schedule."""
+
+import comfy.model_sampling
+import torch
+from comfy.supported_models_base import BASE
+from torch import Tensor
+
+from ..perflow_core.chord import WindowChord
+from ..perflow_core.parameterization import PredictionType, append_dims, denoised
+from ..perflow_core.windows import NUM_TIMESTEPS
+
+
+class PeRFlowSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS):
+    """Discrete epsilon sampling on the chord of K windows; sigmas[i] is the level of timestep i + 1.
+
+    What is not overridden (noise scaling, sigma_min, sigma_max) is ComfyUI's own.
+    """
+
+    def __init__(self, config: BASE, alphas_cumprod: Tensor, prediction_type: PredictionType, windows: int):
+        """alphas_cumprod: the base model's table, float64 [1000]."""
+        super().__init__(config)
+        self.alphas_cumprod = alphas_cumprod
+        self.prediction_type = prediction_type
+        self.chord = WindowChord.from_alphas_cumprod(alphas_cumprod, windows)
+        self.set_sigmas(self.chord.sigma(torch.arange(1, NUM_TIMESTEPS + 1, dtype=torch.float64)))
+        self._chords: dict[torch.device, WindowChord] = {}
+
+    def chord_on(self, device: torch.device) -> WindowChord:
+        """The chord in float32 on a device, moved there once: a copy at every step would make a GPU wait."""
+        if device not in self._chords:
+            self._chords[device] = self.chord.to(device, torch.float32)
+        return self._chords[device]
+
+    def timestep(self, sigma: Tensor) -> Tensor:
+        """What the UNet and a ControlNet are given: 1000 t, not below the 1 that the weights were trained down to."""
+        return self.chord_on(sigma.device).timestep(sigma.float()).clamp(min=1)
+
+    def sigma(self, timestep: Tensor) -> Tensor:
+        return self.chord_on(timestep.device).sigma(timestep.float())
+
+    def percent_to_sigma(self, percent: float) -> float:
+        if percent <= 0 or percent >= 1:
+            return super().percent_to_sigma(percent)
+        return float(self.chord.sigma(torch.tensor(NUM_TIMESTEPS * (1 - percent), dtype=torch.float64)))
+
+    def calculate_input(self, sigma: Tensor, noise: Tensor) -> Tensor:
+        """z = c X."""
+        return append_dims(self.chord_on(noise.device).signal(sigma), noise) * noise
+
+    def calculate_denoised(self, sigma: Tensor, model_output: Tensor, model_input: Tensor) -> Tensor:
+        """x0 = X - sigma eps."""
+        chord = self.chord_on(model_output.device)
+        return denoised(self.prediction_type, chord, sigma, model_output, model_input)
+
+    def inverse_noise_scaling(self, sigma: Tensor, latent: Tensor) -> Tensor:
+        """X as it is, but c(0) X at sigma(0), the reference end: what the official pipeline decodes."""
+        chord = self.chord_on(latent.device)
+        c, s = chord.c[-1], chord.s[-1]
+        at_reference_end = (sigma * c - s).abs() < 1e-5 * s
+        return latent * append_dims(torch.where(at_reference_end, c, 1.0), latent)

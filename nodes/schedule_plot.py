@@ -1,0 +1,34 @@
+"""Plot Window Schedule: where the steps stand, as a picture."""
+
+import numpy as np
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io, ui
+
+from .accelerate import perflow_sampling
+from .schedule_drawing import draw_schedule
+
+
+class PeRFlowSchedulePlot(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PeRFlowSchedulePlot",
+            display_name="Plot Window Schedule",
+            category="PeRFlow",
+            description="Draws the windows, PeRFlow's path beside the base model's, and where each step stands.",
+            search_aliases=["perflow", "plot sigmas", "graph", "visualize schedule"],
+            inputs=[
+                io.Model.Input("model", tooltip="A model from Apply PeRFlow Delta or Model Sampling PeRFlow."),
+                io.Sigmas.Input("sigmas", tooltip="Window Schedule's, or any other scheduler's to compare."),
+            ],
+            outputs=[io.Image.Output()],
+            is_output_node=True,  # it is drawn also when nothing is connected to it
+        )
+
+    @classmethod
+    def execute(cls, model: ModelPatcher, sigmas: torch.Tensor) -> io.NodeOutput:
+        sampling = perflow_sampling(model, "Plot Window Schedule")
+        picture = draw_schedule(sampling.chord, sampling.alphas_cumprod, sigmas)
+        image = torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255)[None]
+        return io.NodeOutput(image, ui=ui.PreviewImage(image, cls=cls))

@@ -1,0 +1,86 @@
+"""Window Schedule: the official PeRFlow steps as SIGMAS."""
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+
+from ..perflow_core.alignment import path_timesteps
+from ..perflow_core.chord import WindowChord
+from ..perflow_core.schedule import parse_counts, window_schedule
+from ..perflow_core.solvers import window_steps
+from ..perflow_core.windows import by_window, spanned_edges
+from . import node_text
+from .accelerate import perflow_sampling
+
+
+class PeRFlowWindowSchedule(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PeRFlowWindowSchedule",
+            display_name="Window Schedule",
+            category="PeRFlow",
+            description="The steps of the official PeRFlow scheduler, shown on the node window by window.",
+            search_aliases=["perflow", "scheduler", "sigmas", "few step", "4 step", "time windows"],
+            inputs=[
+                io.Model.Input("model", tooltip="A model from Apply PeRFlow Delta or Model Sampling PeRFlow."),
+                io.Int.Input(
+                    "steps",
+                    default=4,
+                    min=1,
+                    max=1000,
+                    tooltip="Steps shared by the windows, the noisiest first. 4 to 8 are usual; fewer than the windows "
+                    "work, roughly.",
+                ),
+                io.Float.Input(
+                    "denoise",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Where the path starts, as a share of the whole time: 1 from pure noise, 0.5 from halfway "
+                    "(image to image). The steps are shared by the windows that are left.",
+                ),
+                io.Combo.Input(
+                    "end",
+                    options=["zero", "reference"],
+                    default="zero",
+                    tooltip="zero: down to sigma 0, as ComfyUI's samplers do. reference: stop at sigma 0.029 as the "
+                    "authors' code does, to compare with it.",
+                ),
+                io.String.Input(
+                    "steps_per_window",
+                    default="",
+                    advanced=True,
+                    tooltip='Steps of each window, noisiest first, instead of steps: "2,1,1,1". 0 leaves a window to '
+                    "the step before it.",
+                ),
+            ],
+            outputs=[io.Sigmas.Output()],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, model: ModelPatcher, steps: int, denoise: float, end: str, steps_per_window: str) -> io.NodeOutput:
+        chord = perflow_sampling(model, "Window Schedule").chord
+        counts = parse_counts(steps_per_window)
+        sigmas = window_schedule(chord, steps, denoise, end, counts).float()
+        text = describe(chord, sigmas, denoise)
+        if counts is not None:
+            text += f"\nsteps_per_window is used, steps ({steps}) is not."
+        return io.NodeOutput(sigmas, ui=node_text.show(cls, text))
+
+
+def describe(chord: WindowChord, sigmas: torch.Tensor, denoise: float) -> str:
+    """The timesteps by window, and in words what they mean where that is not the usual."""
+    if len(sigmas) == 0:
+        return "No steps: with denoise 0 the latent stays as it is."
+    text = by_window(path_timesteps(chord, sigmas[:-1]), chord.K)
+    steps, windows = len(sigmas) - 1, len(spanned_edges(chord.K, denoise)) - 1
+    calls = len(window_steps(sigmas, chord))
+    if calls > steps:
+        text += (
+            f"\n{steps} step{'s' if steps > 1 else ''} for {windows} windows: a step crosses a bend of the path, so "
+            f"the picture is rougher. PeRFlow Sampler divides such steps at the bends ({calls} model calls)."
+        )
+    return text

@@ -1,0 +1,35 @@
+"""What the UNet's output m means: ddim_eps, diff_eps or velocity, each brought to the eps of the window chord."""
+
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from .chord import WindowChord
+
+PredictionType = Literal["diff_eps", "ddim_eps", "velocity"]
+PREDICTION_TYPES: tuple[PredictionType, ...] = get_args(PredictionType)
+
+
+def append_dims(x: Tensor, like: Tensor) -> Tensor:
+    """[B] (or a scalar) -> [B, 1, ...], to multiply `like`."""
+    return x.reshape(x.shape + (1,) * (like.ndim - x.ndim))
+
+
+def eps(prediction_type: PredictionType, chord: WindowChord, sigma: Tensor, m: Tensor, X: Tensor) -> Tensor:
+    """eps of the chord from the UNet's output m at X = z / c; sigma of shape [B], m and X of shape [B, ...].
+
+    ddim_eps: eps = m.    diff_eps: eps = r m, r one constant a window (`WindowChord.diff_eps_ratio`).
+    velocity: m = dz/dt = c' x0 + s' eps with x0 = X - sigma eps, hence eps = (m - c' X) / (s' - sigma c').
+    """
+    if prediction_type == "ddim_eps":
+        return m
+    w = chord.window(sigma)
+    if prediction_type == "diff_eps":
+        return append_dims(chord.diff_eps_ratio[w], m) * m
+    dc_dt, ds_dt = (append_dims(slope[w], m) for slope in chord.slopes)
+    return (m - dc_dt * X) / (ds_dt - append_dims(sigma, m) * dc_dt)
+
+
+def denoised(prediction_type: PredictionType, chord: WindowChord, sigma: Tensor, m: Tensor, X: Tensor) -> Tensor:
+    """x0 = X - sigma eps, the data that the chord through X points at; shapes as in `eps`."""
+    return X - append_dims(sigma, X) * eps(prediction_type, chord, sigma, m, X)

@@ -1,0 +1,58 @@
+"""Noise levels for a sampler: the window grid as sigmas."""
+
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .chord import WindowChord
+from .windows import NUM_TIMESTEPS, integer_grid, spanned_edges, timesteps
+
+End = Literal["zero", "reference"]
+
+
+def window_schedule(
+    chord: WindowChord, n: int, denoise: float = 1.0, end: End = "zero", counts: list[int] | None = None
+) -> Tensor:
+    """The sigmas of an n-step path from t = denoise down to t = 0; float64, shape [n + 1].
+
+    end="zero" closes with sigma 0, as ComfyUI's samplers expect; end="reference" with sigma(0), about 0.029, where the
+    official scheduler stops. `counts` gives the steps of each of the K windows instead of n; those of windows above
+    `denoise` are not used. Without a step there is no schedule: shape [0].
+    Raises ValueError for counts that cannot be walked.
+    """
+    T = timesteps(n, chord.K, denoise) if counts is None else _counted_timesteps(counts, chord.K, denoise)
+    if len(T) == 0 or denoise <= 0:
+        return torch.zeros(0, dtype=torch.float64)
+    last = chord.sigma(chord.t.new_zeros(1)) if end == "reference" else chord.t.new_zeros(1)
+    return torch.cat([chord.sigma(torch.from_numpy(T)), last])
+
+
+def _counted_timesteps(counts: list[int], K: int, denoise: float) -> np.ndarray:
+    if len(counts) != K:
+        raise ValueError(f"steps_per_window has {len(counts)} numbers ({_listed(counts)}), expected {K}, one a window.")
+    edges = spanned_edges(K, denoise)
+    used = counts[K - (len(edges) - 1) :]
+    if used[0] < 1:
+        raise ValueError(
+            f"steps_per_window ({_listed(counts)}) has no step in the window where the path starts "
+            f"(timestep {NUM_TIMESTEPS * denoise:.0f}): give that window at least 1."
+        )
+    return integer_grid(used, edges)
+
+
+def parse_counts(text: str) -> list[int] | None:
+    """The text "2,1,1,1" -> [2, 1, 1, 1]; an empty text -> None. Raises ValueError for anything but whole numbers."""
+    if not text.strip():
+        return None
+    numbers = [part.strip() for part in text.split(",")]
+    if not all(number.isdecimal() for number in numbers):
+        raise ValueError(
+            f'steps_per_window is "{text}", expected whole numbers with commas between, one a window, as in "2,1,1,1".'
+        )
+    return [int(number) for number in numbers]
+
+
+def _listed(counts: list[int]) -> str:
+    return ",".join(map(str, counts))
