@@ -1,0 +1,70 @@
+"""Time windows and the integer grid."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from perflow_core.windows import by_window, spanned_edges, steps_per_window, timesteps, window_edges
+
+
+def test_official_grids(golden):
+    grids = [grid for grid in golden("perflow_timesteps")["grids"] if grid["n"] >= grid["K"]]
+    assert len(grids) > 60
+    for grid in grids:
+        assert timesteps(grid["n"], grid["K"]).tolist() == grid["timesteps"], (grid["K"], grid["n"])
+
+
+def test_truncation_is_kept_with_its_accidents():
+    assert {99, 49} <= set(timesteps(20, 4))
+
+
+def test_first_windows_take_the_extra_steps():
+    assert steps_per_window(6, 4) == [2, 2, 1, 1]
+    assert steps_per_window(3, 4) == [1, 1, 1, 0]
+
+
+@pytest.mark.parametrize(("n", "expected"), [(1, [1000]), (2, [1000, 500]), (3, [1000, 750, 500])])
+def test_fewer_steps_than_windows_visit_edges_evenly(n, expected):
+    assert timesteps(n, 4).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("n", "denoise", "expected"),
+    [
+        (2, 0.5, [500, 250]),
+        (4, 0.5, [500, 375, 250, 125]),
+        (4, 0.6, [600, 550, 500, 250]),
+        (3, 0.57, [570, 500, 250]),  # 1000 * 0.57 is not truncated to 569
+        (2, 0.6, [600, 500]),
+        (1, 0.25, [250]),
+    ],
+)
+def test_denoise_shares_the_steps_among_the_windows_left(n, denoise, expected):
+    assert timesteps(n, 4, denoise).tolist() == expected
+
+
+def test_path_may_end_early():
+    assert timesteps(5, 4, 1.0, 0.5).tolist() == [1000, 916, 833, 750, 625]
+    assert spanned_edges(4, 1.0, 0.5).tolist() == [1.0, 0.75, 0.5]
+
+
+@given(n=st.integers(1, 1200), K=st.sampled_from([1, 2, 3, 4, 5, 7, 8, 10]), percent=st.integers(1, 100))
+def test_grid_falls_and_has_the_steps_asked_for(n, K, percent):
+    T = timesteps(n, K, percent / 100)
+    assert len(T) == n
+    assert T[0] == percent * 10
+    assert np.all(np.diff(T) < 0)
+    assert T[-1] > 0
+
+
+@given(n=st.integers(10, 400), K=st.integers(1, 10))
+def test_no_step_crosses_an_edge_with_enough_steps(n, K):
+    edges = np.trunc(1000 * window_edges(K))
+    assert set(edges[:-1]) <= set(timesteps(n, K))
+
+
+def test_text_by_window():
+    assert by_window(timesteps(6, 4), 4) == "1000 875 | 750 625 | 500 | 250"
+    assert by_window(timesteps(2, 4), 4) == "1000 | 500"
+    assert by_window(timesteps(5, 3), 3) == "1000 833 | 666 500 | 333"
+    assert by_window(np.array([613.7, 500.0]), 4) == "613.7 | 500"
