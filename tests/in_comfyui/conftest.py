@@ -1,0 +1,95 @@
+"""Models for the tests inside ComfyUI: the analytic one, and a small real UNet through the stock loaders."""
+
+import pytest
+import torch
+
+STEPS_END = {"denoise": 1.0, "end": "zero", "steps_per_window": ""}
+
+
+@pytest.fixture(scope="session")
+def t2i(golden):
+    return golden("perflow_t2i")
+
+
+@pytest.fixture(scope="session")
+def run(comfyui):
+    """Call a node by its id as the executor does; returns its outputs."""
+
+    def call(node_id: str, **inputs):
+        node = comfyui.nodes[node_id]
+        if hasattr(node, "define_schema"):
+            return node.execute(**inputs).result
+        return getattr(node(), node.FUNCTION)(**inputs)
+
+    return call
+
+
+@pytest.fixture
+def analytic(comfyui, t2i):
+    """A stock MODEL whose UNet is the analytic one."""
+    from analytic_model import analytic_model
+
+    return analytic_model(t2i)
+
+
+@pytest.fixture
+def perflow(analytic, run):
+    """The analytic MODEL with PeRFlow sampling."""
+
+    def make(prediction_type="diff_eps", windows=4, align_steps=True, model=analytic):
+        inputs = {"prediction_type": prediction_type, "windows": windows, "align_steps": align_steps}
+        return run("PeRFlowModelSampling", model=model, **inputs)[0]
+
+    return make
+
+
+@pytest.fixture
+def schedule(run):
+    """SIGMAS of the Window Schedule node."""
+
+    def make(model, steps=4, **inputs):
+        return run("PeRFlowWindowSchedule", model=model, steps=steps, **(STEPS_END | inputs))[0]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def noise(t2i) -> torch.Tensor:
+    return torch.tensor(t2i["x_init"]).reshape(t2i["shape"])
+
+
+@pytest.fixture(scope="session")
+def unet_file(comfyui):
+    """A UNet of SD1.5's layout, one level of it, in models/diffusion_models."""
+    import small_models
+
+    return small_models.make_unet(
+        comfyui.base / "models" / "diffusion_models" / "tiny.safetensors", small_models.SD15_TINY
+    )
+
+
+@pytest.fixture(scope="session")
+def delta_file(comfyui, unet_file):
+    """A delta for it with diffusers' names, in models/perflow."""
+    import small_models
+
+    return small_models.make_delta(comfyui.base / "models" / "perflow" / "tiny-delta.safetensors", unet_file)
+
+
+@pytest.fixture
+def small_unet(unet_file):
+    """That UNet as a MODEL in float32, freshly loaded."""
+    import comfy.sd
+
+    return comfy.sd.load_diffusion_model(str(unet_file), model_options={"dtype": torch.float32})
+
+
+@pytest.fixture
+def apply_delta(run, delta_file):
+    """The Apply PeRFlow Delta node with its defaults."""
+
+    def apply(model, **inputs):
+        defaults = {"strength": 1.0, "prediction_type": "auto", "windows": 0, "align_steps": True}
+        return run("PeRFlowApplyDelta", model=model, **({"delta_name": delta_file.name} | defaults | inputs))[0]
+
+    return apply

@@ -1,0 +1,146 @@
+"""Apply PeRFlow Delta on a small real UNet, through the stock loaders: weights, mixing with LoRAs, errors."""
+
+import pytest
+import torch
+
+
+def loaded_weights(model) -> dict[str, torch.Tensor]:
+    """The UNet's weights as they are while sampling; the model is left unpatched."""
+    import comfy.model_management
+
+    comfy.model_management.load_models_gpu([model])
+    weights = {key: tensor.clone() for key, tensor in model.model_state_dict("diffusion_model.").items()}
+    model.detach()
+    return weights
+
+
+def delta_by_model_keys(model, file) -> dict[str, torch.Tensor]:
+    import comfy.utils
+    from safetensors.torch import load_file
+
+    names = comfy.utils.unet_to_diffusers(model.model.model_config.unet_config)
+    return {"diffusion_model." + names[key]: tensor.float() for key, tensor in load_file(str(file)).items()}
+
+
+def assert_weights(found, base, delta, strength=1.0):
+    assert found.keys() == base.keys() == delta.keys()
+    for key, weight in base.items():
+        assert torch.allclose(found[key], weight + strength * delta[key], rtol=1e-6, atol=1e-7), key
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.5, -1.5])
+def test_weights_are_base_plus_strength_times_delta(small_unet, apply_delta, delta_file, strength):
+    base = loaded_weights(small_unet)
+    found = loaded_weights(apply_delta(small_unet, strength=strength))
+    assert_weights(found, base, delta_by_model_keys(small_unet, delta_file), strength)
+    after = loaded_weights(small_unet)
+    assert all(torch.equal(after[key], weight) for key, weight in base.items())
+
+
+def test_comfyui_layout(comfyui, small_unet, unet_file, apply_delta, delta_file):
+    import small_models
+
+    folder = delta_file.parent
+    file = small_models.make_delta(folder / "comfyui-layout.safetensors", unet_file, layout="comfyui")
+    found = loaded_weights(apply_delta(small_unet, delta_name=file.name))
+    expected = loaded_weights(apply_delta(small_unet))
+    assert all(torch.equal(found[key], weight) for key, weight in expected.items())
+
+
+def test_what_the_file_says_and_what_the_node_says(small_unet, unet_file, apply_delta, delta_file):
+    import small_models
+
+    metadata = {"prediction_type": "ddim_eps", "windows": "8"}
+    file = small_models.make_delta(delta_file.parent / "says.safetensors", unet_file, metadata=metadata)
+
+    def sampling(**inputs):
+        found = apply_delta(small_unet, **inputs).get_model_object("model_sampling")
+        return found.prediction_type, found.chord.K
+
+    assert sampling() == ("diff_eps", 4)  # SD1.5's default
+    assert sampling(delta_name=file.name) == ("ddim_eps", 8)
+    assert sampling(delta_name=file.name, prediction_type="velocity", windows=2) == ("velocity", 2)
+
+
+def test_strength_zero_is_the_model_as_it_came(small_unet, apply_delta):
+    assert apply_delta(small_unet, strength=0.0) is small_unet
+
+
+def test_the_model_given_is_not_changed(small_unet, apply_delta):
+    from comfy.model_sampling import EPS
+
+    sampling = small_unet.get_model_object("model_sampling")
+    apply_delta(small_unet)
+    assert small_unet.get_model_object("model_sampling") is sampling
+    assert isinstance(sampling, EPS)
+    assert not small_unet.patches
+    assert not small_unet.wrappers.get("outer_sample")
+
+
+@pytest.mark.parametrize("lora_first", [True, False])
+def test_lora_before_and_after(comfyui, run, small_unet, unet_file, apply_delta, delta_file, lora_first):
+    import small_models
+
+    lora = small_models.make_lora(comfyui.base / "models" / "loras" / "tiny-lora.safetensors", unet_file)
+    base = loaded_weights(small_unet)
+
+    def apply_lora(model):
+        return run("LoraLoaderModelOnly", model=model, lora_name=lora.name, strength_model=0.8)[0]
+
+    lora_alone = loaded_weights(apply_lora(small_unet))
+    both = apply_delta(apply_lora(small_unet)) if lora_first else apply_lora(apply_delta(small_unet))
+    delta = delta_by_model_keys(small_unet, delta_file)
+    expected = {key: lora_alone[key] - base[key] + delta[key] for key in base}
+    found = loaded_weights(both)
+    changed = [key for key in base if not torch.equal(lora_alone[key], base[key])]
+    assert len(changed) >= 20  # the LoRA is really there
+    for key, weight in base.items():
+        assert torch.allclose(found[key], weight + expected[key], rtol=1e-5, atol=1e-6), key
+
+
+def test_two_deltas_keep_one_wrapper_and_the_base_table(small_unet, apply_delta):
+    once = apply_delta(small_unet)
+    twice = apply_delta(once)
+    assert len(twice.get_wrappers("outer_sample", "perflow")) == 1
+    a, b = (model.get_model_object("model_sampling") for model in (once, twice))
+    assert torch.equal(a.sigmas, b.sigmas)
+
+
+@pytest.fixture
+def unharmed(small_unet):
+    """Fails when the base model's weights or sampling changed."""
+    before, sampling = loaded_weights(small_unet), small_unet.get_model_object("model_sampling")
+    yield
+    after = loaded_weights(small_unet)
+    assert all(torch.equal(after[key], weight) for key, weight in before.items())
+    assert small_unet.get_model_object("model_sampling") is sampling
+
+
+@pytest.mark.usefixtures("unharmed")
+class TestErrors:
+    def test_missing_file(self, small_unet, apply_delta):
+        with pytest.raises(FileNotFoundError, match=r"no delta file gone\.safetensors in .*perflow.*: put it there"):
+            apply_delta(small_unet, delta_name="gone.safetensors")
+
+    def test_another_architecture(self, comfyui, small_unet, apply_delta, delta_file):
+        import small_models
+
+        sd21 = small_models.make_unet(comfyui.base / "sd21.safetensors", small_models.SD21_SMALL)
+        file = small_models.make_delta(delta_file.parent / "sd21-delta.safetensors", sd21)
+        with pytest.raises(ValueError, match=r"sd21-delta\.safetensors is made for SD2\.x, expected a delta of all"):
+            apply_delta(small_unet, delta_name=file.name)
+
+    def test_full_model(self, small_unet, apply_delta, delta_file, unet_file):
+        (delta_file.parent / "model.safetensors").write_bytes(unet_file.read_bytes())
+        with pytest.raises(ValueError, match=r"model\.safetensors is a full model"):
+            apply_delta(small_unet, delta_name="model.safetensors")
+
+    def test_unreadable_file(self, small_unet, apply_delta, delta_file):
+        (delta_file.parent / "page.safetensors").write_text("<!DOCTYPE html><html>Not found</html>")
+        with pytest.raises(ValueError, match=r"page\.safetensors cannot be read as \.safetensors"):
+            apply_delta(small_unet, delta_name="page.safetensors")
+
+    def test_truncated_file(self, small_unet, apply_delta, delta_file):
+        (delta_file.parent / "cut.safetensors").write_bytes(delta_file.read_bytes()[:-1000])
+        with pytest.raises(ValueError, match=r"cut\.safetensors cannot be read"):
+            apply_delta(small_unet, delta_name="cut.safetensors")

@@ -1,0 +1,104 @@
+"""The official scheduler's numbers through ComfyUI's own sampling in float32, with stock euler and PeRFlow Sampler."""
+
+import pytest
+import torch
+
+TOLERANCE = 5e-6
+
+
+def euler(run, kind):
+    return run("PeRFlowSampler", solver="euler")[0] if kind == "PeRFlow Sampler" else "euler"
+
+
+@pytest.mark.parametrize("kind", ["stock euler", "PeRFlow Sampler"])
+def test_text_to_image(run, analytic, perflow, schedule, noise, t2i, kind):
+    from analytic_model import relative_error, sample, tensor
+
+    cases = [case for case in t2i["cases"] if 1000 % case["K"] == 0 and case["steps_requested"] >= case["K"]]
+    assert len(cases) == 19
+    for case in cases:
+        model = perflow(case["prediction_type"], case["K"])
+        sigmas = schedule(model, case["steps_requested"], end="reference")
+        analytic.model.diffusion_model.seen.clear()
+        found = sample(model, sigmas, noise, cfg=case["cfg"], sampler=euler(run, kind))
+        assert analytic.model.diffusion_model.seen == case["timesteps"], case["id"]
+        assert relative_error(found, tensor(case["final"], t2i["shape"])) < TOLERANCE, case["id"]
+
+
+def test_windows_that_do_not_divide_1000(perflow, schedule, noise, t2i):
+    """The official integer grid oversteps its own edges there; no published model has such windows."""
+    from analytic_model import relative_error, sample, tensor
+
+    for case in (case for case in t2i["cases"] if 1000 % case["K"]):
+        model = perflow(case["prediction_type"], case["K"])
+        found = sample(model, schedule(model, case["steps_requested"], end="reference"), noise)
+        assert relative_error(found, tensor(case["final"], t2i["shape"])) < 2e-3
+
+
+def image_to_image_error(perflow, schedule, reference, case, steps, denoise, noise_scale=1.0):
+    from analytic_model import relative_error, sample, tensor
+
+    noise, x0 = (tensor(reference[name], reference["shape"]).float() for name in ("noise", "x0"))
+    model = perflow(case["prediction_type"], case["K"])
+    sigmas = schedule(model, steps, denoise=denoise, end="reference")
+    found = sample(model, sigmas, noise_scale * noise, x0, cfg=case["cfg"])
+    return relative_error(found, tensor(case["final"], reference["shape"]))
+
+
+@pytest.fixture(scope="module")
+def i2i(golden):
+    reference = golden("perflow_i2i")
+    return reference, {case["id"].removeprefix("perflow_i2i_"): case for case in reference["cases"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "denoise"),
+    [
+        ("ddim_eps_K4_n4_s0.5", 2, 0.5),
+        ("ddim_eps_K4_n8_s0.6", 4, 0.5),
+        ("diff_eps_K4_n6_s0.8", 4, 0.75),
+        ("velocity_K4_n8_s0.75", 6, 0.75),
+    ],
+)
+def test_image_to_image_from_a_window_edge(analytic, perflow, schedule, i2i, name, steps, denoise):
+    reference, cases = i2i
+    analytic.model.diffusion_model.seen.clear()
+    assert image_to_image_error(perflow, schedule, reference, cases[name], steps, denoise) < TOLERANCE
+    assert analytic.model.diffusion_model.seen == cases[name]["timesteps"]
+
+
+def test_image_to_image_at_full_strength(perflow, schedule, i2i):
+    """ComfyUI adds the noise in full where upstream scales it by sqrt(1 - ab[999]) = 0.9977; that is all that differs."""
+    reference, cases = i2i
+    case = cases["diff_eps_K4_n4_s1.0"]
+    assert image_to_image_error(perflow, schedule, reference, case, 4, 1.0, noise_scale=0.9976671955) < TOLERANCE
+    assert 1e-3 < image_to_image_error(perflow, schedule, reference, case, 4, 1.0) < 1.2e-2
+
+
+@pytest.mark.parametrize(("denoise", "measured"), [(0.875, 0.05693), (0.6, 0.03263), (0.3, 0.01809)])
+def test_image_to_image_from_mid_window_differs_by_design(perflow, schedule, i2i, denoise, measured):
+    """Upstream starts there on the base model's noise curve, off its own path; this pack starts on the path.
+
+    Upstream's start z = sqrt(ab[T-1]) x0 + sqrt(1 - ab[T-1]) noise, put on the path's level: X = z / c(T).
+    """
+    from analytic_model import relative_error, sample, tensor
+
+    reference, _ = i2i
+    noise, x0 = (tensor(reference[name], reference["shape"]).float() for name in ("noise", "x0"))
+    model = perflow("diff_eps")
+    sampling = model.get_model_object("model_sampling")
+    sigmas = schedule(model, 4, denoise=denoise)
+    T = 1000 * denoise
+    c = float(sampling.chord.coefficients(torch.tensor(T))[0])
+    alpha_bar = float(sampling.alphas_cumprod[round(T) - 1])
+    upstream = (alpha_bar**0.5 * x0 + (1 - alpha_bar) ** 0.5 * noise) / c
+    ours = sample(model, sigmas, noise, x0)
+    theirs = sample(model, sigmas, (upstream - x0) / sigmas[0], x0)
+    assert relative_error(ours, theirs) == pytest.approx(measured, rel=0.01)
+
+
+def test_whole_numbers_reach_the_unet(perflow):
+    """Every level of the table is told to the UNet as its exact timestep, 1 to 1000."""
+    sampling = perflow().get_model_object("model_sampling")
+    assert torch.equal(sampling.timestep(sampling.sigmas), torch.arange(1, 1001).float())
+    assert sampling.timestep(torch.tensor([0.03, 0.001])).tolist() == [1, 1]
