@@ -19,7 +19,7 @@ class PeRFlowApplyDelta(io.ComfyNode):
             node_id="PeRFlowApplyDelta",
             display_name="Apply PeRFlow Delta",
             category="PeRFlow",
-            description="Makes a Stable Diffusion model a four-step one: adds the PeRFlow weight difference to it and "
+            description="Makes a Stable Diffusion model a four-step one: adds the PeRFlow weight difference and "
             "sets the sampling that goes with it. LoRAs, ControlNet, IP-Adapter, CFG and negative prompts keep working.",
             search_aliases=["perflow", "few step", "4 step", "accelerate", "fast", "rectified flow", "turbo"],
             inputs=[

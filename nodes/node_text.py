@@ -8,5 +8,6 @@ def show(node: type[io.ComfyNode], text: str) -> dict[str, list[str]]:
     """Show the text on the running node, and return it as `ui` output, which API callers find in /history."""
     server = getattr(PromptServer, "instance", None)  # ComfyUI can be embedded without one
     if server is not None and node.hidden is not None and node.hidden.unique_id:
-        server.send_progress_text(text, node.hidden.unique_id)
+        lines = text.replace("\n", "  \n")  # classic nodes show it as HTML, "Nodes 2.0" as Markdown: this breaks both
+        server.send_progress_text(lines, node.hidden.unique_id)
     return {"text": [text]}

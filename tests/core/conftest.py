@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from perflow_core.chord import WindowChord
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from perflow_core.alignment import align, path_timesteps
 from perflow_core.schedule import window_schedule
 

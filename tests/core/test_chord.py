@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from perflow_core.chord import WindowChord
 
 WINDOWS = [1, 2, 3, 4, 5, 8, 10]

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from perflow_core.delta import DeltaError, read_delta
 
 MODEL = {

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from perflow_core.alignment import path_timesteps
 from perflow_core.schedule import parse_counts, window_schedule
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from perflow_core.chord import WindowChord
 from perflow_core.parameterization import append_dims, denoised
 from perflow_core.schedule import window_schedule

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from perflow_core.windows import by_window, spanned_edges, steps_per_window, timesteps, window_edges
 
 

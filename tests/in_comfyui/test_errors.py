@@ -44,17 +44,20 @@ def test_v_prediction_models_are_a_base(model_of_type, perflow):
 
 
 def test_auto_needs_a_known_architecture(analytic, perflow):
-    with pytest.raises(ValueError, match="auto has no answer, expected SD1.5, SD2.x or SDXL: choose one of"):
+    with pytest.raises(ValueError, match=r"auto has no answer, expected SD1\.5, SD2\.x or SDXL: choose one of"):
         perflow("auto")
 
 
-@pytest.mark.parametrize(("node", "name"), [("schedule", "Window Schedule"), ("plot", "Plot Window Schedule")])
-def test_model_without_windows(run, analytic, schedule, node, name):
-    with pytest.raises(ValueError, match=f"{name} got a model without time windows .* connect Apply PeRFlow Delta"):
-        if node == "schedule":
-            schedule(analytic)
-        else:
-            run("PeRFlowSchedulePlot", model=analytic, sigmas=torch.zeros(0))
+@pytest.mark.parametrize(
+    ("node", "name"), [("PeRFlowWindowSchedule", "Window Schedule"), ("PeRFlowSchedulePlot", "Plot Window Schedule")]
+)
+def test_model_without_windows(run, analytic, node, name):
+    inputs = {
+        "PeRFlowWindowSchedule": {"steps": 4, "denoise": 1.0, "end": "zero", "steps_per_window": ""},
+        "PeRFlowSchedulePlot": {"sigmas": torch.zeros(0)},
+    }[node]
+    with pytest.raises(ValueError, match=f"^{name} got a model without time windows .* connect Apply PeRFlow Delta"):
+        run(node, model=analytic, **inputs)
 
 
 def test_steps_per_window(perflow, schedule):

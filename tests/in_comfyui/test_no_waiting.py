@@ -10,15 +10,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 class HostReads(TorchDispatchMode):
     """Counts what would make a GPU's caller wait: reading a value, branching on one, or asking how many there are."""
 
-    READS = ("_local_scalar_dense", "nonzero", "equal", "is_nonzero", "item", "masked_select", "unique")
+    READS = ("_local_scalar_dense", "nonzero", "equal", "is_nonzero", "masked_select")
 
     def __init__(self) -> None:
         super().__init__()
         self.counts: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__.lstrip("_")
-        if name in [read.lstrip("_") for read in self.READS]:
+        name = func.overloadpacket.__name__
+        if name in self.READS:
             self.counts[name] += 1
         return func(*args, **(kwargs or {}))
 
@@ -54,9 +54,9 @@ def test_tables_move_to_a_device_once(perflow, sampling):
 def test_the_counter_counts():
     """A test that cannot fail is a defect."""
     with HostReads() as reads:
-        torch.ones(3).tolist()
+        torch.ones(1).item()
         bool(torch.ones(1) > 0)
-    assert reads.counts["local_scalar_dense"] >= 1
+    assert reads.counts["_local_scalar_dense"] == 2
 
 
 @pytest.mark.parametrize("solver", ["euler", "heun", "ab2"])
@@ -72,7 +72,6 @@ def test_reads_do_not_grow_with_the_steps(comfyui, perflow, schedule, sampling, 
         sigmas = schedule(perflow(), steps)
         with HostReads() as counter:
             solvers[solver](model, torch.ones(1, 4, 4, 4), sigmas, chord=ms.chord)
-        # tolist() reads element by element on a CPU, as many as there are sigmas, but in one go on a GPU.
         return sum(counter.counts.values())
 
-    print(reads(4), reads(40))
+    assert reads(4) == reads(40)

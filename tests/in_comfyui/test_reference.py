@@ -68,7 +68,7 @@ def test_image_to_image_from_a_window_edge(analytic, perflow, schedule, i2i, nam
 
 
 def test_image_to_image_at_full_strength(perflow, schedule, i2i):
-    """ComfyUI adds the noise in full where upstream scales it by sqrt(1 - ab[999]) = 0.9977; that is all that differs."""
+    """ComfyUI adds the noise in full where upstream scales it by sqrt(1 - ab[999]) = 0.9977: nothing else differs."""
     reference, cases = i2i
     case = cases["diff_eps_K4_n4_s1.0"]
     assert image_to_image_error(perflow, schedule, reference, case, 4, 1.0, noise_scale=0.9976671955) < TOLERANCE

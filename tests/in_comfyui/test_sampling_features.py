@@ -11,6 +11,7 @@ SCALE = 0.18215  # SD1.5's latent scale
 def exact(t2i, comfyui):
     """The same sampling in float64, by the core alone."""
     from analytic_model import AnalyticUNet
+
     from perflow_core.chord import WindowChord
     from perflow_core.parameterization import append_dims, denoised
     from perflow_core.solvers import sample_euler
