@@ -20,7 +20,7 @@ class PeRFlowApplyDelta(io.ComfyNode):
             display_name="Apply PeRFlow Delta",
             category="PeRFlow",
             description="Makes a Stable Diffusion model a four-step one: adds the PeRFlow weight difference and "
-            "sets the sampling that goes with it. LoRAs, ControlNet, IP-Adapter, CFG and negative prompts keep working.",
+            "sets the sampling that goes with it. LoRAs, ControlNet, IP-Adapter, CFG and negatives keep working.",
             search_aliases=["perflow", "few step", "4 step", "accelerate", "fast", "rectified flow", "turbo"],
             inputs=[
                 io.Model.Input("model", tooltip="An SD1.5, SD2.x or SDXL model. LoRAs may come before or after."),
@@ -58,7 +58,7 @@ class PeRFlowApplyDelta(io.ComfyNode):
         model: ModelPatcher,
         delta_name: str,
         strength: float,
-        prediction_type: str,
+        prediction_type: shared_inputs.PredictionChoice,
         windows: int,
         align_steps: bool,
     ) -> io.NodeOutput:

@@ -34,7 +34,9 @@ class PeRFlowModelSampling(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: ModelPatcher, prediction_type: str, windows: int, align_steps: bool) -> io.NodeOutput:
+    def execute(
+        cls, model: ModelPatcher, prediction_type: shared_inputs.PredictionChoice, windows: int, align_steps: bool
+    ) -> io.NodeOutput:
         base_alphas_cumprod(model)  # a model of another kind is told so first
         if prediction_type == shared_inputs.AUTO:
             prediction_type = trained_prediction(model)

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..perflow_core.solvers import SOLVERS, Callback, Denoiser
+from ..perflow_core.solvers import SOLVERS, Callback
 from .sampling_object import PeRFlowSampling
 
 
@@ -38,7 +38,7 @@ class PeRFlowSampler(io.ComfyNode):
 
 
 def sample(
-    model: Denoiser,
+    model: Any,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,

@@ -1,10 +1,13 @@
 """Inputs that several nodes have in common."""
 
+from typing import Final, Literal
+
 from comfy_api.latest import io
 
-from ..perflow_core.parameterization import PREDICTION_TYPES
+from ..perflow_core.parameterization import PREDICTION_TYPES, PredictionType
 
-AUTO = "auto"
+AUTO: Final = "auto"
+PredictionChoice = PredictionType | Literal["auto"]
 
 
 def prediction_type(auto: str) -> io.Combo.Input:

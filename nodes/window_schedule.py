@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..perflow_core.alignment import path_timesteps
 from ..perflow_core.chord import WindowChord
-from ..perflow_core.schedule import parse_counts, window_schedule
+from ..perflow_core.schedule import End, parse_counts, window_schedule
 from ..perflow_core.solvers import window_steps
 from ..perflow_core.windows import by_window, spanned_edges
 from . import node_text
@@ -61,7 +61,7 @@ class PeRFlowWindowSchedule(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: ModelPatcher, steps: int, denoise: float, end: str, steps_per_window: str) -> io.NodeOutput:
+    def execute(cls, model: ModelPatcher, steps: int, denoise: float, end: End, steps_per_window: str) -> io.NodeOutput:
         chord = perflow_sampling(model, "Window Schedule").chord
         counts = parse_counts(steps_per_window)
         sigmas = window_schedule(chord, steps, denoise, end, counts).float()

@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 GOLDEN = REPOSITORY / "tests" / "golden"
 
 # After everything else: the pack's nodes/ must not hide ComfyUI's nodes.py.
-for folder in (REPOSITORY, REPOSITORY / "tests", REPOSITORY / "scripts"):
+for folder in (REPOSITORY, REPOSITORY / "tests" / "support", REPOSITORY / "scripts"):
     sys.path.append(str(folder))
 
 

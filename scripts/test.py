@@ -1,0 +1,66 @@
+"""Every check: ruff, mypy, and the tests against a real ComfyUI.
+
+`python scripts/test.py [--comfyui VERSION] [pytest arguments]` needs Python and nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import environment
+from environment import PACK, UserError, say
+
+SCRIPTS = PACK / "scripts"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--comfyui", metavar="VERSION", help=f"one of {', '.join(environment.VERSIONS)}")
+    options, pytest = parser.parse_known_args()
+    comfyui = environment.enter(options.comfyui)  # from here on inside our environment
+    say(f"ComfyUI: {comfyui}")
+    for tool in ("RUFF", "MYPY"):
+        os.environ[f"{tool}_CACHE_DIR"] = str(environment.cache_root() / tool.lower())
+    results = {
+        "ruff check": passes("ruff check", PACK, "ruff", "check", "."),
+        "ruff format": passes("ruff format", PACK, "ruff", "format", "--check", "."),
+        "mypy on the pack": types_of_the_pack_pass(),
+        "mypy on scripts": passes("mypy on scripts", SCRIPTS, *MYPY, "."),
+        "pytest": passes("pytest", PACK, "pytest", "tests", *pytest),
+    }
+    failed = [what for what, passed in results.items() if not passed]
+    if failed:
+        say(f"Failed: {', '.join(failed)}.")
+    return 1 if failed else 0
+
+
+MYPY = ("mypy", "--config-file", str(PACK / "pyproject.toml"))
+
+
+def types_of_the_pack_pass() -> bool:
+    """mypy sees the pack as ComfyUI does: a package, whose name must not hang on the name of this checkout."""
+    from comfy_server import FOLDER, install_pack
+
+    with tempfile.TemporaryDirectory() as folder:
+        install_pack(PACK, Path(folder) / FOLDER)
+        packages = ("-p", f"{FOLDER}.nodes", "-p", f"{FOLDER}.perflow_core")
+        return passes("mypy on the pack", Path(folder), *MYPY, *packages)
+
+
+def passes(what: str, where: Path, *command: str) -> bool:
+    say(f"\nRunning {what}.")
+    return subprocess.run([sys.executable, "-m", *command], cwd=where).returncode == 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except UserError as error:
+        sys.exit(f"Error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("Stopped.")

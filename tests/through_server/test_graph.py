@@ -1,0 +1,106 @@
+"""The graph that ships, through a real server: opened, validated, run to its picture."""
+
+import pytest
+
+
+def test_graph_says_where_its_nodes_and_models_are_from(workflow, object_info):
+    assert workflow["version"] == 0.4
+    for node in workflow["nodes"]:
+        if node["type"] == "MarkdownNote":
+            continue
+        assert node["type"] in object_info
+        ours = node["type"].startswith("PeRFlow")
+        assert node["properties"]["cnr_id"] == ("perflow" if ours else "comfy-core")
+        assert node["properties"]["ver"]
+    loaders = [node for node in workflow["nodes"] if node["type"] in ("CheckpointLoaderSimple", "PeRFlowApplyDelta")]
+    for node in loaders:
+        (model,) = node["properties"]["models"]
+        assert model["name"] == node["widgets_values"][0]
+        assert model["url"].startswith("https://huggingface.co/")
+        assert model["directory"] in ("checkpoints", "perflow")
+
+
+def test_links_agree_from_both_ends(workflow):
+    nodes = {node["id"]: node for node in workflow["nodes"]}
+    assert workflow["last_link_id"] == len(workflow["links"])
+    for link, source, output, target, entry, kind in workflow["links"]:
+        assert link in nodes[source]["outputs"][output]["links"]
+        assert nodes[target]["inputs"][entry]["link"] == link
+        assert nodes[source]["outputs"][output]["type"] == nodes[target]["inputs"][entry]["type"] == kind
+
+
+def test_picture(picture, prompt, find_id):
+    """The picture is there, after the official timesteps, which the node and the API both tell."""
+    events = []
+    pixels, outputs = picture(prompt, lambda kind, data: events.append((kind, data)))
+    assert pixels.shape == (128, 128, 3)
+    assert pixels.std() > 5
+    schedule, delta = find_id(prompt, "PeRFlowWindowSchedule"), find_id(prompt, "PeRFlowApplyDelta")
+    assert outputs[schedule]["text"] == ["1000 | 750 | 500 | 250"]
+    assert outputs[delta]["text"][0].startswith("SD1.5, ")
+    shown = {data["node"]: data["text"] for kind, data in events if kind == "progress_text"}
+    assert shown[schedule] == "1000 | 750 | 500 | 250"
+    assert shown[delta].endswith("diff_eps, 4 windows")
+    sampler = find_id(prompt, "SamplerCustomAdvanced")
+    steps = {data["value"] for kind, data in events if kind == "progress" and data["node"] == sampler}
+    assert steps == {1, 2, 3, 4}
+
+
+def test_plain_ksampler_gives_the_same_picture(picture, prompt, find, find_id):
+    custom, _ = picture(prompt)
+    guider, noise = find(prompt, "CFGGuider")["inputs"], find(prompt, "RandomNoise")["inputs"]
+    sampler = find_id(prompt, "SamplerCustomAdvanced")
+    prompt[sampler] = {
+        "class_type": "KSampler",
+        "inputs": {
+            "model": guider["model"],
+            "positive": guider["positive"],
+            "negative": guider["negative"],
+            "cfg": guider["cfg"],
+            "seed": noise["noise_seed"],
+            "latent_image": prompt[sampler]["inputs"]["latent_image"],
+            "steps": 4,
+            "sampler_name": "euler",
+            "scheduler": "karras",
+            "denoise": 1.0,
+        },
+    }
+    plain, _ = picture(prompt)
+    assert abs(plain - custom).max() <= 1
+
+
+def test_fewer_steps_than_windows_are_told(picture, prompt, find, find_id):
+    find(prompt, "PeRFlowWindowSchedule")["inputs"]["steps"] = 2
+    _, outputs = picture(prompt)
+    (text,) = outputs[find_id(prompt, "PeRFlowWindowSchedule")]["text"]
+    assert text.startswith("1000 | 500\n2 steps for 4 windows: a step crosses a bend of the path, so the picture is")
+
+
+@pytest.mark.parametrize(
+    ("node", "inputs", "reason"),
+    [
+        ("PeRFlowWindowSchedule", {"steps": 0}, "smaller than min"),
+        ("PeRFlowWindowSchedule", {"denoise": 1.5}, "bigger than max"),
+        ("PeRFlowApplyDelta", {"windows": 1000}, "bigger than max"),
+        ("PeRFlowApplyDelta", {"delta_name": "gone.safetensors"}, "not in list"),
+        ("PeRFlowSampler", {"solver": "rk4"}, "not in list"),
+    ],
+)
+def test_the_server_refuses_what_the_schema_forbids(server, prompt, find, node, inputs, reason):
+    from environment import UserError
+
+    find(prompt, node)["inputs"] |= inputs
+    with pytest.raises(UserError, match=reason):
+        server.queue(prompt)
+
+
+def test_errors_reach_the_page_and_the_server_goes_on(server, picture, prompt, find, find_id):
+    from environment import UserError
+
+    schedule = find(prompt, "PeRFlowWindowSchedule")["inputs"]
+    model, schedule["model"] = schedule["model"], [find_id(prompt, "CheckpointLoaderSimple"), 0]
+    with pytest.raises(UserError, match="Window Schedule got a model without time windows"):
+        server.run(prompt)
+    schedule["model"] = model
+    pixels, _ = picture(prompt)
+    assert pixels.std() > 5
