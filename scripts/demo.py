@@ -3,8 +3,6 @@
 `python scripts/demo.py` needs Python and nothing else. Without model files of your own it makes a small random model.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json

@@ -3,8 +3,6 @@
 Standard library only: this file has to work on a machine that has Python and nothing else.
 """
 
-from __future__ import annotations
-
 import sys
 
 if sys.version_info < (3, 10):  # noqa: UP036  the one place where an older Python learns why it cannot go on
@@ -125,7 +123,8 @@ def _unpack(archive: Path, target: Path) -> None:
         for member in tar:
             parts = PurePosixPath(member.name).parts
             wanted = parts[1:3] == ("vendor", "ComfyUI") and ".." not in parts
-            if wanted and member.isfile() and (source := tar.extractfile(member)):
+            source = tar.extractfile(member) if wanted and member.isfile() else None
+            if source:
                 path = target.joinpath(*parts[3:])
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with source, path.open("wb") as out:
@@ -183,7 +182,8 @@ def _run(command: Sequence[str], log: Path, what: str) -> None:
         for line in process.stdout or ():
             out.write(line)
             # Wheels of a megabyte and more are the ones that take time; the rest would be a wall of text.
-            if found := re.match(r" *(?:Downloading|Using cached) ([^-]+-[^-]+)-.*(\(.* [MG]B\))", line):
+            found = re.match(r" *(?:Downloading|Using cached) ([^-]+-[^-]+)-.*(\(.* [MG]B\))", line)
+            if found:
                 say(f"  downloading {found[1]} {found[2]}")
             elif line.startswith("Installing collected packages"):
                 say(f"  installing {line.count(',') + 1} packages")

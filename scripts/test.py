@@ -3,8 +3,6 @@
 `python scripts/test.py [--comfyui VERSION] [pytest arguments]` needs Python and nothing else.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import subprocess
