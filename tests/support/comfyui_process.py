@@ -34,11 +34,10 @@ def start(comfyui: Path, repository: Path, base: Path) -> ComfyUI:
     import comfy.options
 
     comfy.options.enable_args_parsing()
-    sys.modules.pop("nodes", None)
-    import execution  # noqa: F401 - main.py's order
-    import server
-
+    import utils.extra_config  # noqa: F401 - first, as main.py does: later another module may take the name utils
+    import execution  # noqa: F401, I001
     import nodes
+    import server
 
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
