@@ -34,10 +34,11 @@ def start(comfyui: Path, repository: Path, base: Path) -> ComfyUI:
     import comfy.options
 
     comfy.options.enable_args_parsing()
-    import utils.extra_config  # noqa: F401 - first, as main.py does: later another module may take the name utils
-    import execution  # noqa: F401, I001
-    import nodes
+    importlib.import_module("utils.extra_config")  # first, as in main.py: later another module may take the name utils
+    import execution  # noqa: F401
     import server
+
+    import nodes
 
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
