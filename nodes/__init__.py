@@ -1,6 +1,7 @@
 """The nodes of the pack; each in a file of its own."""
 
 from .apply_delta import PeRFlowApplyDelta
+from .extract_delta import PeRFlowExtractDelta
 from .model_sampling import PeRFlowModelSampling
 from .sampler import PeRFlowSampler
 from .schedule_plot import PeRFlowSchedulePlot
@@ -12,4 +13,5 @@ NODES = [
     PeRFlowWindowSchedule,
     PeRFlowSampler,
     PeRFlowSchedulePlot,
+    PeRFlowExtractDelta,
 ]

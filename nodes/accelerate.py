@@ -6,11 +6,11 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ..perflow_core.architecture import TRAINED_PREDICTION, architecture
-from ..perflow_core.delta import MODEL_PREFIX
 from ..perflow_core.parameterization import PREDICTION_TYPES, PredictionType
 from ..perflow_core.windows import NUM_TIMESTEPS
 from . import alignment
 from .sampling_object import PeRFlowSampling
+from .unet_names import unet_shapes
 
 
 def with_perflow_sampling(
@@ -44,11 +44,6 @@ def base_alphas_cumprod(model: ModelPatcher) -> Tensor:
             "model sampling node before this one."
         )
     return 1 / (1 + sampling.sigmas.to("cpu", torch.float64) ** 2)
-
-
-def unet_shapes(model: ModelPatcher) -> dict[str, tuple[int, ...]]:
-    """The UNet's tensors, by ComfyUI's names."""
-    return {key: tuple(tensor.shape) for key, tensor in model.model_state_dict(MODEL_PREFIX).items()}
 
 
 def trained_prediction(model: ModelPatcher) -> PredictionType:

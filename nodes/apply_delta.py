@@ -1,15 +1,18 @@
 """Apply PeRFlow Delta: dW from a file onto a MODEL, and the sampling that goes with it."""
 
-from pathlib import Path
-
-import comfy.utils
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..perflow_core.architecture import TRAINED_WINDOWS
-from ..perflow_core.delta import Delta, DeltaError, read_delta
+from ..perflow_core.delta import Delta
+from ..perflow_core.delta import prediction_type as trained_prediction_in
+from ..perflow_core.delta import windows as windows_in
+from ..perflow_core.weights_file import WeightsFile
 from . import folders, node_text, shared_inputs
-from .accelerate import base_alphas_cumprod, trained_prediction, unet_shapes, with_perflow_sampling
+from .accelerate import base_alphas_cumprod, trained_prediction, with_perflow_sampling
+from .load_delta import load_delta
+
+APPLIED = "perflow_deltas"  # the MODEL's note of what was applied to it: [(file, strength), ...]
 
 
 class PeRFlowApplyDelta(io.ComfyNode):
@@ -47,6 +50,13 @@ class PeRFlowApplyDelta(io.ComfyNode):
                     "published weights use.",
                 ),
                 shared_inputs.align_steps(),
+                io.Boolean.Input(
+                    "partial",
+                    default=False,
+                    advanced=True,
+                    tooltip="Apply what fits and leave out what does not, such as an inpainting model's input layer. "
+                    "Off: such a file is refused.",
+                ),
             ],
             outputs=[io.Model.Output()],
             hidden=[io.Hidden.unique_id],
@@ -61,31 +71,31 @@ class PeRFlowApplyDelta(io.ComfyNode):
         prediction_type: shared_inputs.PredictionChoice,
         windows: int,
         align_steps: bool,
+        partial: bool = False,
     ) -> io.NodeOutput:
         if strength == 0:
             return io.NodeOutput(model, ui=node_text.show(cls, "Strength 0: the model as it came."))
         base_alphas_cumprod(model)  # a model of another kind is told so before its file is
-        path = folders.delta_path(delta_name)
-        delta = load_delta(path, model)
+        file, delta = load_delta(folders.delta_path(delta_name), model, partial)
         if prediction_type == shared_inputs.AUTO:
-            prediction_type = delta.prediction_type or trained_prediction(model)
-        windows = windows or delta.windows or TRAINED_WINDOWS
+            prediction_type = trained_prediction_in(file) or trained_prediction(model)
+        windows = windows or windows_in(file) or TRAINED_WINDOWS
         accelerated = with_perflow_sampling(model, prediction_type, windows, align_steps)
-        accelerated.add_patches({key: ("diff", (tensor,)) for key, tensor in delta.tensors.items()}, strength)
-        size = Path(path).stat().st_size / 1e6
-        text = (
-            f"{delta.architecture}, {len(delta.tensors)} tensors, {size:.0f} MB\n{prediction_type}, {windows} windows"
-        )
+        accelerated.add_patches({key: change.patch for key, change in delta.changes.items()}, strength)
+        applied = [*(model.get_attachment(APPLIED) or []), (file.name, strength)]
+        accelerated.set_attachments(APPLIED, applied)
+        text = describe(file, delta, applied, f"{prediction_type}, {windows} windows")
         return io.NodeOutput(accelerated, ui=node_text.show(cls, text))
 
 
-def load_delta(path: str, model: ModelPatcher) -> Delta:
-    """The delta in a .safetensors file, by the model's names. Raises DeltaError for one that does not fit the model."""
-    name = Path(path).name
-    try:
-        tensors, metadata = comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True)
-    except Exception as error:  # safetensors and ComfyUI raise many kinds for a file they cannot read
-        reason = " ".join(str(error).split())
-        raise DeltaError(f"{name} cannot be read as .safetensors ({reason}): download it again.") from error
-    diffusers_names = comfy.utils.unet_to_diffusers(model.model.model_config.unet_config)
-    return read_delta(name, tensors, metadata, unet_shapes(model), diffusers_names)
+def describe(file: WeightsFile, delta: Delta, applied: list[tuple[str, float]], sampling: str) -> str:
+    """What was applied, and in words what is out of the ordinary."""
+    lines = [str(file), sampling]
+    if delta.left_out:
+        names = ", ".join(delta.left_out[:2]) + (", ..." if len(delta.left_out) > 2 else "")
+        lines.append(f"Left out: {len(delta.left_out)} of the model's tensors ({names}).")
+    if len(applied) > 1:
+        total = sum(strength for _, strength in applied)
+        each = " + ".join(f"{name} {strength:g}" for name, strength in applied)
+        lines.append(f"{len(applied)} deltas add up: {each}, strength {total:g} in all.")
+    return "\n".join(lines)

@@ -1,131 +1,201 @@
-"""Reading a PeRFlow delta: dW = W_perflow - W_base for every tensor of a UNet.
+"""A PeRFlow delta, dW = W_perflow - W_base for every tensor of a UNet, and whether it fits a model.
 
-Names are mapped to the model's, tensors are passed on untouched (memory-mapped views stay views), and every tensor of
-the file is accounted for: it has its place in the model, or an error names it.
+Tensors are passed on untouched (memory-mapped views stay views), and every tensor of the file is accounted for: it has
+its place in the model, or an error names it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from .architecture import Shape, architecture
 from .parameterization import PREDICTION_TYPES, PredictionType
+from .weights_file import WeightsFile, WeightsFileError
 
 MODEL_PREFIX = "diffusion_model."
 FILE_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "unet.")
 OLD_NAMES = {"epsilon": "diff_eps"}  # what the authors' code called it before 2024-04-25
+INPUT_LAYER = "input_blocks.0.0.weight"  # the one that an inpainting model has wider
 
 
-class DeltaError(ValueError):
-    """A file that cannot be applied; the text names the file, what was found, what was expected and what to do."""
+@dataclass(frozen=True)
+class Change:
+    """One weight's difference: where it comes from, the shape it has when multiplied out, and the patch itself."""
+
+    file_key: str
+    shape: Shape
+    patch: Any
 
 
 @dataclass(frozen=True)
 class Delta:
-    """Tensors by the model's own names, and what the file says of itself (None where it says nothing)."""
+    """The changes that fit, by the model's names, and the names of those that were left out (with `partial` only)."""
 
-    tensors: dict[str, Tensor]
-    architecture: str
-    prediction_type: PredictionType | None
-    windows: int | None
+    changes: dict[str, Change]
+    left_out: list[str]
 
 
-def read_delta(
-    file: str,
-    tensors: Mapping[str, Tensor],
-    metadata: Mapping[str, str] | None,
-    model_shapes: Mapping[str, Shape],
-    diffusers_names: Mapping[str, str],
-) -> Delta:
-    """The delta in a file's tensors, for the model at hand.
+def plain_changes(
+    file: WeightsFile, tensors: Mapping[str, Tensor], names: Mapping[str, str]
+) -> tuple[dict[str, Change], list[str]]:
+    """The changes of a file that names its tensors as a model does, and its tensors that the model has no place for.
 
-    model_shapes: the UNet's tensors by the model's names ("diffusion_model..."); diffusers_names: diffusers name -> the
-    model's name without that prefix. Both layouts of names are read, with or without a prefix.
-    Raises DeltaError where file and model do not fit tensor for tensor, and for a full model given as a delta.
+    names: a name without prefix -> the model's. Raises WeightsFileError where two tensors are for one weight.
     """
-    named = {key: _model_key(key, model_shapes, diffusers_names) for key in tensors}
-    _check_fit(file, named, tensors, model_shapes)
-    _check_is_difference(file, tensors)
-    metadata = metadata or {}
-    return Delta(
-        {model_key: tensors[key] for key, model_key in named.items()},
-        architecture(model_shapes),
-        _prediction_type(file, metadata.get("prediction_type")),
-        _windows(file, metadata.get("windows")),
+    changes: dict[str, Change] = {}
+    unclaimed = []
+    for key, tensor in tensors.items():
+        bare = next((key.removeprefix(prefix) for prefix in FILE_PREFIXES if key.startswith(prefix)), key)
+        model_key = names.get(bare)
+        if model_key is None:
+            unclaimed.append(key)
+        elif model_key in changes:
+            raise _twice(file, model_key, changes[model_key].file_key, key)
+        else:
+            changes[model_key] = Change(key, tuple(tensor.shape), ("diff", (tensor,)))
+    return changes, unclaimed
+
+
+def group_by_module(
+    file: WeightsFile, keys: Iterable[str], names: Mapping[str, str]
+) -> tuple[dict[str, list[str]], list[str]]:
+    """The tensors of a file with LoRA keys by the module they name, and those whose module the model does not have.
+
+    names: every name of a module -> the model's name of its weight. Raises WeightsFileError where a file uses two names
+    for one module.
+    """
+    modules: dict[str, list[str]] = {}
+    unclaimed = []
+    for key in keys:
+        stem = key
+        while stem and stem.removesuffix("_lora") not in names:
+            stem = stem.rpartition(".")[0]
+        if stem:
+            modules.setdefault(stem.removesuffix("_lora"), []).append(key)
+        else:
+            unclaimed.append(key)
+    first: dict[str, str] = {}
+    for stem in modules:
+        if names[stem] in first:
+            raise _twice(file, names[stem], first[names[stem]], stem)
+        first[names[stem]] = stem
+    return modules, unclaimed
+
+
+def _twice(file: WeightsFile, model_key: str, one: str, other: str) -> WeightsFileError:
+    return WeightsFileError(
+        f"{file.name} holds the weight {model_key} twice, as {one} and as {other}, expected it once: make the "
+        "file again."
     )
 
 
-def _model_key(key: str, model_shapes: Mapping[str, Shape], diffusers_names: Mapping[str, str]) -> str:
-    """The model's name for a tensor of the file; "" where the model has none."""
-    bare = next((key.removeprefix(prefix) for prefix in FILE_PREFIXES if key.startswith(prefix)), key)
-    model_key = MODEL_PREFIX + diffusers_names.get(bare, bare)
-    return model_key if model_key in model_shapes else ""
-
-
-def _check_fit(
-    file: str, named: Mapping[str, str], tensors: Mapping[str, Tensor], model_shapes: Mapping[str, Shape]
-) -> None:
-    found = architecture({key: tuple(tensor.shape) for key, tensor in tensors.items()})
-    wanted = architecture(model_shapes)
-    expected = f"a delta of all {len(model_shapes)} UNet tensors of this {wanted} model"
-    if found != wanted and found != "unknown":
-        raise DeltaError(
-            f"{file} is made for {found}, expected {expected}: "
-            f"choose a delta for {wanted}, or load a {found} checkpoint."
+def check_kind(file: WeightsFile, model_architecture: str) -> None:
+    """Raises WeightsFileError for a file that holds no weight difference, or one for another architecture."""
+    expected = f"expected a PeRFlow delta for this {model_architecture} model"
+    if not file.shapes:
+        raise WeightsFileError(f"{file.name} holds no tensors, {expected}: download or make it again.")
+    if file.kind == "text encoder":
+        raise WeightsFileError(f"{file.name} is a text encoder, {expected}: choose another file.")
+    if file.kind == "full model":
+        raise WeightsFileError(
+            f"{file.name} is a full {file.architecture} model (its norm weights are near 1, a difference's near 0), "
+            f"{expected}: load it with Load Diffusion Model and use Model Sampling PeRFlow."
         )
-    unknown = [key for key, model_key in named.items() if not model_key]
-    if unknown:
-        raise DeltaError(
-            f"{file} has {_some(unknown)}, which the model does not have, expected {expected}: "
+    if file.architecture not in (model_architecture, "unknown"):
+        raise WeightsFileError(
+            f"{file.name} is made for {file.architecture}, {expected}: choose a delta for {model_architecture}, or "
+            f"load an {file.architecture} checkpoint."
+        )
+
+
+def fit(
+    file: WeightsFile,
+    changes: Mapping[str, Change],
+    unclaimed: Sequence[str],
+    model_shapes: Mapping[str, Shape],
+    partial: bool = False,
+) -> Delta:
+    """The changes that have a place in the model of those shapes. Raises WeightsFileError, naming what does not fit.
+
+    unclaimed: the file's tensors for which the model has no name. With partial, changes of another shape are left out
+    and missing ones accepted; tensors the model does not know are refused all the same. A low-rank file may always
+    cover fewer weights than the model has.
+    """
+    expected = f"expected a delta for the {len(model_shapes)} UNet tensors of this {architecture(model_shapes)} model"
+    if unclaimed:
+        raise WeightsFileError(
+            f"{file.name} has {_some(unclaimed)}, which the model does not have, {expected}: "
             "choose a PeRFlow delta made for this kind of model."
         )
-    for key, model_key in named.items():
-        if tuple(tensors[key].shape) != model_shapes[model_key]:
-            raise DeltaError(
-                f"{file}: tensor {key} has shape {_shape(tensors[key].shape)}, expected "
-                f"{_shape(model_shapes[model_key])} as in the model: choose a delta made for this kind of model."
-            )
-    missing = sorted(model_shapes.keys() - named.values())
-    if missing:
-        raise DeltaError(
-            f"{file} has {len(named)} tensors and lacks {_some(missing)}, expected {expected}: "
-            "download or make it again."
+    misfits = [key for key, change in changes.items() if change.shape != model_shapes[key]]
+    missing = [] if file.kind == "low-rank difference" else sorted(model_shapes.keys() - changes.keys())
+    if misfits and not partial:
+        raise WeightsFileError(_misfit(file, misfits, changes, model_shapes))
+    if missing and not partial:
+        raise WeightsFileError(
+            f"{file.name} has {len(changes)} tensors and lacks {_some(missing)}, {expected}: download or make it "
+            "again, or turn on partial to apply what there is."
         )
+    return Delta({key: change for key, change in changes.items() if key not in misfits}, misfits + missing)
 
 
-def _check_is_difference(file: str, tensors: Mapping[str, Tensor]) -> None:
-    """A norm's weights lie near 1 in a model and near 0 in a difference."""
+def _misfit(
+    file: WeightsFile, misfits: Sequence[str], changes: Mapping[str, Change], model_shapes: Mapping[str, Shape]
+) -> str:
+    key = misfits[0]
+    found, expected = changes[key].shape, model_shapes[key]
+    others = f" and {len(misfits) - 1} more" if len(misfits) > 1 else ""
+    advice = "choose a delta made for this kind of model, or turn on partial to leave it out"
+    if key.endswith(INPUT_LAYER) and len(expected) == 4 and expected[1] > 4:
+        kind = "an inpainting model" if expected[1] == 9 else "a model with extra input channels"
+        advice = f"this is {kind}, so turn on partial to leave that tensor out and apply the others"
+    return (
+        f"{file.name}: tensor {changes[key].file_key}{others} has shape {_shape(found)}, expected {_shape(expected)} "
+        f"as in the model: {advice}."
+    )
+
+
+def check_finite(file: WeightsFile, tensors: Mapping[str, Tensor]) -> None:
+    """Raises WeightsFileError for NaN or Inf, naming the tensor. Reads every number once and copies none."""
     for key, tensor in tensors.items():
-        if key.endswith(("out.0.weight", "conv_norm_out.weight")) and tensor.float().abs().mean() > 0.5:
-            raise DeltaError(
-                f"{file} is a full model (its norm weights {key} are near 1), expected a difference of weights "
-                "(near 0): load it with Load Diffusion Model and use Model Sampling PeRFlow."
+        # A sum keeps NaN and Inf, and in float64 no finite weights reach either.
+        if tensor.is_floating_point() and not torch.isfinite(tensor.sum(dtype=torch.float64)):
+            raise WeightsFileError(
+                f"{file.name}: tensor {key} holds NaN or Inf, expected finite numbers: download or make the file again."
             )
 
 
-def _prediction_type(file: str, value: str | None) -> PredictionType | None:
+def prediction_type(file: WeightsFile) -> PredictionType | None:
+    """What the file's metadata says; None where it says nothing. Raises WeightsFileError for an unknown word."""
+    value = file.metadata.get("prediction_type")
     value = OLD_NAMES.get(value or "", value)
     for known in PREDICTION_TYPES:
         if value == known:
             return known
     if value is None:
         return None
-    raise DeltaError(
-        f'{file} says prediction_type "{value}", expected one of {", ".join(PREDICTION_TYPES)}: '
+    raise WeightsFileError(
+        f'{file.name} says prediction_type "{value}", expected one of {", ".join(PREDICTION_TYPES)}: '
         "choose it on the node instead of auto, after asking who made the file."
     )
 
 
-def _windows(file: str, value: str | None) -> int | None:
+def windows(file: WeightsFile) -> int | None:
+    """What the file's metadata says; None where it says nothing. Raises WeightsFileError for anything but a number."""
+    value = file.metadata.get("windows")
     if value is None:
         return None
-    if value.isdecimal() and int(value) > 0:
+    if value.isdecimal() and 0 < int(value) <= 1000:
         return int(value)
-    raise DeltaError(f'{file} says windows "{value}", expected a whole number above 0: ask who made the file.')
+    raise WeightsFileError(
+        f'{file.name} says windows "{value}", expected a whole number from 1 to 1000: choose it on the node.'
+    )
 
 
-def _some(keys: list[str]) -> str:
+def _some(keys: Sequence[str]) -> str:
     """Say "3 tensors (a, b, ...)"; two names are enough to recognise a layout."""
     names = ", ".join(keys[:2]) + (", ..." if len(keys) > 2 else "")
     return f"{len(keys)} tensor{'s' if len(keys) > 1 else ''} ({names})"

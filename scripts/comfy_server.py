@@ -121,13 +121,12 @@ class ComfyServer:
                     continue
                 on_event(kind, data)
                 if kind == "execution_error":
-                    where = f"{data['node_type']} (node {data['node_id']})"
-                    raise UserError(f"{where} failed: {data['exception_message'].strip()} (see {self.log}).")
+                    node, reason = f"{data['node_type']} (node {data['node_id']})", data["exception_message"].strip()
+                    raise UserError(f"{node} failed: {reason.rstrip('.')} (see {self.log}).")
                 if kind == "execution_interrupted":
                     raise UserError("ComfyUI was interrupted before the graph was done.")
-                if (
-                    kind == "executing" and data["node"] is None
-                ):  # unlike execution_success, sent with the history in place
+                # Not execution_success: that one is sent before the history is in place.
+                if kind == "executing" and data["node"] is None:
                     return self.history(prompt_id)
 
     def _message(self, messages: websocket.WebSocket) -> tuple[str, Json]:

@@ -89,6 +89,7 @@ def main() -> None:
         say(f"Starting ComfyUI from {comfyui} on the {'CPU' if '--cpu' in server.arguments else 'GPU'}.")
         with server:
             info = server.object_info()
+            say(f"ComfyUI is up with {len(info)} nodes.")
             prompt = to_api(json.loads(WORKFLOW.read_text(encoding="utf-8")), info)
             check_nodes(prompt, info, server.log)
             fill_in(prompt, options, checkpoint.name, delta.name)
@@ -122,8 +123,15 @@ def small_models() -> tuple[Path, Path]:
 def run_folder() -> Iterator[Path]:
     """A folder for the server's files, kept for its log when something fails."""
     base = Path(tempfile.mkdtemp(prefix="run-", dir=environment.cache_root()))
-    yield base
-    shutil.rmtree(base, ignore_errors=True)
+    failed = False
+    try:
+        yield base
+    except Exception:  # and not being stopped by hand
+        failed = True
+        raise
+    finally:
+        if not failed:
+            shutil.rmtree(base, ignore_errors=True)
 
 
 def model_paths(base: Path, checkpoint: Path, delta: Path) -> Path:
@@ -195,16 +203,20 @@ class Progress:
                 self._times = [(0, time.perf_counter())]
         elif kind == "progress" and data["node"] == self._sampler:
             done, now = data["value"], time.perf_counter()
-            say(f"  step {done} of {data['max']}: {now - self._times[-1][1]:.2f} s")
+            before, then = self._times[-1]
+            # The PeRFlow sampler divides a step that crosses a window's edge; the server then tells of it again.
+            again = ", another part" if done == before else ""
+            say(f"  step {done} of {data['max']}{again}: {now - then:.2f} s")
             self._times.append((done, now))
 
     def timing(self) -> str:
         (_, start), *later = self._times
         (first, after_first), (last, end) = later[0], later[-1]
-        if last == first:
-            return f"{end - start:.2f} s for the only step reported, with loading the model."
-        each = (end - after_first) / (last - first)
-        return f"{each:.2f} s a step, from the server's messages after step {first} and step {last} (loading left out)."
+        # Fast steps go untold, parts of divided steps are told as the same step: the larger count is the true one.
+        count = max(last - first, len(later) - 1)
+        if count == 0:
+            return f"{end - start:.2f} s for the one step, with loading the model."
+        return f"{(end - after_first) / count:.2f} s a step, by the server's messages after the first and the last."
 
 
 def save(picture: bytes, wanted: Path) -> Path:
@@ -212,17 +224,25 @@ def save(picture: bytes, wanted: Path) -> Path:
     unfinished = wanted.with_name(f".{wanted.name}.{os.getpid()}")
     unfinished.write_bytes(picture)
     path, number = wanted, 1
-    while path.exists():
+    while not reserved(path):
         number += 1
         path = wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
-    unfinished.rename(path)
+    unfinished.replace(path)
     return path.absolute()
+
+
+def reserved(path: Path) -> bool:
+    try:
+        path.open("xb").close()
+    except FileExistsError:
+        return False
+    return True
 
 
 if __name__ == "__main__":
     try:
         main()
-    except UserError as error:
+    except (UserError, OSError) as error:
         sys.exit(f"Error: {error}")
     except KeyboardInterrupt:
         sys.exit("Stopped.")

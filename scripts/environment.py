@@ -173,7 +173,6 @@ def _environment(name: str, packages: Sequence[str] = ()) -> Path:
 
 def _run(command: Sequence[str], log: Path, what: str) -> None:
     """Run a pip command: all of its output to a log, the telling lines to the screen, never a silent minute."""
-    log.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "PIP_PROGRESS_BAR": "off", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONUTF8": "1"}
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "encoding": "utf-8"}
     done = threading.Event()

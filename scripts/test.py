@@ -58,7 +58,7 @@ def passes(what: str, where: Path, *command: str) -> bool:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except UserError as error:
+    except (UserError, OSError) as error:
         sys.exit(f"Error: {error}")
     except KeyboardInterrupt:
         sys.exit("Stopped.")

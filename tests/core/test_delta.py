@@ -1,34 +1,50 @@
-"""Reading a weight difference: names, fit, and what the file says of itself."""
+"""Whether a weight difference fits a model: names, shapes, and what the file says of itself."""
+
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from perflow_core.delta import DeltaError, read_delta
+from perflow_core.delta import check_finite, check_kind, fit, group_by_module, plain_changes, prediction_type, windows
+from perflow_core.weights_file import WeightsFileError, inspect
 
 MODEL = {
     "diffusion_model.input_blocks.0.0.weight": (4, 4, 3, 3),
     "diffusion_model.input_blocks.1.1.attn2.to_k.weight": (8, 768),
     "diffusion_model.out.0.weight": (4,),
 }
-DIFFUSERS = {
-    "conv_in.weight": "input_blocks.0.0.weight",
-    "down_blocks.0.attn2.to_k.weight": "input_blocks.1.1.attn2.to_k.weight",
-    "conv_norm_out.weight": "out.0.weight",
-}
+DIFFUSERS = ["conv_in.weight", "down_blocks.0.attn2.to_k.weight", "conv_norm_out.weight"]
+NAMES = dict(zip(DIFFUSERS, MODEL, strict=True)) | {key.removeprefix("diffusion_model."): key for key in MODEL}
+INPAINTING = MODEL | {"diffusion_model.input_blocks.0.0.weight": (4, 9, 3, 3)}
 
 
-def tensors(names, value=0.01):
+def tensors(names=DIFFUSERS, value=0.01):
     return {name: torch.full(shape, value) for name, shape in zip(names, MODEL.values(), strict=True)}
 
 
-def read(state, metadata=None, model=None):
-    return read_delta("some.safetensors", state, metadata, model or MODEL, DIFFUSERS)
+@pytest.fixture
+def file(tmp_path):
+    """(tensors, metadata) -> what the file with them is."""
+
+    def write(state, metadata=None, name="some.safetensors"):
+        save_file(state, str(tmp_path / name), metadata)
+        return inspect(Path(tmp_path / name))
+
+    return write
+
+
+def read(file, state, model=MODEL, partial=False):
+    what = file(state)
+    check_kind(what, "SD1.5")
+    changes, unclaimed = plain_changes(what, state, NAMES)
+    return fit(what, changes, unclaimed, model, partial)
 
 
 @pytest.mark.parametrize(
     "names",
     [
-        list(DIFFUSERS),
+        DIFFUSERS,
         ["unet." + name for name in DIFFUSERS],
         list(MODEL),
         ["model." + name for name in MODEL],
@@ -36,45 +52,101 @@ def read(state, metadata=None, model=None):
     ],
     ids=["diffusers", "diffusers with prefix", "ComfyUI", "checkpoint", "bare"],
 )
-def test_every_layout_of_names(names):
+def test_every_layout_of_names(file, names):
     state = tensors(names)
-    delta = read(state)
-    assert list(delta.tensors) == list(MODEL)
-    assert delta.architecture == "SD1.5"
-    for tensor, original in zip(delta.tensors.values(), state.values(), strict=True):
-        assert tensor is original  # not cast, scaled or copied
+    delta = read(file, state)
+    assert list(delta.changes) == list(MODEL)
+    for change, original in zip(delta.changes.values(), state.values(), strict=True):
+        assert change.patch[1][0] is original  # not cast, scaled or copied
 
 
-def test_metadata():
-    assert read(tensors(DIFFUSERS)).prediction_type is None
-    delta = read(tensors(DIFFUSERS), {"prediction_type": "velocity", "windows": "8"})
-    assert (delta.prediction_type, delta.windows) == ("velocity", 8)
-    assert read(tensors(DIFFUSERS), {"prediction_type": "epsilon"}).prediction_type == "diff_eps"
-    with pytest.raises(DeltaError, match='says prediction_type "v", expected one of diff_eps, ddim_eps, velocity'):
-        read(tensors(DIFFUSERS), {"prediction_type": "v"})
-    with pytest.raises(DeltaError, match='says windows "four", expected a whole number'):
-        read(tensors(DIFFUSERS), {"windows": "four"})
+def test_metadata(file):
+    assert prediction_type(file(tensors())) is None
+    assert windows(file(tensors())) is None
+    says = file(tensors(), {"prediction_type": "velocity", "windows": "8"})
+    assert (prediction_type(says), windows(says)) == ("velocity", 8)
+    assert prediction_type(file(tensors(), {"prediction_type": "epsilon"})) == "diff_eps"
+    with pytest.raises(
+        WeightsFileError, match='says prediction_type "v", expected one of diff_eps, ddim_eps, velocity'
+    ):
+        prediction_type(file(tensors(), {"prediction_type": "v"}))
+    for value in ("four", "0", "-4", "5000"):
+        with pytest.raises(WeightsFileError, match=f'says windows "{value}", expected a whole number'):
+            windows(file(tensors(), {"windows": value}))
 
 
-def test_another_architecture_is_named():
-    state = tensors(DIFFUSERS)
-    state["down_blocks.0.attn2.to_k.weight"] = torch.zeros(8, 2048)
-    with pytest.raises(DeltaError, match=r"some\.safetensors is made for SDXL, expected .* this SD1\.5 model: choose"):
-        read(state)
+def test_another_architecture_is_named(file):
+    state = tensors() | {DIFFUSERS[1]: torch.zeros(8, 2048)}
+    with pytest.raises(
+        WeightsFileError, match=r"some\.safetensors is made for SDXL, expected .* this SD1\.5 model: choose"
+    ):
+        read(file, state)
 
 
-def test_unknown_missing_and_misshapen_tensors_are_named():
-    with pytest.raises(DeltaError, match=r"has 1 tensor \(lora_up\), which the model does not have"):
-        read(tensors(DIFFUSERS) | {"lora_up": torch.zeros(1)})
-    state = tensors(DIFFUSERS)
+def test_unknown_and_missing_tensors_are_named(file):
+    with pytest.raises(WeightsFileError, match=r"has 1 tensor \(extra\), which the model does not have"):
+        read(file, tensors() | {"extra": torch.zeros(1)})
+    with pytest.raises(WeightsFileError, match=r"has 1 tensor \(extra\), which the model does not have"):
+        read(file, tensors() | {"extra": torch.zeros(1)}, partial=True)
+    state = tensors()
     del state["conv_in.weight"]
-    with pytest.raises(DeltaError, match=r"has 2 tensors and lacks 1 tensor \(diffusion_model\.input_blocks\.0\.0"):
-        read(state)
-    state = tensors(DIFFUSERS) | {"conv_in.weight": torch.zeros(4, 9, 3, 3)}
-    with pytest.raises(DeltaError, match=r"conv_in\.weight has shape 4x9x3x3, expected 4x4x3x3"):
-        read(state)
+    with pytest.raises(
+        WeightsFileError, match=r"has 2 tensors and lacks 1 tensor \(diffusion_model\.input_blocks\.0\.0"
+    ):
+        read(file, state)
+    assert read(file, state, partial=True).left_out == ["diffusion_model.input_blocks.0.0.weight"]
 
 
-def test_full_model_is_not_a_difference():
-    with pytest.raises(DeltaError, match=r"is a full model \(its norm weights conv_norm_out\.weight are near 1\)"):
-        read(tensors(DIFFUSERS, value=1.0))
+def test_misshapen_tensors_are_named(file):
+    state = tensors() | {"conv_norm_out.weight": torch.zeros(5)}
+    with pytest.raises(
+        WeightsFileError, match=r"conv_norm_out\.weight has shape 5, expected 4 as in the model: choose"
+    ):
+        read(file, state)
+
+
+def test_inpainting_model(file):
+    with pytest.raises(
+        WeightsFileError, match=r"has shape 4x4x3x3, expected 4x9x3x3 .* an inpainting model, so turn on"
+    ):
+        read(file, tensors(), INPAINTING)
+    delta = read(file, tensors(), INPAINTING, partial=True)
+    assert delta.left_out == ["diffusion_model.input_blocks.0.0.weight"]
+    assert len(delta.changes) == 2
+
+
+def test_one_weight_twice(file):
+    state = tensors() | {"diffusion_model.out.0.weight": torch.zeros(4)}
+    with pytest.raises(
+        WeightsFileError, match=r"out\.0\.weight twice, as conv_norm_out\.weight and as diffusion_model\.out"
+    ):
+        read(file, state)
+
+
+def test_modules_of_lora_keys(file):
+    names = {
+        "lora_unet_a": "diffusion_model.a.weight",
+        "diffusion_model.a": "diffusion_model.a.weight",
+        "b": "x.b.weight",
+    }
+    keys = ["lora_unet_a.lora_up.weight", "lora_unet_a.alpha", "b_lora.down.weight", "c.diff"]
+    modules, unclaimed = group_by_module(file(tensors()), keys, names)
+    assert modules == {"lora_unet_a": keys[:2], "b": keys[2:3]}
+    assert unclaimed == ["c.diff"]
+    with pytest.raises(WeightsFileError, match=r"holds the weight diffusion_model\.a\.weight twice"):
+        group_by_module(file(tensors()), ["lora_unet_a.alpha", "diffusion_model.a.diff"], names)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_nan_and_inf(file, value, dtype):
+    state = {name: tensor.to(dtype) for name, tensor in tensors().items()}
+    check_finite(file(state), state)
+    state["conv_in.weight"][1, 2, 0, 1] = value
+    with pytest.raises(WeightsFileError, match=r"tensor conv_in\.weight holds NaN or Inf"):
+        check_finite(file(state), state)
+
+
+def test_large_but_finite_numbers_are_not_inf(file):
+    state = {"w": torch.full((1000,), 3e38, dtype=torch.bfloat16)}
+    check_finite(file(state), state)

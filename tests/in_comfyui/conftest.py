@@ -7,6 +7,14 @@ STEPS_END = {"denoise": 1.0, "end": "zero", "steps_per_window": ""}
 
 
 @pytest.fixture(scope="session")
+def weights(comfyui):
+    """tests/support/weights.py, which imports ComfyUI."""
+    import weights
+
+    return weights
+
+
+@pytest.fixture(scope="session")
 def t2i(golden):
     return golden("perflow_t2i")
 

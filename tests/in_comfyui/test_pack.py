@@ -11,6 +11,7 @@ NODES = [
     "PeRFlowWindowSchedule",
     "PeRFlowSampler",
     "PeRFlowSchedulePlot",
+    "PeRFlowExtractDelta",
 ]
 CONTRACT = Path(__file__).parent.parent / "node_contract.json"
 

@@ -1,0 +1,167 @@
+"""Extract PeRFlow Delta: the difference of two MODELs as a file."""
+
+import time
+from pathlib import Path
+
+import comfy.lora
+import comfy.model_management
+import comfy.utils
+import folder_paths
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..perflow_core.architecture import architecture
+from ..perflow_core.delta import MODEL_PREFIX
+from ..perflow_core.extraction import Extraction
+from ..perflow_core.safe_write import write_new
+from . import folders, node_text, shared_inputs
+from .accelerate import trained_prediction
+from .sampling_object import PeRFlowSampling
+from .unet_names import unet_shapes
+
+
+class PeRFlowExtractDelta(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PeRFlowExtractDelta",
+            display_name="Extract PeRFlow Delta",
+            category="PeRFlow",
+            description="Saves the difference of two models as a delta in output/perflow, full or low-rank: PeRFlow "
+            "minus its base gives a delta for every checkpoint of the family. LoRAs on the models count.",
+            search_aliases=["perflow", "extract lora", "model difference", "make delta", "subtract"],
+            inputs=[
+                io.Model.Input("model_perflow", tooltip="The model with PeRFlow's weights merged in."),
+                io.Model.Input("model_base", tooltip="The model it was made from."),
+                io.String.Input("filename_prefix", default="delta", tooltip="Name of the file, below output/perflow."),
+                io.Int.Input(
+                    "rank",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    tooltip="0: every number of the difference. Otherwise that many directions a layer: smaller, and "
+                    "loadable as a LoRA. 64 to 256 are usual.",
+                ),
+                io.Float.Input(
+                    "energy",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    tooltip="0: use rank. Otherwise each layer takes the smallest rank that keeps this share of its "
+                    "difference, e.g. 0.95; rank is not used.",
+                ),
+                shared_inputs.prediction_type(auto="what model_perflow samples with, else "),
+                io.Int.Input(
+                    "windows",
+                    default=4,
+                    min=1,
+                    max=100,
+                    tooltip="Time windows K that the weights were trained with; written into the file.",
+                ),
+            ],
+            outputs=[io.String.Output("path")],
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model_perflow: ModelPatcher,
+        model_base: ModelPatcher,
+        filename_prefix: str,
+        rank: int,
+        energy: float,
+        prediction_type: shared_inputs.PredictionChoice,
+        windows: int,
+    ) -> io.NodeOutput:
+        started = time.perf_counter()
+        check_same_family(model_perflow, model_base)
+        if prediction_type == shared_inputs.AUTO:
+            sampling = model_perflow.get_model_object("model_sampling")
+            known = isinstance(sampling, PeRFlowSampling)
+            prediction_type = sampling.prediction_type if known else trained_prediction(model_perflow)
+        extraction = extract(model_perflow, model_base, rank, energy)
+        seconds = time.perf_counter() - started
+        metadata = extraction.metadata(
+            prediction_type=prediction_type,
+            windows=str(windows),
+            architecture=architecture(unet_shapes(model_base)),
+            source=f"{source_name(model_perflow)} - {source_name(model_base)}",
+            seconds=f"{seconds:.1f}",
+        )
+        path = save(extraction, filename_prefix, metadata)
+        text = report(extraction, path, seconds)
+        return io.NodeOutput(str(path), ui=node_text.show(cls, text))
+
+
+def check_same_family(model_perflow: ModelPatcher, model_base: ModelPatcher) -> None:
+    """Raises ValueError for models whose UNets differ in a tensor's name or shape."""
+    merged, base = unet_shapes(model_perflow), unet_shapes(model_base)
+    for key in sorted(merged.keys() | base.keys()):
+        if merged.get(key) != base.get(key):
+            raise ValueError(
+                f"Tensor {key} is {merged.get(key, 'not there')} in model_perflow and {base.get(key, 'not there')} in "
+                f"model_base, expected two models of one architecture (these are {architecture(merged)} and "
+                f"{architecture(base)}): connect the base that the PeRFlow model was made from."
+            )
+
+
+def extract(model_perflow: ModelPatcher, model_base: ModelPatcher, rank: int, energy: float) -> Extraction:
+    """W_perflow - W_base, patches included, computed in float32 on the model's device, weight by weight."""
+    merged, base = (model.get_key_patches(MODEL_PREFIX) for model in (model_perflow, model_base))
+    device = model_perflow.load_device
+    extraction = Extraction(rank, energy)
+    bar = comfy.utils.ProgressBar(len(merged))
+    for key in merged:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        dW = patched_weight(merged[key], key, device) - patched_weight(base[key], key, device)
+        extraction.add(key, dW, stored_dtype(merged[key][0][0]))
+        bar.update(1)
+    return extraction
+
+
+def stored_dtype(weight: Tensor) -> torch.dtype:
+    """The model's own precision; float16 for one that is stored in 8 bits, too few for a difference."""
+    return weight.dtype if weight.dtype in (torch.float16, torch.bfloat16, torch.float32) else torch.float16
+
+
+def patched_weight(patches: list, key: str, device: torch.device) -> Tensor:  # type: ignore[type-arg]
+    """A weight with its patches, as ModelPatcher.get_key_patches lists them: [(weight, convert), *patches]."""
+    weight, convert = patches[0]
+    weight = convert(comfy.model_management.cast_to_device(weight, device, torch.float32, copy=True), inplace=True)
+    return comfy.lora.calculate_weight(patches[1:], weight, key)
+
+
+def source_name(model: ModelPatcher) -> str:
+    """The file a MODEL was loaded from, where its loader left a note of it, and the deltas on it."""
+    factory = getattr(model, "cached_patcher_init", None)
+    paths = [part for part in (factory[1] if factory else ()) if isinstance(part, str)]
+    return Path(paths[0]).name if paths else type(model.model).__name__
+
+
+def save(extraction: Extraction, prefix: str, metadata: dict[str, str]) -> Path:
+    """Write to output/perflow under a number that is free; never over another file."""
+    root = str(Path(folder_paths.get_output_directory()) / folders.KEY)
+    Path(root).mkdir(parents=True, exist_ok=True)
+    while True:
+        folder, name, counter, _, _ = folder_paths.get_save_image_path(prefix, root)
+        path = Path(folder) / f"{name}_{counter:05}_.safetensors"
+        try:
+            write_new(extraction.tensors, path, metadata)
+        except FileExistsError:
+            continue  # someone took the number meanwhile: the next one is free
+        return path
+
+
+def report(extraction: Extraction, path: Path, seconds: float) -> str:
+    """What was kept, the layers that lost most, size and time."""
+    lines = [
+        f"{path.name}, {path.stat().st_size / 1e6:.0f} MB, {seconds:.0f} s",
+        f"kept {100 * extraction.kept:.2f} % of the difference",
+    ]
+    lines += [f"{100 * share:.1f} % of {module}" for module, share in extraction.worst.items()]
+    return "\n".join(lines)

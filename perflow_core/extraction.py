@@ -1,0 +1,86 @@
+"""Making a delta file: a difference of weights as named tensors, full or low-rank, with an account of what was kept."""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .lowrank import compress
+
+FORMAT_VERSION = "1"
+WORST = 5  # layers that the report names
+
+
+@dataclass
+class Extraction:
+    """A delta being collected, weight by weight. rank 0 and share 0 keep everything whole.
+
+    The names are those of ComfyUI's LoRA files (`<module>.diff`, `.diff_b`, `.lora_up.weight`, `.lora_down.weight`,
+    `.alpha`), so that the stock LoRA loaders read the file as well.
+    """
+
+    rank: int
+    share: float
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    energy: float = 0.0  # squared Frobenius norm of the whole difference
+    lost: float = 0.0
+    shares: dict[str, float] = field(default_factory=dict)  # kept share of each compressed module
+    ranks: list[int] = field(default_factory=list)
+
+    def add(self, key: str, dW: Tensor, dtype: torch.dtype) -> None:
+        """Take in the difference of one weight, float32 of any shape, to be stored in that dtype.
+
+        Matrices and convolutions are compressed, biases and norms kept whole, and so is what would not become
+        smaller. Raises ValueError for NaN or Inf.
+        """
+        module, _, kind = key.rpartition(".")
+        energy = float(dW.square().sum())
+        if not math.isfinite(energy):
+            raise ValueError(
+                f"The difference at {key} is NaN or Inf, expected finite numbers: one of the two models is damaged, so "
+                "load it again or get another copy."
+            )
+        self.energy += energy
+        compressed = None
+        if dW.ndim > 1 and kind == "weight" and (self.rank or self.share):
+            compressed = compress(dW, self.rank, self.share, dtype)
+        if compressed is None:
+            stored = dW.to(dtype)
+            self.lost += float((dW - stored.float()).square().sum())
+            self.tensors[_whole_name(key)] = stored.cpu()
+            return
+        self.tensors[f"{module}.lora_up.weight"] = compressed.up
+        self.tensors[f"{module}.lora_down.weight"] = compressed.down
+        self.tensors[f"{module}.alpha"] = torch.tensor(float(compressed.rank))  # alpha / rank = 1: no scaling
+        self.lost += energy - compressed.kept
+        self.shares[module] = compressed.kept / energy if energy else 1.0
+        self.ranks.append(compressed.rank)
+
+    @property
+    def kept(self) -> float:
+        """The share of the difference's energy that is in the file, 0 to 1."""
+        return 1 - self.lost / self.energy if self.energy else 1.0
+
+    @property
+    def worst(self) -> dict[str, float]:
+        """The modules that lost most, and what share each kept."""
+        return dict(sorted(self.shares.items(), key=lambda item: item[1])[:WORST])
+
+    def metadata(self, **said: str) -> dict[str, str]:
+        """What the file says of itself, with what the caller knows."""
+        rank = f"{min(self.ranks)}-{max(self.ranks)}" if self.ranks else "full"
+        worst = ", ".join(f"{module} {share:.4f}" for module, share in self.worst.items())
+        return {
+            "format": "perflow-delta",
+            "format_version": FORMAT_VERSION,
+            "rank": rank if len(set(self.ranks)) > 1 else str(next(iter(self.ranks), "full")),
+            "energy_kept": f"{self.kept:.6f}",
+            "worst_layers": worst,
+        } | said
+
+
+def _whole_name(key: str) -> str:
+    """The LoRA-file name of a whole difference: x.weight -> x.diff, x.bias -> x.diff_b, other -> other.diff."""
+    module, _, kind = key.rpartition(".")
+    return {"weight": f"{module}.diff", "bias": f"{module}.diff_b"}.get(kind, f"{key}.diff")

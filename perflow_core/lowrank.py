@@ -1,0 +1,86 @@
+"""Compressing a weight difference: dW = up down, by randomized SVD (Halko, Martinsson, Tropp 2011)."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+OVERSAMPLING = 16  # extra columns of the random sketch; with two power iterations the kept energy is near the best
+POWER_ITERATIONS = 2
+FIRST_RANK = 32  # where the search for a share of energy begins; doubled until it is found
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """dW in two factors of rank r, in the dtype they are stored in.
+
+    up: [out, r] or [out, r, 1, 1]; down: [r, in] or [r, in, kh, kw]; energy and kept are squared Frobenius norms, of dW
+    and of what the stored factors hold of it: kept = energy - |dW - up down|^2.
+    """
+
+    up: Tensor
+    down: Tensor
+    energy: float
+    kept: float
+
+    @property
+    def rank(self) -> int:
+        return self.up.shape[1]
+
+
+def compress(dW: Tensor, rank: int, share: float, dtype: torch.dtype) -> LowRank | None:
+    """The factors of a matrix or convolution, dW of shape [out, in, ...] in float32; None where they would be larger.
+
+    share = 0: of that rank. Otherwise of the smallest rank that keeps this share of the energy, 0 < share <= 1, and
+    `rank` is not used. Two calls with the same dW give the same factors.
+    """
+    matrix = dW.flatten(start_dim=1)
+    largest = math.ceil(matrix.numel() / sum(matrix.shape)) - 1  # above it the factors hold more numbers than dW
+    energy = float(matrix.square().sum())
+    if energy == 0:
+        return _factors(dW, torch.zeros_like(matrix[:, :1]), torch.zeros_like(matrix[:1]), 0.0, dtype)
+    if not share:
+        if min(rank, *matrix.shape) > largest:
+            return None
+        U, S, V = _svd(matrix, min(rank, *matrix.shape))
+    else:
+        found = _svd_for_share(matrix, share * energy, largest)
+        if found is None:
+            return None
+        U, S, V = found
+    root = S.sqrt()
+    return _factors(dW, U * root, (V * root).T, energy, dtype)
+
+
+def _svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The first `rank` singular triplets: U [m, r], S [r], V [n, r]."""
+    sketch = min(rank + OVERSAMPLING, *matrix.shape)
+    with torch.random.fork_rng(devices=[matrix.device] if matrix.device.type == "cuda" else []):
+        torch.manual_seed(0)
+        U, S, V = torch.svd_lowrank(matrix, q=sketch, niter=POWER_ITERATIONS)
+    return U[:, :rank], S[:rank], V[:, :rank]
+
+
+def _svd_for_share(matrix: Tensor, wanted: float, largest: int) -> tuple[Tensor, Tensor, Tensor] | None:
+    rank = FIRST_RANK
+    while True:
+        rank = min(rank, largest)
+        if rank < 1:
+            return None
+        U, S, V = _svd(matrix, rank)
+        kept = S.double().square().cumsum(0)
+        if kept[-1] >= wanted:
+            r = int((kept < wanted).sum()) + 1
+            return U[:, :r], S[:r], V[:, :r]
+        if rank == largest:
+            return None
+        rank *= 2
+
+
+def _factors(dW: Tensor, up: Tensor, down: Tensor, energy: float, dtype: torch.dtype) -> LowRank:
+    up, down = up.to(dtype), down.to(dtype)
+    lost = float((dW.flatten(start_dim=1) - up.float() @ down.float()).square().sum())
+    if dW.ndim == 4:
+        up, down = up[:, :, None, None], down.reshape(-1, *dW.shape[1:])
+    return LowRank(up.contiguous().cpu(), down.contiguous().cpu(), energy, energy - lost)

@@ -1,0 +1,104 @@
+"""What a weights file is, from its header."""
+
+import json
+import struct
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from perflow_core.weights_file import WeightsFileError, inspect
+
+UNET = {"down_blocks.0.attn2.to_k.weight": torch.zeros(8, 768), "conv_norm_out.weight": torch.zeros(4)}
+
+
+@pytest.fixture
+def inspected(tmp_path):
+    def write(state, metadata=None):
+        save_file(state, str(tmp_path / "file.safetensors"), metadata)
+        return inspect(tmp_path / "file.safetensors")
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("state", "kind", "layout", "architecture"),
+    [
+        (UNET, "difference", "diffusers", "SD1.5"),
+        (UNET | {"conv_norm_out.weight": torch.ones(4)}, "full model", "diffusers", "SD1.5"),
+        ({"input_blocks.1.1.attn2.to_k.weight": torch.zeros(8, 1024)}, "unknown", "ComfyUI", "SD2.x"),
+        (
+            {"diffusion_model.input_blocks.1.1.attn2.to_k.diff": torch.zeros(8, 2048)},
+            "difference", "LoRA keys", "SDXL",
+        ),
+        (
+            {"lora_unet_down_blocks_0_attn2_to_k.lora_down.weight": torch.zeros(16, 768)},
+            "low-rank difference", "LoRA keys", "SD1.5",
+        ),
+        ({"text_model.encoder.layers.0.mlp.fc1.weight": torch.zeros(4, 4)}, "text encoder", "unknown", "unknown"),
+        ({"anything": torch.zeros(1)}, "unknown", "unknown", "unknown"),
+    ],
+)  # fmt: skip
+def test_kinds(inspected, state, kind, layout, architecture):
+    found = inspected(state)
+    assert (found.kind, found.layout, found.architecture) == (kind, layout, architecture)
+
+
+def test_output_projection_is_not_the_last_norm(inspected):
+    """to_out.0.weight ends like out.0.weight."""
+    state = {"input_blocks.1.1.attn1.to_out.0.weight": torch.full((4, 4), 9.0), "out.0.weight": torch.zeros(4)}
+    assert inspected(state).kind == "difference"
+
+
+def test_summary(inspected):
+    found = inspected(
+        {"lora_unet_x.lora_down.weight": torch.zeros(16, 8).half(), "lora_unet_x.alpha": torch.tensor(4.0)}
+    )
+    assert found.rank == 16
+    assert found.dtypes == {"F16": 1, "F32": 1}
+    assert str(found).startswith("unknown low-rank difference of rank 16, 2 tensors, ")
+
+
+def test_metadata(inspected):
+    assert inspected(UNET, {"windows": "4"}).metadata == {"windows": "4"}
+
+
+def write(path, header: bytes, body: bytes = b""):
+    path.write_bytes(struct.pack("<Q", len(header)) + header + body)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("content", "advice"),
+    [
+        (b"<!DOCTYPE html><html>", "web page"),
+        (b"PK\x03\x04archive/data.pkl" + bytes(100), "pickle"),
+        (b"\x80\x02}q\x00." + bytes(100), "pickle"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "Git LFS pointer"),
+        (b"", "download it again"),
+        (b"\x00" * 7, "download it again"),
+    ],
+)
+def test_what_is_not_safetensors(tmp_path, content, advice):
+    path = tmp_path / "file.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(
+        WeightsFileError, match=rf"file\.safetensors \({len(content)} bytes\) cannot be read .*{advice}"
+    ):
+        inspect(path)
+
+
+def test_header_that_lies(tmp_path):
+    entry = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+    lies = {
+        "size": json.dumps({"a": entry | {"shape": [3]}}),
+        "range": json.dumps({"a": entry | {"data_offsets": [0, 800]}}),
+        "overlap": json.dumps({"a": entry, "b": entry}),
+        "dtype": json.dumps({"a": entry | {"dtype": "F99"}}),
+        "twice": json.dumps({"a": entry, "b": entry | {"data_offsets": [8, 16]}}).replace('"b"', '"a"'),
+        "not json": '{"a": ',
+    }
+    for name, header in lies.items():
+        path = write(tmp_path / "file.safetensors", header.encode(), bytes(16 if name == "twice" else 8))
+        with pytest.raises(WeightsFileError, match="cannot be read as"):
+            inspect(path)

@@ -1,0 +1,140 @@
+"""Extract PeRFlow Delta on real UNets, and the way back through Apply, the stock LoRA loaders and ModelSave."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+DEFAULTS = {"filename_prefix": "delta", "rank": 0, "energy": 0.0, "prediction_type": "auto", "windows": 4}
+
+
+@pytest.fixture
+def extract(run):
+    def call(perflow, base, **inputs):
+        (path,) = run("PeRFlowExtractDelta", model_perflow=perflow, model_base=base, **(DEFAULTS | inputs))
+        return Path(path)
+
+    return call
+
+
+@pytest.fixture
+def merged(comfyui, unet_file, small_unet, apply_delta):
+    """The small UNet with its delta, as a MODEL with patches."""
+    return apply_delta(small_unet)
+
+
+def test_full_delta_gives_the_merged_model_back(comfyui, small_unet, merged, extract, apply_delta, weights):
+    import folder_paths
+
+    path = extract(merged, small_unet)
+    assert path.parent == comfyui.base / "output" / "perflow"
+    assert path.name in folder_paths.get_filename_list("perflow")
+    expected = weights.loaded(merged)
+    again = apply_delta(small_unet, delta_name=path.name)
+    weights.assert_same(weights.loaded(again), expected)
+    assert again.get_model_object("model_sampling").prediction_type == "diff_eps"
+
+
+def test_low_rank_delta_in_the_stock_lora_loader(comfyui, run, small_unet, merged, extract, apply_delta, weights):
+    """It gives the same weights there as here."""
+    import shutil
+
+    path = extract(merged, small_unet, rank=32)
+    (comfyui.base / "models" / "loras").mkdir(parents=True, exist_ok=True)
+    shutil.copy(path, comfyui.base / "models" / "loras" / "perflow-lora.safetensors")
+    stock = run("LoraLoaderModelOnly", model=small_unet, lora_name="perflow-lora.safetensors", strength_model=1.0)[0]
+    expected = weights.loaded(stock)
+    weights.assert_same(weights.loaded(apply_delta(small_unet, delta_name=path.name)), expected)
+    base, full = weights.loaded(small_unet), weights.loaded(merged)
+    changed = [key for key in base if not torch.equal(base[key], expected[key])]
+    assert len(changed) == len(base)
+    lost = sum((full[key] - expected[key]).square().sum() for key in base)
+    energy = sum((full[key] - base[key]).square().sum() for key in base)
+    assert 0 < lost < energy
+
+
+def test_metadata(small_unet, merged, extract):
+    from perflow_core.weights_file import inspect
+
+    file = inspect(extract(merged, small_unet, rank=8, windows=8, filename_prefix="said/by-node"))
+    assert file.kind == "low-rank difference"
+    assert file.rank == 8
+    said = file.metadata
+    assert (said["format"], said["windows"], said["prediction_type"]) == ("perflow-delta", "8", "diff_eps")
+    assert (said["architecture"], said["rank"]) == ("SD1.5", "8")
+    assert said["source"] == "tiny.safetensors - tiny.safetensors"
+    assert 0 < float(said["energy_kept"]) < 1
+
+
+def test_energy(small_unet, merged, extract):
+    from perflow_core.weights_file import inspect
+
+    file = inspect(extract(merged, small_unet, energy=0.6))
+    assert float(file.metadata["energy_kept"]) >= 0.6
+
+
+def test_loras_on_the_models_count(comfyui, run, unet_file, small_unet, extract, apply_delta, weights):
+    import small_models
+
+    lora = small_models.make_lora(comfyui.base / "models" / "loras" / "counted.safetensors", unet_file)
+    styled = run("LoraLoaderModelOnly", model=small_unet, lora_name=lora.name, strength_model=0.7)[0]
+    path = extract(styled, small_unet)
+    weights.assert_same(weights.loaded(apply_delta(small_unet, delta_name=path.name)), weights.loaded(styled))
+
+
+def test_never_over_another_file(small_unet, merged, extract):
+    first = extract(merged, small_unet, filename_prefix="numbered")
+    content = first.read_bytes()
+    second = extract(merged, small_unet, filename_prefix="numbered")
+    assert first != second
+    assert first.read_bytes() == content
+
+
+def test_interrupt_leaves_nothing(comfyui, small_unet, merged, extract):
+    import comfy.model_management
+
+    folder = comfyui.base / "output" / "perflow"
+    before = set(folder.rglob("*")) if folder.exists() else set()
+    comfy.model_management.interrupt_current_processing()
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        extract(merged, small_unet)
+    assert (set(folder.rglob("*")) if folder.exists() else set()) == before
+
+
+def test_models_of_two_architectures_are_told(comfyui, small_unet, merged, extract):
+    import comfy.sd
+    import small_models
+
+    sd21 = small_models.make_unet(comfyui.base / "other-sd21.safetensors", small_models.SD21_SMALL)
+    with pytest.raises(ValueError, match=r"expected two models of one architecture \(these are SD1\.5 and SD2\.x\)"):
+        extract(merged, comfy.sd.load_diffusion_model(str(sd21)))
+
+
+def test_models_given_are_not_changed(small_unet, merged, extract, weights):
+    before = weights.loaded(small_unet)
+    extract(merged, small_unet, rank=4)
+    weights.assert_same(weights.loaded(small_unet), before, rtol=0, atol=0)
+
+
+def test_saved_by_model_save_and_loaded_again(comfyui, run, small_unet, merged, perflow, schedule, weights):
+    """The accelerated model kept for good: the stock ModelSave, then Model Sampling PeRFlow."""
+    import comfy.sample
+    import comfy.samplers
+    import comfy.sd
+    from analytic_model import conditioning
+
+    run("ModelSave", model=merged, filename_prefix="diffusion_models/kept")
+    (file,) = (comfyui.base / "output" / "diffusion_models").glob("kept*.safetensors")
+    again = comfy.sd.load_diffusion_model(str(file), model_options={"dtype": torch.float32})
+    weights.assert_same(weights.loaded(again), weights.loaded(merged))
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def sample(model):
+        euler = comfy.samplers.sampler_object("euler")
+        latent = torch.zeros_like(noise)
+        prompts = conditioning(0.1), conditioning(0.2)
+        return comfy.sample.sample_custom(
+            model, noise, 2.0, euler, schedule(model), *prompts, latent, disable_pbar=True
+        )
+
+    assert torch.allclose(sample(perflow("auto", model=again)), sample(merged), rtol=1e-4, atol=1e-4)
