@@ -4,6 +4,8 @@ from comfy_api.latest import ComfyExtension, io
 
 from .nodes import NODES, folders
 
+WEB_DIRECTORY = "web"  # help pages, web/docs/<node id>.md
+
 
 class PeRFlowExtension(ComfyExtension):
     async def on_load(self) -> None:

@@ -20,6 +20,7 @@ REGISTRIES = {
     "nodes.NODE_CLASS_MAPPINGS",
     "nodes.NODE_DISPLAY_NAME_MAPPINGS",
     "nodes.LOADED_MODULE_DIRS",
+    "nodes.EXTENSION_WEB_DIRS",
     "folder_paths.folder_names_and_paths",
     "folder_paths.filename_list_cache",
 }

@@ -44,7 +44,7 @@ def test_pack(checkout):
     top = {name.split("/")[0] for name in names}
     assert top == {
         "__init__.py", "nodes", "perflow_core", "workflows", "pyproject.toml", "requirements.txt",
-        "README.md", "CHANGELOG.md", "LICENSE",
+        "README.md", "CHANGELOG.md", "LICENSE", "web",
     }  # fmt: skip
     assert "nodes/apply_delta.py" in names
     assert "workflows/PeRFlow SD1.5 text to image.json" in names
