@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..perflow_core.architecture import architecture
 from ..perflow_core.delta import MODEL_PREFIX
-from ..perflow_core.extraction import Extraction
+from ..perflow_core.extraction import Extraction, source_dtype
 from ..perflow_core.safe_write import write_new
 from . import folders, node_text, shared_inputs
 from .accelerate import trained_prediction
@@ -114,19 +114,15 @@ def extract(model_perflow: ModelPatcher, model_base: ModelPatcher, rank: int, en
     """W_perflow - W_base, patches included, computed in float32 on the model's device, weight by weight."""
     merged, base = (model.get_key_patches(MODEL_PREFIX) for model in (model_perflow, model_base))
     device = model_perflow.load_device
+    dtype = source_dtype(patches[0][0] for patches in merged.values())
     extraction = Extraction(rank, energy)
     bar = comfy.utils.ProgressBar(len(merged))
     for key in merged:
         comfy.model_management.throw_exception_if_processing_interrupted()
         dW = patched_weight(merged[key], key, device) - patched_weight(base[key], key, device)
-        extraction.add(key, dW, stored_dtype(merged[key][0][0]))
+        extraction.add(key, dW, dtype)
         bar.update(1)
     return extraction
-
-
-def stored_dtype(weight: Tensor) -> torch.dtype:
-    """The model's own precision; float16 for one that is stored in 8 bits, too few for a difference."""
-    return weight.dtype if weight.dtype in (torch.float16, torch.bfloat16, torch.float32) else torch.float16
 
 
 def patched_weight(patches: list, key: str, device: torch.device) -> Tensor:  # type: ignore[type-arg]

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from .architecture import Shape, architecture
 from .parameterization import PREDICTION_TYPES, PredictionType
-from .weights_file import WeightsFile, WeightsFileError
+from .weights_file import FLOATS, WeightsFile, WeightsFileError
 
 MODEL_PREFIX = "diffusion_model."
 FILE_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "unet.")
+INTEGERS = ("I8", "I16", "I32", "I64", "U8")  # readable, but good for the alpha of a LoRA only
 OLD_NAMES = {"epsilon": "diff_eps"}  # what the authors' code called it before 2024-04-25
 INPUT_LAYER = "input_blocks.0.0.weight"  # the one that an inpainting model has wider
 
@@ -92,13 +93,33 @@ def _twice(file: WeightsFile, model_key: str, one: str, other: str) -> WeightsFi
     )
 
 
+def check_all_used(file: WeightsFile, unused: Sequence[str]) -> None:
+    """Raises WeightsFileError for tensors of known modules that no change was made of."""
+    if unused:
+        raise WeightsFileError(
+            f"{file.name} has {_some(unused)} of an unknown kind, half of a pair, or second for a weight, expected one "
+            ".diff or one lora_up and lora_down for each: make the file again."
+        )
+
+
 def check_kind(file: WeightsFile, model_architecture: str) -> None:
     """Raises WeightsFileError for a file that holds no weight difference, or one for another architecture."""
     expected = f"expected a PeRFlow delta for this {model_architecture} model"
     if not file.shapes:
         raise WeightsFileError(f"{file.name} holds no tensors, {expected}: download or make it again.")
+    unreadable = [dtype for dtype in file.dtypes if dtype not in FLOATS + INTEGERS]
+    if unreadable:
+        raise WeightsFileError(
+            f"{file.name} holds {', '.join(unreadable)} numbers, {expected} in F16, BF16 or F32: download or make it "
+            "again in one of those."
+        )
     if file.kind == "text encoder":
         raise WeightsFileError(f"{file.name} is a text encoder, {expected}: choose another file.")
+    if file.kind == "full model" and file.architecture == "unknown":
+        raise WeightsFileError(
+            f"{file.name} is a full model of an unknown kind (its norm weights are near 1, a difference's near 0), "
+            f"{expected}: choose another file."
+        )
     if file.kind == "full model":
         raise WeightsFileError(
             f"{file.name} is a full {file.architecture} model (its norm weights are near 1, a difference's near 0), "
@@ -159,13 +180,24 @@ def _misfit(
 
 
 def check_finite(file: WeightsFile, tensors: Mapping[str, Tensor]) -> None:
-    """Raises WeightsFileError for NaN or Inf, naming the tensor. Reads every number once and copies none."""
+    """Raises WeightsFileError for NaN, Inf and whole numbers, naming the tensor. Reads every number once."""
     for key, tensor in tensors.items():
-        # A sum keeps NaN and Inf, and in float64 no finite weights reach either.
-        if tensor.is_floating_point() and not torch.isfinite(tensor.sum(dtype=torch.float64)):
+        if not tensor.is_floating_point() and not key.endswith(".alpha"):
+            raise WeightsFileError(
+                f"{file.name}: tensor {key} holds whole numbers ({tensor.dtype}), expected floating-point ones: "
+                "download or make the file again."
+            )
+        if not _is_finite(tensor):
             raise WeightsFileError(
                 f"{file.name}: tensor {key} holds NaN or Inf, expected finite numbers: download or make the file again."
             )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Extremes keep NaN and Inf, and take no copy as a sum in another precision would."""
+    if tensor.element_size() == 1:
+        tensor = tensor.half()  # torch finds no extremes in 8-bit floats
+    return tensor.numel() == 0 or all(bool(torch.isfinite(extreme)) for extreme in tensor.aminmax())
 
 
 def prediction_type(file: WeightsFile) -> PredictionType | None:
@@ -178,7 +210,7 @@ def prediction_type(file: WeightsFile) -> PredictionType | None:
     if value is None:
         return None
     raise WeightsFileError(
-        f'{file.name} says prediction_type "{value}", expected one of {", ".join(PREDICTION_TYPES)}: '
+        f'{file.name} says prediction_type "{value:.40}", expected one of {", ".join(PREDICTION_TYPES)}: '
         "choose it on the node instead of auto, after asking who made the file."
     )
 
@@ -188,10 +220,10 @@ def windows(file: WeightsFile) -> int | None:
     value = file.metadata.get("windows")
     if value is None:
         return None
-    if value.isdecimal() and 0 < int(value) <= 1000:
+    if value.isdecimal() and len(value) <= 4 and 0 < int(value) <= 1000:
         return int(value)
     raise WeightsFileError(
-        f'{file.name} says windows "{value}", expected a whole number from 1 to 1000: choose it on the node.'
+        f'{file.name} says windows "{value:.40}", expected a whole number from 1 to 1000: choose it on the node.'
     )
 
 
@@ -202,4 +234,4 @@ def _some(keys: Sequence[str]) -> str:
 
 
 def _shape(shape: Shape) -> str:
-    return "x".join(map(str, shape))
+    return "x".join(map(str, shape)) or "()"

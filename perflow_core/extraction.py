@@ -1,6 +1,7 @@
 """Making a delta file: a difference of weights as named tensors, full or low-rank, with an account of what was kept."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -78,6 +79,23 @@ class Extraction:
             "energy_kept": f"{self.kept:.6f}",
             "worst_layers": worst,
         } | said
+
+
+def source_dtype(weights: Iterable[Tensor]) -> torch.dtype:
+    """The precision that weights come from: float16, bfloat16 or float32.
+
+    A loader may widen what it reads (ComfyUI does on a CPU), so float32 weights that are all float16 or all bfloat16
+    numbers count as such. Weights in 8 bits count as float16: 8 are too few for a difference.
+    """
+    candidates = [torch.bfloat16, torch.float16]
+    for weight in weights:
+        if weight.dtype in (torch.float16, torch.bfloat16):
+            return weight.dtype
+        if weight.dtype in (torch.float32, torch.float64):
+            candidates = [dtype for dtype in candidates if torch.equal(weight.to(dtype).to(weight.dtype), weight)]
+        if not candidates:
+            return torch.float32
+    return candidates[0]
 
 
 def _whole_name(key: str) -> str:

@@ -16,12 +16,16 @@ Kind = Literal["difference", "low-rank difference", "full model", "text encoder"
 Layout = Literal["diffusers", "ComfyUI", "LoRA keys", "unknown"]
 
 LOW_RANK_MARKS = (".lora_", "_lora.", ".hada_", ".lokr_", ".oft_", ".boft_", ".a1.weight")
+FLOATS = ("F16", "BF16", "F32", "F64", "F8_E4M3", "F8_E5M2")  # as headers write them
 TEXT_ENCODER_MARKS = ("text_model.", "cond_stage_model.", "conditioner.embedders.", "transformer.resblocks.")
-LAST_NORM = re.compile(r"(^|\.)(out\.0|conv_norm_out)\.weight$")  # near 1 in a model, near 0 in a difference
+LAST_NORM = re.compile(r"(^|\.)(out\.0|conv_norm_out)\.(weight|diff)$")  # near 1 in a model, near 0 in a difference
 
 
 class WeightsFileError(ValueError):
     """A file that is not what it should be; the text names it, what was found, what was expected and what to do."""
+
+    def __init__(self, text: str):
+        super().__init__(" ".join(text.split()))  # one line, whatever the names in a file hold
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,8 @@ def inspect(path: Path) -> WeightsFile:
             shapes = {key: tuple(piece.get_shape()) for key, piece in slices.items()}
             dtypes = Counter(piece.get_dtype() for piece in slices.values())
             metadata = dict(file.metadata() or {})
-            norm = next((file.get_tensor(key) for key in shapes if LAST_NORM.search(key)), None)
+            norms = (key for key, piece in slices.items() if LAST_NORM.search(key) and piece.get_dtype() in FLOATS)
+            norm = next((file.get_tensor(key) for key in norms), None)
     except safetensors.SafetensorError as error:
         raise WeightsFileError(
             f"{path.name} ({size} bytes) cannot be read as .safetensors ({_first_line(error)}), expected a whole file "
@@ -75,13 +80,19 @@ def inspect(path: Path) -> WeightsFile:
 def _kind(shapes: Mapping[str, Shape], norm: Tensor | None) -> Kind:
     if any(mark in key for key in shapes for mark in LOW_RANK_MARKS):
         return "low-rank difference"
-    if norm is not None and norm.float().abs().mean() > 0.5:
+    if norm is not None and _size(norm) > 0.5:
         return "full model"
     if norm is not None or any(key.endswith((".diff", ".diff_b")) for key in shapes):
         return "difference"
     if any(mark in key for key in shapes for mark in TEXT_ENCODER_MARKS):
         return "text encoder"
     return "unknown"
+
+
+def _size(norm: Tensor) -> float:
+    """The mean size of its numbers, without the NaN and Inf that a damaged file may hold."""
+    sizes = norm.float().abs()
+    return float(sizes[sizes.isfinite()].mean())
 
 
 def _layout(shapes: Mapping[str, Shape]) -> Layout:
@@ -100,7 +111,7 @@ def _advice(path: Path) -> str:
         head = file.read(64).lstrip().lower()
     if head.startswith((b"<!doctype", b"<html", b"<?xml")):
         return "it is a web page, so download the file itself and not the page about it."
-    if head.startswith((b"pk\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04")):
+    if head.startswith((b"pk\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
         return "it is a pickle (.ckpt, .pt) under another name, which can run code; get the .safetensors version."
     if head.startswith(b"version https://git-lfs"):
         return "it is a Git LFS pointer, so download the real file."

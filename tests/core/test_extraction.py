@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from perflow_core.extraction import Extraction
+from perflow_core.extraction import Extraction, source_dtype
 from perflow_core.safe_write import write_new
 
 
@@ -47,6 +47,14 @@ def test_share_of_energy_is_kept():
     extraction = collected(0, 0.9)
     assert extraction.kept >= 0.9
     assert "-" in extraction.metadata()["rank"] or extraction.ranks
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_precision_of_the_source_is_found_behind_a_loader_that_widens(dtype):
+    weights = [torch.ones(4), torch.randn(64, generator=torch.Generator().manual_seed(0)).to(dtype)]
+    assert source_dtype([weight.float() for weight in weights]) == dtype
+    assert source_dtype(weights[1:]) == dtype
+    assert source_dtype([weights[1].to(torch.float8_e4m3fn)]) == torch.float16
 
 
 def test_damaged_model_is_told():

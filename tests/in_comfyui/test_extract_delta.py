@@ -79,7 +79,10 @@ def test_loras_on_the_models_count(comfyui, run, unet_file, small_unet, extract,
     lora = small_models.make_lora(comfyui.base / "models" / "loras" / "counted.safetensors", unet_file)
     styled = run("LoraLoaderModelOnly", model=small_unet, lora_name=lora.name, strength_model=0.7)[0]
     path = extract(styled, small_unet)
-    weights.assert_same(weights.loaded(apply_delta(small_unet, delta_name=path.name)), weights.loaded(styled))
+    base, expected = weights.loaded(small_unet), weights.loaded(styled)
+    found = weights.loaded(apply_delta(small_unet, delta_name=path.name))
+    for key, weight in expected.items():  # the file is float16, as the model's is
+        assert ((found[key] - weight).abs() <= 6e-4 * (weight - base[key]).abs() + 1e-7).all(), key
 
 
 def test_never_over_another_file(small_unet, merged, extract):
