@@ -91,8 +91,9 @@ def source_dtype(weights: Iterable[Tensor]) -> torch.dtype:
     for weight in weights:
         if weight.dtype in (torch.float16, torch.bfloat16):
             return weight.dtype
-        if weight.dtype in (torch.float32, torch.float64):
-            candidates = [dtype for dtype in candidates if torch.equal(weight.to(dtype).to(weight.dtype), weight)]
+        if weight.dtype.itemsize == 1:
+            return torch.float16
+        candidates = [dtype for dtype in candidates if torch.equal(weight.to(dtype).to(weight.dtype), weight)]
         if not candidates:
             return torch.float32
     return candidates[0]
