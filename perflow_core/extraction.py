@@ -70,12 +70,12 @@ class Extraction:
 
     def metadata(self, **said: str) -> dict[str, str]:
         """What the file says of itself, with what the caller knows."""
-        rank = f"{min(self.ranks)}-{max(self.ranks)}" if self.ranks else "full"
+        lowest, highest = min(self.ranks, default=0), max(self.ranks, default=0)
         worst = ", ".join(f"{module} {share:.4f}" for module, share in self.worst.items())
         return {
             "format": "perflow-delta",
             "format_version": FORMAT_VERSION,
-            "rank": rank if len(set(self.ranks)) > 1 else str(next(iter(self.ranks), "full")),
+            "rank": "full" if not self.ranks else str(highest) if lowest == highest else f"{lowest}-{highest}",
             "energy_kept": f"{self.kept:.6f}",
             "worst_layers": worst,
         } | said
