@@ -128,7 +128,8 @@ def extract(model_perflow: ModelPatcher, model_base: ModelPatcher, rank: int, en
 def patched_weight(patches: list, key: str, device: torch.device) -> Tensor:  # type: ignore[type-arg]
     """A weight with its patches, as ModelPatcher.get_key_patches lists them: [(weight, convert), *patches]."""
     weight, convert = patches[0]
-    weight = convert(comfy.model_management.cast_to_device(weight, device, torch.float32, copy=True), inplace=True)
+    copy = comfy.model_management.cast_to_device(weight.detach(), device, torch.float32, copy=True)
+    weight = convert(copy, inplace=True)
     return comfy.lora.calculate_weight(patches[1:], weight, key)
 
 
