@@ -1,0 +1,210 @@
+"""For benchmarks: files of real size, a process of its own for every run, and a watch over its memory."""
+
+import json
+import math
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+MB = 1e6
+SPECTRUM = 256  # terms of the made-up difference: singular values 1, 1/2, 1/3 ... and a floor
+FLOOR = 0.02  # of the first singular value
+SIZE = 0.05  # of the difference, beside the weights
+
+
+class Growth:
+    """How long a block runs, and what the process' memory grows by meanwhile: anonymous pages, and all resident ones.
+
+    Read every few milliseconds by a thread (Linux only).
+    """
+
+    INTERVAL = 0.005
+
+    def __enter__(self) -> "Growth":
+        self._start = resident()
+        self.anonymous = self.resident = 0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        self._began = time.perf_counter(), time.process_time()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds, self.processor = time.perf_counter() - self._began[0], time.process_time() - self._began[1]
+        self._done.set()
+        self._thread.join()
+
+    def found(self) -> dict[str, float]:
+        """Seconds by the clock and of processor time, and growth in bytes."""
+        return {name: getattr(self, name) for name in ("seconds", "processor", "anonymous", "resident")}
+
+    def _watch(self) -> None:
+        while True:
+            last = self._done.wait(self.INTERVAL)
+            anonymous, everything = resident()
+            self.anonymous = max(self.anonymous, anonymous - self._start[0])
+            self.resident = max(self.resident, everything - self._start[1])
+            if last:
+                return
+
+
+def resident() -> tuple[int, int]:
+    """Bytes of anonymous pages (the process' own), and of all pages in memory, mapped files included."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    sizes = {line.split(":")[0]: line.split()[1] for line in lines if line.startswith(("RssAnon", "VmRSS"))}
+    return 1024 * int(sizes["RssAnon"]), 1024 * int(sizes["VmRSS"])
+
+
+def start_comfyui(comfyui_path: Path, files: Path, base: Path):
+    """ComfyUI with the pack; it finds the files as deltas and as models, and keeps UNets in 16 bits."""
+    import comfyui_process
+
+    comfyui = comfyui_process.start(comfyui_path, REPOSITORY, base)
+    import comfy.cli_args
+    import folder_paths
+
+    comfy.cli_args.args.fp16_unet = True  # as on a GPU; without it --cpu makes every UNet float32
+    for kind in ("diffusion_models", "perflow"):
+        folder_paths.add_model_folder_path(kind, str(files))
+    return comfyui
+
+
+def in_own_process(*arguments: str, show: bool = False) -> dict[str, Any]:
+    """Run this script in a new process with these arguments; returns what it writes to the file it is given last."""
+    with tempfile.TemporaryDirectory() as folder:
+        result, log = Path(folder, "result.json"), Path(folder, "log.txt")
+        with log.open("w") as out:
+            command = [sys.executable, sys.argv[0], *arguments, str(result)]
+            ended = subprocess.run(command, stderr=out, stdout=None if show else out, check=False)
+        if ended.returncode or not result.is_file():
+            sys.exit(f"{' '.join(arguments)} failed:\n" + log.read_text()[-3000:])
+        return json.loads(result.read_text())
+
+
+def make_files(folder: Path, small: bool) -> None:
+    """base, perflow and delta = perflow - base, all fp16 with ComfyUI's names, as the stock loader takes them."""
+    import small_models
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    sd15: dict[str, Any] = dict(channel_mult=[1, 2, 4, 4], num_res_blocks=[2, 2, 2, 2])
+    sd15 |= dict(transformer_depth=[1, 1, 1, 1, 1, 1, 0, 0], transformer_depth_output=[1] * 9 + [0] * 3)
+    preset = small_models.SD15_SMALL | ({} if small else sd15)
+    tensors = load_file(small_models.make_unet(folder / "base.safetensors", preset))
+    torch.manual_seed(0)
+    delta = {}
+    for name, weight in tensors.items():
+        dW = with_spectrum(*weight.flatten(1).shape) if weight.ndim > 1 else torch.randn(weight.shape)
+        size = max(float(weight.float().square().mean().sqrt()), 0.02) if weight.ndim > 1 else 0.02
+        dW *= SIZE * size * math.sqrt(dW.numel()) / float(dW.norm())
+        delta[name] = dW.view(weight.shape).half()
+        tensors[name] = (weight.float() + delta[name].float()).half()
+    save_file(tensors, folder / "perflow.safetensors")
+    save_file(delta, folder / "delta.safetensors")
+
+
+def with_spectrum(rows: int, columns: int):
+    """A matrix with singular values near 1, 1/2, 1/3 ... and a flat floor, without an SVD."""
+    import torch
+
+    terms = min(SPECTRUM, rows, columns)
+    left = torch.randn(rows, terms) / (math.sqrt(rows) * torch.arange(1, terms + 1))
+    right = torch.randn(terms, columns) / math.sqrt(columns)
+    floor = torch.randn(rows, columns).mul_(FLOOR / math.sqrt(max(rows, columns)))
+    return torch.addmm(floor, left, right)
+
+
+def warm_up(path: Path) -> None:
+    """Have the file in the page cache, and touch some free memory: a virtual machine may ask its host for it."""
+    import torch
+
+    buffer = bytearray(1 << 24)
+    with path.open("rb", buffering=0) as file:
+        while file.readinto(buffer):
+            pass
+    torch.ones(min(int(2.5 * path.stat().st_size), available() // 2), dtype=torch.uint8)
+
+
+def available() -> int:
+    line = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable"))
+    return 1024 * int(line.split()[1])
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A .safetensors file in one read into one buffer."""
+    import torch
+
+    buffer = torch.empty(path.stat().st_size, dtype=torch.uint8)
+    with path.open("rb", buffering=0) as file:
+        left = memoryview(buffer.numpy())
+        while left:
+            left = left[file.readinto(left) :]
+    start = 8 + int.from_bytes(bytes(buffer[:8].tolist()), "little")
+    header = json.loads(bytes(buffer[8:start].numpy()))
+    header.pop("__metadata__", None)
+    places = {key: (said["shape"], *said["data_offsets"]) for key, said in header.items()}
+    return {key: buffer[start + a : start + b].view(torch.float16).view(shape) for key, (shape, a, b) in places.items()}
+
+
+def first_step(comfyui: Any, model: Any) -> None:
+    """The first of four steps; with the window schedule where the model has one."""
+    import comfy.sample
+    import comfy.samplers
+    import torch
+
+    sampling = model.get_model_object("model_sampling")
+    if "PeRFlow" in type(sampling).__name__:
+        (sigmas,) = comfyui.nodes["PeRFlowWindowSchedule"].execute(model, 4, 1.0, "zero", "").result
+        (sampler,) = comfyui.nodes["PeRFlowSampler"].execute("euler").result
+    else:
+        sigmas = comfy.samplers.calculate_sigmas(sampling, "simple", 4)
+        sampler = comfy.samplers.sampler_object("euler")
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    text = [[torch.zeros(1, 77, 768), {}]]
+    comfy.sample.sample_custom(
+        model, noise, 1.0, sampler, sigmas[:2], text, text, torch.zeros_like(noise), disable_pbar=True, seed=0
+    )
+
+
+def in_turn(runs: dict[str, Callable[[], dict[str, Any]]], rounds: int) -> dict[str, list[dict[str, Any]]]:
+    """Every run once a round, the order turned round each time."""
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in runs}
+    for i in range(rounds):
+        for name in reversed(runs) if i % 2 else runs:
+            found[name].append(runs[name]())
+            numbers = found[name][-1]
+            print(
+                f"  {i + 1}/{rounds} {name}: {numbers['seconds']:.2f} s ({numbers['node_seconds']:.2f} s in nodes), "
+                f"peak + {numbers['anonymous'] / MB:.0f} MB anonymous, + {numbers['resident'] / MB:.0f} MB resident",
+                flush=True,
+            )
+    return found
+
+
+def said(ratios: Sequence[float], target: str = "") -> str:
+    """The median of the ratios, how far they spread, and the target."""
+    spread = f"{len(ratios)} pairs: {min(ratios):.3f} to {max(ratios):.3f}"
+    return f"{statistics.median(ratios):.3f} ({spread}{'; target ' + target if target else ''})"
+
+
+def kept(files: Path, counts: dict[str, float], tensors: dict[str, Any]) -> float:
+    """1 - |dW - up down|^2 / |dW|^2 over these weights, each counted that often; dW = perflow - base."""
+    from safetensors import safe_open
+
+    energy = lost = 0.0
+    with safe_open(files / "perflow.safetensors", "pt") as perflow, safe_open(files / "base.safetensors", "pt") as base:
+        for key, count in counts.items():
+            name, module = key.removeprefix("diffusion_model."), key.removesuffix(".weight")
+            dW = (perflow.get_tensor(name).float() - base.get_tensor(name).float()).flatten(1)
+            up, down = (tensors[f"{module}.lora_{side}.weight"].float().flatten(1) for side in ("up", "down"))
+            scale = float(tensors.get(f"{module}.alpha", up.shape[1])) / up.shape[1]
+            energy += count * float(dW.square().sum())
+            lost += count * float((dW - scale * up @ down).square().sum())
+    return 1 - lost / energy
