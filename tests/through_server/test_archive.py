@@ -47,7 +47,7 @@ def test_pack(checkout):
         "README.md", "CHANGELOG.md", "LICENSE", "web",
     }  # fmt: skip
     assert "nodes/apply_delta.py" in names
-    assert "workflows/PeRFlow SD1.5 text to image.json" in names
+    assert {"workflows/PeRFlow SD1.5 text to image.json", "web/docs/PeRFlowApplyDelta.md"} <= names
 
 
 def test_oldest_version_is_the_oldest_tested(repository):

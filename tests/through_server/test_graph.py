@@ -37,7 +37,7 @@ def test_picture(picture, prompt, find_id):
     assert pixels.std() > 5
     schedule, delta = find_id(prompt, "PeRFlowWindowSchedule"), find_id(prompt, "PeRFlowApplyDelta")
     assert outputs[schedule]["text"] == ["1000 | 750 | 500 | 250"]
-    assert outputs[delta]["text"][0].startswith("SD1.5, ")
+    assert outputs[delta]["text"][0].startswith("SD1.5 difference, ")
     shown = {data["node"]: data["text"] for kind, data in events if kind == "progress_text"}
     assert shown[schedule] == "1000 | 750 | 500 | 250"
     assert shown[delta].endswith("diff_eps, 4 windows")
