@@ -119,7 +119,8 @@ def extract(model_perflow: ModelPatcher, model_base: ModelPatcher, rank: int, en
     bar = comfy.utils.ProgressBar(len(merged))
     for key in merged:
         comfy.model_management.throw_exception_if_processing_interrupted()
-        dW = patched_weight(merged[key], key, device) - patched_weight(base[key], key, device)
+        dW = patched_weight(merged[key], key, device)
+        dW -= patched_weight(base[key], key, device)
         extraction.add(key, dW, dtype)
         bar.update(1)
     return extraction

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .lowrank import compress
+from .lowrank import compress, squared_norm
 
 FORMAT_VERSION = "1"
 WORST = 5  # layers that the report names
@@ -36,7 +36,7 @@ class Extraction:
         smaller. Raises ValueError for NaN or Inf.
         """
         module, _, kind = key.rpartition(".")
-        energy = float(dW.square().sum())
+        energy = squared_norm(dW.flatten(start_dim=1) if dW.ndim > 1 else dW)
         if not math.isfinite(energy):
             raise ValueError(
                 f"The difference at {key} is NaN or Inf, expected finite numbers: one of the two models is damaged, so "
