@@ -160,7 +160,12 @@ def fit(
             f"{file.name} has {len(changes)} tensors and lacks {_some(missing)}, {expected}: download or make it "
             "again, or turn on partial to apply what there is."
         )
-    return Delta({key: change for key, change in changes.items() if key not in misfits}, misfits + missing)
+    fitting = {key: change for key, change in changes.items() if key not in misfits}
+    if not fitting:
+        raise WeightsFileError(
+            f"{file.name} has no tensor that fits, {expected}: choose a delta made for this kind of model."
+        )
+    return Delta(fitting, misfits + missing)
 
 
 def _misfit(

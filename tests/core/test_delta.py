@@ -115,6 +115,12 @@ def test_inpainting_model(file):
     assert len(delta.changes) == 2
 
 
+def test_partial_still_needs_something_that_fits(file):
+    state = {"conv_norm_out.weight": torch.zeros(5)}
+    with pytest.raises(WeightsFileError, match=r"some\.safetensors has no tensor that fits, expected a delta"):
+        read(file, state, partial=True)
+
+
 def test_one_weight_twice(file):
     state = tensors() | {"diffusion_model.out.0.weight": torch.zeros(4)}
     with pytest.raises(
