@@ -135,7 +135,7 @@ def patched_weight(patches: list, key: str, device: torch.device) -> Tensor:  # 
 
 
 def source_name(model: ModelPatcher) -> str:
-    """The file a MODEL was loaded from, where its loader left a note of it, and the deltas on it."""
+    """The file a MODEL was loaded from, where its loader left a note of it, else the name of its class."""
     factory = getattr(model, "cached_patcher_init", None)
     paths = [part for part in (factory[1] if factory else ()) if isinstance(part, str)]
     return Path(paths[0]).name if paths else type(model.model).__name__

@@ -1,6 +1,6 @@
 """PeRFlow in pure torch and numpy: windows, their chord, parameterizations, schedules, solvers, weight differences.
 
-Data flows one way: `windows` -> `chord` -> `parameterization`, `schedule`, `alignment`, `solvers`; `delta` stands
-alone.
+Data flows one way. Sampling: `windows` -> `chord` -> `parameterization`, `schedule`, `alignment`, `solvers`.
+Weights: `architecture` -> `weights_file` -> `delta`, to read; `lowrank` -> `extraction` -> `safe_write`, to make.
 Nothing here imports ComfyUI.
 """

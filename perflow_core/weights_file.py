@@ -69,7 +69,7 @@ def inspect(path: Path) -> WeightsFile:
             norm = next((file.get_tensor(key) for key in norms), None)
     except safetensors.SafetensorError as error:
         raise WeightsFileError(
-            f"{path.name} ({size} bytes) cannot be read as .safetensors ({_first_line(error)}), expected a whole file "
+            f"{path.name} ({size} bytes) cannot be read as .safetensors ({error}), expected a whole file "
             f"in that format: {_advice(path)}"
         ) from error
     return WeightsFile(
@@ -116,7 +116,3 @@ def _advice(path: Path) -> str:
     if head.startswith(b"version https://git-lfs"):
         return "it is a Git LFS pointer, so download the real file."
     return "download it again, or make it again."
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())
