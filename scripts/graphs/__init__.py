@@ -1,0 +1,30 @@
+"""The example graphs as programs: `python scripts/draw_graphs.py` writes them to workflows/.
+
+`drawing` turns nodes named by type, with inputs named as in their schema, into ComfyUI's saved form. `files` names the
+model files. Each of the other modules draws the graphs of one theme.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from . import adapters, beside_the_base, deltas, pictures, text_to_image
+from .drawing import Graph
+
+# The title is the file's name and what the template browser shows.
+GRAPHS: dict[str, Callable[[Graph], None]] = {
+    "PeRFlow SD1.5 text to image": text_to_image.sd15,
+    "PeRFlow SDXL text to image": text_to_image.sdxl,
+    "PeRFlow SD2.1 merged checkpoint": text_to_image.sd21_merged,
+    "PeRFlow SD1.5 with LoRAs": text_to_image.loras,
+    "PeRFlow SD1.5 ControlNet": adapters.controlnet,
+    "PeRFlow SD1.5 IP-Adapter and ControlNet": adapters.ip_adapter_sd15,
+    "PeRFlow SDXL IP-Adapter": adapters.ip_adapter_sdxl,
+    "PeRFlow SD1.5 image to image": pictures.image_to_image,
+    "PeRFlow SD1.5 inpainting": pictures.inpainting,
+    "PeRFlow SD1.5 Refiner to 1024": pictures.refiner,
+    "PeRFlow SD1.5 text to image then Refiner": pictures.text_to_image_then_refiner,
+    "PeRFlow SD1.5 hand-over to the base model": beside_the_base.hand_over,
+    "PeRFlow SD1.5 compared with the base model": beside_the_base.comparison,
+    "PeRFlow make a delta": deltas.make,
+}

@@ -1,0 +1,147 @@
+"""PeRFlow with ControlNet and IP-Adapter beside it."""
+
+from __future__ import annotations
+
+from . import files
+from .drawing import Graph, Socket
+from .parts import decode, empty_latent, ksampler, prompts, save
+from .text_to_image import SD15_SETTINGS
+
+IPADAPTER_PLUS = """Needs the node pack [ComfyUI_IPAdapter_plus](https://github.com/cubiq/ComfyUI_IPAdapter_plus)
+(in the Manager under the same name)."""
+
+
+def controlnet(g: Graph) -> None:
+    g.column(420)
+    g.note(
+        f"""## PeRFlow with ControlNet
+
+{files.file_list(files.SD15, files.SD15_DELTA, files.DEPTH, files.CANNY)}
+
+**Depth** (as it is): choose a depth map in *Load Image*, near is white. A node pack such as comfyui_controlnet_aux
+makes one of a photo.
+
+**Canny**: choose the canny file in *Load ControlNet Model*, select the bypassed *Canny* node, press Ctrl+B, and load
+an ordinary picture.
+
+**Pose**: choose `control_v11p_sd15_openpose_fp16.safetensors` of the same page and load a picture of the skeleton.
+
+{SD15_SETTINGS}
+With 4 steps *start_percent* and *end_percent* have four useful values: 0, 0.25, 0.5, 0.75.
+""",
+    )
+    g.column(380)
+    g.group("1  Model and delta")
+    checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD15)
+    model = g.add("PeRFlowApplyDelta", tall=260, model=checkpoint["MODEL"], delta_name=files.SD15_DELTA)["MODEL"]
+    g.column(400)
+    g.group("2  Prompts and size")
+    positive, negative = prompts(g, checkpoint["CLIP"])
+    latent = empty_latent(g, 512)
+    g.column(340)
+    g.group("3  Control picture")
+    image = g.add("LoadImage", tall=340, image="example.png")["IMAGE"]
+    edges = g.add("Canny", title="Canny (bypassed)", bypassed=True, image=image)["IMAGE"]
+    control = g.add("ControlNetLoader", control_net_name=files.DEPTH)["CONTROL_NET"]
+    g.column(340)
+    g.group("4  Four steps")
+    applied = g.add(
+        "ControlNetApplyAdvanced", positive=positive, negative=negative, control_net=control, image=edges, strength=1.0
+    )
+    samples = ksampler(
+        g,
+        model=model,
+        positive=applied["positive"],
+        negative=applied["negative"],
+        latent_image=latent,
+        steps=4,
+        cfg=4.5,
+    )
+    save(g, decode(g, samples, checkpoint["VAE"]), "PeRFlow-ControlNet")
+
+
+def ip_adapter_sd15(g: Graph) -> None:
+    g.column(420)
+    g.note(
+        f"""## PeRFlow with IP-Adapter and ControlNet
+
+{IPADAPTER_PLUS}
+
+{files.file_list(files.SD15, files.SD15_DELTA, files.IP_ADAPTER_SD15, files.VIT_H, files.DEPTH)}
+
+*IPAdapter Advanced* goes after *Apply PeRFlow Delta*: it reads the sampling when it runs.
+
+The ControlNet beside it takes a depth map, near is white. To do without, select *Apply ControlNet* and press Ctrl+B.
+
+**Settings**: 4 steps, CFG 4.5, weight 0.6.
+""",
+    )
+    g.column(380)
+    g.group("1  Model and delta")
+    checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD15)
+    model = g.add("PeRFlowApplyDelta", tall=260, model=checkpoint["MODEL"], delta_name=files.SD15_DELTA)["MODEL"]
+    g.column(380)
+    g.group("2  Reference picture")
+    adapted = reference(g, model, files.IP_ADAPTER_SD15)
+    g.column(400)
+    g.group("3  Prompts and size")
+    positive, negative = prompts(g, checkpoint["CLIP"], "best quality, high quality")
+    latent = empty_latent(g, 512)
+    g.column(340)
+    g.group("4  ControlNet")
+    depth = g.add("LoadImage", title="Depth map", tall=340, image="example.png")["IMAGE"]
+    control = g.add("ControlNetLoader", control_net_name=files.DEPTH)["CONTROL_NET"]
+    applied = g.add(
+        "ControlNetApplyAdvanced", positive=positive, negative=negative, control_net=control, image=depth, strength=0.8
+    )
+    g.column(330)
+    g.group("5  Four steps")
+    samples = ksampler(
+        g,
+        model=adapted,
+        positive=applied["positive"],
+        negative=applied["negative"],
+        latent_image=latent,
+        steps=4,
+        cfg=4.5,
+    )
+    save(g, decode(g, samples, checkpoint["VAE"]), "PeRFlow-IPAdapter")
+
+
+def ip_adapter_sdxl(g: Graph) -> None:
+    g.column(420)
+    g.note(
+        f"""## PeRFlow SDXL with IP-Adapter
+
+{IPADAPTER_PLUS}
+
+{files.file_list(files.SDXL_PERFLOW, files.SDXL, files.IP_ADAPTER_SDXL, files.VIT_H)}
+
+**Settings**, as in the authors' demo: 6 steps, CFG 1.5, weight 0.6. The demo uses `ip-adapter_sdxl`, whose image
+encoder (ViT-bigG) is three times as large; both work here.
+""",
+    )
+    g.column(380)
+    g.group("1  Model")
+    checkpoint = g.add("CheckpointLoaderSimple", title="Text encoders and VAE", ckpt_name=files.SDXL)
+    unet = g.add("UNETLoader", unet_name=files.SDXL_PERFLOW)
+    model = g.add("PeRFlowModelSampling", tall=200, model=unet["MODEL"])["MODEL"]
+    g.column(380)
+    g.group("2  Reference picture")
+    adapted = reference(g, model, files.IP_ADAPTER_SDXL)
+    g.column(400)
+    g.group("3  Prompts and size")
+    positive, negative = prompts(g, checkpoint["CLIP"], "best quality, high quality")
+    latent = empty_latent(g, 1024)
+    g.column(330)
+    g.group("4  Six steps")
+    samples = ksampler(g, model=adapted, positive=positive, negative=negative, latent_image=latent, steps=6, cfg=1.5)
+    save(g, decode(g, samples, checkpoint["VAE"]), "PeRFlow-SDXL-IPAdapter")
+
+
+def reference(g: Graph, model: Socket, adapter: files.File) -> Socket:
+    """The model with a picture as a prompt."""
+    image = g.add("LoadImage", tall=340, image="example.png")["IMAGE"]
+    loaded = g.add("IPAdapterModelLoader", ipadapter_file=adapter)["IPADAPTER"]
+    vision = g.add("CLIPVisionLoader", clip_name=files.VIT_H)["CLIP_VISION"]
+    return g.add("IPAdapterAdvanced", model=model, ipadapter=loaded, image=image, clip_vision=vision, weight=0.6)[0]

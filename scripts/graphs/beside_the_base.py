@@ -1,0 +1,108 @@
+"""PeRFlow and its base model in one graph: the hand-over and the comparison."""
+
+from __future__ import annotations
+
+from . import files
+from .drawing import Graph
+from .parts import custom_sampling, decode, empty_latent, ksampler, prompts, save
+
+
+def hand_over(g: Graph) -> None:
+    g.column(420)
+    g.note(
+        f"""## PeRFlow composes, the base model finishes
+
+{files.file_list(files.SD15, files.SD15_DELTA)}
+
+PeRFlow takes the first two of its four steps, down to timestep 500. The base model goes on from the same sigma
+(1.613) with the second half of a 20-step schedule: 12 steps instead of 20.
+
+At a window's edge both models have the same noise level, so the latent passes over as it is. Where to hand over:
+
+| PeRFlow steps | sigma | Split of the base's 20 |
+|---|---|---|
+| 1 of 4 | 4.082 | 5 |
+| 2 of 4 | 1.613 | 10 |
+| 3 of 4 | 0.693 | 15 |
+
+The base's scheduler must be `simple`, which has these levels in its list. CFG may differ between the two.
+""",
+    )
+    g.column(380)
+    g.group("1  Model and delta")
+    checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD15)
+    base, vae = checkpoint["MODEL"], checkpoint["VAE"]
+    model = g.add("PeRFlowApplyDelta", tall=260, model=base, delta_name=files.SD15_DELTA)["MODEL"]
+    g.column(400)
+    g.group("2  Prompts and size")
+    conditioning = prompts(g, checkpoint["CLIP"])
+    latent = empty_latent(g, 512)
+    g.column(330)
+    g.group("3  PeRFlow, 1000 to 500")
+    parts = custom_sampling(g, model, conditioning, cfg=4.5)
+    sigmas = g.add("PeRFlowWindowSchedule", tall=200, model=model, steps=4)["SIGMAS"]
+    upper = g.add("SplitSigmas", sigmas=sigmas, step=2)["high_sigmas"]
+    g.column(330)
+    g.group("4  Base model, 500 to 0")
+    guider = g.add("CFGGuider", model=base, positive=conditioning[0], negative=conditioning[1], cfg=7.0)["GUIDER"]
+    silence = g.add("DisableNoise")["NOISE"]
+    solver = g.add("KSamplerSelect", sampler_name="dpmpp_2m")["SAMPLER"]
+    sigmas = g.add("BasicScheduler", model=base, scheduler="simple", steps=20)["SIGMAS"]
+    lower = g.add("SplitSigmas", sigmas=sigmas, step=10)["low_sigmas"]
+    g.column(380)
+    g.group("5  Sample and decode")
+    composed = g.add("SamplerCustomAdvanced", title="Compose", **parts, sigmas=upper, latent_image=latent)["output"]
+    samples = g.add(
+        "SamplerCustomAdvanced",
+        title="Finish",
+        noise=silence,
+        guider=guider,
+        sampler=solver,
+        sigmas=lower,
+        latent_image=composed,
+    )["output"]
+    save(g, decode(g, samples, vae), "PeRFlow-hand-over")
+
+
+def comparison(g: Graph) -> None:
+    g.column(400)
+    g.note(
+        f"""## The base model at 4 and 25 steps, PeRFlow at 4
+
+{files.file_list(files.SD15, files.SD15_DELTA)}
+
+One seed and one pair of prompts for all three. The base model needs its 25 steps; at 4 it is unfinished. PeRFlow at 4
+is meant to look like the base at 25: similar in composition, not the same picture.
+
+The base has CFG 7.5, PeRFlow the authors' 4.5 for 4 steps.
+""",
+    )
+    g.column(380)
+    g.group("1  Model and delta")
+    checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD15)
+    base, vae = checkpoint["MODEL"], checkpoint["VAE"]
+    model = g.add("PeRFlowApplyDelta", tall=260, model=base, delta_name=files.SD15_DELTA)["MODEL"]
+    g.column(400)
+    g.group("2  Prompts, size and seed")
+    positive, negative = prompts(g, checkpoint["CLIP"])
+    latent = empty_latent(g, 512)
+    seed = g.add("PrimitiveInt", title="Seed", value=1234)["INT"]
+    for group, name, sampled, steps, cfg in (
+        ("3  Base, 4 steps", "base-4", base, 4, 7.5),
+        ("4  Base, 25 steps", "base-25", base, 25, 7.5),
+        ("5  PeRFlow, 4 steps", "PeRFlow-4", model, 4, 4.5),
+    ):
+        g.column(400)
+        g.group(group)
+        samples = ksampler(
+            g,
+            model=sampled,
+            positive=positive,
+            negative=negative,
+            latent_image=latent,
+            seed=seed,
+            steps=steps,
+            cfg=cfg,
+        )
+        image = decode(g, samples, vae)
+        g.add("SaveImage", tall=460, images=image, filename_prefix=f"compare-{name}")

@@ -1,0 +1,224 @@
+"""A graph in the form ComfyUI's page saves (version 0.4), drawn from left to right in columns of groups."""
+
+from __future__ import annotations
+
+import math
+import re
+import uuid
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from .files import File
+
+Json = dict[str, Any]
+
+SPACE = uuid.UUID("0f6a5c52-6a43-4d0e-8f0b-3a1f6f3d9f11")  # graph ids hang on the title, so that they stay the same
+TITLE, GAP, MARGIN = 30, 40, 20  # a node's title bar, the room between nodes, a group's border
+FRAME, SLOT, WIDGET = 20, 22, 28  # what "Nodes 2.0" needs; the classic drawing needs a little less
+GROUP_HEAD = 50  # a group's title, above the first node's
+GREEN = {"color": "#232", "bgcolor": "#353"}  # our own nodes
+DARK = {"color": "#222", "bgcolor": "#000"}  # notes: inline code is unreadable on the usual yellow
+BYPASSED = 4
+CORE_PACKS = {"nodes", "comfy_extras", "comfy_api_nodes"}
+IPADAPTER_PLUS = ("comfyui_ipadapter_plus", "2.0.0")
+
+
+class Socket(NamedTuple):
+    """An output that other nodes' inputs can be set to."""
+
+    node: Node
+    slot: int
+
+
+class Node:
+    def __init__(self, saved: Json) -> None:
+        self.saved = saved
+
+    def __getitem__(self, output: str | int) -> Socket:
+        names = [entry["name"] for entry in self.saved["outputs"]]
+        return Socket(self, output if isinstance(output, int) else names.index(output))
+
+
+class Graph:
+    """`column`, `group` and `add` in the order of reading; inputs are values, files or other nodes' sockets."""
+
+    def __init__(self, title: str, object_info: Json, versions: dict[str, str]) -> None:
+        self.title = title
+        self._info, self._versions = object_info, versions
+        self._nodes: list[Node] = []
+        self._links: list[list[Any]] = []
+        self._groups: list[Json] = []
+        self._x, self._y, self._width = 0.0, 0.0, 0.0
+        self._group: Json | None = None
+
+    def column(self, width: float) -> None:
+        """Start a new column to the right of everything so far."""
+        self._close_group()
+        self._x += self._width + 2 * MARGIN + GAP if self._width else 0
+        self._y, self._width = 0.0, width
+
+    def group(self, title: str) -> None:
+        """Start a group below what the column holds."""
+        self._close_group()
+        self._y += GAP if self._y else 0
+        self._group = {"title": title, "bounding": [self._x - MARGIN, self._y, self._width + 2 * MARGIN, 0.0]}
+        self._y += GROUP_HEAD
+
+    def note(self, text: str, title: str = "Read me") -> Node:
+        """Markdown; lines are joined to paragraphs, since the page would show every line break."""
+        text = re.sub(r"(?<=\S)\n(?=[^\s|#-])", " ", text.strip())
+        return self.add("MarkdownNote", title=title, tall=_note_height(text, self._width), text=text)
+
+    def add(
+        self,
+        kind: str,
+        *,
+        title: str | None = None,
+        tall: float | None = None,
+        bypassed: bool = False,
+        **inputs: Any,
+    ) -> Node:
+        """A node below the last one. `tall`, in pixels, is for nodes that show a picture or a text.
+
+        Inputs go by their ids.
+        """
+        saved = self._saved(kind, inputs)
+        slots = max(len(saved["inputs"]), len(saved["outputs"]))
+        size = tall or FRAME + SLOT * slots + WIDGET * len(saved["widgets_values"])
+        self._y += TITLE
+        saved |= {"pos": [self._x, self._y], "size": [self._width, size], "title": title or saved["title"]}
+        saved["mode"] = BYPASSED if bypassed else 0
+        self._y += size + GAP
+        node = Node(saved)
+        self._nodes.append(node)
+        self._connect(node, inputs)
+        return node
+
+    def save(self) -> Json:
+        """The finished graph."""
+        self._close_group()
+        nodes = [node.saved for node in self._nodes]
+        for number, saved in enumerate(nodes):
+            saved["order"] = number
+            if saved["title"] is None:
+                del saved["title"]
+        groups = [
+            {"id": number + 1, **group, "color": "#3f789e", "font_size": 24, "flags": {}}
+            for number, group in enumerate(self._groups)
+        ]
+        return {
+            "id": str(uuid.uuid5(SPACE, self.title)),
+            "revision": 0,
+            "last_node_id": len(nodes),
+            "last_link_id": len(self._links),
+            "nodes": nodes,
+            "links": self._links,
+            "groups": groups,
+            "config": {},
+            "extra": {"ds": {"scale": 0.6, "offset": [100, 100]}, "frontendVersion": self._versions["frontend"]},
+            "version": 0.4,
+        }
+
+    def _close_group(self) -> None:
+        if self._group:
+            x, y, width, _ = self._group["bounding"]
+            self._y -= GAP - MARGIN
+            self._group["bounding"] = [x, y, width, self._y - y]
+            self._groups.append(self._group)
+            self._group = None
+
+    def _saved(self, kind: str, inputs: Json) -> Json:
+        if kind == "MarkdownNote":
+            return self._node(kind, {}, [inputs["text"]], {}) | DARK
+        info = self._info[kind]
+        entries = {
+            name: entry for part in ("required", "optional") for name, entry in info["input"].get(part, {}).items()
+        }
+        if unknown := inputs.keys() - entries.keys():
+            raise ValueError(f"{kind} has no input {', '.join(sorted(unknown))}: it has {', '.join(entries)}.")
+        sockets = {name: entry[0] for name, entry in entries.items() if not _is_widget(entry)}
+        widgets = [
+            value for name, entry in entries.items() if _is_widget(entry) for value in _value(name, entry, inputs)
+        ]
+        properties = {**self._pack(info), "Node name for S&R": kind}
+        models = [value.saved for value in inputs.values() if isinstance(value, File)]
+        node = self._node(kind, sockets, widgets, properties | ({"models": models} if models else {}))
+        names, kinds = info["output_name"], info["output"]
+        node["outputs"] = [
+            {"name": name, "type": kind, "links": [], "slot_index": slot}
+            for slot, (name, kind) in enumerate(zip(names, kinds, strict=True))
+        ]
+        return node | (GREEN if properties["cnr_id"] == "perflow" else {})
+
+    def _node(self, kind: str, sockets: Json, widgets: list[Any], properties: Json) -> Json:
+        entries = [{"name": name, "type": kind, "link": None} for name, kind in sockets.items()]
+        return {
+            "id": len(self._nodes) + 1,
+            "type": kind,
+            "pos": [],
+            "size": [],
+            "flags": {},
+            "order": 0,
+            "mode": 0,
+            "inputs": entries,
+            "outputs": [],
+            "properties": properties,
+            "title": None,
+            "widgets_values": widgets,
+        }
+
+    def _pack(self, info: Json) -> Json:
+        """Where the node comes from, as ComfyUI's Manager writes it: registry id and version."""
+        top, _, folder = info["python_module"].partition(".")
+        if top in CORE_PACKS:
+            return {"cnr_id": "comfy-core", "ver": self._versions["comfy-core"]}
+        if folder == "perflow":
+            return {"cnr_id": "perflow", "ver": self._versions["perflow"]}
+        return dict(zip(("cnr_id", "ver"), IPADAPTER_PLUS, strict=True))
+
+    def _connect(self, node: Node, inputs: Json) -> None:
+        for name, value in inputs.items():
+            if not isinstance(value, Socket):
+                continue
+            entries = node.saved["inputs"]
+            place = next((i for i, entry in enumerate(entries) if entry["name"] == name), None)
+            output = value.node.saved["outputs"][value.slot]
+            if place is None:  # a widget that is fed by a link keeps its place among the values
+                place = len(entries)
+                entries.append({"name": name, "type": output["type"], "widget": {"name": name}, "link": None})
+            number = len(self._links) + 1
+            self._links.append([number, value.node.saved["id"], value.slot, node.saved["id"], place, output["type"]])
+            output["links"].append(number)
+            entries[place]["link"] = number
+
+
+def _note_height(text: str, width: float) -> float:
+    """Enough for the text in either rendering: "Nodes 2.0" sets tables and lists wider apart."""
+    height = 40.0
+    for line in re.sub(r"\]\([^)]*\)", "]", text).splitlines():
+        rows = max(1, math.ceil(len(line) / ((width - 40) / 7)))
+        height += 44 if line.startswith("#") else 34 if line.startswith("|") else 20 * rows if line else 10
+    return height
+
+
+def _is_widget(entry: Sequence[Any]) -> bool:
+    kind, options = entry[0], entry[1] if len(entry) > 1 else {}
+    return not options.get("forceInput") and (
+        isinstance(kind, list) or kind in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+    )
+
+
+def _value(name: str, entry: Sequence[Any], inputs: Json) -> list[Any]:
+    """What the page saves for one widget: mostly one value, two where it adds a widget of its own."""
+    kind, options = entry[0], entry[1] if len(entry) > 1 else {}
+    choices = kind if isinstance(kind, list) else options.get("options", [])
+    value = inputs.get(name)
+    if value is None or isinstance(value, Socket):
+        value = options.get("default", choices[0] if choices else {"INT": 0, "FLOAT": 0.0, "STRING": ""}.get(kind))
+    if isinstance(value, File):
+        value = value.name
+    elif choices and value not in choices and not options.get("image_upload"):
+        raise ValueError(f"{name} is {value}, expected one of {', '.join(map(str, choices))}.")
+    if name in ("seed", "noise_seed") or options.get("control_after_generate"):
+        return [value, "fixed"]
+    return [value, "image"] if options.get("image_upload") else [value]

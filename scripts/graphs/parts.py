@@ -1,0 +1,47 @@
+"""Groups of nodes that several graphs have in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .drawing import Graph, Socket
+
+LIGHTHOUSE = "a lighthouse on a cliff at sunset, dramatic clouds, warm light, highly detailed photograph"
+UNWANTED = "blurry, low quality, distorted, watermark, text"
+
+
+def prompts(g: Graph, clip: Socket, positive: str = LIGHTHOUSE, negative: str = UNWANTED) -> tuple[Socket, Socket]:
+    first = g.add("CLIPTextEncode", title="Positive prompt", tall=160, clip=clip, text=positive)
+    second = g.add("CLIPTextEncode", title="Negative prompt", tall=120, clip=clip, text=negative)
+    return first["CONDITIONING"], second["CONDITIONING"]
+
+
+def empty_latent(g: Graph, size: int, kind: str = "EmptyLatentImage", batch_size: int = 1) -> Socket:
+    return g.add(kind, width=size, height=size, batch_size=batch_size)["LATENT"]
+
+
+def ksampler(g: Graph, title: str | None = None, **inputs: Any) -> Socket:
+    """A plain KSampler with euler and simple, unless said otherwise."""
+    settings = {"seed": 1234, "sampler_name": "euler", "scheduler": "simple", **inputs}
+    return g.add("KSampler", title=title, **settings)["LATENT"]
+
+
+def custom_sampling(
+    g: Graph, model: Socket, conditioning: tuple[Socket, Socket], cfg: float, sampler: str = "PeRFlowSampler"
+) -> dict[str, Any]:
+    """Guider, noise and sampler for SamplerCustomAdvanced, which then needs sigmas and a latent."""
+    positive, negative = conditioning
+    guider = g.add("CFGGuider", model=model, positive=positive, negative=negative, cfg=cfg)["GUIDER"]
+    noise = g.add("RandomNoise", noise_seed=1234)["NOISE"]
+    solver = g.add("PeRFlowSampler") if sampler == "PeRFlowSampler" else g.add("KSamplerSelect", sampler_name=sampler)
+    return {"guider": guider, "noise": noise, "sampler": solver["SAMPLER"]}
+
+
+def decode(g: Graph, samples: Socket, vae: Socket) -> Socket:
+    return g.add("VAEDecode", samples=samples, vae=vae)["IMAGE"]
+
+
+def save(g: Graph, image: Socket, name: str, width: float = 500, title: str | None = None) -> None:
+    """The picture, in a column of its own."""
+    g.column(width)
+    g.add("SaveImage", title=title, tall=width + 60, images=image, filename_prefix=name)

@@ -1,0 +1,174 @@
+"""Text to image with PeRFlow: SD1.5, SDXL, a merged SD2.1 checkpoint, LoRAs."""
+
+from __future__ import annotations
+
+from . import files
+from .drawing import Graph
+from .parts import custom_sampling, decode, empty_latent, ksampler, prompts, save
+
+SD15_SETTINGS = """**Settings**
+
+| steps | CFG |
+|---|---|
+| 4 | 4.5 |
+| 6 | 6 |
+| 8 | 7.5 |
+"""
+
+
+def sd15(g: Graph) -> None:
+    g.column(390)
+    g.note(
+        f"""## PeRFlow: a picture in four steps
+
+{files.file_list(files.SD15, files.SD15_DELTA)}
+
+Any SD1.5 checkpoint will do.
+
+{SD15_SETTINGS}
+Negative prompts, LoRAs and ControlNet work as always. LoRAs go before or after *Apply PeRFlow Delta*.
+""",
+    )
+    g.column(380)
+    g.group("1  Model and delta")
+    checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD15)
+    model = g.add("PeRFlowApplyDelta", tall=260, model=checkpoint["MODEL"], delta_name=files.SD15_DELTA)["MODEL"]
+    g.column(400)
+    g.group("2  Prompts and size")
+    conditioning = prompts(g, checkpoint["CLIP"])
+    latent = empty_latent(g, 512)
+    g.column(320)
+    g.group("3  Four steps")
+    parts = custom_sampling(g, model, conditioning, cfg=4.5)
+    sigmas = g.add("PeRFlowWindowSchedule", tall=200, model=model, steps=4)["SIGMAS"]
+    g.column(380)
+    g.group("4  Sample, decode, and see the steps")
+    samples = g.add("SamplerCustomAdvanced", **parts, sigmas=sigmas, latent_image=latent)["output"]
+    image = decode(g, samples, checkpoint["VAE"])
+    g.add("PeRFlowSchedulePlot", tall=340, model=model, sigmas=sigmas)
+    save(g, image, "PeRFlow")
+    g.note(
+        """### A plain KSampler works too
+Connect *Apply PeRFlow Delta* to a **KSampler** and use sampler `euler`, any scheduler but `ddim_uniform`, 4 steps.
+The model lays the steps on its time windows by itself and says so in the log.
+""",
+        title="KSampler",
+    )
+
+
+def sdxl(g: Graph) -> None:
+    g.column(400)
+    g.note(
+        f"""## PeRFlow SDXL: six steps
+
+{files.file_list(files.SDXL_PERFLOW, files.SDXL)}
+
+The authors publish SDXL with PeRFlow merged in, so *Load Diffusion Model* loads the UNet and **Model Sampling
+PeRFlow** sets the sampling. Text encoders and VAE are SDXL's own.
+
+**Settings**: 6 steps or more, CFG 1.5 to 2.5, 1024 px.
+
+**With another SDXL checkpoint**: make a delta once (graph *PeRFlow make a delta*), then use *Apply PeRFlow Delta* on
+that checkpoint.
+""",
+    )
+    g.column(380)
+    g.group("1  Model")
+    checkpoint = g.add("CheckpointLoaderSimple", title="Text encoders and VAE", ckpt_name=files.SDXL)
+    unet = g.add("UNETLoader", unet_name=files.SDXL_PERFLOW)
+    model = g.add("PeRFlowModelSampling", tall=180, model=unet["MODEL"])["MODEL"]
+    g.column(400)
+    g.group("2  Prompts and size")
+    conditioning = prompts(g, checkpoint["CLIP"])
+    latent = empty_latent(g, 1024)
+    g.column(320)
+    g.group("3  Six steps")
+    parts = custom_sampling(g, model, conditioning, cfg=2.0)
+    sigmas = g.add("PeRFlowWindowSchedule", tall=200, model=model, steps=6)["SIGMAS"]
+    g.column(380)
+    g.group("4  Sample, decode, and see the steps")
+    samples = g.add("SamplerCustomAdvanced", **parts, sigmas=sigmas, latent_image=latent)["output"]
+    image = decode(g, samples, checkpoint["VAE"])
+    g.add("PeRFlowSchedulePlot", tall=340, model=model, sigmas=sigmas)
+    save(g, image, "PeRFlow-SDXL")
+
+
+def sd21_merged(g: Graph) -> None:
+    g.column(400)
+    g.note(
+        f"""## A checkpoint with PeRFlow merged in
+
+{files.file_list(files.SD21_PERFLOW, files.SD21_TEXT, files.SD21_VAE)}
+
+Merged weights need no delta, only the sampling: **Model Sampling PeRFlow**. On `auto` it takes what the authors
+trained for the architecture: SD2.1 *velocity*, SD1.5 *diff_eps*, SDXL *ddim_eps*.
+
+**Settings**: 8 steps, CFG 7.5, 768 px.
+
+The sampler is a plain KSampler: any scheduler but `ddim_uniform` will do.
+""",
+    )
+    g.column(390)
+    g.group("1  Merged model")
+    unet = g.add("UNETLoader", unet_name=files.SD21_PERFLOW)
+    model = g.add("PeRFlowModelSampling", tall=180, model=unet["MODEL"])["MODEL"]
+    clip = g.add("CLIPLoader", clip_name=files.SD21_TEXT, type="stable_diffusion")["CLIP"]
+    vae = g.add("VAELoader", vae_name=files.SD21_VAE)["VAE"]
+    g.column(400)
+    g.group("2  Prompts and size")
+    positive, negative = prompts(g, clip)
+    latent = empty_latent(g, 768)
+    g.column(330)
+    g.group("3  Eight steps")
+    samples = ksampler(g, model=model, positive=positive, negative=negative, latent_image=latent, steps=8, cfg=7.5)
+    save(g, decode(g, samples, vae), "PeRFlow-SD21")
+
+
+def loras(g: Graph) -> None:
+    g.column(400)
+    g.note(
+        f"""## PeRFlow with community LoRAs
+
+{files.file_list(files.SD15, files.SD15_DELTA, files.ADD_DETAIL, files.BLINDBOX)}
+
+Any SD1.5 LoRA works, at the strength it always had, before or after the delta: both are added to the same weights, so
+the order does not matter.
+
+{SD15_SETTINGS}
+The second LoRA is bypassed: select it and press Ctrl+B to switch it on, then put its words into the prompt.
+""",
+    )
+    g.column(380)
+    g.group("1  Model and delta")
+    checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD15)
+    model = g.add("PeRFlowApplyDelta", tall=260, model=checkpoint["MODEL"], delta_name=files.SD15_DELTA)["MODEL"]
+    g.column(340)
+    g.group("2  LoRAs")
+    first = g.add(
+        "LoraLoader",
+        title="More detail",
+        model=model,
+        clip=checkpoint["CLIP"],
+        lora_name=files.ADD_DETAIL,
+        strength_model=1.0,
+    )
+    second = g.add(
+        "LoraLoader",
+        title="A style",
+        bypassed=True,
+        model=first["MODEL"],
+        clip=first["CLIP"],
+        lora_name=files.BLINDBOX,
+        strength_model=0.8,
+        strength_clip=0.8,
+    )
+    g.column(400)
+    g.group("3  Prompts and size")
+    positive, negative = prompts(g, second["CLIP"])
+    latent = empty_latent(g, 512)
+    g.column(330)
+    g.group("4  Four steps")
+    samples = ksampler(
+        g, model=second["MODEL"], positive=positive, negative=negative, latent_image=latent, steps=4, cfg=4.5
+    )
+    save(g, decode(g, samples, checkpoint["VAE"]), "PeRFlow-LoRA")
