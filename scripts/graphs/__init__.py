@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import adapters, beside_the_base, deltas, pictures, text_to_image
+from . import adapters, beside_the_base, deltas, instaflow, pcm, pictures, text_to_image
 from .drawing import Graph
 
 # The title is the file's name and what the template browser shows.
@@ -27,4 +27,13 @@ GRAPHS: dict[str, Callable[[Graph], None]] = {
     "PeRFlow SD1.5 hand-over to the base model": beside_the_base.hand_over,
     "PeRFlow SD1.5 compared with the base model": beside_the_base.comparison,
     "PeRFlow make a delta": deltas.make,
+    "InstaFlow one step": instaflow.one_step,
+    "InstaFlow ControlNet": instaflow.controlnet,
+    "InstaFlow one step then SDXL refiner": instaflow.with_sdxl_refiner,
+    "InstaFlow film between two seeds": instaflow.interpolation,
+    "2-Rectified-Flow eight steps": instaflow.two_rectified_flow,
+    "PCM SD1.5 four steps": pcm.sd15,
+    "PCM SDXL four steps": pcm.sdxl,
+    "PCM SD3 four steps deterministic": pcm.sd3_deterministic,
+    "PCM SD3 four steps stochastic": pcm.sd3_stochastic,
 }

@@ -196,8 +196,8 @@ def _note_height(text: str, width: float) -> float:
     """Enough for the text in either rendering: "Nodes 2.0" sets tables and lists wider apart."""
     height = 40.0
     for line in re.sub(r"\]\([^)]*\)", "]", text).splitlines():
-        rows = max(1, math.ceil(len(line) / ((width - 40) / 7)))
-        height += 44 if line.startswith("#") else 34 if line.startswith("|") else 20 * rows if line else 10
+        rows = max(1, math.ceil(len(line) / ((width - 40) / 6.4)))
+        height += 44 if line.startswith("#") else 31 if line.startswith("|") else 20 * rows if line else 10
     return height
 
 

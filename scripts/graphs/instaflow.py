@@ -1,0 +1,199 @@
+"""InstaFlow and 2-Rectified-Flow: one window from noise to picture."""
+
+from __future__ import annotations
+
+from . import files
+from .drawing import Graph, Socket
+from .parts import LIGHTHOUSE, decode, empty_latent, ksampler, prompts, save
+
+
+def one_step(g: Graph) -> None:
+    g.column(400)
+    g.note(
+        f"""## InstaFlow: a picture in one step
+
+{files.file_list(files.INSTAFLOW, files.SD15)}
+
+**Model Sampling InstaFlow** turns the sign of what the UNet predicts, which is opposite to that of SD3 and Flux, and
+lays any scheduler's steps evenly.
+
+**Settings**: 1 step, CFG 1, 512 px. CFG 1 means no guidance, so the negative prompt has no effect.
+
+The authors' own demo looks better than the bare file: it adds the difference of dreamshaper and SD1.5 to the UNet and
+takes dreamshaper's text encoder and VAE. *ModelMergeSubtract* and *ModelMergeAdd* do that here.
+""",
+    )
+    model, clip, vae = rectified_model(g, files.INSTAFLOW)
+    g.column(400)
+    g.group("2  Prompts and size")
+    positive, negative = prompts(g, clip)
+    latent = empty_latent(g, 512)
+    g.column(330)
+    g.group("3  One step")
+    samples = ksampler(g, model=model, positive=positive, negative=negative, latent_image=latent, steps=1, cfg=1.0)
+    save(g, decode(g, samples, vae), "InstaFlow")
+
+
+def controlnet(g: Graph) -> None:
+    g.column(420)
+    g.note(
+        f"""## InstaFlow with ControlNet
+
+{files.file_list(files.INSTAFLOW, files.SD15, files.CANNY)}
+
+SD1.5's ControlNets work on InstaFlow as they are. In the one step the ControlNet, like the UNet, is given timestep
+1000.
+
+**Other ControlNets**: choose the depth or openpose file in *Load ControlNet Model*, bypass *Canny* (Ctrl+B), and load a
+depth map or a skeleton.
+
+**Settings**: 1 step, CFG 1, 512 px.
+""",
+    )
+    model, clip, vae = rectified_model(g, files.INSTAFLOW)
+    g.column(400)
+    g.group("2  Prompts and size")
+    positive, negative = prompts(g, clip)
+    latent = empty_latent(g, 512)
+    g.column(340)
+    g.group("3  Control picture")
+    image = g.add("LoadImage", tall=340, image="example.png")["IMAGE"]
+    edges = g.add("Canny", image=image)["IMAGE"]
+    control = g.add("ControlNetLoader", control_net_name=files.CANNY)["CONTROL_NET"]
+    g.column(340)
+    g.group("4  One step")
+    applied = g.add("ControlNetApplyAdvanced", positive=positive, negative=negative, control_net=control, image=edges)
+    samples = ksampler(
+        g,
+        model=model,
+        positive=applied["positive"],
+        negative=applied["negative"],
+        latent_image=latent,
+        steps=1,
+        cfg=1.0,
+    )
+    save(g, decode(g, samples, vae), "InstaFlow-ControlNet")
+
+
+def with_sdxl_refiner(g: Graph) -> None:
+    g.column(420)
+    g.note(
+        f"""## InstaFlow in one step, then SDXL's refiner to 1024
+
+{files.file_list(files.INSTAFLOW, files.SD15, files.SDXL_REFINER)}
+
+The picture is scaled to 1024 and SDXL's refiner goes over it, as in the authors' demo.
+
+**Settings of the refiner**: `euler` with `ddim_uniform`, 15 steps at denoise 0.3 (the last 15 of 50), CFG 5, aesthetic
+score 6 for the positive and 2.5 for the empty negative prompt.
+""",
+    )
+    model, clip, vae = rectified_model(g, files.INSTAFLOW)
+    g.column(400)
+    g.group("2  Prompts and size")
+    positive, negative = prompts(g, clip)
+    latent = empty_latent(g, 512)
+    g.column(330)
+    g.group("3  One step, 512")
+    first = ksampler(g, model=model, positive=positive, negative=negative, latent_image=latent, steps=1, cfg=1.0)
+    image = decode(g, first, vae)
+    g.add("SaveImage", tall=330, images=image, filename_prefix="InstaFlow-512")
+    g.column(400)
+    g.group("4  SDXL refiner and its prompts")
+    checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SDXL_REFINER)
+    wanted = refiner_prompt(g, checkpoint["CLIP"], "Positive prompt", LIGHTHOUSE, 6.0)
+    unwanted = refiner_prompt(g, checkpoint["CLIP"], "Negative prompt", "", 2.5)
+    g.column(340)
+    g.group("5  Refine at 1024")
+    scaled = g.add("ImageScale", image=image, upscale_method="bilinear", width=1024, height=1024)["IMAGE"]
+    start = g.add("VAEEncode", pixels=scaled, vae=checkpoint["VAE"])["LATENT"]
+    samples = ksampler(
+        g,
+        model=checkpoint["MODEL"],
+        positive=wanted,
+        negative=unwanted,
+        latent_image=start,
+        steps=15,
+        cfg=5.0,
+        scheduler="ddim_uniform",
+        denoise=0.3,
+    )
+    save(g, decode(g, samples, checkpoint["VAE"]), "InstaFlow-refined")
+
+
+def two_rectified_flow(g: Graph) -> None:
+    g.column(400)
+    g.note(
+        f"""## 2-Rectified-Flow: eight steps with guidance
+
+{files.file_list(files.TWO_RECTIFIED_FLOW, files.SD15)}
+
+The model InstaFlow was distilled from. It takes any number of steps: 2 to 8 are rough to good, 25 is the authors'
+example.
+
+**Settings**: 8 steps, CFG 1 to 2 (1.5 here), 512 px. The negative prompt works when CFG is above 1.
+
+Any sampler and scheduler may be set; `euler` is the authors'. **Model Sampling InstaFlow** lays the steps evenly.
+""",
+    )
+    model, clip, vae = rectified_model(g, files.TWO_RECTIFIED_FLOW)
+    g.column(400)
+    g.group("2  Prompts and size")
+    positive, negative = prompts(g, clip)
+    latent = empty_latent(g, 512)
+    g.column(330)
+    g.group("3  Eight steps")
+    samples = ksampler(g, model=model, positive=positive, negative=negative, latent_image=latent, steps=8, cfg=1.5)
+    save(g, decode(g, samples, vae), "2-Rectified-Flow")
+
+
+def interpolation(g: Graph) -> None:
+    frames = 16
+    g.column(400)
+    g.note(
+        f"""## A short film between two seeds
+
+{files.file_list(files.INSTAFLOW, files.SD15)}
+
+**Interpolated Noise** walks from the noise of one seed to that of another along the great circle, so every frame's
+noise is as strong as any noise. With one-step weights each frame is one model call.
+
+*frames* there and *batch_size* in *Empty Latent Image* must be equal. The first and the last frame are the pictures of
+the two seeds.
+
+Too large for the memory at hand: fewer frames, or a smaller picture.
+""",
+    )
+    model, clip, vae = rectified_model(g, files.INSTAFLOW)
+    g.column(400)
+    g.group("2  Prompt and size")
+    positive, negative = prompts(g, clip)
+    latent = empty_latent(g, 512, batch_size=frames)
+    g.column(330)
+    g.group("3  One step a frame")
+    noise = g.add("InstaFlowNoise", tall=150, seed_from=1234, seed_to=5678, frames=frames)["NOISE"]
+    guider = g.add("CFGGuider", model=model, positive=positive, negative=negative, cfg=1.0)["GUIDER"]
+    solver = g.add("KSamplerSelect", sampler_name="euler")["SAMPLER"]
+    sigmas = g.add("BasicScheduler", model=model, scheduler="simple", steps=1)["SIGMAS"]
+    g.column(340)
+    g.group("4  Sample and decode")
+    samples = g.add(
+        "SamplerCustomAdvanced", noise=noise, guider=guider, sampler=solver, sigmas=sigmas, latent_image=latent
+    )["output"]
+    image = decode(g, samples, vae)
+    g.column(500)
+    g.add("SaveAnimatedWEBP", tall=680, images=image, filename_prefix="InstaFlow-film", fps=8.0, lossless=False)
+
+
+def rectified_model(g: Graph, unet: files.File) -> tuple[Socket, Socket, Socket]:
+    """The UNet with its sampling, and SD1.5's text encoder and VAE."""
+    g.column(390)
+    g.group("1  Model")
+    checkpoint = g.add("CheckpointLoaderSimple", title="Text encoder and VAE", ckpt_name=files.SD15)
+    loaded = g.add("UNETLoader", unet_name=unet)["MODEL"]
+    model = g.add("InstaFlowModelSampling", tall=180, model=loaded)["MODEL"]
+    return model, checkpoint["CLIP"], checkpoint["VAE"]
+
+
+def refiner_prompt(g: Graph, clip: Socket, title: str, text: str, score: float) -> Socket:
+    return g.add("CLIPTextEncodeSDXLRefiner", title=title, tall=220, clip=clip, text=text, ascore=score)[0]
