@@ -2,7 +2,10 @@
 
 from .apply_delta import PeRFlowApplyDelta
 from .extract_delta import PeRFlowExtractDelta
+from .instaflow_noise import InstaFlowNoise
+from .instaflow_sampling import InstaFlowModelSampling
 from .model_sampling import PeRFlowModelSampling
+from .pcm_schedule import PCMPhaseSchedule
 from .sampler import PeRFlowSampler
 from .schedule_plot import PeRFlowSchedulePlot
 from .window_schedule import PeRFlowWindowSchedule
@@ -14,4 +17,7 @@ NODES = [
     PeRFlowSampler,
     PeRFlowSchedulePlot,
     PeRFlowExtractDelta,
+    InstaFlowModelSampling,
+    InstaFlowNoise,
+    PCMPhaseSchedule,
 ]

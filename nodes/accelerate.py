@@ -9,6 +9,7 @@ from ..perflow_core.architecture import TRAINED_PREDICTION, architecture
 from ..perflow_core.parameterization import PREDICTION_TYPES, PredictionType
 from ..perflow_core.windows import NUM_TIMESTEPS
 from . import alignment
+from .instaflow_objects import RectifiedDiffusionSampling
 from .sampling_object import PeRFlowSampling
 from .unet_names import unet_shapes
 
@@ -34,7 +35,8 @@ def base_alphas_cumprod(model: ModelPatcher) -> Tensor:
     sampling = model.get_model_object("model_sampling")
     if isinstance(sampling, PeRFlowSampling):
         return sampling.alphas_cumprod
-    predicts_noise = isinstance(sampling, stock.EPS) and not isinstance(sampling, stock.EDM | stock.X0)
+    others = stock.EDM | stock.X0 | RectifiedDiffusionSampling
+    predicts_noise = isinstance(sampling, stock.EPS) and not isinstance(sampling, others)
     discrete = isinstance(sampling, stock.ModelSamplingDiscrete)
     if not (predicts_noise and discrete and len(sampling.sigmas) == NUM_TIMESTEPS):
         bases = " + ".join(base.__name__ for base in type(sampling).__bases__)

@@ -1,6 +1,8 @@
 """PeRFlow in pure torch and numpy: windows, their chord, parameterizations, schedules, solvers, weight differences.
 
 Data flows one way. Sampling: `windows` -> `chord` -> `parameterization`, `schedule`, `alignment`, `solvers`.
+The family: `rectified` (InstaFlow, 2-Rectified-Flow, Rectified Diffusion), `great_circle` (noise between noises),
+`phased` -> `pcm_loras` (PCM).
 Weights: `architecture` -> `weights_file` -> `delta`, to read; `lowrank` -> `extraction` -> `safe_write`, to make.
 Nothing here imports ComfyUI.
 """

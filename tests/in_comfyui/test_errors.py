@@ -39,6 +39,12 @@ def test_table_of_another_length(run, analytic, perflow):
         perflow(model=lcm)
 
 
+def test_another_noise_table(run, analytic, perflow):
+    other = run("InstaFlowModelSampling", model=analytic, family="rectified_diffusion", align_steps=True)[0]
+    with pytest.raises(ValueError, match="without another model sampling node before this one"):
+        perflow(model=other)
+
+
 def test_v_prediction_models_are_a_base(model_of_type, perflow):
     assert perflow(model=model_of_type("V_PREDICTION")).get_model_object("model_sampling").chord.K == 4
 

@@ -12,6 +12,9 @@ NODES = [
     "PeRFlowSampler",
     "PeRFlowSchedulePlot",
     "PeRFlowExtractDelta",
+    "InstaFlowModelSampling",
+    "InstaFlowNoise",
+    "PCMPhaseSchedule",
 ]
 CONTRACT = Path(__file__).parent.parent / "node_contract.json"
 

@@ -1,0 +1,34 @@
+"""The model-sampling objects of the rectified families: ComfyUI's own, but for a sign and a table."""
+
+import comfy.model_sampling
+from comfy.supported_models_base import BASE
+from torch import Tensor
+
+from ..perflow_core.rectified import FlowPath, Path, TablePath, linear_beta_sigmas
+
+
+class RectifiedFlowSampling(comfy.model_sampling.ModelSamplingDiscreteFlow, comfy.model_sampling.CONST):
+    """InstaFlow and 2-Rectified-Flow: ComfyUI's flow sampling, sigma = t, with v = data - noise.
+
+    The UNet and a ControlNet are told 1000 sigma, fractions included. Noise scaling and percentages are ComfyUI's.
+    """
+
+    path: Path = FlowPath()
+
+    def __init__(self, config: BASE | None = None):
+        super().__init__(config)
+        self.set_parameters(shift=1.0, multiplier=1000)
+
+    def calculate_denoised(self, sigma: Tensor, model_output: Tensor, model_input: Tensor) -> Tensor:
+        """x0 = x + sigma v; ComfyUI's flow models predict -v."""
+        return super().calculate_denoised(sigma, -model_output, model_input)
+
+
+class RectifiedDiffusionSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS):
+    """Rectified Diffusion (rd.ckpt, cm.ckpt): noise prediction on the linear beta table, timesteps 0 to 999."""
+
+    def __init__(self, config: BASE | None = None):
+        super().__init__(config)
+        sigmas = linear_beta_sigmas()
+        self.set_sigmas(sigmas)
+        self.path: Path = TablePath(sigmas)

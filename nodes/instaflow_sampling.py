@@ -1,0 +1,89 @@
+"""Model Sampling InstaFlow: the sampling of rectified flow and rectified diffusion UNets."""
+
+from typing import Literal
+
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+
+from ..perflow_core.architecture import architecture
+from . import node_text
+from .alignment import OUTER_SAMPLE
+from .instaflow_alignment import KEY, even_steps
+from .instaflow_objects import RectifiedDiffusionSampling, RectifiedFlowSampling
+from .sampling_object import PeRFlowSampling
+from .unet_names import unet_shapes
+
+Family = Literal["rectified_flow", "rectified_diffusion"]
+FAMILIES = {"rectified_flow": RectifiedFlowSampling, "rectified_diffusion": RectifiedDiffusionSampling}
+TEXTS = {
+    "rectified_flow": "Rectified flow: the UNet is told 1000 (1 - i / steps). Sampler euler.\n"
+    "InstaFlow: 1 step, CFG 1. 2-Rectified-Flow: 2 to 25 steps, CFG 1 to 2.",
+    "rectified_diffusion": "Rectified diffusion: predicts noise, linear betas, sigma 25.15 to 0.029. Sampler euler.\n"
+    "rd: 1, 2, 4, 8, 16 or 25 steps, CFG 1.5. cm: 1 or 2 steps, CFG 1.",
+}
+
+
+class InstaFlowModelSampling(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="InstaFlowModelSampling",
+            display_name="Model Sampling InstaFlow",
+            category="PeRFlow",
+            description="Sets the sampling of InstaFlow (one step), 2-Rectified-Flow and Rectified Diffusion on their "
+            "UNets. A plain KSampler with euler is right then; LoRAs, ControlNet and merges keep working.",
+            search_aliases=["instaflow", "2-rectified flow", "rectified flow", "rectified diffusion", "reflow"]
+            + ["one step", "few step", "1 step", "accelerate"],
+            inputs=[
+                io.Model.Input(
+                    "model",
+                    tooltip="The UNet of InstaFlow, 2-Rectified-Flow or Rectified Diffusion, all of SD1.5's layout, "
+                    "from Load Diffusion Model.",
+                ),
+                io.Combo.Input(
+                    "family",
+                    options=list(FAMILIES),
+                    default="rectified_flow",
+                    tooltip="rectified_flow: InstaFlow and 2-Rectified-Flow. rectified_diffusion: rd and cm of "
+                    "Rectified Diffusion, which predict noise; its phased files need no node.",
+                ),
+                io.Boolean.Input(
+                    "align_steps",
+                    default=True,
+                    advanced=True,
+                    tooltip="Lay the steps of any scheduler evenly, so that a plain KSampler is right. Turn off to "
+                    "sample exactly where the scheduler says.",
+                ),
+            ],
+            outputs=[io.Model.Output()],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, model: ModelPatcher, family: Family, align_steps: bool) -> io.NodeOutput:
+        check_kind(model)
+        rectified = model.clone()
+        rectified.add_object_patch("model_sampling", FAMILIES[family](model.model.model_config))
+        rectified.remove_wrappers_with_key(OUTER_SAMPLE, KEY)
+        text = TEXTS[family]
+        if align_steps:
+            rectified.add_wrapper_with_key(OUTER_SAMPLE, KEY, even_steps)
+        else:
+            text += "\nalign_steps is off: of the schedulers only simple is even."
+        return io.NodeOutput(rectified, ui=node_text.show(cls, text))
+
+
+def check_kind(model: ModelPatcher) -> None:
+    """Raises ValueError for a model that is not of SD1.5's layout, or samples as PeRFlow."""
+    if isinstance(model.get_model_object("model_sampling"), PeRFlowSampling):
+        raise ValueError(
+            "Model Sampling InstaFlow got a model with PeRFlow's sampling, expected an InstaFlow, 2-Rectified-Flow or "
+            "Rectified Diffusion UNet as it is loaded: connect the loader, without a PeRFlow node before this one."
+        )
+    found = architecture(unet_shapes(model))
+    if found != "SD1.5":
+        raise ValueError(
+            f"Model Sampling InstaFlow got a {type(model.model).__name__} model of {found} layout, expected SD1.5's, "
+            "which InstaFlow, 2-Rectified-Flow and Rectified Diffusion have: load one of their UNets with Load "
+            "Diffusion Model."
+        )

@@ -1,0 +1,166 @@
+"""Phase Schedule (PCM): the timesteps of phased consistency models as SIGMAS."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import comfy.model_sampling as stock
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..perflow_core import phased
+from ..perflow_core.architecture import architecture
+from ..perflow_core.phased import FINE_TIMESTEPS, GRIDS, Grid, Timesteps, walked
+from ..perflow_core.schedule import End
+from ..perflow_core.windows import NUM_TIMESTEPS
+from . import node_text, pcm_text
+from .instaflow_objects import RectifiedFlowSampling
+from .sampling_object import PeRFlowSampling
+from .unet_names import unet_shapes
+
+OTHER_FINE_TIMESTEPS = 50  # of a family that PCM was not trained for
+
+
+class PCMPhaseSchedule(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PCMPhaseSchedule",
+            display_name="Phase Schedule (PCM)",
+            category="PeRFlow",
+            description="The steps that PCM's LoRAs for SD1.5, SDXL and SD3 were made for. The node shows the "
+            "timesteps, and the files they fit.",
+            search_aliases=["pcm", "phased consistency", "phased consistency model", "scheduler", "sigmas"]
+            + ["few step", "4 step", "tcd", "trailing", "lcm"],
+            inputs=[
+                io.Model.Input(
+                    "model",
+                    tooltip="An SD1.5, SDXL or SD3 model with a PCM LoRA. SD3: the shift is read from it.",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=4,
+                    min=1,
+                    max=1000,
+                    tooltip="The number in the LoRA's name: 2, 4, 8 or 16. An lcmlike LoRA takes any, 4 is usual.",
+                ),
+                io.Combo.Input(
+                    "grid",
+                    options=list(GRIDS),
+                    default="trailing",
+                    tooltip="trailing: the authors' sampling, 999 749 499 249. training_edges: where the phases ended "
+                    "in training, SD1.5 999 739 499 239. tcd: the authors' demo and lcmlike LoRAs, 999 759 499 259.",
+                ),
+                io.Int.Input(
+                    "phases",
+                    default=4,
+                    min=1,
+                    max=min(FINE_TIMESTEPS.values()),
+                    tooltip="Phases the LoRA was trained with, for the grid training_edges: the number in its name.",
+                ),
+                io.Float.Input(
+                    "denoise",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Below 1 the steps are the last ones of a grid of steps / denoise, as KSampler does: "
+                    "2 steps at 0.5 are the last two of four (image to image).",
+                ),
+                io.Combo.Input(
+                    "end",
+                    options=["zero", "reference"],
+                    default="zero",
+                    tooltip="zero: down to sigma 0, as ComfyUI's samplers do. reference: stop at sigma 0.029 as the "
+                    "authors' code does; their latent is the result times 0.999575 (Latent Multiply).",
+                ),
+                io.Int.Input(
+                    "pcm_timesteps",
+                    default=50,
+                    min=1,
+                    max=1000,
+                    tooltip="SD3 only: the fine grid that the steps are chosen from. 50 in the authors' test, 100 in "
+                    "their training.",
+                ),
+            ],
+            outputs=[io.Sigmas.Output()],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: ModelPatcher,
+        steps: int,
+        grid: Grid,
+        phases: int,
+        denoise: float,
+        end: End,
+        pcm_timesteps: int,
+    ) -> io.NodeOutput:
+        check_kind(model)
+        sampling = model.get_model_object("model_sampling")
+        if isinstance(sampling, stock.ModelSamplingDiscreteFlow):
+            sigmas = flow_sigmas(sampling, steps, denoise, pcm_timesteps)
+            text = pcm_text.of_flow(model, sampling, sigmas, steps, denoise)
+        else:
+            family = architecture(unet_shapes(model))
+            fine = FINE_TIMESTEPS.get(family, OTHER_FINE_TIMESTEPS)
+            T = table_timesteps(steps, grid, phases, fine, denoise)
+            sigmas = table_sigmas(sampling, T, end)
+            asked = pcm_text.Asked(steps, grid, phases, denoise, end, pcm_timesteps)
+            text = pcm_text.of_table(model, family, sampling, T, sigmas, asked)
+        return io.NodeOutput(sigmas, ui=node_text.show(cls, text))
+
+
+def check_kind(model: ModelPatcher) -> None:
+    """Raises ValueError for a model whose sampling has no place for PCM's steps."""
+    sampling = model.get_model_object("model_sampling")
+    if isinstance(sampling, PeRFlowSampling):
+        raise _not_for("PeRFlow's sampling", "use Window Schedule for it")
+    if isinstance(sampling, RectifiedFlowSampling):
+        raise _not_for("InstaFlow's sampling", "a plain KSampler is right for it, without a schedule")
+    table = isinstance(sampling, stock.ModelSamplingDiscrete) and sampling.num_timesteps == NUM_TIMESTEPS
+    if not (table or isinstance(sampling, stock.ModelSamplingDiscreteFlow)):
+        bases = " + ".join(base.__name__ for base in type(sampling).__bases__)
+        raise _not_for(f"a {type(model.model).__name__} model (sampling {bases})", "there is no PCM LoRA for this one")
+
+
+def _not_for(found: str, remedy: str) -> ValueError:
+    return ValueError(
+        f"Phase Schedule (PCM) got {found}, expected an SD1.5, SDXL or SD3 model with a PCM LoRA: {remedy}."
+    )
+
+
+def table_timesteps(steps: int, grid: Grid, phases: int, fine: int, denoise: float) -> Timesteps:
+    """Entries of the noise table, falling."""
+    grids: dict[Grid, Callable[[int], Timesteps]] = {
+        "trailing": phased.trailing,
+        "training_edges": partial(phased.training_edges, phases=phases, fine=fine),
+        "tcd": phased.tcd,
+    }
+    return walked(grids[grid], steps, denoise)
+
+
+def table_sigmas(sampling: Any, T: Timesteps, end: End) -> Tensor:
+    """The model's own levels at T, then the end; shape [len(T) + 1], or [0] without a step.
+
+    Through the model's sigma(), so that the distilled table that ModelSamplingDiscrete sets for lcm is read right. That
+    table has no level near the data, so the reference end is the stock table's only.
+    """
+    if len(T) == 0:
+        return torch.zeros(0)
+    last = torch.zeros(1)
+    if end == "reference" and not pcm_text.is_distilled(sampling):
+        last = sampling.sigma(torch.zeros(1))
+    return torch.cat([sampling.sigma(torch.from_numpy(T)), last]).float()
+
+
+def flow_sigmas(sampling: Any, steps: int, denoise: float, pcm_timesteps: int) -> Tensor:
+    """SD3's levels, shifted as the model's are, then 0; shape [n + 1], or [0] without a step."""
+    levels = walked(partial(phased.flow_levels, pcm_timesteps=pcm_timesteps), steps, denoise)
+    if len(levels) == 0:
+        return torch.zeros(0)
+    return torch.cat([sampling.sigma(torch.from_numpy(levels) * sampling.multiplier), torch.zeros(1)]).float()

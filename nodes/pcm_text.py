@@ -1,0 +1,135 @@
+"""What Phase Schedule (PCM) says on itself: the timesteps, the files they fit, and what is out of the ordinary."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import comfy.model_base
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ..perflow_core.pcm_loras import (
+    FLOW_LORAS,
+    FLOW_SHIFTS,
+    NORMAL_CFG_STEPS,
+    PREFIX,
+    SMALL_CFG_STEPS,
+    deterministic,
+    lcm_like,
+)
+from ..perflow_core.phased import Grid, Timesteps, grid_steps
+from ..perflow_core.schedule import End
+from ..perflow_core.windows import NUM_TIMESTEPS, steps_per_window
+from .instaflow_objects import RectifiedDiffusionSampling
+
+NO_STEPS = "No steps: with denoise 0 the latent stays as it is."
+
+
+class Asked(NamedTuple):
+    """The node's inputs."""
+
+    steps: int
+    grid: Grid
+    phases: int
+    denoise: float
+    end: End
+    pcm_timesteps: int
+
+
+def is_distilled(sampling: Any) -> bool:
+    """Whether the table is the one ModelSamplingDiscrete sets for lcm: 50 of the 1000 levels."""
+    return len(sampling.sigmas) < NUM_TIMESTEPS
+
+
+def of_table(model: ModelPatcher, family: str, sampling: Any, T: Timesteps, sigmas: Tensor, asked: Asked) -> str:
+    if len(T) == 0:
+        return NO_STEPS
+    told = sampling.timestep(sigmas[:-1]).tolist()
+    lines = [_listed(told), *_too_few(len(T), asked.steps)]
+    if told != T.tolist():
+        lines.append(
+            f"Not quite {_listed(T.tolist())}: set to lcm the model knows only 19, 39, ..., 999. Use grid tcd."
+        )
+    if asked.grid == "training_edges":
+        lines += _shared(grid_steps(asked.steps, asked.denoise), asked.phases)
+    lines.append(_files(model, family, sampling, asked))
+    return "\n".join([*lines, *_unused(sampling, asked)])
+
+
+def _files(model: ModelPatcher, family: str, sampling: Any, asked: Asked) -> str:
+    """The files that these steps are for."""
+    if isinstance(sampling, RectifiedDiffusionSampling):
+        text = "For rd (1, 2, 4, 8, 16 or 25 steps, CFG 1.5) and cm (1 or 2 steps, CFG 1), sampler euler."
+        if asked.grid != "trailing":
+            text += " They take trailing, which Model Sampling InstaFlow restores unless its align_steps is off."
+        return text
+    if family not in PREFIX:
+        return f"No PCM LoRA is known for this model ({type(model.model).__name__})."
+    if is_distilled(sampling):
+        return f"For {lcm_like(family)}."
+    trained = asked.phases if asked.grid == "training_edges" else grid_steps(asked.steps, asked.denoise)
+    text = f"For {' or '.join(deterministic(family, trained))}, sampler euler."
+    if not deterministic(family, trained):
+        made = f"smallcfg for {_or(SMALL_CFG_STEPS)}, normalcfg for {_or(NORMAL_CFG_STEPS)}"
+        text = f"No PCM LoRA is made for {_steps(trained)}: {made}."
+    if asked.grid == "tcd":
+        text += f"\nOr for {lcm_like(family)}."
+    return text
+
+
+def _unused(sampling: Any, asked: Asked) -> list[str]:
+    """Inputs that have no part here, where they were set, and the end where it is not ComfyUI's."""
+    lines = []
+    if asked.end == "reference":
+        if is_distilled(sampling):
+            lines.append("end reference has no part with a model set to lcm: it ends at sigma 0, as the authors' does.")
+        else:
+            factor = (1 + float(sampling.sigmas[0]) ** 2) ** -0.5
+            lines.append(f"The authors' latent is the result times {factor:.6f} (Latent Multiply).")
+    if asked.grid != "training_edges" and asked.phases != 4:
+        lines.append("phases has no part in this grid.")
+    if asked.pcm_timesteps != 50:
+        lines.append("pcm_timesteps is SD3's only.")
+    return lines
+
+
+def of_flow(model: ModelPatcher, sampling: Any, sigmas: Tensor, steps: int, denoise: float) -> str:
+    if len(sigmas) == 0:
+        return NO_STEPS
+    lines = [_listed(sampling.timestep(sigmas[:-1]).tolist()), *_too_few(len(sigmas) - 1, steps)]
+    trained = grid_steps(steps, denoise)
+    files = FLOW_LORAS.get((float(sampling.shift), trained), [])
+    if not isinstance(model.model, comfy.model_base.SD3):
+        lines.append(f"No PCM LoRA is known for this model ({type(model.model).__name__}).")
+    elif sampling.shift not in FLOW_SHIFTS:
+        lines.append(f"Shift {sampling.shift:g} is that of no PCM LoRA: set 1 or 3 with ModelSamplingSD3.")
+    elif files:
+        lines.append(f"Shift {sampling.shift:g}. For {', or '.join(files)}; CFG 1.2.")
+    else:
+        lines.append(f"No PCM LoRA is made for {_steps(trained)} at shift {sampling.shift:g}.")
+    lines.append("grid, phases and end have no part here.")
+    return "\n".join(lines)
+
+
+def _too_few(walked: int, steps: int) -> list[str]:
+    return [f"{_steps(walked)}, not {steps}: the grid has no more points there."] if walked < steps else []
+
+
+def _shared(steps: int, phases: int) -> list[str]:
+    """How steps that are no multiple of the phases are shared."""
+    if steps < phases:
+        return [f"{_steps(steps)} for {phases} phases: some edges are left out, so the picture is rougher."]
+    if steps % phases:
+        return [f"{steps} steps do not divide by {phases} phases: {_listed(steps_per_window(steps, phases))} a phase."]
+    return []
+
+
+def _steps(n: int) -> str:
+    return f"{n} step{'s' if n != 1 else ''}"
+
+
+def _listed(values: Sequence[float]) -> str:
+    return " ".join(f"{value:.6g}" for value in values)
+
+
+def _or(values: tuple[int, ...]) -> str:
+    return f"{', '.join(map(str, values[:-1]))} or {values[-1]}"
