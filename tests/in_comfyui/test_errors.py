@@ -39,8 +39,10 @@ def test_table_of_another_length(run, analytic, perflow):
         perflow(model=lcm)
 
 
-def test_another_noise_table(run, analytic, perflow):
-    other = run("InstaFlowModelSampling", model=analytic, family="rectified_diffusion", align_steps=True)[0]
+def test_another_noise_table(run, t2i, comfyui, perflow):
+    from family_models import laid_out_model
+
+    other = run("InstaFlowModelSampling", model=laid_out_model(t2i), family="rectified_diffusion", align_steps=True)[0]
     with pytest.raises(ValueError, match="without another model sampling node before this one"):
         perflow(model=other)
 
