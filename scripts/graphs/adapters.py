@@ -125,7 +125,7 @@ encoder (ViT-bigG) is three times as large; both work here.
     g.group("1  Model")
     checkpoint = g.add("CheckpointLoaderSimple", title="Text encoders and VAE", ckpt_name=files.SDXL)
     unet = g.add("UNETLoader", unet_name=files.SDXL_PERFLOW)
-    model = g.add("PeRFlowModelSampling", tall=200, model=unet["MODEL"])["MODEL"]
+    model = g.add("PeRFlowModelSampling", tall=220, model=unet["MODEL"])["MODEL"]
     g.column(380)
     g.group("2  Reference picture")
     adapted = reference(g, model, files.IP_ADAPTER_SDXL)

@@ -40,7 +40,7 @@ The base's scheduler must be `simple`, which has these levels in its list. CFG m
     g.column(330)
     g.group("3  PeRFlow, 1000 to 500")
     parts = custom_sampling(g, model, conditioning, cfg=4.5)
-    sigmas = g.add("PeRFlowWindowSchedule", tall=200, model=model, steps=4)["SIGMAS"]
+    sigmas = g.add("PeRFlowWindowSchedule", tall=240, model=model, steps=4)["SIGMAS"]
     upper = g.add("SplitSigmas", sigmas=sigmas, step=2)["high_sigmas"]
     g.column(330)
     g.group("4  Base model, 500 to 0")

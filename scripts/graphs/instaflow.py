@@ -191,7 +191,7 @@ def rectified_model(g: Graph, unet: files.File) -> tuple[Socket, Socket, Socket]
     g.group("1  Model")
     checkpoint = g.add("CheckpointLoaderSimple", title="Text encoder and VAE", ckpt_name=files.SD15)
     loaded = g.add("UNETLoader", unet_name=unet)["MODEL"]
-    model = g.add("InstaFlowModelSampling", tall=180, model=loaded)["MODEL"]
+    model = g.add("InstaFlowModelSampling", tall=240, model=loaded)["MODEL"]
     return model, checkpoint["CLIP"], checkpoint["VAE"]
 
 

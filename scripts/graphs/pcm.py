@@ -120,7 +120,7 @@ def phases(
     g.column(330)
     g.group("3  Four steps")
     parts = custom_sampling(g, model, conditioning, cfg, sampler)
-    sigmas = g.add("PCMPhaseSchedule", tall=320, model=model, steps=steps)["SIGMAS"]
+    sigmas = g.add("PCMPhaseSchedule", tall=380, model=model, steps=steps)["SIGMAS"]
     g.column(340)
     g.group("4  Sample and decode")
     samples = g.add("SamplerCustomAdvanced", **parts, sigmas=sigmas, latent_image=latent)["output"]

@@ -37,7 +37,7 @@ the natural starts; between them the first window is a shorter one. More of the 
     g.column(320)
     g.group("4  From timestep 750")
     parts = custom_sampling(g, model, conditioning, cfg=4.5)
-    sigmas = g.add("PeRFlowWindowSchedule", tall=200, model=model, steps=3, denoise=0.75)["SIGMAS"]
+    sigmas = g.add("PeRFlowWindowSchedule", tall=240, model=model, steps=3, denoise=0.75)["SIGMAS"]
     g.column(340)
     g.group("5  Sample and decode")
     samples = g.add("SamplerCustomAdvanced", **parts, sigmas=sigmas, latent_image=latent)["output"]

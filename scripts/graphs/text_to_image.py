@@ -40,7 +40,7 @@ Negative prompts, LoRAs and ControlNet work as always. LoRAs go before or after 
     g.column(320)
     g.group("3  Four steps")
     parts = custom_sampling(g, model, conditioning, cfg=4.5)
-    sigmas = g.add("PeRFlowWindowSchedule", tall=200, model=model, steps=4)["SIGMAS"]
+    sigmas = g.add("PeRFlowWindowSchedule", tall=240, model=model, steps=4)["SIGMAS"]
     g.column(380)
     g.group("4  Sample, decode, and see the steps")
     samples = g.add("SamplerCustomAdvanced", **parts, sigmas=sigmas, latent_image=latent)["output"]
@@ -76,7 +76,7 @@ that checkpoint.
     g.group("1  Model")
     checkpoint = g.add("CheckpointLoaderSimple", title="Text encoders and VAE", ckpt_name=files.SDXL)
     unet = g.add("UNETLoader", unet_name=files.SDXL_PERFLOW)
-    model = g.add("PeRFlowModelSampling", tall=180, model=unet["MODEL"])["MODEL"]
+    model = g.add("PeRFlowModelSampling", tall=220, model=unet["MODEL"])["MODEL"]
     g.column(400)
     g.group("2  Prompts and size")
     conditioning = prompts(g, checkpoint["CLIP"])
@@ -84,7 +84,7 @@ that checkpoint.
     g.column(320)
     g.group("3  Six steps")
     parts = custom_sampling(g, model, conditioning, cfg=2.0)
-    sigmas = g.add("PeRFlowWindowSchedule", tall=200, model=model, steps=6)["SIGMAS"]
+    sigmas = g.add("PeRFlowWindowSchedule", tall=240, model=model, steps=6)["SIGMAS"]
     g.column(380)
     g.group("4  Sample, decode, and see the steps")
     samples = g.add("SamplerCustomAdvanced", **parts, sigmas=sigmas, latent_image=latent)["output"]
@@ -111,7 +111,7 @@ The sampler is a plain KSampler: any scheduler but `ddim_uniform` will do.
     g.column(390)
     g.group("1  Merged model")
     unet = g.add("UNETLoader", unet_name=files.SD21_PERFLOW)
-    model = g.add("PeRFlowModelSampling", tall=180, model=unet["MODEL"])["MODEL"]
+    model = g.add("PeRFlowModelSampling", tall=220, model=unet["MODEL"])["MODEL"]
     clip = g.add("CLIPLoader", clip_name=files.SD21_TEXT, type="stable_diffusion")["CLIP"]
     vae = g.add("VAELoader", vae_name=files.SD21_VAE)["VAE"]
     g.column(400)
