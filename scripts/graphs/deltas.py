@@ -34,4 +34,4 @@ The files land in `output/perflow`. Press R, and *Apply PeRFlow Delta* lists the
     g.add("PeRFlowExtractDelta", tall=300, model_perflow=perflow, model_base=base, filename_prefix=name)
     g.group("4  Low-rank")
     name = "perflow-sdxl-delta-rank64"
-    g.add("PeRFlowExtractDelta", tall=340, model_perflow=perflow, model_base=base, filename_prefix=name, rank=64)
+    g.add("PeRFlowExtractDelta", tall=380, model_perflow=perflow, model_base=base, filename_prefix=name, rank=64)

@@ -49,6 +49,7 @@ Negative prompts, LoRAs and ControlNet work as always. LoRAs go before or after 
     save(g, image, "PeRFlow")
     g.note(
         """### A plain KSampler works too
+
 Connect *Apply PeRFlow Delta* to a **KSampler** and use sampler `euler`, any scheduler but `ddim_uniform`, 4 steps.
 The model lays the steps on its time windows by itself and says so in the log.
 """,
