@@ -113,7 +113,7 @@ def small_models() -> tuple[Path, Path]:
     checkpoint = folder / "checkpoints" / "perflow-demo-small.safetensors"
     delta = folder / "perflow" / "perflow-demo-small-delta.safetensors"
     if not (checkpoint.is_file() and delta.is_file()):
-        say(f"Making a small random SD1.5 model and a delta for it in {folder} (about 0.6 GB, once).")
+        say(f"Making a small random SD1.5 model and a delta for it in {folder} (about 0.4 GB, once).")
         make.make_checkpoint(checkpoint)
         make.make_delta(delta, checkpoint)
     return checkpoint, delta

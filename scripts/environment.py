@@ -41,7 +41,9 @@ TOOLS = (
     "comfy-cli==1.23.0",
     "hypothesis>=6.100",
     "jsonschema>=4.20",
+    "matplotlib>=3.9",
     "mypy==2.4.1",
+    "playwright>=1.50",
     "pytest>=8.3",
     "ruff==0.17.5",
     "websocket-client>=1.8",
@@ -165,7 +167,7 @@ def _environment(name: str, packages: Sequence[str] = ()) -> Path:
                 "install its venv and ensurepip modules (on Debian: the python3-venv package) and run this again."
             ) from None
         if packages:
-            say("Installing PyTorch, what ComfyUI requires and the tools (6 GB, once; some minutes).")
+            say("Installing PyTorch, what ComfyUI requires and the tools (7 GB, once; some minutes).")
             _run([str(python), "-m", "pip", "install", *packages], folder / "install.log", "The installation")
         stamp.touch()
     return python

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 GOLDEN = REPOSITORY / "tests" / "golden"
+WITHOUT_IPADAPTER = "ComfyUI_IPAdapter_plus is not here"
 
 # After everything else: the pack's nodes/ must not hide ComfyUI's nodes.py.
 for folder in (REPOSITORY, REPOSITORY / "tests" / "support", REPOSITORY / "scripts"):
@@ -35,8 +37,74 @@ def comfyui_path() -> Path:
 
 
 @pytest.fixture(scope="session")
+def repository() -> Path:
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def model_paths(tmp_path_factory) -> Path:
+    """The extra model paths file that shows a ComfyUI the graphs' models, which are small here."""
+    from graph_models import write_model_paths
+
+    return write_model_paths(tmp_path_factory.mktemp("paths") / "extra_model_paths.yaml")
+
+
+@pytest.fixture(scope="session")
+def server(comfyui_path, model_paths, tmp_path_factory):
+    """A running ComfyServer with the pack, and small models under the names that the graphs ask for."""
+    yield from run_server(comfyui_path, model_paths, tmp_path_factory.mktemp("server"))
+
+
+@pytest.fixture(scope="session")
+def ipadapter_server(comfyui_path, model_paths, tmp_path_factory):
+    """The same with ComfyUI_IPAdapter_plus, where IPADAPTER_PLUS_PATH names a checkout of it."""
+    if not os.environ.get("IPADAPTER_PLUS_PATH"):
+        pytest.skip(WITHOUT_IPADAPTER)
+    pack = Path(os.environ["IPADAPTER_PLUS_PATH"]).expanduser().absolute()
+    if not (pack / "__init__.py").is_file():
+        pytest.fail(f"IPADAPTER_PLUS_PATH is {pack}, which has no __init__.py: set it to a checkout of the pack.")
+    from comfy_server import install_pack
+
+    base = tmp_path_factory.mktemp("ipadapter_server")
+    (base / "custom_nodes").mkdir()
+    install_pack(pack, base / "custom_nodes" / "comfyui_ipadapter_plus")
+    yield from run_server(comfyui_path, model_paths, base)
+
+
+def run_server(comfyui_path: Path, model_paths: Path, base: Path):
+    from comfy_server import ComfyServer
+
+    # Small models gain little from more threads, and lose much where the cores have other work too.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    (base / "input").mkdir()
+    shutil.copy(comfyui_path / "input" / "example.png", base / "input")
+    with ComfyServer(comfyui_path, base, arguments=["--extra-model-paths-config", str(model_paths)]) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def object_info(server) -> dict[str, Any]:
+    return server.object_info()
+
+
+@pytest.fixture(scope="session")
 def comfyui(comfyui_path, tmp_path_factory):
     """ComfyUI in this process with the pack installed, as main.py starts it; see `comfyui_process.start`."""
     import comfyui_process
 
     return comfyui_process.start(comfyui_path, REPOSITORY, tmp_path_factory.mktemp("comfyui"))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say what was not run and how to run it; skips alone are easily overlooked."""
+    reports = terminalreporter.stats.get("skipped", [])
+    missed = [report.nodeid for report in reports if WITHOUT_IPADAPTER in str(report.longrepr)]
+    if missed:
+        terminalreporter.section("ComfyUI_IPAdapter_plus", yellow=True)
+        for name in missed:
+            terminalreporter.line(f"not run: {name}")
+        terminalreporter.line(
+            "These graphs were checked against that pack's interface as data, tests/ipadapter_plus_interface.json, and "
+            "not run. To run them, set IPADAPTER_PLUS_PATH to a checkout of "
+            "https://github.com/cubiq/ComfyUI_IPAdapter_plus (GPL-3.0) and start the tests again."
+        )

@@ -1,43 +1,16 @@
-"""A headless ComfyUI, started as its users start it, with the pack and small models under the graph's names."""
+"""The first graph in API form, and what finds and shows its parts."""
 
 import copy
-import json
+import io
 
 import pytest
 
-CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"
-DELTA = "perflow-sd15-delta-v0-1.safetensors"
-
 
 @pytest.fixture(scope="session")
-def server(comfyui_path, tmp_path_factory):
-    import small_models
-    from comfy_server import ComfyServer
+def workflow():
+    import shipped_graphs as graphs
 
-    base = tmp_path_factory.mktemp("server")
-    checkpoint = small_models.make_checkpoint(
-        base / "models" / "checkpoints" / CHECKPOINT, unet_config=small_models.SD15_TINY
-    )
-    small_models.make_delta(base / "models" / "perflow" / DELTA, checkpoint)
-    with ComfyServer(comfyui_path, base) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def object_info(server):
-    return server.object_info()
-
-
-@pytest.fixture(scope="session")
-def repository():
-    from environment import PACK
-
-    return PACK
-
-
-@pytest.fixture(scope="session")
-def workflow(repository):
-    return json.loads((repository / "workflows" / "PeRFlow SD1.5 text to image.json").read_text())
+    return graphs.read("PeRFlow SD1.5 text to image")
 
 
 @pytest.fixture
@@ -70,12 +43,10 @@ def find_id():
 @pytest.fixture
 def picture(server, find_id):
     """Run a prompt; the saved picture as an array."""
-    import io
-
     import numpy as np
     from PIL import Image
 
-    def run(prompt, on_event=lambda kind, data: None):
+    def run(prompt, on_event=lambda kind, data: None, server=server):
         outputs = server.run(prompt, on_event)["outputs"]
         (image,) = outputs[find_id(prompt, "SaveImage")]["images"]
         return np.asarray(Image.open(io.BytesIO(server.image(**image)))).astype(float), outputs

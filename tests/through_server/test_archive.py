@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from shipped_graphs import TITLES
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +45,12 @@ def test_pack(checkout):
     top = {name.split("/")[0] for name in names}
     assert top == {
         "__init__.py", "nodes", "perflow_core", "workflows", "pyproject.toml", "requirements.txt",
-        "README.md", "CHANGELOG.md", "LICENSE", "web",
+        "README.md", "CHANGELOG.md", "LICENSE", "web", "locales",
     }  # fmt: skip
     assert "nodes/apply_delta.py" in names
-    assert {"workflows/PeRFlow SD1.5 text to image.json", "web/docs/PeRFlowApplyDelta.md"} <= names
+    assert "web/docs/PeRFlowApplyDelta.md" in names
+    assert TITLES
+    assert {f"workflows/{title}.{kind}" for title in TITLES for kind in ("json", "jpg")} <= names
 
 
 def test_oldest_version_is_the_oldest_tested(repository):

@@ -1,35 +1,9 @@
-"""The graph that ships, through a real server: opened, validated, run to its picture."""
+"""What the first graph's nodes tell while it runs, what the server refuses, and that it goes on after errors."""
 
 import pytest
 
 
-def test_graph_says_where_its_nodes_and_models_are_from(workflow, object_info):
-    assert workflow["version"] == 0.4
-    for node in workflow["nodes"]:
-        if node["type"] == "MarkdownNote":
-            continue
-        assert node["type"] in object_info
-        ours = node["type"].startswith("PeRFlow")
-        assert node["properties"]["cnr_id"] == ("perflow" if ours else "comfy-core")
-        assert node["properties"]["ver"]
-    loaders = [node for node in workflow["nodes"] if node["type"] in ("CheckpointLoaderSimple", "PeRFlowApplyDelta")]
-    for node in loaders:
-        (model,) = node["properties"]["models"]
-        assert model["name"] == node["widgets_values"][0]
-        assert model["url"].startswith("https://huggingface.co/")
-        assert model["directory"] in ("checkpoints", "perflow")
-
-
-def test_links_agree_from_both_ends(workflow):
-    nodes = {node["id"]: node for node in workflow["nodes"]}
-    assert workflow["last_link_id"] == len(workflow["links"])
-    for link, source, output, target, entry, kind in workflow["links"]:
-        assert link in nodes[source]["outputs"][output]["links"]
-        assert nodes[target]["inputs"][entry]["link"] == link
-        assert nodes[source]["outputs"][output]["type"] == nodes[target]["inputs"][entry]["type"] == kind
-
-
-def test_picture(picture, prompt, find_id):
+def test_the_page_and_the_api_hear_of_the_steps(picture, prompt, find_id):
     """The picture is there, after the official timesteps, which the node and the API both tell."""
     events = []
     pixels, outputs = picture(prompt, lambda kind, data: events.append((kind, data)))

@@ -1,0 +1,61 @@
+"""The VAEs of Stable Diffusion (4 channels) and SD3 (16 channels) in their real sizes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .files import Tensors, save
+from .weights import find_comfyui, random, shapes_of
+
+VAE = "first_stage_model."
+
+_CONFIG: dict[str, Any] = dict(in_channels=3, out_ch=3, double_z=True, resolution=256)
+_CONFIG |= dict(ch=128, ch_mult=[1, 2, 4, 4], num_res_blocks=2, attn_resolutions=[], dropout=0.0)
+
+# ComfyUI's names to diffusers'; levels on the way up are counted from the other end.
+_DIFFUSERS = (
+    (r"\.down\.(\d)\.block\.", r".down_blocks.\1.resnets."),
+    (r"\.down\.(\d)\.downsample\.", r".down_blocks.\1.downsamplers.0."),
+    (r"\.up\.(\d)\.block\.", lambda found: f".up_blocks.{3 - int(found[1])}.resnets."),
+    (r"\.up\.(\d)\.upsample\.", lambda found: f".up_blocks.{3 - int(found[1])}.upsamplers.0."),
+    (r"\.mid\.block_1\.", ".mid_block.resnets.0."),
+    (r"\.mid\.block_2\.", ".mid_block.resnets.1."),
+    (r"\.mid\.attn_1\.norm\.", ".mid_block.attentions.0.group_norm."),
+    (r"\.mid\.attn_1\.proj_out\.", ".mid_block.attentions.0.to_out.0."),
+    (r"\.mid\.attn_1\.([qkv])\.", r".mid_block.attentions.0.to_\1."),
+    (r"\.nin_shortcut\.", ".conv_shortcut."),
+    (r"\.norm_out\.", ".conv_norm_out."),
+)
+
+
+def make_vae(path: Path, seed: int = 0) -> Path:
+    """Write a VAE of Stable Diffusion alone, with the names of diffusers' folder vae (fp16)."""
+    return save({_diffusers_name(name): _linear(name, tensor) for name, tensor in vae("", seed).items()}, path)
+
+
+def vae(prefix: str, seed: int, channels: int = 4) -> Tensors:
+    """A VAE for latents of so many channels, with ComfyUI's names; as in SD3, one of 16 has no quant_conv."""
+    find_comfyui()
+    from comfy.ldm.models.autoencoder import AutoencoderKL
+
+    config = _CONFIG | dict(z_channels=channels)
+    shapes = shapes_of(lambda: AutoencoderKL(ddconfig=config, embed_dim=channels), prefix)
+    shapes = {name: shape for name, shape in shapes.items() if channels == 4 or "quant" not in name}
+    tensors = random(shapes, seed, layers=1)
+    tensors[prefix + "decoder.conv_out.weight"] *= 1.5  # strong colours
+    return tensors
+
+
+def _diffusers_name(name: str) -> str:
+    for ours, theirs in _DIFFUSERS:
+        name = re.sub(ours, theirs, name)
+    return name
+
+
+def _linear(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """The attention's layers are linear in diffusers, and convolutions with a kernel of one in ComfyUI."""
+    return tensor[:, :, 0, 0] if ".attn_1." in name and tensor.dim() == 4 else tensor

@@ -1,0 +1,59 @@
+"""The graphs of workflows/: as they were saved, and in the form the server runs, at a size for tests."""
+
+import copy
+import json
+from typing import Any
+
+from environment import PACK
+
+Json = dict[str, Any]
+
+FOLDER = PACK / "workflows"
+TITLES = sorted(path.stem for path in FOLDER.glob("*.json"))
+NOTES = ("MarkdownNote", "Note")
+IPADAPTER_PLUS = "comfyui_ipadapter_plus"
+INTERFACE = json.loads((PACK / "tests" / "ipadapter_plus_interface.json").read_text(encoding="utf-8"))
+
+SMALLER = 8  # a picture of 512 x 512 becomes one of 64 x 64
+_LENGTHS = {"width", "height", "target_width", "target_height", "crop_w", "crop_h", "x", "y", "largest_size"}
+
+
+def read(title: str) -> Json:
+    return json.loads((FOLDER / f"{title}.json").read_text(encoding="utf-8"))
+
+
+def nodes_of(graph: Json) -> list[Json]:
+    """All nodes but notes."""
+    return [node for node in graph["nodes"] if node["type"] not in NOTES]
+
+
+def models_of(graph: Json) -> list[Json]:
+    """The model files that its loaders ask for: name, url, directory."""
+    return [model for node in graph["nodes"] for model in node["properties"].get("models", [])]
+
+
+def needs_ipadapter_plus(graph: Json) -> bool:
+    return any(node["properties"]["cnr_id"] == IPADAPTER_PLUS for node in nodes_of(graph))
+
+
+def with_ipadapter_plus(object_info: Json, files: list[str]) -> Json:
+    """What the server would say about its nodes if it had that pack and these files for it."""
+    interface = copy.deepcopy(INTERFACE)
+    interface["IPAdapterModelLoader"]["input"]["required"]["ipadapter_file"] = [files]
+    return interface | object_info
+
+
+def smaller(prompt: Json) -> Json:
+    """The prompt with every length in pixels divided by SMALLER."""
+    prompt = copy.deepcopy(prompt)
+    for node in prompt.values():
+        for name, value in node["inputs"].items():
+            if name in _LENGTHS and isinstance(value, int):
+                node["inputs"][name] = value // SMALLER
+    return prompt
+
+
+def sizes(prompt: Json) -> set[tuple[int, int]]:
+    """Every width and height that a node of the prompt asks for."""
+    inputs = [node["inputs"] for node in prompt.values()]
+    return {(values["width"], values["height"]) for values in inputs if {"width", "height"} <= values.keys()}

@@ -1,0 +1,98 @@
+"""Every graph that ships, through a real server: converted, validated, and run to its picture with small models."""
+
+import io
+import re
+
+import graph_models
+import numpy as np
+import pytest
+import shipped_graphs as graphs
+from PIL import Image, ImageSequence
+
+# What our nodes say below their widgets.
+TEXTS = {
+    "PeRFlowApplyDelta": r"SD1\.5 difference, \d+ tensors, .+\ndiff_eps, 4 windows",
+    "PeRFlowModelSampling": r"(velocity|ddim_eps|diff_eps), 4 windows",
+    "PeRFlowWindowSchedule": r"\d+( [\d|]+)*",
+    "PeRFlowExtractDelta": r".+\.safetensors, .+\nkept [\d.]+ % of the difference.*",
+    "PCMPhaseSchedule": r"[\d.]+( [\d.]+)*\n.+",
+    "InstaFlowModelSampling": r"Rectified flow: .+",
+}
+# A wrong layout shows in the log: tensors that were not found, or not used.
+TROUBLE = re.compile(
+    r"lora key not loaded|SHAPE MISMATCH|invalid value|\b(missing|unexpected|leftover|left over)\b.*(keys|:)",
+    re.IGNORECASE,
+)
+# diffusers leaves out the last layer of SD2.x's text model, which is not used; ComfyUI says so.
+EXPECTED = re.compile(r"clip missing: \['text_model\.encoder\.layers\.23\.")
+
+
+@pytest.fixture(params=graphs.TITLES)
+def graph(request):
+    return graphs.read(request.param)
+
+
+@pytest.fixture(scope="session")
+def complete_info(object_info):
+    files = [name.removeprefix("ipadapter/") for name in graph_models.MAKERS if name.startswith("ipadapter/")]
+    return graphs.with_ipadapter_plus(object_info, files)
+
+
+@pytest.fixture
+def prompt(graph, complete_info):
+    from comfy_server import to_api
+
+    return to_api(graph, complete_info)
+
+
+def test_valid(prompt, complete_info):
+    """Every value is one that its node takes, every input that has to be there is, and the types of links agree."""
+    from comfy_cli.cql.engine import Graph
+
+    answer = Graph.from_object_info(complete_info).validate_workflow(prompt)
+    assert not answer["errors"]
+    assert not answer["warnings"]
+    assert answer["valid"]
+
+
+@pytest.fixture
+def server_for(request):
+    """The server that has the nodes of a graph."""
+
+    def find(graph):
+        return request.getfixturevalue("ipadapter_server" if graphs.needs_ipadapter_plus(graph) else "server")
+
+    return find
+
+
+def test_picture(graph, prompt, server_for):
+    server = server_for(graph)
+    prompt = graphs.smaller(prompt)
+    start = len(server.log.read_text(encoding="utf-8"))
+    cached: set[str] = set()
+    outputs = server.run(prompt, lambda kind, data: cached.update(data["nodes"] if kind == "execution_cached" else ()))
+    assert_pictures(server, prompt, outputs["outputs"])
+    assert_texts(prompt, outputs["outputs"], cached)
+    lines = server.log.read_text(encoding="utf-8")[start:].splitlines()
+    assert not [line for line in lines if TROUBLE.search(line) and not EXPECTED.search(line)]
+
+
+def assert_pictures(server, prompt, outputs):
+    """The pictures that the graph saves are there, as large as it says, and not flat."""
+    savers = [name for name, node in prompt.items() if node["class_type"] in ("SaveImage", "SaveAnimatedWEBP")]
+    sizes = graphs.sizes(prompt)
+    for saver in savers:
+        for image in outputs[saver]["images"]:
+            picture = Image.open(io.BytesIO(server.image(**image)))
+            assert picture.size in sizes
+            for frame in ImageSequence.Iterator(picture):
+                assert np.asarray(frame.convert("RGB")).std() > 5
+    assert savers or any(node["class_type"] == "PeRFlowExtractDelta" for node in prompt.values())
+
+
+def assert_texts(prompt, outputs, cached):
+    """Our nodes say what they did. A node that the graph before ran already with the same inputs is not run again."""
+    for name, node in prompt.items():
+        if node["class_type"] in TEXTS and name not in cached:
+            (text,) = outputs[name]["text"]
+            assert re.fullmatch(TEXTS[node["class_type"]], text, re.DOTALL)
