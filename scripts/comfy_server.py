@@ -78,12 +78,16 @@ class ComfyServer:
                 self._process.kill()
                 self._process.wait()
 
+    def get(self, path: str) -> Json:
+        """The server's answer to a GET."""
+        return json.loads(self._request(path))
+
     def object_info(self) -> Json:
-        return self._get("/object_info")
+        return self.get("/object_info")
 
     def history(self, prompt_id: str) -> Json:
         """What a finished prompt left: "outputs" by node id, "status"."""
-        return self._get(f"/history/{prompt_id}").get(prompt_id, {})
+        return self.get(f"/history/{prompt_id}").get(prompt_id, {})
 
     def image(self, filename: str, subfolder: str = "", type: str = "output") -> bytes:
         query = urllib.parse.urlencode({"filename": filename, "subfolder": subfolder, "type": type})
@@ -177,7 +181,7 @@ class ComfyServer:
         while time.monotonic() < end:
             self._check_alive()
             try:
-                self._get("/system_stats")
+                self.get("/system_stats")
                 return
             except (OSError, http.client.HTTPException):
                 time.sleep(0.2)
@@ -188,9 +192,6 @@ class ComfyServer:
         if code is not None:
             time.sleep(0.2)  # the last lines are still on their way
             raise UserError(f"ComfyUI ended by itself (code {code}). The end of {self.log}:\n" + "\n".join(self._tail))
-
-    def _get(self, path: str) -> Json:
-        return json.loads(self._request(path))
 
     def _request(self, path: str, body: bytes | None = None, kind: str = "application/json") -> bytes:
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", body, {"Content-Type": kind})

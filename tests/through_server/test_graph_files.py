@@ -68,7 +68,7 @@ def test_nodes_say_where_they_are_from(graph, object_info):
 
 def test_every_model_file_has_its_address(graph, server):
     """ComfyUI's list of missing models goes by the name alone, which has to be the one in the loader."""
-    known = set(server._get("/models"))
+    known = set(server.get("/models"))
     for node in graphs.nodes_of(graph):
         asked = [value for value in node["widgets_values"] if re.search(r"\.(safetensors|ckpt|pt|bin)$", str(value))]
         models = node["properties"].get("models", [])
