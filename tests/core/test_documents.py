@@ -1,0 +1,148 @@
+"""What the documents say is there: links, pictures, files, commands and their options, and the numbers of method.md."""
+
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+import torch
+import yaml
+
+from perflow_core.schedule import window_schedule
+from perflow_core.windows import by_window, timesteps
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+HELP_PAGES = REPOSITORY / "web" / "docs"
+METHOD = REPOSITORY / "docs" / "method.md"
+PICTURE_LIMIT = 150_000  # bytes
+ROOMS = "perflow_core|nodes|workflows|web|locales|docs|tests|scripts|benchmarks|.github"
+
+FENCED, INLINE_CODE = re.compile(r"^```.*?^```", re.S | re.M), re.compile(r"`[^`\n]+`")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ (.+)$", re.M)
+COMMAND = re.compile(r"python ((?:scripts|benchmarks)/\w+\.py)([^\n`|&]*)")
+OPTION = re.compile(r"(?<!\S)\[?(--?[a-z][\w-]*)")
+IN_THE_REPOSITORY = re.compile(rf"`((?:{ROOMS})/[^`<]*)`")
+
+
+def documents() -> list[Path]:
+    """Every Markdown file outside of hidden folders (tools keep their own there)."""
+    paths = (path.relative_to(REPOSITORY) for path in REPOSITORY.rglob("*.md"))
+    return sorted(path for path in paths if not any(part.startswith(".") for part in path.parts))
+
+
+def read(path: Path) -> str:
+    return (REPOSITORY / path).read_text(encoding="utf-8")
+
+
+def anchors(path: Path) -> set[str]:
+    """What GitHub makes of the headings: small letters, hyphens for spaces, no punctuation."""
+    headings = HEADING.findall(FENCED.sub("", path.read_text(encoding="utf-8")))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_there_are_documents():
+    assert {Path("README.md"), Path("CONTRIBUTING.md"), Path("docs/method.md")} <= set(documents())
+
+
+@pytest.mark.parametrize("document", documents(), ids=str)
+def test_links_lead_somewhere(document):
+    """ComfyUI resolves those of a help page from web/docs, in every language."""
+    absolute = REPOSITORY / document
+    folder = HELP_PAGES if HELP_PAGES in absolute.parents else absolute.parent
+    for link in LINK.findall(INLINE_CODE.sub("", FENCED.sub("", read(document)))):
+        if re.match("[a-z]+:", link):
+            continue
+        name, _, anchor = unquote(link).partition("#")
+        target = folder / name if name else absolute
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("document", documents(), ids=str)
+def test_files_it_names_are_in_the_repository(document):
+    for name in IN_THE_REPOSITORY.findall(FENCED.sub("", read(document))):
+        assert next(REPOSITORY.glob(name.rstrip("/")), None), name
+
+
+@pytest.mark.parametrize("document", [*documents(), Path(".github/workflows/test.yml")], ids=str)
+def test_commands_have_these_options(document, pytestconfig):
+    """A script's own, or for scripts/test.py pytest's."""
+    for script, arguments in COMMAND.findall(read(document)):
+        source = read(Path(script))
+        for option in OPTION.findall(arguments):
+            if f'"{option}"' not in source:
+                assert script == "scripts/test.py", (script, option)
+                pytestconfig.getoption(option)  # ValueError: pytest has no such option
+
+
+def test_github_runs_the_oldest_and_the_newest():
+    import environment
+
+    (job,) = yaml.safe_load(read(Path(".github/workflows/test.yml")))["jobs"].values()
+    cells = {(cell["comfyui"], cell["python"]) for cell in job["strategy"]["matrix"]["include"]}
+    versions = sorted(environment.VERSIONS, key=lambda version: [int(part) for part in version.split(".")])
+    (oldest_python,) = re.findall(r'requires-python = ">=(.+)"', read(Path("pyproject.toml")))
+    assert {comfyui for comfyui, _ in cells} == {versions[0], versions[-1]}
+    assert (versions[0], oldest_python) in cells
+
+
+def test_the_methods_window_constants(chord):
+    rows = re.findall(r"^\| (?:\d+ to \d+|the end, 0) \|(.+)\|$", METHOD.read_text(encoding="utf-8"), re.M)
+    table = [[cell.strip() for cell in row.split("|")] for row in rows]
+    ratios = [f"{r:.5f}" for r in chord.diff_eps_ratio.tolist()]
+    columns = [[f"{value:.5f}" for value in values.tolist()] for values in (chord.c, chord.s, chord.s / chord.c)]
+    assert table == [list(row) for row in zip(*columns, [*ratios, ""], strict=True)]
+
+
+def test_the_methods_other_numbers(chord, alphas_cumprod):
+    text = " ".join(METHOD.read_text(encoding="utf-8").split())
+    on_the_chord = chord.sigma(torch.tensor(875.0, dtype=torch.float64))
+    in_the_table = ((1 - alphas_cumprod[874]) / alphas_cumprod[874]).sqrt()
+    assert f"sigma is {on_the_chord:.3f} at T = 875, where the table has {in_the_table:.3f}" in text
+    assert f"six steps are {by_window(timesteps(6, 4), 4).replace(' |', '')}" in text
+    assert f"two steps are {by_window(timesteps(2, 4), 4).replace(' |', '')}" in text
+    assert 99 in timesteps(20, 4)
+    assert "20 steps visit 99, not 100" in text
+    assert f"sigma {window_schedule(chord, 4, end='reference')[-1]:.4f}" in text
+
+
+def test_the_methods_files_are_the_cores():
+    table = METHOD.read_text(encoding="utf-8").partition("file in `perflow_core/`")[2]
+    names = re.findall(r"`(\w+\.py)`", table)
+    assert len(names) > 5
+    assert all((REPOSITORY / "perflow_core" / name).is_file() for name in names)
+
+
+def test_what_the_methods_picture_shows(chord):
+    """The exact path ends bright, so do four steps of PeRFlow, and four steps of the base model end on a grey."""
+    import method_example as example
+
+    found = example.paths()
+    assert torch.equal(found.sigmas, chord.s / chord.c)
+    at_edges = found.base[:: example.FINE]
+    assert (found.perflow_steps - at_edges).abs().max() < 1e-9
+    assert (example.BRIGHT - at_edges[-1]).abs() < 2 * example.SPREAD
+    assert example.DARK + 5 * example.SPREAD < found.base_steps[-1] < example.BRIGHT - 5 * example.SPREAD
+    share = torch.arange(example.FINE, dtype=torch.float64) / example.FINE
+    straight = torch.lerp(at_edges[:-1, None], at_edges[1:, None], share)
+    curved = found.base[:-1].reshape(example.WINDOWS, example.FINE)
+    assert ((curved - straight).abs().amax(dim=1)[2:] > 0.1).all()  # in the two windows where the eye sees it
+
+
+def test_the_methods_picture_keeps_straight_lines_straight(chord):
+    from draw_method import place
+
+    edges = chord.s / chord.c
+    assert place(edges, edges).tolist() == [0, 1, 2, 3, 4]
+    middle = (edges[1:] + edges[:-1]) / 2
+    assert place(middle, edges).tolist() == pytest.approx([0.5, 1.5, 2.5, 3.5])
+
+
+def test_the_methods_picture_is_small_and_sharp():
+    from PIL import Image
+
+    path = METHOD.with_suffix(".png")
+    assert path.stat().st_size < PICTURE_LIMIT
+    with Image.open(path) as picture:
+        assert picture.width >= 1600  # shown at half of that
