@@ -1,6 +1,6 @@
-"""Every check: ruff, mypy, and the tests against a real ComfyUI.
+"""Every check: ruff, mypy, and the tests against a real ComfyUI, in its web page too where there is a Chromium.
 
-`python scripts/test.py [--comfyui VERSION] [pytest arguments]` needs Python and nothing else.
+`python scripts/test.py [--comfyui VERSION] [--install-chromium] [pytest arguments]` needs Python and nothing else.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import chromium
 import environment
 from environment import PACK, UserError, say
 
@@ -19,7 +20,12 @@ SCRIPTS = PACK / "scripts"
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--comfyui", metavar="VERSION", help=f"one of {', '.join(environment.VERSIONS)}")
+    parser.add_argument(
+        "--install-chromium", action="store_true", help="first get the browser for tests/browser (apt-get, needs root)"
+    )
     options, pytest = parser.parse_known_args()
+    if options.install_chromium:
+        chromium.install_chromium()
     comfyui = environment.enter(options.comfyui)  # from here on inside our environment
     say(f"ComfyUI: {comfyui}")
     for tool in ("RUFF", "MYPY"):

@@ -1,0 +1,219 @@
+"""ComfyUI's web page in a headless Chromium, driven as a user drives it: for the browser tests and the screenshots."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from chromium import HOW_TO_GET, find_chromium
+from environment import UserError
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, Route, TimeoutError, sync_playwright
+
+Json = dict[str, Any]
+Box = Sequence[float]  # left, top, right, bottom
+MARGIN = {"left": 80, "top": 140, "right": 30, "bottom": 70}  # what the page puts over the canvas
+PATIENCE = 60  # seconds; only a broken page takes as long
+SETTINGS = {
+    "Comfy.TutorialCompleted": True,  # else a new user gets the template browser first
+    "Comfy.Workflow.Persist": False,
+    "Comfy.Minimap.Visible": False,
+    "Comfy.Graph.CanvasInfo": False,
+    "Comfy.Workflow.ShowMissingModelsWarning": True,  # off by default in the oldest version
+    "LiteGraph.Canvas.MinFontSizeForLOD": 0,  # text stays text, however small
+    "LiteGraph.Canvas.LowQualityRenderingZoomThreshold": 0.05,  # the same in older versions
+}
+# Dialogs, toasts, and the report at the top right of newer versions.
+NOTICES = "[role=dialog], .p-dialog, [role=alertdialog], .comfy-modal, .p-toast-message, [data-testid=error-overlay]"
+RESULT = "[data-testid=result-item], li.p-autocomplete-option"  # of the node search; newer and older versions
+
+
+@contextlib.contextmanager
+def open_browser() -> Iterator[Browser]:
+    path = find_chromium()
+    if not path:
+        raise UserError(f"There is no Chromium: {HOW_TO_GET}.")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--disable-gpu"])
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+class ComfyPage:
+    """One page. `nodes2` chooses between the classic canvas and the rendering that ComfyUI calls Nodes 2.0."""
+
+    def __init__(
+        self, browser: Browser, port: int, *, nodes2: bool, size: tuple[int, int] = (1600, 1000), sharpness: float = 1
+    ) -> None:
+        self.address, self.nodes2 = f"http://127.0.0.1:{port}", nodes2
+        self.stale = False  # set by who leaves it in a bad state
+        self.errors: list[str] = []  # the console's, since open() or load(); not those about other servers
+        self._fetching: set[Request] = set()
+        context = browser.new_context(viewport={"width": size[0], "height": size[1]}, device_scale_factor=sharpness)
+        self.page = context.new_page()
+        self.page.set_default_timeout(PATIENCE * 1000)
+        self.page.add_init_script(path=Path(__file__).with_name("comfy_page.js"))
+        self._listen(self.page)
+        self.page.route(lambda url: not url.startswith((self.address, "data:", "blob:")), lambda route: route.abort())
+        self.page.route(re.compile(r"/settings(\?.*)?$"), self._answer_settings)
+        self.open()
+
+    def _listen(self, page: Page) -> None:
+        page.on("console", self._hear)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("request", lambda request: self._fetching.add(request))
+        page.on("requestfinished", lambda request: self._fetching.discard(request))
+        page.on("requestfailed", lambda request: self._fetching.discard(request))
+
+    def _hear(self, message: ConsoleMessage) -> None:
+        text = f"{message.text} ({message.location.get('url', '')})"
+        if message.type == "error" and "https://" not in text:
+            self.errors.append(text)
+
+    def _answer_settings(self, route: Route) -> None:
+        """The server's settings with ours over them; what the page wants to change is not stored."""
+        if route.request.method != "GET":
+            route.fulfill(status=200)
+            return
+        settings = route.fetch().json() | SETTINGS | {"Comfy.VueNodes.Enabled": self.nodes2}
+        route.fulfill(json=settings)
+
+    def open(self) -> None:
+        """Load the page itself, afresh."""
+        self.stale = False
+        self.page.goto(self.address, wait_until="domcontentloaded")
+        self.page.wait_for_function("() => window.comfyPage.ready()")
+        self.settle()
+        self.errors.clear()  # a new user's settings files are not there yet, and the page says so
+
+    def tidy(self) -> None:
+        """Close what was left open; where that does not help, load the page afresh."""
+        if self.notices():
+            self.page.keyboard.press("Escape")
+            self.settle()
+        panel = self.page.get_by_test_id("properties-panel")
+        if panel.is_visible():
+            panel.get_by_role("button", name="Toggle properties panel").click()
+        if self.stale or self.notices():
+            self.open()
+
+    def close(self) -> None:
+        self.page.context.close()
+
+    def settle(self) -> None:
+        """Wait until nothing is being fetched and the layout stands still."""
+        quiet, end = 0, time.monotonic() + PATIENCE
+        while quiet < 2:
+            self.page.evaluate("() => comfyPage.still(3)")
+            quiet = 0 if self._fetching else quiet + 1
+            if time.monotonic() > end:
+                urls = [request.url for request in self._fetching]
+                raise UserError(f"The page did not come to rest within {PATIENCE} s; it still waits for {urls}.")
+
+    def load(self, graph: Json, name: str = "graph") -> None:
+        """Open a graph, with all of it in view."""
+        self.errors.clear()
+        self.page.evaluate("([graph, name]) => app.loadGraphData(graph, true, true, name)", [graph, name])
+        self.settle()
+        if graph["nodes"]:
+            self.fit()
+
+    def nodes(self) -> list[Json]:
+        """The nodes as they stand on the page: id, type, title, missing, box, widgets, pictures."""
+        return self.page.evaluate("() => comfyPage.nodes()")
+
+    def groups(self) -> list[Json]:
+        return self.page.evaluate("() => comfyPage.groups()")
+
+    def saved(self) -> Json:
+        """The graph as the page would save it now."""
+        return json.loads(self.page.evaluate("() => JSON.stringify(app.graph.serialize())"))
+
+    def fit(self, boxes: Sequence[Box] = (), margin: Json = MARGIN, largest: float = 1.5) -> Json:
+        """Bring these boxes, or all nodes and groups, into view; returns where they are on the screen."""
+        boxes = boxes or [item["box"] for item in (*self.nodes(), *self.groups())]
+        found = self.page.evaluate("([b, m, l]) => comfyPage.fit(b, m, l)", [boxes, margin, largest])
+        self.settle()
+        return dict(zip(("x", "y", "width", "height"), found, strict=True))
+
+    def notices(self) -> list[str]:
+        """The texts of the dialogs, toasts and reports that are open."""
+        visible = "found => found.filter(one => one.checkVisibility()).map(one => one.innerText.trim())"
+        return self.page.locator(NOTICES).evaluate_all(visible)
+
+    def missing_report(self) -> str:
+        """What the page says is missing, with all details shown."""
+        details = self.page.get_by_test_id("error-overlay-see-errors")
+        self.page.locator("[role=dialog]").or_(details).first.wait_for()
+        if not details.count():
+            return "\n".join(self.notices())
+        details.click()
+        groups = self.page.locator("[data-testid^=error-group-missing]")
+        groups.first.wait_for()
+        for expand in self.page.get_by_test_id("missing-node-pack-expand").all():
+            expand.click()
+        return "\n".join(groups.all_inner_texts())
+
+    def run(self, shows: Sequence[str], only: Json | None = None, patience: float = 300) -> None:
+        """Press Run, or queue one node with what it needs; wait until the nodes of these types show pictures."""
+        if only:
+            self.page.evaluate("id => app.queuePrompt(0, 1, [String(id)])", only["id"])
+        else:
+            self.page.get_by_test_id("queue-button").click()
+        self.page.wait_for_function(
+            "kinds => kinds.every(kind => comfyPage.nodes().some(node => node.type == kind && node.pictures))",
+            arg=list(shows),
+            timeout=patience * 1000,
+        )
+        self.settle()
+
+    def show_text(self, node_id: int, text: str) -> None:
+        """Show a text on a node, as when the server sends one for a node that runs."""
+        detail = {"nodeId": str(node_id), "text": text.replace("\n", "  \n")}
+        self.page.evaluate("detail => app.api.dispatchCustomEvent('progress_text', detail)", detail)
+
+    def node_help(self, node: Json) -> Locator:
+        """Select a node by its title and open its info panel; returns the panel's text."""
+        where = self.fit([node["box"]], largest=1.0)
+        self.page.mouse.click(where["x"] + where["width"] / 2, where["y"] + 12)
+        self.page.get_by_test_id("info-button").click()
+        text = self.page.locator(".node-help-content")
+        text.wait_for()
+        self.settle()
+        return text
+
+    def search(self, words: str) -> Locator:
+        """Double-click the empty canvas, unless the search is open already, and type; returns the results."""
+        field = self.page.locator(".p-dialog input[role=combobox]")
+        results = self.page.locator(RESULT)
+        for _ in range(10):
+            if field.is_visible():
+                break
+            self.page.mouse.dblclick(900, 850)  # on a busy machine too slow for a double click now and then
+            with contextlib.suppress(TimeoutError):
+                field.wait_for(timeout=2000)
+        field.fill("zzzzzzzz")
+        results.first.wait_for(state="detached")  # the results of the words before are gone
+        field.fill(words)
+        return results
+
+    def open_templates(self, category: str) -> Locator:
+        """Open the template browser at a category; returns its cards."""
+        self.page.get_by_role("button", name="Templates").first.click()
+        browser = self.page.get_by_role("dialog")
+        names = browser.get_by_text(category, exact=True)
+        names.first.click()
+        names.nth(1).wait_for()  # now it is the title above the cards too
+        self.settle()
+        return browser.locator("[data-testid^='template-workflow-']")
+
+    def picture(self, path: Path, clip: Json | None = None, **options: Any) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=path, clip=clip, **options)  # type: ignore[arg-type]
+        return path

@@ -1,0 +1,162 @@
+"""Pictures of the example graphs, the help pages and the template browser as ComfyUI's web page shows them.
+
+`python scripts/screenshots.py --out DIR` takes them. `--thumbnails` writes workflows/<title>.jpg, which the template
+browser shows, and `--readme` the README's picture of a graph. Graphs with nodes of ComfyUI_IPAdapter_plus need
+IPADAPTER_PLUS_PATH, the folder of that pack.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import environment
+import telling_part
+from environment import PACK, UserError, say
+
+if TYPE_CHECKING:
+    from comfy_page import ComfyPage, Json
+    from playwright.sync_api import Browser
+
+WORKFLOWS = PACK / "workflows"
+FIRST = "PeRFlow SD1.5 text to image"
+PLOT = "PeRFlowSchedulePlot"
+THUMBNAIL = 768  # pixels, the longer side
+LARGEST_THUMBNAIL, LARGEST_README_PICTURE = 120_000, 200_000  # bytes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where the pictures go")
+    parser.add_argument("--graph", action="append", metavar="TITLE", help="only this graph (may be repeated)")
+    parser.add_argument("--thumbnails", action="store_true", help="write workflows/<title>.jpg")
+    parser.add_argument("--readme", action="store_true", help="write docs/text-to-image.jpg")
+    parser.add_argument("--comfyui", metavar="VERSION", help=f"one of {', '.join(environment.VERSIONS)}")
+    options = parser.parse_args()
+    if not (options.out or options.thumbnails or options.readme):
+        raise UserError("There is nothing to do: give --out DIR, --thumbnails or --readme (--help says what they are).")
+    graphs = read_graphs(options.graph)
+    comfyui = environment.enter(options.comfyui)
+    from comfy_page import open_browser
+
+    with open_browser() as browser, server(comfyui) as port:
+        if options.thumbnails:
+            take_thumbnails(browser, port, graphs)
+        if options.readme:
+            take_readme_picture(browser, port)
+        if options.out:
+            for nodes2 in (False, True):
+                take_graphs(browser, port, nodes2, graphs, options.out)
+            if not options.graph:
+                take_pages(browser, port, options.out)
+
+
+def read_graphs(titles: list[str] | None = None) -> dict[str, Json]:
+    files = {path.stem: path for path in sorted(WORKFLOWS.glob("*.json"))}
+    unknown = sorted(set(titles or ()) - files.keys())
+    if unknown:
+        raise UserError(f"There is no graph {', '.join(unknown)}: choose from {', '.join(files)}.")
+    return {title: json.loads(files[title].read_text(encoding="utf-8")) for title in titles or files}
+
+
+@contextlib.contextmanager
+def server(comfyui: Path) -> Iterator[int]:
+    """The port of a ComfyUI with small models under every name that the graphs ask for."""
+    from comfy_server import ComfyServer, install_pack
+
+    sys.path.append(str(PACK / "tests" / "support"))
+    models = importlib.import_module("graph_models")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        base = Path(folder)
+        (base / "input").mkdir()
+        shutil.copy(comfyui / "input" / "example.png", base / "input")
+        if os.environ.get("IPADAPTER_PLUS_PATH"):
+            (base / "custom_nodes").mkdir()
+            install_pack(Path(os.environ["IPADAPTER_PLUS_PATH"]).absolute(), base / "custom_nodes" / "ipadapter_plus")
+        paths = models.write_model_paths(base / "model_paths.yaml")
+        with ComfyServer(comfyui, base, arguments=["--extra-model-paths-config", str(paths)]) as running:
+            yield running.port
+
+
+def take_thumbnails(browser: Browser, port: int, graphs: dict[str, Json]) -> None:
+    """Of each graph the part that sets it apart, since a card of the template browser is small and square."""
+    from comfy_page import MARGIN, ComfyPage
+
+    size = THUMBNAIL + MARGIN["left"] + MARGIN["right"], THUMBNAIL + MARGIN["top"] + MARGIN["bottom"]
+    page = ComfyPage(browser, port, nodes2=False, size=size)
+    used_by = telling_part.users_of_types(read_graphs().values())
+    for title, graph in graphs.items():
+        page.load(graph, title)
+        missing = {node["type"] for node in page.nodes() if node["missing"]}
+        if missing:
+            say(f"{title}: no thumbnail, since {', '.join(sorted(missing))} are not here (set IPADAPTER_PLUS_PATH).")
+            continue
+        for plot in [node for node in page.nodes() if node["type"] == PLOT]:
+            page.run([PLOT], only=plot)
+        clip = page.fit([telling_part.find(page.nodes(), page.groups(), used_by)])
+        save_jpeg(page, clip, WORKFLOWS / f"{title}.jpg", LARGEST_THUMBNAIL)
+    page.close()
+
+
+def save_jpeg(page: ComfyPage, clip: Json, path: Path, largest: int) -> None:
+    for quality in range(85, 40, -5):
+        page.picture(path, clip, type="jpeg", quality=quality)
+        if path.stat().st_size <= largest:
+            break
+    say(f"{path} ({path.stat().st_size // 1000} kB)")
+
+
+def take_readme_picture(browser: Browser, port: int) -> None:
+    from comfy_page import ComfyPage
+
+    page = ComfyPage(browser, port, nodes2=False, size=(1850, 1000))
+    page.load(read_graphs([FIRST])[FIRST], FIRST)
+    page.run(["SaveImage", PLOT])
+    clip = page.fit([telling_part.around([item["box"] for item in (*page.nodes(), *page.groups())])])
+    save_jpeg(page, clip, PACK / "docs" / "text-to-image.jpg", LARGEST_README_PICTURE)
+    page.close()
+
+
+def take_graphs(browser: Browser, port: int, nodes2: bool, graphs: dict[str, Json], out: Path) -> None:
+    from comfy_page import ComfyPage
+
+    page = ComfyPage(browser, port, nodes2=nodes2, size=(2000, 1200))
+    for title, graph in graphs.items():
+        page.load(graph, title)
+        clip = page.fit()
+        say(str(page.picture(out / f"{title} {'nodes2' if nodes2 else 'classic'}.png", clip)))
+    page.close()
+
+
+def take_pages(browser: Browser, port: int, out: Path) -> None:
+    """The help page of each node, and the template browser."""
+    from comfy_page import ComfyPage
+
+    page = ComfyPage(browser, port, nodes2=False, size=(1600, 1200))
+    for path in sorted((PACK / "web" / "docs").glob("*.md")):
+        page.tidy()
+        page.load({"version": 0.4, "nodes": [{"id": 1, "type": path.stem, "pos": [0, 0]}], "links": [], "groups": []})
+        page.node_help(page.nodes()[0])
+        say(str(page.picture(out / f"help {path.stem}.png")))
+    page.tidy()
+    page.open_templates("PeRFlow")
+    say(str(page.picture(out / "templates.png")))
+    page.close()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (UserError, OSError) as error:
+        sys.exit(f"Error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("Stopped.")

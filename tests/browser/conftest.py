@@ -1,0 +1,87 @@
+"""ComfyUI's own web page in a headless Chromium; where there is none, a line at the end says how to get one."""
+
+from typing import Any
+
+import pytest
+from chromium import HOW_TO_GET, find_chromium
+from comfy_server import FOLDER
+from environment import UserError
+
+pytest.register_assert_rewrite("graph_on_page")
+
+RENDERINGS = ("classic", "nodes2")
+MISSING = pytest.StashKey[bool]()
+
+
+def pytest_collection_modifyitems(config, items):
+    """These tests last: Playwright keeps an event loop running, and ComfyUI in this process needs one of its own."""
+    items.sort(key=needs_browser)
+    try:
+        config.stash[MISSING] = not find_chromium()
+    except UserError as error:
+        raise pytest.UsageError(error) from None
+    if config.stash[MISSING]:
+        skip = pytest.mark.skip(reason="there is no Chromium")
+        for item in filter(needs_browser, items):
+            item.add_marker(skip)
+
+
+def needs_browser(item):
+    return "browser" in getattr(item, "fixturenames", ())
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if config.stash.get(MISSING, False):
+        terminalreporter.section("no Chromium", yellow=True)
+        terminalreporter.line(f"The tests in ComfyUI's web page were not run: there is no Chromium. {HOW_TO_GET}.")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """When a test fails, keep a picture of the page as it was, and let the next one have a fresh page."""
+    report = yield
+    page = getattr(item, "funcargs", {}).get("page")
+    if report.failed and page:
+        path = page.picture(item.config._tmp_path_factory.getbasetemp() / f"{len(page.errors)}-{id(report)}.png")
+        report.sections.append(("page", f"A picture of the page as it was: {path}"))
+        page.stale = True
+    return report
+
+
+@pytest.fixture(scope="session")
+def browser():
+    from comfy_page import open_browser
+
+    with open_browser() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="session", params=RENDERINGS)
+def shared_page(request, browser, server):
+    from comfy_page import ComfyPage
+
+    page = ComfyPage(browser, server.port, nodes2=request.param == "nodes2")
+    yield page
+    page.close()
+
+
+@pytest.fixture(scope="session", params=RENDERINGS)
+def ipadapter_page(request, browser, ipadapter_server):
+    """A page of a server that has ComfyUI_IPAdapter_plus."""
+    from comfy_page import ComfyPage
+
+    page = ComfyPage(browser, ipadapter_server.port, nodes2=request.param == "nodes2")
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def page(shared_page):
+    """The page, with nothing open in it; one for all tests of a rendering."""
+    shared_page.tidy()
+    return shared_page
+
+
+@pytest.fixture(scope="session")
+def our_nodes(object_info) -> dict[str, Any]:
+    return {kind: info for kind, info in object_info.items() if info["python_module"].endswith(f".{FOLDER}")}

@@ -1,0 +1,47 @@
+"""The node search: the words a user would type find our nodes, and Enter adds one."""
+
+import pytest
+
+EMPTY = {"version": 0.4, "nodes": [], "links": [], "groups": []}
+FEW_STEPS = ["PeRFlowApplyDelta", "PeRFlowModelSampling", "PeRFlowSampler", "PeRFlowWindowSchedule"]
+WORDS = {
+    "perflow": [*FEW_STEPS, "PeRFlowExtractDelta", "PeRFlowSchedulePlot"],
+    "few step": FEW_STEPS,
+    "4 step": FEW_STEPS,
+    "accelerate": ["PeRFlowApplyDelta", "PeRFlowModelSampling"],
+}
+
+
+def found(page, words):
+    """The display names that the search lists."""
+    results = page.search(words)
+    results.first.wait_for()
+    return [text.splitlines()[0].strip() for text in results.all_inner_texts()]
+
+
+@pytest.mark.parametrize("words", WORDS)
+@pytest.mark.parametrize("shared_page", ["classic"], indirect=True)
+def test_plain_words(page, our_nodes, words):
+    page.load(EMPTY)
+    names = {our_nodes[kind]["display_name"] for kind in WORDS[words]}
+    assert names <= set(found(page, words)[:10])
+
+
+@pytest.mark.parametrize("shared_page", ["classic"], indirect=True)
+def test_every_alias_finds_its_node(page, our_nodes):
+    page.load(EMPTY)
+    aliases = [(words, info["display_name"]) for info in our_nodes.values() for words in info["search_aliases"]]
+    assert aliases
+    assert not [(words, name) for words, name in aliases if name not in found(page, words)]
+
+
+def test_enter_adds_the_node(page):
+    page.load(EMPTY)
+    assert found(page, "apply perflow delta") == ["Apply PeRFlow Delta"]
+    page.page.keyboard.press("Enter")
+    page.page.wait_for_function("() => app.graph._nodes.length == 1")
+    page.page.mouse.click(700, 500)  # where the node is to stand; older versions have put it down already
+    page.settle()
+    (node,) = page.nodes()
+    assert node["type"] == "PeRFlowApplyDelta"
+    assert not page.notices()

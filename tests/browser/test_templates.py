@@ -1,0 +1,28 @@
+"""The template browser: every graph under the pack's name with its own picture, and one opened by a click."""
+
+import pytest
+import shipped_graphs as graphs
+from graph_on_page import assert_as_drawn
+
+CATEGORY = "PeRFlow"
+LOADED = "picture => picture.decode().then(() => [picture.src, picture.naturalWidth])"
+
+pytestmark = pytest.mark.parametrize("shared_page", ["classic"], indirect=True)
+
+
+def test_every_graph_has_its_card_and_picture(page):
+    pictures = {}
+    for card in page.open_templates(CATEGORY).all():
+        card.scroll_into_view_if_needed()  # only then its picture is fetched
+        pictures[card.get_by_role("heading").inner_text()] = card.locator("img").evaluate(LOADED)
+    assert sorted(pictures) == graphs.TITLES
+    assert not [title for title, (address, width) in pictures.items() if "default-template" in address or not width]
+
+
+def test_a_click_opens_the_graph(page):
+    title = "PeRFlow SD1.5 text to image"
+    page.open_templates(CATEGORY).filter(has=page.page.get_by_role("heading", name=title, exact=True)).click()
+    page.page.get_by_role("dialog").wait_for(state="detached")
+    page.settle()
+    page.fit()
+    assert_as_drawn(page, graphs.read(title))
