@@ -1,5 +1,7 @@
 """ComfyUI's own web page in a headless Chromium; where there is none, a line at the end says how to get one."""
 
+import contextlib
+import re
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ RENDERINGS = ("classic", "nodes2")
 MISSING = pytest.StashKey[bool]()
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
     """These tests last: Playwright keeps an event loop running, and ComfyUI in this process needs one of its own."""
     items.sort(key=needs_browser)
@@ -42,9 +45,10 @@ def pytest_runtest_makereport(item, call):
     report = yield
     page = getattr(item, "funcargs", {}).get("page")
     if report.failed and page:
-        path = page.picture(item.config._tmp_path_factory.getbasetemp() / f"{len(page.errors)}-{id(report)}.png")
-        report.sections.append(("page", f"A picture of the page as it was: {path}"))
         page.stale = True
+        path = item.config._tmp_path_factory.getbasetemp() / (re.sub(r"\W+", "-", item.name) + ".png")
+        with contextlib.suppress(Exception):  # the page can be past that, and the report is what counts
+            report.sections.append(("page", f"A picture of the page as it was: {page.picture(path)}"))
     return report
 
 
