@@ -17,7 +17,7 @@ class PeRFlowSchedulePlot(io.ComfyNode):
             display_name="Plot Window Schedule",
             category="PeRFlow",
             description="Draws the windows, PeRFlow's path beside the base model's, and where each step stands.",
-            search_aliases=["perflow", "plot sigmas", "graph", "visualize schedule"],
+            search_aliases=["perflow", "plot sigmas", "plot schedule", "visualize schedule"],
             inputs=[
                 io.Model.Input("model", tooltip="A model from Apply PeRFlow Delta or Model Sampling PeRFlow."),
                 io.Sigmas.Input("sigmas", tooltip="Window Schedule's, or any other scheduler's to compare."),
