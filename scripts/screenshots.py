@@ -121,9 +121,13 @@ def take_readme_picture(browser: Browser, port: int) -> None:
     page = ComfyPage(browser, port, nodes2=False, size=(1850, 1000))
     page.load(read_graphs([FIRST])[FIRST], FIRST)
     page.run(["SaveImage", PLOT])
-    clip = page.fit([telling_part.around([item["box"] for item in (*page.nodes(), *page.groups())])])
+    clip = page.fit([whole(page)])
     save_jpeg(page, clip, PACK / "docs" / "text-to-image.jpg", LARGEST_README_PICTURE)
     page.close()
+
+
+def whole(page: ComfyPage) -> telling_part.Box:
+    return telling_part.around([item["box"] for item in (*page.nodes(), *page.groups())])
 
 
 def take_graphs(browser: Browser, port: int, nodes2: bool, graphs: dict[str, Json], out: Path) -> None:
@@ -132,7 +136,7 @@ def take_graphs(browser: Browser, port: int, nodes2: bool, graphs: dict[str, Jso
     page = ComfyPage(browser, port, nodes2=nodes2, size=(2000, 1200))
     for title, graph in graphs.items():
         page.load(graph, title)
-        clip = page.fit()
+        clip = page.fit([whole(page)])
         say(str(page.picture(out / f"{title} {'nodes2' if nodes2 else 'classic'}.png", clip)))
     page.close()
 
@@ -141,12 +145,13 @@ def take_pages(browser: Browser, port: int, out: Path) -> None:
     """The help page of each node, and the template browser."""
     from comfy_page import ComfyPage
 
-    page = ComfyPage(browser, port, nodes2=False, size=(1600, 1200))
+    page = ComfyPage(browser, port, nodes2=False, size=(1600, 2600))
+    panel = page.page.get_by_test_id("properties-panel")
     for path in sorted((PACK / "web" / "docs").glob("*.md")):
         page.tidy()
         page.load({"version": 0.4, "nodes": [{"id": 1, "type": path.stem, "pos": [0, 0]}], "links": [], "groups": []})
         page.node_help(page.nodes()[0])
-        say(str(page.picture(out / f"help {path.stem}.png")))
+        say(str(page.picture(out / f"help {path.stem}.png", panel.bounding_box())))
     page.tidy()
     page.open_templates("PeRFlow")
     say(str(page.picture(out / "templates.png")))
