@@ -151,7 +151,9 @@ def take_pages(browser: Browser, port: int, out: Path) -> None:
         page.tidy()
         page.load({"version": 0.4, "nodes": [{"id": 1, "type": path.stem, "pos": [0, 0]}], "links": [], "groups": []})
         page.node_help(page.nodes()[0])
-        say(str(page.picture(out / f"help {path.stem}.png", panel.bounding_box())))
+        file = out / f"help {path.stem}.png"
+        panel.screenshot(path=file)
+        say(str(file))
     page.tidy()
     page.open_templates("PeRFlow")
     say(str(page.picture(out / "templates.png")))
