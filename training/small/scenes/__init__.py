@@ -1,0 +1,1 @@
+"""Drawn pictures with captions, for a small model: endlessly many, all made here."""

@@ -1,0 +1,120 @@
+"""Train the narrow autoencoder on drawn pictures. Stopped at any moment it goes on from its last state.
+
+`python -m training.small.train_autoencoder FOLDER --pictures 6000 --minutes 40`
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .autoencoder import Decoder, Encoder
+from .dataset import pictures_of
+from .muon import optimizers_of
+
+CROP, BATCH, RATE = 64, 8, 4e-3
+NOISE = 0.08  # added to latents, so that the decoder bears what a diffusion model gets wrong
+STATE_EVERY = 120  # seconds
+
+
+def crops(pictures: np.ndarray, batch: int, random: np.random.Generator) -> Tensor:
+    """Random squares of random pictures: [batch, 3, CROP, CROP] in 0..1."""
+    size = pictures.shape[1]
+    chosen = random.integers(0, len(pictures), batch)
+    corners = random.integers(0, (size - CROP) // 8 + 1, (batch, 2)) * 8
+    cut = [pictures[i, y : y + CROP, x : x + CROP] for i, (y, x) in zip(chosen, corners, strict=True)]
+    return torch.from_numpy(np.stack(cut)).permute(0, 3, 1, 2).float() / 255
+
+
+def loss_of(found: Tensor, wanted: Tensor) -> Tensor:
+    """Mean absolute error of the picture and of its differences between neighbours at three sizes (sharp edges)."""
+    total = (found - wanted).abs().mean()
+    for _ in range(3):
+        for dim in (2, 3):
+            total = total + (found.diff(dim=dim) - wanted.diff(dim=dim)).abs().mean()
+        found, wanted = F.avg_pool2d(found, 2), F.avg_pool2d(wanted, 2)
+    return total
+
+
+def spread(z: Tensor) -> Tensor:
+    """How far the channels of latents [B, 4, h, w] are from mean 0 and deviation 1."""
+    return z.mean((0, 2, 3)).square().mean() + (z.std((0, 2, 3)) - 1).square().mean()
+
+
+def train(folder: Path, count: int, minutes: float, rate: float) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures, _ = pictures_of(folder, count)
+    torch.manual_seed(0)
+    encoder, decoder = Encoder(), Decoder()
+    for module in (encoder, decoder):
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    weights = [*encoder.parameters(), *decoder.parameters()]
+    optimizers = optimizers_of(weights, [encoder[0], encoder[-1], decoder[1], decoder[-1]], rate)
+    state = {"seconds": 0.0, "step": 0, "ema": [p.detach().clone() for p in weights]}
+    file = folder / "autoencoder.pt"
+    if file.exists():
+        saved = torch.load(file, weights_only=True)
+        encoder.load_state_dict(saved["encoder"])
+        decoder.load_state_dict(saved["decoder"])
+        for optimizer, kept in zip(optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(kept)
+        state = saved["state"]
+    last = began = time.monotonic()
+    before, first, loss_mean = state["seconds"], state["step"], 0.0
+    while True:
+        state["seconds"] = before + time.monotonic() - began
+        done = state["seconds"] / (60 * minutes)
+        if done >= 1:
+            break
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * min(1, (state["step"] + 1) / 50) * (1 - done) ** 0.5
+        x = crops(pictures, BATCH, np.random.default_rng([1, state["step"]])).contiguous(memory_format=torch.channels_last)
+        z = encoder(x)
+        noisy = z + NOISE * torch.rand(len(z), 1, 1, 1) * torch.randn_like(z)
+        loss = loss_of(decoder(noisy), x)
+        (loss + 0.01 * spread(z)).backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        state["step"] += 1
+        keep = min(0.999, state["step"] / (state["step"] + 10))
+        torch._foreach_lerp_(state["ema"], [p.detach() for p in weights], 1 - keep)
+        loss_mean += (loss.item() - loss_mean) / min(state["step"] - first, 200)
+        if state["step"] % 100 == 0:
+            print(f"{state['seconds']:6.0f} s  step {state['step']}  loss {loss_mean:.4f}  spread {spread(z):.4f}", flush=True)
+        if time.monotonic() - last > STATE_EVERY:
+            last = time.monotonic()
+            _save(file, encoder, decoder, optimizers, state)
+    _save(file, encoder, decoder, optimizers, state)
+
+
+def _save(file, encoder, decoder, optimizers, state) -> None:
+    part = file.with_suffix(".part")
+    torch.save(
+        {
+            "encoder": encoder.state_dict(),
+            "decoder": decoder.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+            "state": state,
+        },
+        part,
+    )
+    part.replace(file)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--pictures", type=int, default=8000)
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--rate", type=float, default=RATE)
+    options = parser.parse_args()
+    train(options.folder, options.pictures, options.minutes, options.rate)
