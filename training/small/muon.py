@@ -16,15 +16,21 @@ _A, _B, _C = 3.4445, -4.7750, 2.0315  # the quintic's coefficients in the paper
 
 
 def orthogonal(G: Tensor, iterations: int = 5) -> Tensor:
-    """About U V^T of each G = U S V^T, for G [batch, n, m]."""
-    X = G / (G.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    tall = X.shape[1] > X.shape[2]
-    if tall:
-        X = X.mT
+    """About U V^T of each G = U S V^T, for G [batch, n, m].
+
+    X <- (a + b X X^T + c (X X^T)^2) X, from X = G / |G|. Every X is Q G with a polynomial Q of A = G G^T, so the
+    iteration works on the smaller square Q alone, which is several times cheaper for long matrices.
+    """
+    if G.shape[1] > G.shape[2]:
+        return orthogonal(G.mT, iterations).mT
+    G = G / (G.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    A = G @ G.mT
+    one = torch.eye(A.shape[1]).expand_as(A)
+    Q = one
     for _ in range(iterations):
-        XXt = X @ X.mT
-        X = _A * X + (_B * XXt + _C * XXt @ XXt) @ X
-    return X.mT if tall else X
+        XXt = Q @ A @ Q
+        Q = (_A * one + _B * XXt + _C * XXt @ XXt) @ Q
+    return Q @ G
 
 
 class Muon(torch.optim.Optimizer):

@@ -12,13 +12,15 @@ from torch import Tensor
 WORDS, POSITIONS, WIDTH, LAYERS = 49408, 77, 768, 12
 _SEED = 77
 _POSITION_SIZE = 0.3  # beside words of size 1: who comes first matters less than who is there
+PLACES = 25  # from here on all positions are alike: captions are shorter, and what fills them up can be counted as one
 
 
 def embeddings() -> tuple[Tensor, Tensor]:
     """Vectors of the words [49408, 768] and of the positions [77, 768]."""
     random = torch.Generator().manual_seed(_SEED)
     words = torch.randn(WORDS, WIDTH, generator=random)
-    return words, _POSITION_SIZE * torch.randn(POSITIONS, WIDTH, generator=random)
+    places = torch.randn(PLACES, WIDTH, generator=random)
+    return words, _POSITION_SIZE * places[torch.arange(POSITIONS).clamp(max=PLACES - 1)]
 
 
 def features(tokens: Tensor, words: Tensor, positions: Tensor) -> Tensor:

@@ -17,10 +17,11 @@ from transformers import CLIPTokenizer
 
 from .autoencoder import Encoder
 from .dataset import pictures_of
-from .text import embeddings, features
+from .muon import optimizers_of
+from .text import PLACES, POSITIONS, embeddings, features
 from .unet import narrow_unet
 
-BATCH, RATE, EMPTY = 32, 1e-3, 0.1  # EMPTY: how often the caption is left out, so that CFG works
+BATCH, RATE, EMPTY = 32, 2e-3, 0.1  # EMPTY: how often the caption is left out, so that CFG works
 STATE_EVERY = 180  # seconds
 
 
@@ -36,7 +37,9 @@ def latents_of(folder: Path, count: int) -> tuple[Tensor, list[str]]:
     file = folder / f"latents-{count}.pt"
     if not file.exists():
         encoder = Encoder()
-        encoder.load_state_dict(torch.load(folder / "autoencoder.pt", weights_only=True)["ema"]["encoder"])
+        ema = torch.load(folder / "autoencoder.pt", weights_only=True)["state"]["ema"]
+        for weight, average in zip(encoder.parameters(), ema, strict=False):  # the decoder's come after
+            weight.copy_(average)
         parts = []
         for i in range(0, count, 50):
             x = torch.from_numpy(np.ascontiguousarray(pictures[i : i + 50])).permute(0, 3, 1, 2).float() / 255
@@ -60,27 +63,34 @@ def train(folder: Path, tokenizer: Path, count: int, minutes: float, rate: float
     weight = (table / (1 - table)).clamp(max=5) * (1 - table) / table  # min-SNR, https://arxiv.org/abs/2303.09556
     c, s, weight = table.sqrt().float(), (1 - table).sqrt().float(), weight.float()
 
+    # The last places of a caption are all alike, so one of them stands for all: attention counts it that often.
+    # diffusers adds -10000 (1 - mask) to the logits.
+    share = torch.ones(BATCH, PLACES)
+    share[:, -1] = 1 + math.log(POSITIONS - PLACES + 1) / 10000
+
     torch.manual_seed(0)
     unet = narrow_unet()
     weights = list(unet.parameters())
     print(f"{sum(p.numel() for p in weights) / 1e6:.2f}M weights, {len(latents)} latents", flush=True)
-    optimizer = torch.optim.AdamW(weights, rate, betas=(0.9, 0.99), weight_decay=0.01)
+    optimizers = optimizers_of(weights, [unet.conv_in, unet.conv_out], rate)
     state = {"seconds": 0.0, "step": 0, "ema": [p.detach().clone() for p in weights]}
     file = folder / "teacher.pt"
     if file.exists():
         saved = torch.load(file, weights_only=True)
         unet.load_state_dict(saved["unet"])
-        optimizer.load_state_dict(saved["optimizer"])
+        for optimizer, kept in zip(optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(kept)
         state = saved["state"]
     last = began = time.monotonic()
-    before, mean = state["seconds"], 0.0
+    before, first, mean = state["seconds"], state["step"], 0.0
     while True:
         state["seconds"] = before + time.monotonic() - began
         done = state["seconds"] / (60 * minutes)
         if done >= 1:
             break
-        for group in optimizer.param_groups:
-            group["lr"] = rate * min(1, (state["step"] + 1) / 300) * (0.02 + 0.98 * math.cos(0.5 * math.pi * done))
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * min(1, (state["step"] + 1) / 100) * (0.02 + 0.98 * math.cos(0.5 * math.pi * done))
         random = torch.Generator().manual_seed(state["step"])
         rows = torch.randint(len(latents), (BATCH,), generator=random)
         t = torch.randint(1000, (BATCH,), generator=random)
@@ -89,30 +99,32 @@ def train(folder: Path, tokenizer: Path, count: int, minutes: float, rate: float
         said = tokens[rows].clone()
         said[torch.rand(BATCH, generator=random) < EMPTY] = empty
         z = c[t].view(-1, 1, 1, 1) * x0 + s[t].view(-1, 1, 1, 1) * noise
-        found = unet(z, t, features(said, words, positions), return_dict=False)[0]
+        text = features(said[:, :PLACES], words, positions[:PLACES])
+        found = unet(z, t, text, encoder_attention_mask=share, return_dict=False)[0]
         loss = ((found - noise).square().mean((1, 2, 3)) * weight[t]).mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         state["step"] += 1
         keep = min(0.9995, state["step"] / (state["step"] + 10))
         torch._foreach_lerp_(state["ema"], [p.detach() for p in weights], 1 - keep)
-        mean += (loss.item() - mean) / min(state["step"], 300)
+        mean += (loss.item() - mean) / min(state["step"] - first, 300)
         if state["step"] % 100 == 0:
             rate_now = BATCH * 100 / max(time.monotonic() - state.get("mark", began), 1e-9)
             state["mark"] = time.monotonic()
             print(f"{state['seconds']:6.0f} s  step {state['step']}  loss {mean:.4f}  {rate_now:.0f} a second", flush=True)
         if time.monotonic() - last > STATE_EVERY:
             last = time.monotonic()
-            _save(file, unet, optimizer, state)
-    _save(file, unet, optimizer, state)
+            _save(file, unet, optimizers, state)
+    _save(file, unet, optimizers, state)
 
 
-def _save(file: Path, unet, optimizer, state) -> None:
+def _save(file: Path, unet, optimizers, state) -> None:
     part = file.with_suffix(".part")
     kept = {name: value for name, value in state.items() if name != "mark"}
-    torch.save({"unet": unet.state_dict(), "optimizer": optimizer.state_dict(), "state": kept}, part)
+    torch.save({"unet": unet.state_dict(), "optimizers": [o.state_dict() for o in optimizers], "state": kept}, part)
     part.replace(file)
 
 
