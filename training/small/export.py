@@ -1,0 +1,77 @@
+"""The trained teacher as a diffusers folder, and its latents with their captions: what training/ reads.
+
+`python -m training.small.export FOLDER --tokenizer TOKENIZER --pictures N` writes FOLDER/teacher and
+FOLDER/latents.safetensors with latents.json beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from .autoencoder import Decoder, Encoder, widen
+from .dataset import pictures_of
+from .text import text_model
+from .unet import narrow_unet
+
+
+def averages(file: Path, *modules: torch.nn.Module) -> None:
+    """Fill modules with the moving averages that a training of ours saved, in the order of their parameters."""
+    kept = iter(torch.load(file, weights_only=True)["state"]["ema"])
+    for module in modules:
+        for weight in module.parameters():
+            weight.data.copy_(next(kept))
+
+
+def vae_of(file: Path) -> AutoencoderTiny:
+    encoder, decoder = Encoder(), Decoder()
+    averages(file, encoder, decoder)
+    weights = {f"encoder.layers.{name}": tensor for name, tensor in widen(encoder).items()}
+    for name, tensor in widen(decoder).items():  # TAESD counts its clamp as a layer, diffusers does not
+        place, _, rest = name.partition(".")
+        weights[f"decoder.layers.{int(place) - 1}.{rest}"] = tensor
+    vae = AutoencoderTiny()
+    vae.load_state_dict(weights)
+    return vae
+
+
+def export(folder: Path, tokenizer: Path, count: int) -> None:
+    unet = narrow_unet()
+    averages(folder / "teacher.pt", unet)
+    text = CLIPTextModel(CLIPTextConfig(vocab_size=49408, hidden_size=768, intermediate_size=3072, num_attention_heads=12))
+    weights: dict[str, Tensor] = text_model("")
+    own = {name.removeprefix("text_model."): name for name in text.state_dict()}
+    missing = text.load_state_dict({own[name]: tensor for name, tensor in weights.items()}, strict=False).missing_keys
+    assert all(name.endswith("position_ids") for name in missing), missing
+    StableDiffusionPipeline(
+        vae=vae_of(folder / "autoencoder.pt"),
+        text_encoder=text,
+        tokenizer=CLIPTokenizer.from_pretrained(tokenizer),
+        unet=unet,
+        scheduler=DDIMScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False
+        ),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder / "teacher")
+    latents = torch.load(folder / f"latents-{count}.pt", weights_only=True)
+    save_file({"latents": latents}, folder / "latents.safetensors")
+    _, captions = pictures_of(folder, count)
+    (folder / "latents.json").write_text(json.dumps(captions), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--tokenizer", type=Path, required=True)
+    parser.add_argument("--pictures", type=int, required=True)
+    options = parser.parse_args()
+    export(options.folder, options.tokenizer, options.pictures)
