@@ -102,7 +102,7 @@ def _pinned_comfyui(version: str) -> Path:
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _lock("comfyui"), tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as folder:
+    with lock("comfyui"), tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as folder:
         if not target.is_dir():
             package, digest = VERSIONS[version]
             python = _environment("pip")  # the Python we run on may have no pip
@@ -152,7 +152,7 @@ def _environment(name: str, packages: Sequence[str] = ()) -> Path:
     stamp = folder / "complete"  # written last: without it an install was interrupted and starts afresh
     if stamp.is_file() and python.exists():
         return python
-    with _lock(folder.name):
+    with lock(folder.name):
         if stamp.is_file() and python.exists():
             return python
         if folder.exists():
@@ -202,7 +202,7 @@ def _heartbeat(done: threading.Event) -> None:
 
 
 @contextlib.contextmanager
-def _lock(name: str) -> Iterator[None]:
+def lock(name: str) -> Iterator[None]:
     """Let one process at a time through; the system frees the lock when its holder ends, however it ends."""
     path = cache_root() / f"{name}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,11 +3,11 @@
 import io
 import re
 
-import graph_models
 import numpy as np
 import pytest
 import shipped_graphs as graphs
 from PIL import Image, ImageSequence
+from small_models.tables import GRAPHS
 
 # What our nodes say below their widgets.
 TEXTS = {
@@ -34,7 +34,7 @@ def graph(request):
 
 @pytest.fixture(scope="session")
 def complete_info(object_info):
-    files = [name.removeprefix("ipadapter/") for name in graph_models.MAKERS if name.startswith("ipadapter/")]
+    files = [name.removeprefix("ipadapter/") for name in GRAPHS if name.startswith("ipadapter/")]
     return graphs.with_ipadapter_plus(object_info, files)
 
 
