@@ -98,16 +98,21 @@ def prepare_environment(comfyui: Path) -> Path:
     requirements = comfyui / "requirements.txt"
     if not requirements.is_file():
         raise UserError(f"{comfyui} has no requirements.txt: point COMFYUI_PATH at a complete ComfyUI.")
-    head = lock_head(requirements)
-    for lock_file in LOCKS.glob("*.txt"):
-        if lock_file.read_text(encoding="utf-8").startswith(head):
-            return locked_environment(lock_file)
+    lock_file = lock_for(requirements)
+    if lock_file:
+        return locked_environment(lock_file)
     say(f"No lock file was made for {requirements}, so the newest packages that fit it are installed.")
     return environment_with("unlocked", TOOLS, requirements)
 
 
+def lock_for(requirements: Path) -> Path | None:
+    """The lock file that was made for these requirements."""
+    head = lock_head(requirements)
+    return next((path for path in LOCKS.glob("*.txt") if path.read_text(encoding="utf-8").startswith(head)), None)
+
+
 def lock_head(requirements: Path) -> str:
-    """The first line of the lock file that was made for these requirements."""
+    """The first line of that file."""
     return f"# Made for the requirements.txt with the SHA-256 {digest(requirements)}.\n"
 
 

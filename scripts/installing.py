@@ -64,6 +64,7 @@ def environment_with(name: str, *lists: Path, make: Callable[..., None] | None =
             say(f"Removing the unfinished {folder}.")
             shutil.rmtree(folder)
         say(f"Making a Python environment in {folder}.")
+        folder.parent.mkdir(parents=True, exist_ok=True)
         (make or _make_with_uv)(folder, python, [word for path in lists for word in ("-r", str(path))])
         stamp.touch()
     return python
@@ -115,8 +116,10 @@ def run_installer(command: Sequence[str], target: Path, settings: Mapping[str, s
                 say(f"  {line.strip()}")
     done.set()
     if process.returncode:
-        lines = [line.strip(" \n×├╰─▶") for line in log.read_text(encoding="utf-8").splitlines()]
-        reason = " ".join([line for line in lines if line][-3:]).rstrip(".")
+        found = re.search(
+            r"^ *(?:error:|×)(.*)", log.read_text(encoding="utf-8"), re.IGNORECASE | re.MULTILINE | re.DOTALL
+        )
+        reason = " ".join(found[1].split())[:400] if found else f"it ended with code {process.returncode}"
         raise UserError(f"{target.name} could not be filled: {reason} (all of the installer's words are in {log}).")
 
 
