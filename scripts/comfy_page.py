@@ -151,14 +151,16 @@ class ComfyPage:
         """What the page says is missing, with all details shown."""
         details = self.page.get_by_test_id("error-overlay-see-errors")
         self.page.locator("[role=dialog]").or_(details).first.wait_for()
-        if not details.count():
-            return "\n".join(self.notices())
-        details.click()
-        groups = self.page.locator("[data-testid^=error-group-missing]")
-        groups.first.wait_for()
-        for expand in self.page.get_by_test_id("missing-node-pack-expand").all():
-            expand.click()
-        return "\n".join(groups.all_inner_texts())
+        report = self.notices()
+        if details.count():  # newer versions have a panel for it
+            details.click()
+            groups = self.page.locator("[data-testid^=error-group-missing]")
+            groups.first.wait_for()
+            for expand in groups.get_by_role("button", name="Expand", exact=True).all():
+                expand.click()
+            self.settle()
+            report += groups.all_inner_texts()
+        return "\n".join(report)
 
     def run(self, shows: Sequence[str], only: Json | None = None, patience: float = 300) -> None:
         """Press Run, or queue one node with what it needs; wait until the nodes of these types show pictures."""

@@ -102,6 +102,12 @@ class ComfyServer:
         answer = json.loads(self._request("/upload/image", body, f"multipart/form-data; boundary={edge}"))
         return f"{answer['subfolder']}/{answer['name']}" if answer.get("subfolder") else answer["name"]
 
+    def forget(self) -> None:
+        """Let go of what nodes gave before, so that the next prompt runs all of its nodes."""
+        self._request("/free", json.dumps({"free_memory": True}).encode())
+        # The server gets to that before the next prompt or, where it is late, right after it.
+        self.run({"1": {"class_type": "PreviewAny", "inputs": {"source": ""}}})
+
     def queue(self, prompt: Json) -> str:
         """Hand over a graph in API form; returns its prompt id."""
         body = json.dumps({"prompt": prompt, "client_id": self.client}).encode()

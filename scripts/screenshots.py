@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
 import json
 import os
 import shutil
@@ -19,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cached_models
 import environment
 import telling_part
 from environment import PACK, UserError, say
@@ -73,8 +73,6 @@ def server(comfyui: Path) -> Iterator[int]:
     """The port of a ComfyUI with small models under every name that the graphs ask for."""
     from comfy_server import ComfyServer, install_pack
 
-    sys.path.append(str(PACK / "tests" / "support"))
-    models = importlib.import_module("graph_models")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         base = Path(folder)
         (base / "input").mkdir()
@@ -82,7 +80,7 @@ def server(comfyui: Path) -> Iterator[int]:
         if os.environ.get("IPADAPTER_PLUS_PATH"):
             (base / "custom_nodes").mkdir()
             install_pack(Path(os.environ["IPADAPTER_PLUS_PATH"]).absolute(), base / "custom_nodes" / "ipadapter_plus")
-        paths = models.write_model_paths(base / "model_paths.yaml")
+        paths = cached_models.write_model_paths(base / "model_paths.yaml", comfyui)
         with ComfyServer(comfyui, base, arguments=["--extra-model-paths-config", str(paths)]) as running:
             yield running.port
 

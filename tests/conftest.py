@@ -42,11 +42,11 @@ def repository() -> Path:
 
 
 @pytest.fixture(scope="session")
-def model_paths(tmp_path_factory) -> Path:
+def model_paths(comfyui_path, tmp_path_factory) -> Path:
     """The extra model paths file that shows a ComfyUI the graphs' models, which are small here."""
-    from graph_models import write_model_paths
+    from cached_models import write_model_paths
 
-    return write_model_paths(tmp_path_factory.mktemp("paths") / "extra_model_paths.yaml")
+    return write_model_paths(tmp_path_factory.mktemp("paths") / "extra_model_paths.yaml", comfyui_path)
 
 
 @pytest.fixture(scope="session")

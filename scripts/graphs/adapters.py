@@ -33,7 +33,7 @@ With 4 steps *start_percent* and *end_percent* have four useful values: 0, 0.25,
     g.column(380)
     g.group("1  Model and delta")
     checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD15)
-    model = g.add("PeRFlowApplyDelta", tall=260, model=checkpoint["MODEL"], delta_name=files.SD15_DELTA)["MODEL"]
+    model = g.add("PeRFlowApplyDelta", tall=300, model=checkpoint["MODEL"], delta_name=files.SD15_DELTA)["MODEL"]
     g.column(400)
     g.group("2  Prompts and size")
     positive, negative = prompts(g, checkpoint["CLIP"])
@@ -79,7 +79,7 @@ The ControlNet beside it takes a depth map, near is white. To do without, select
     g.column(380)
     g.group("1  Model and delta")
     checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD15)
-    model = g.add("PeRFlowApplyDelta", tall=260, model=checkpoint["MODEL"], delta_name=files.SD15_DELTA)["MODEL"]
+    model = g.add("PeRFlowApplyDelta", tall=300, model=checkpoint["MODEL"], delta_name=files.SD15_DELTA)["MODEL"]
     g.column(380)
     g.group("2  Reference picture")
     adapted = reference(g, model, files.IP_ADAPTER_SD15)
@@ -125,7 +125,7 @@ encoder (ViT-bigG) is three times as large; both work here.
     g.group("1  Model")
     checkpoint = g.add("CheckpointLoaderSimple", title="Text encoders and VAE", ckpt_name=files.SDXL)
     unet = g.add("UNETLoader", unet_name=files.SDXL_PERFLOW)
-    model = g.add("PeRFlowModelSampling", tall=220, model=unet["MODEL"])["MODEL"]
+    model = g.add("PeRFlowModelSampling", tall=240, model=unet["MODEL"])["MODEL"]
     g.column(380)
     g.group("2  Reference picture")
     adapted = reference(g, model, files.IP_ADAPTER_SDXL)

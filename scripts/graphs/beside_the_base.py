@@ -32,7 +32,7 @@ The base's scheduler must be `simple`, which has these levels in its list. CFG m
     g.group("1  Model and delta")
     checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD15)
     base, vae = checkpoint["MODEL"], checkpoint["VAE"]
-    model = g.add("PeRFlowApplyDelta", tall=260, model=base, delta_name=files.SD15_DELTA)["MODEL"]
+    model = g.add("PeRFlowApplyDelta", tall=300, model=base, delta_name=files.SD15_DELTA)["MODEL"]
     g.column(400)
     g.group("2  Prompts and size")
     conditioning = prompts(g, checkpoint["CLIP"])
@@ -40,7 +40,7 @@ The base's scheduler must be `simple`, which has these levels in its list. CFG m
     g.column(330)
     g.group("3  PeRFlow, 1000 to 500")
     parts = custom_sampling(g, model, conditioning, cfg=4.5)
-    sigmas = g.add("PeRFlowWindowSchedule", tall=240, model=model, steps=4)["SIGMAS"]
+    sigmas = g.add("PeRFlowWindowSchedule", tall=270, model=model, steps=4)["SIGMAS"]
     upper = g.add("SplitSigmas", sigmas=sigmas, step=2)["high_sigmas"]
     g.column(330)
     g.group("4  Base model, 500 to 0")
@@ -81,7 +81,7 @@ The base has CFG 7.5, PeRFlow the authors' 4.5 for 4 steps.
     g.group("1  Model and delta")
     checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD15)
     base, vae = checkpoint["MODEL"], checkpoint["VAE"]
-    model = g.add("PeRFlowApplyDelta", tall=260, model=base, delta_name=files.SD15_DELTA)["MODEL"]
+    model = g.add("PeRFlowApplyDelta", tall=300, model=base, delta_name=files.SD15_DELTA)["MODEL"]
     g.column(400)
     g.group("2  Prompts, size and seed")
     positive, negative = prompts(g, checkpoint["CLIP"])

@@ -31,7 +31,7 @@ The files land in `output/perflow`. Press R, and *Apply PeRFlow Delta* lists the
     g.column(420)
     g.group("3  Full")
     name = "perflow-sdxl-delta"
-    g.add("PeRFlowExtractDelta", tall=300, model_perflow=perflow, model_base=base, filename_prefix=name)
+    g.add("PeRFlowExtractDelta", tall=350, model_perflow=perflow, model_base=base, filename_prefix=name)
     g.group("4  Low-rank")
     name = "perflow-sdxl-delta-rank64"
-    g.add("PeRFlowExtractDelta", tall=380, model_perflow=perflow, model_base=base, filename_prefix=name, rank=64)
+    g.add("PeRFlowExtractDelta", tall=560, model_perflow=perflow, model_base=base, filename_prefix=name, rank=64)

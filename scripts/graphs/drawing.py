@@ -14,7 +14,7 @@ Json = dict[str, Any]
 
 SPACE = uuid.UUID("0f6a5c52-6a43-4d0e-8f0b-3a1f6f3d9f11")  # graph ids hang on the title, so that they stay the same
 TITLE, GAP, MARGIN = 30, 40, 20  # a node's title bar, the room between nodes, a group's border
-FRAME, SLOT, WIDGET = 20, 22, 28  # what "Nodes 2.0" needs; the classic drawing needs a little less
+FRAME, SLOT, WIDGET = 24, 24, 32  # what "Nodes 2.0" of ComfyUI 0.26 needs; other pages need less
 GROUP_HEAD = 50  # a group's title, above the first node's
 GREEN = {"color": "#232", "bgcolor": "#353"}  # our own nodes
 DARK = {"color": "#222", "bgcolor": "#000"}  # notes: inline code is unreadable on the usual yellow

@@ -171,7 +171,7 @@ Too large for the memory at hand: fewer frames, or a smaller picture.
     latent = empty_latent(g, 512, batch_size=frames)
     g.column(330)
     g.group("3  One step a frame")
-    noise = g.add("InstaFlowNoise", tall=150, seed_from=1234, seed_to=5678, frames=frames)["NOISE"]
+    noise = g.add("InstaFlowNoise", tall=180, seed_from=1234, seed_to=5678, frames=frames)["NOISE"]
     guider = g.add("CFGGuider", model=model, positive=positive, negative=negative, cfg=1.0)["GUIDER"]
     solver = g.add("KSamplerSelect", sampler_name="euler")["SAMPLER"]
     sigmas = g.add("BasicScheduler", model=model, scheduler="simple", steps=1)["SIGMAS"]

@@ -37,7 +37,7 @@ the natural starts; between them the first window is a shorter one. More of the 
     g.column(320)
     g.group("4  From timestep 750")
     parts = custom_sampling(g, model, conditioning, cfg=4.5)
-    sigmas = g.add("PeRFlowWindowSchedule", tall=240, model=model, steps=3, denoise=0.75)["SIGMAS"]
+    sigmas = g.add("PeRFlowWindowSchedule", tall=270, model=model, steps=3, denoise=0.75)["SIGMAS"]
     g.column(340)
     g.group("5  Sample and decode")
     samples = g.add("SamplerCustomAdvanced", **parts, sigmas=sigmas, latent_image=latent)["output"]
@@ -144,7 +144,7 @@ def sd15_model(g: Graph) -> tuple[Socket, Socket, Socket]:
     g.column(380)
     g.group("1  Model and delta")
     checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD15)
-    model = g.add("PeRFlowApplyDelta", tall=260, model=checkpoint["MODEL"], delta_name=files.SD15_DELTA)["MODEL"]
+    model = g.add("PeRFlowApplyDelta", tall=300, model=checkpoint["MODEL"], delta_name=files.SD15_DELTA)["MODEL"]
     return model, checkpoint["CLIP"], checkpoint["VAE"]
 
 

@@ -32,7 +32,7 @@ Negative prompts, LoRAs and ControlNet work as always. LoRAs go before or after 
     g.column(380)
     g.group("1  Model and delta")
     checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD15)
-    model = g.add("PeRFlowApplyDelta", tall=260, model=checkpoint["MODEL"], delta_name=files.SD15_DELTA)["MODEL"]
+    model = g.add("PeRFlowApplyDelta", tall=300, model=checkpoint["MODEL"], delta_name=files.SD15_DELTA)["MODEL"]
     g.column(400)
     g.group("2  Prompts and size")
     conditioning = prompts(g, checkpoint["CLIP"])
@@ -40,7 +40,7 @@ Negative prompts, LoRAs and ControlNet work as always. LoRAs go before or after 
     g.column(320)
     g.group("3  Four steps")
     parts = custom_sampling(g, model, conditioning, cfg=4.5)
-    sigmas = g.add("PeRFlowWindowSchedule", tall=240, model=model, steps=4)["SIGMAS"]
+    sigmas = g.add("PeRFlowWindowSchedule", tall=270, model=model, steps=4)["SIGMAS"]
     g.column(380)
     g.group("4  Sample, decode, and see the steps")
     samples = g.add("SamplerCustomAdvanced", **parts, sigmas=sigmas, latent_image=latent)["output"]
@@ -77,7 +77,7 @@ that checkpoint.
     g.group("1  Model")
     checkpoint = g.add("CheckpointLoaderSimple", title="Text encoders and VAE", ckpt_name=files.SDXL)
     unet = g.add("UNETLoader", unet_name=files.SDXL_PERFLOW)
-    model = g.add("PeRFlowModelSampling", tall=220, model=unet["MODEL"])["MODEL"]
+    model = g.add("PeRFlowModelSampling", tall=240, model=unet["MODEL"])["MODEL"]
     g.column(400)
     g.group("2  Prompts and size")
     conditioning = prompts(g, checkpoint["CLIP"])
@@ -85,7 +85,7 @@ that checkpoint.
     g.column(320)
     g.group("3  Six steps")
     parts = custom_sampling(g, model, conditioning, cfg=2.0)
-    sigmas = g.add("PeRFlowWindowSchedule", tall=240, model=model, steps=6)["SIGMAS"]
+    sigmas = g.add("PeRFlowWindowSchedule", tall=270, model=model, steps=6)["SIGMAS"]
     g.column(380)
     g.group("4  Sample, decode, and see the steps")
     samples = g.add("SamplerCustomAdvanced", **parts, sigmas=sigmas, latent_image=latent)["output"]
@@ -112,7 +112,7 @@ The sampler is a plain KSampler: any scheduler but `ddim_uniform` will do.
     g.column(390)
     g.group("1  Merged model")
     unet = g.add("UNETLoader", unet_name=files.SD21_PERFLOW)
-    model = g.add("PeRFlowModelSampling", tall=220, model=unet["MODEL"])["MODEL"]
+    model = g.add("PeRFlowModelSampling", tall=240, model=unet["MODEL"])["MODEL"]
     clip = g.add("CLIPLoader", clip_name=files.SD21_TEXT, type="stable_diffusion")["CLIP"]
     vae = g.add("VAELoader", vae_name=files.SD21_VAE)["VAE"]
     g.column(400)
@@ -142,7 +142,7 @@ The second LoRA is bypassed: select it and press Ctrl+B to switch it on, then pu
     g.column(380)
     g.group("1  Model and delta")
     checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD15)
-    model = g.add("PeRFlowApplyDelta", tall=260, model=checkpoint["MODEL"], delta_name=files.SD15_DELTA)["MODEL"]
+    model = g.add("PeRFlowApplyDelta", tall=300, model=checkpoint["MODEL"], delta_name=files.SD15_DELTA)["MODEL"]
     g.column(340)
     g.group("2  LoRAs")
     first = g.add(

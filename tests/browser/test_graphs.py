@@ -42,5 +42,5 @@ def test_a_missing_model_is_named(page):
     page.load(graph)
     report = page.missing_report()
     assert "gone.safetensors" in report
-    assert report.count(".safetensors") == 1
-    assert "checkpoints" in report
+    assert report.count(".safetensors") == report.count("gone.safetensors")
+    assert "checkpoint" in report.lower()

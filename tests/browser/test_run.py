@@ -4,12 +4,11 @@ import shipped_graphs as graphs
 from graph_on_page import assert_layout
 
 
-def test_run(page):
+def test_run(page, server):
     graph = graphs.read("PeRFlow SD1.5 text to image")
     values = {node["type"]: node["widgets_values"] for node in graph["nodes"] if "widgets_values" in node}
     values["EmptyLatentImage"][:2] = 128, 128
-    # Not what has run before: for what comes from its cache, the server does not send the texts again.
-    values["PeRFlowApplyDelta"][1] = 0.98 if page.nodes2 else 0.99
+    server.forget()  # for what comes from its cache, it does not send the texts again
     page.load(graph)
     page.run(shows=["SaveImage", "PeRFlowSchedulePlot"])
     for text in ("1000 | 750 | 500 | 250", "SD1.5 difference, "):

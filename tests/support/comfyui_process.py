@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 FOLDER = "perflow"  # what ComfyUI-Manager would call the installed pack
 
@@ -29,11 +30,13 @@ class ComfyUI:
 
 
 def start(comfyui: Path, repository: Path, base: Path) -> ComfyUI:
+    assert "comfy" not in sys.modules, "ComfyUI is in this process already, without the arguments that it is to have"
     sys.path.insert(0, str(comfyui))
-    sys.argv = ["main.py", "--cpu", "--base-directory", str(base)]
     import comfy.options
 
     comfy.options.enable_args_parsing()
+    with mock.patch.object(sys, "argv", ["main.py", "--cpu", "--base-directory", str(base)]):
+        import comfy.cli_args  # which reads them
     importlib.import_module("utils.extra_config")  # first, as in main.py: later another module may take the name utils
     import execution  # noqa: F401
     import server

@@ -1,0 +1,73 @@
+"""Small models that are made once and kept in the user's cache, each table of scripts/small_models/tables.py a folder.
+
+They are made in a process of its own: that imports ComfyUI, whose arguments are read once, when it is imported.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import environment
+from environment import UserError, say
+
+SOURCES = Path(__file__).with_name("small_models")
+UNUSED_FOR = 24 * 3600  # seconds after which models made by other sources are thrown away
+
+
+def folder(table: str, comfyui: Path) -> Path:
+    """A folder laid out as ComfyUI's models/, with every file of that table."""
+    models = environment.cache_root() / "models"
+    folder = models / f"{table}-{version(comfyui)}"
+    if not (folder / "complete").is_file():
+        with environment.lock("models"):
+            if not (folder / "complete").is_file():
+                say(f"Making small random models in {folder} (once).")
+                command = [sys.executable, __file__, table, str(folder)]
+                made = subprocess.run(command, env={**os.environ, "PERFLOW_COMFYUI": str(comfyui)})
+                if made.returncode:
+                    raise UserError(f"The small models could not be made in {folder}: the reason is above.")
+                remove_unused(models)
+    os.utime(folder)
+    return folder
+
+
+def write_model_paths(file: Path, comfyui: Path) -> Path:
+    """Write what --extra-model-paths-config takes to show ComfyUI every model that the graphs ask for."""
+    kinds = [kind for kind in folder("graphs", comfyui).iterdir() if kind.is_dir()]
+    file.write_text(json.dumps({"small": {kind.name: str(kind) for kind in kinds}}))  # JSON is YAML
+    return file
+
+
+def version(comfyui: Path) -> str:
+    """Changes with every line that decides what is in the files, and with ComfyUI, whose modules give their names."""
+    digest = hashlib.sha256()
+    for source in (*sorted(SOURCES.glob("*.py")), comfyui / "comfyui_version.py"):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def remove_unused(models: Path) -> None:
+    for folder in models.glob("*-*"):
+        if time.time() - folder.stat().st_mtime > UNUSED_FOR:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def make(table: str, folder: Path) -> None:
+    """What the process of its own does."""
+    from small_models.tables import TABLES
+
+    for unfinished in folder.glob("*/.*"):  # of a run that was ended
+        unfinished.unlink()
+    for name, maker in TABLES[table].items():
+        if not (folder / name).is_file():
+            maker(folder / name, folder)
+    (folder / "complete").touch()
+
+
+if __name__ == "__main__":
+    make(sys.argv[1], Path(sys.argv[2]))

@@ -1,0 +1,54 @@
+"""The small models in the cache: made in a process of their own, and anew when what decides their contents changes."""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import cached_models
+import pytest
+from environment import UserError
+
+
+@pytest.fixture
+def makers(monkeypatch, tmp_path):
+    """What is run to make models; it makes none. The sources and ComfyUI are a file each."""
+    commands = []
+
+    def run(command, env):
+        commands.append(command)
+        assert env["PERFLOW_COMFYUI"] == str(tmp_path)
+        folder = Path(command[-1])
+        folder.mkdir(parents=True)
+        (folder / "complete").touch()
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setenv("PERFLOW_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(cached_models, "SOURCES", tmp_path)
+    monkeypatch.setattr(cached_models.subprocess, "run", run)
+    (tmp_path / "weights.py").write_text("seed = 1")
+    (tmp_path / "comfyui_version.py").write_text("1")
+    return commands
+
+
+@pytest.mark.parametrize("table", ["demo", "graphs"])
+def test_made_by_another_python(makers, tmp_path, table):
+    """ComfyUI reads its arguments when it is imported, and this process may need it with others."""
+    folder = cached_models.folder(table, tmp_path)
+    assert makers == [[sys.executable, cached_models.__file__, table, str(folder)]]
+
+
+@pytest.mark.parametrize("changed", ["weights.py", "comfyui_version.py"])
+@pytest.mark.parametrize("table", ["demo", "graphs"])
+def test_made_anew_after_a_change(makers, tmp_path, table, changed):
+    first = cached_models.folder(table, tmp_path)
+    assert cached_models.folder(table, tmp_path) == first
+    assert len(makers) == 1
+    (tmp_path / changed).write_text("2")
+    assert cached_models.folder(table, tmp_path) != first
+    assert len(makers) == 2
+
+
+def test_a_failure_is_told(makers, tmp_path, monkeypatch):
+    monkeypatch.setattr(cached_models.subprocess, "run", lambda command, env: SimpleNamespace(returncode=1))
+    with pytest.raises(UserError, match="The small models could not be made"):
+        cached_models.folder("demo", tmp_path)
