@@ -13,12 +13,11 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline
 from safetensors.torch import save_file
-from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from .autoencoder import Decoder, Encoder, widen
 from .dataset import pictures_of
-from .text import text_model
+from .text import POSITIONS, WIDTH, WORDS, text_model
 from .unet import narrow_unet
 
 
@@ -45,15 +44,14 @@ def vae_of(file: Path) -> AutoencoderTiny:
 def export(folder: Path, tokenizer: Path, count: int) -> None:
     unet = narrow_unet()
     averages(folder / "teacher.pt", unet)
-    text = CLIPTextModel(CLIPTextConfig(vocab_size=49408, hidden_size=768, intermediate_size=3072, num_attention_heads=12))
-    weights: dict[str, Tensor] = text_model("")
-    own = {name.removeprefix("text_model."): name for name in text.state_dict()}
-    missing = text.load_state_dict({own[name]: tensor for name, tensor in weights.items()}, strict=False).missing_keys
-    assert all(name.endswith("position_ids") for name in missing), missing
+    # Without the layers, which add nothing, prompts cost nothing.
+    text = CLIPTextModel(CLIPTextConfig(vocab_size=WORDS, hidden_size=WIDTH, num_hidden_layers=0))
+    weights = text_model("")
+    text.load_state_dict({name: weights[name.removeprefix("text_model.")] for name in text.state_dict()})
     StableDiffusionPipeline(
         vae=vae_of(folder / "autoencoder.pt"),
         text_encoder=text,
-        tokenizer=CLIPTokenizer.from_pretrained(tokenizer),
+        tokenizer=CLIPTokenizer.from_pretrained(tokenizer, model_max_length=POSITIONS),
         unet=unet,
         scheduler=DDIMScheduler(
             beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False
@@ -62,7 +60,7 @@ def export(folder: Path, tokenizer: Path, count: int) -> None:
         feature_extractor=None,
         requires_safety_checker=False,
     ).save_pretrained(folder / "teacher")
-    latents = torch.load(folder / f"latents-{count}.pt", weights_only=True)
+    latents = torch.load(folder / f"latents-{count}.pt", weights_only=True).contiguous()
     save_file({"latents": latents}, folder / "latents.safetensors")
     _, captions = pictures_of(folder, count)
     (folder / "latents.json").write_text(json.dumps(captions), encoding="utf-8")
