@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+if TYPE_CHECKING:  # Python 3.10 has none
+    from typing_extensions import NotRequired
 
 
 class State(TypedDict):
     seconds: float  # of training so far, all runs together
     step: int
     ema: list[Tensor]  # the running average, in the order of the parameters
+    standardised: NotRequired[bool]  # whether the autoencoder's latents have been given mean 0 and deviation 1
 
 
 def first_state(weights: Iterable[Tensor]) -> State:
@@ -24,14 +28,6 @@ def average(state: State, weights: Iterable[Tensor], longest: float) -> None:
     """Move the average towards the weights: in step n it keeps n / (n + 10) of itself, at most `longest`."""
     keep = min(longest, state["step"] / (state["step"] + 10))
     torch._foreach_lerp_(state["ema"], [weight.detach() for weight in weights], 1 - keep)
-
-
-def load_average(modules: Sequence[nn.Module], ema: Sequence[Tensor]) -> None:
-    """Give modules that were trained together their averages."""
-    parameters = [parameter for module in modules for parameter in module.parameters()]
-    with torch.no_grad():
-        for parameter, averaged in zip(parameters, ema, strict=True):
-            parameter.copy_(averaged)
 
 
 def save(contents: dict[str, Any], file: Path) -> None:

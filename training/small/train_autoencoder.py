@@ -82,6 +82,9 @@ def train(folder: Path, count: int, minutes: float, rate: float) -> None:
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate * min(1, (state["step"] + 1) / 50) * (1 - done) ** 0.5
+        if done >= STANDARDISED_AT and not state.get("standardised"):
+            standardise(encoder, decoder, pictures, state["ema"])
+            state["standardised"] = True
         x = crops(pictures, BATCH, np.random.default_rng([1, state["step"]]))
         loss, spreading = losses(encoder, decoder, x.contiguous(memory_format=torch.channels_last))
         (loss + 0.01 * spreading).backward()  # type: ignore[no-untyped-call]
@@ -99,6 +102,25 @@ def train(folder: Path, count: int, minutes: float, rate: float) -> None:
             last = time.monotonic()
             keep()
     keep()
+
+
+@torch.no_grad()
+def standardise(encoder: Encoder, decoder: Decoder, pictures: np.ndarray, ema: list[Tensor]) -> None:
+    """Give every latent channel mean 0 and deviation 1 over the pictures, as a diffusion model likes it.
+
+    The decoder's first layer takes it back; that is exact but for its clamp and the border, which training heals.
+    """
+    z = encoder(torch.from_numpy(np.array(pictures[:400])).permute(0, 3, 1, 2).float() / 255)
+    mean, deviation = z.mean((0, 2, 3)), z.std((0, 2, 3))
+    names = [*encoder.state_dict(), *decoder.state_dict()]  # the moving averages come in this order
+    first = len(encoder.state_dict())
+    averages = dict(zip(names[:first], ema[:first], strict=True)), dict(zip(names[first:], ema[first:], strict=True))
+    for leave, enter in ((encoder.state_dict(), decoder.state_dict()), averages):
+        weight, bias = leave[f"{len(encoder) - 1}.weight"], leave[f"{len(encoder) - 1}.bias"]
+        weight.div_(deviation.view(-1, 1, 1, 1))
+        bias.sub_(mean).div_(deviation)
+        enter["1.bias"].add_((enter["1.weight"].sum((2, 3)) * mean).sum(1))
+        enter["1.weight"].mul_(deviation.view(1, -1, 1, 1))
 
 
 def losses(encoder: Encoder, decoder: Decoder, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,13 +14,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from diffusers import UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from .autoencoder import Decoder, Encoder
 from .dataset import pictures_of
-from .keeping import average, first_state, load_average, save
-from .text import embeddings, features
+from .keeping import average, first_state, save
+from .muon import optimizers_of
+from .states import autoencoder
+from .text import PLACES, POSITIONS, embeddings, features
 from .unet import narrow_unet
 
 BATCH, RATE, EMPTY = 32, 2e-3, 0.1  # EMPTY: how often the caption is left out, so that CFG works
@@ -38,8 +40,7 @@ def latents_of(folder: Path, count: int) -> tuple[Tensor, list[str]]:
     pictures, captions = pictures_of(folder, count)
     file = folder / f"latents-{count}.pt"
     if not file.exists():
-        encoder = Encoder()
-        load_average([encoder, Decoder()], torch.load(folder / "autoencoder.pt", weights_only=True)["state"]["ema"])
+        encoder, _ = autoencoder(folder / "autoencoder.pt")
         parts = []
         for i in range(0, count, 50):
             x = torch.from_numpy(np.ascontiguousarray(pictures[i : i + 50])).permute(0, 3, 1, 2).float() / 255
@@ -63,7 +64,7 @@ def train(folder: Path, tokenizer: Path, count: int, minutes: float, rate: float
     unet = narrow_unet()
     weights = list(unet.parameters())
     print(f"{sum(p.numel() for p in weights) / 1e6:.2f}M weights, {len(latents)} latents", flush=True)
-    optimizer = torch.optim.AdamW(weights, rate, betas=(0.9, 0.99), weight_decay=0.01)
+    optimizers = optimizers_of(weights, [unet.conv_in, unet.conv_out], rate)
     state = first_state(weights)
     file = folder / "teacher.pt"
     if file.exists():
@@ -74,28 +75,31 @@ def train(folder: Path, tokenizer: Path, count: int, minutes: float, rate: float
         state = saved["state"]
 
     def keep() -> None:
-        save({"unet": unet.state_dict(), "optimizer": optimizer.state_dict(), "state": state}, file)
+        kept = [optimizer.state_dict() for optimizer in optimizers]
+        save({"unet": unet.state_dict(), "optimizers": kept, "state": state}, file)
 
     last = told = began = time.monotonic()
-    before, mean = state["seconds"], 0.0
+    before, first, mean = state["seconds"], state["step"], 0.0
     while True:
         state["seconds"] = before + time.monotonic() - began
         done = state["seconds"] / (60 * minutes)
         if done >= 1:
             break
-        for group in optimizer.param_groups:
-            group["lr"] = rate * min(1, (state["step"] + 1) / 300) * (0.02 + 0.98 * math.cos(0.5 * math.pi * done))
+        now = rate * min(1, (state["step"] + 1) / 100) * (0.02 + 0.98 * math.cos(0.5 * math.pi * done))
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = now
         batch = batches[state["step"]]
-        found = unet(batch.z, batch.t, batch.context, return_dict=False)[0]
+        found = predicted(unet, batch)
         loss = ((found - batch.noise).square().mean((1, 2, 3)) * batch.weight).mean()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         state["step"] += 1
         average(state, weights, longest=0.9995)
-        mean += (loss.item() - mean) / min(state["step"], 300)
+        mean += (loss.item() - mean) / min(state["step"] - first, 300)
         if state["step"] % 100 == 0:
             speed, told = BATCH * 100 / (time.monotonic() - told), time.monotonic()
             print(f"{state['seconds']:6.0f} s  step {state['step']}  loss {mean:.4f}  {speed:.0f} a second", flush=True)
@@ -105,10 +109,20 @@ def train(folder: Path, tokenizer: Path, count: int, minutes: float, rate: float
     keep()
 
 
+def predicted(unet: UNet2DConditionModel, batch: Batch) -> Tensor:
+    """The UNet's noise, where attention counts the context's last place as often as a caption has it.
+
+    The last places of a caption are all alike. diffusers adds -10000 (1 - mask) to the logits, here log(how many).
+    """
+    share = torch.ones(batch.context.shape[:2])
+    share[:, -1] = 1 + math.log(POSITIONS - PLACES + 1) / 10000
+    return unet(batch.z, batch.t, batch.context, encoder_attention_mask=share, return_dict=False)[0]
+
+
 class Batch(NamedTuple):
     z: Tensor  # sqrt(ab) x0 + sqrt(1 - ab) noise, [BATCH, 4, 16, 16]
     t: Tensor  # 0..999, [BATCH]
-    context: Tensor  # [BATCH, 77, 768]
+    context: Tensor  # [BATCH, PLACES, 768], the last of which stands for all that follow
     noise: Tensor
     weight: Tensor  # of each row's loss, [BATCH]
 
@@ -133,7 +147,7 @@ class Batches:
         said = self.tokens[rows].clone()
         said[torch.rand(BATCH, generator=random) < EMPTY] = self.empty
         z = self.c[t].view(-1, 1, 1, 1) * x0 + self.s[t].view(-1, 1, 1, 1) * noise
-        return Batch(z, t, features(said, self.words, self.positions), noise, self.weight[t])
+        return Batch(z, t, features(said[:, :PLACES], self.words, self.positions[:PLACES]), noise, self.weight[t])
 
 
 if __name__ == "__main__":
