@@ -67,6 +67,7 @@ class Muon(torch.optim.Optimizer):
 
 def optimizers_of(weights: Iterable[Tensor], ends: Iterable[nn.Module], rate: float) -> list[torch.optim.Optimizer]:
     """Muon for matrices and convolutions, AdamW for the rest and for the first and last layers `ends`."""
+    weights = list(weights)
     left_out = {id(layer.weight) for layer in ends}
     matrices = [weight for weight in weights if weight.ndim > 1 and id(weight) not in left_out]
     taken = {id(weight) for weight in matrices}
