@@ -42,7 +42,18 @@ COLUMNS = (
 
 
 def make(server: ComfyServer, prompt: Prompt) -> bytes:
-    """The sheet as a PNG, with the models, negative prompt, size, guidance and first seed of the demo's graph."""
+    """The sheet for the demo's graph as a PNG; says what stands where on it."""
+    cells, texts = graph_like(prompt)
+    say(f"Making the sheet: {len(texts)} prompts, each sampled in {len(COLUMNS)} ways.")
+    pictures = run(server, cells, len(texts))
+    png = io.BytesIO()
+    draw(pictures, texts).save(png, "PNG")
+    say(words(pictures))
+    return png.getvalue()
+
+
+def graph_like(prompt: Prompt) -> tuple[Prompt, list[str]]:
+    """The graph of all cells and the prompts of its rows; files, guidance, first prompt and seed are the demo's."""
     guider = prompt[only(prompt, "CFGGuider")]["inputs"]
     positive, negative = (prompt[guider[link][0]]["inputs"]["text"] for link in ("positive", "negative"))
     texts = [positive, *(text for text in PROMPTS if text != positive)][: len(PROMPTS)]
@@ -50,13 +61,7 @@ def make(server: ComfyServer, prompt: Prompt) -> bytes:
     delta = prompt[only(prompt, "PeRFlowApplyDelta")]["inputs"]["delta_name"]
     latent = prompt[only(prompt, "EmptyLatentImage")]["inputs"]
     seed = prompt[only(prompt, "RandomNoise")]["inputs"]["noise_seed"]
-    size = latent["width"], latent["height"]
-    say(f"Making the sheet: {len(texts)} prompts, each sampled in {len(COLUMNS)} ways.")
-    pictures = run(server, graph(checkpoint, delta, texts, negative, size, guider["cfg"], seed), len(texts))
-    png = io.BytesIO()
-    draw(pictures, texts).save(png, "PNG")
-    say(words(pictures))
-    return png.getvalue()
+    return graph(checkpoint, delta, texts, negative, (latent["width"], latent["height"]), guider["cfg"], seed), texts
 
 
 def run(server: ComfyServer, cells: Prompt, rows: int) -> Pictures:

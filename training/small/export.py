@@ -16,23 +16,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from .autoencoder import Decoder, Encoder, widen
+from .autoencoder import widen
 from .dataset import pictures_of
-from .text import text_model
+from .states import autoencoder, averaged
+from .text import WIDTH, WORDS, text_model
 from .unet import narrow_unet
 
 
-def averages(file: Path, *modules: torch.nn.Module) -> None:
-    """Fill modules with the moving averages that a training of ours saved, in the order of their parameters."""
-    kept = iter(torch.load(file, weights_only=True)["state"]["ema"])
-    for module in modules:
-        for weight in module.parameters():
-            weight.data.copy_(next(kept))
-
-
 def vae_of(file: Path) -> AutoencoderTiny:
-    encoder, decoder = Encoder(), Decoder()
-    averages(file, encoder, decoder)
+    """The autoencoder at TAESD's width in diffusers' class."""
+    encoder, decoder = autoencoder(file)
     weights = {f"encoder.layers.{name}": tensor for name, tensor in widen(encoder).items()}
     for name, tensor in widen(decoder).items():  # TAESD counts its clamp as a layer, diffusers does not
         place, _, rest = name.partition(".")
@@ -43,9 +36,12 @@ def vae_of(file: Path) -> AutoencoderTiny:
 
 
 def export(folder: Path, tokenizer: Path, count: int) -> None:
+    """Write both below the folder."""
     unet = narrow_unet()
-    averages(folder / "teacher.pt", unet)
-    text = CLIPTextModel(CLIPTextConfig(vocab_size=49408, hidden_size=768, intermediate_size=3072, num_attention_heads=12))
+    unet.load_state_dict(*averaged(folder / "teacher.pt", "unet"))
+    text = CLIPTextModel(
+        CLIPTextConfig(vocab_size=WORDS, hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_attention_heads=12)
+    )
     weights: dict[str, Tensor] = text_model("")
     own = {name.removeprefix("text_model."): name for name in text.state_dict()}
     missing = text.load_state_dict({own[name]: tensor for name, tensor in weights.items()}, strict=False).missing_keys
