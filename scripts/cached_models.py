@@ -13,20 +13,22 @@ import time
 from pathlib import Path
 
 import environment
-from environment import UserError, say
+from environment import PACK, UserError, say
 
 SOURCES = Path(__file__).with_name("small_models")
+TRAINED = PACK / "training" / "small"  # the trained model as it is stored, and what knows how
+sys.path.append(str(PACK))  # for training/; last, since the pack's nodes/ must not hide ComfyUI's nodes.py
 UNUSED_FOR = 24 * 3600  # seconds after which models made by other sources are thrown away
 
 
 def folder(table: str, comfyui: Path) -> Path:
     """A folder laid out as ComfyUI's models/, with every file of that table."""
     models = environment.cache_root() / "models"
-    folder = models / f"{table}-{version(comfyui)}"
+    folder = models / f"{table}-{version(table, comfyui)}"
     if not (folder / "complete").is_file():
         with environment.lock("models"):
             if not (folder / "complete").is_file():
-                say(f"Making small random models in {folder} (once).")
+                say(f"Making the small {table} models in {folder} (once).")
                 command = [sys.executable, __file__, table, str(folder)]
                 made = subprocess.run(command, env={**os.environ, "PERFLOW_COMFYUI": str(comfyui)})
                 if made.returncode:
@@ -43,10 +45,13 @@ def write_model_paths(file: Path, comfyui: Path) -> Path:
     return file
 
 
-def version(comfyui: Path) -> str:
+def version(table: str, comfyui: Path) -> str:
     """Changes with every line that decides what is in the files, and with ComfyUI, whose modules give their names."""
+    sources = [*sorted(SOURCES.glob("*.py")), comfyui / "comfyui_version.py"]
+    if table == "trained":
+        sources += [*sorted(TRAINED.glob("*.py")), *sorted(TRAINED.glob("weights/*.safetensors"))]
     digest = hashlib.sha256()
-    for source in (*sorted(SOURCES.glob("*.py")), comfyui / "comfyui_version.py"):
+    for source in sources:
         digest.update(source.read_bytes())
     return digest.hexdigest()[:12]
 

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from perflow_core.chord import WindowChord  # type: ignore[import-not-found]  # the pack is not installed
-from perflow_core.schedule import window_schedule  # type: ignore[import-not-found]
-from perflow_core.solvers import sample_euler, sample_heun  # type: ignore[import-not-found]
+from perflow_core.chord import WindowChord
+from perflow_core.schedule import window_schedule
+from perflow_core.solvers import sample_euler, sample_heun
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 

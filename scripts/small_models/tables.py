@@ -1,4 +1,4 @@
-"""Which small models stand in for which files: the demo's, and one for every file that the graphs ask for."""
+"""The small models and their file names: the trained one, and a random one for every file that the graphs ask for."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from .deltas import make_delta
 from .image_prompts import make_clip_vision, make_ip_adapter
 from .loras import make_lora, make_pcm_lora, make_sd3_lora
 from .text_models import make_text_encoder
+from .trained import make_trained_checkpoint, make_trained_delta
 from .unets import SD15_TINY, SD21_SMALL, SDXL_SMALL, Config, make_controlnet, make_unet
 from .vaes import make_vae
 
 Maker = Callable[[Path, Path], object]  # (the file to write, the folder that holds them all)
 
-DEMO_CHECKPOINT = "checkpoints/perflow-demo-small.safetensors"
-DEMO_DELTA = "perflow/perflow-demo-small-delta.safetensors"
+TRAINED_CHECKPOINT = "checkpoints/drawn-scenes.safetensors"
+TRAINED_DELTA = "perflow/drawn-scenes-perflow.safetensors"
 SD15 = "checkpoints/v1-5-pruned-emaonly-fp16.safetensors"
 SDXL = "checkpoints/sd_xl_base_1.0.safetensors"
 
@@ -72,9 +73,9 @@ GRAPHS: dict[str, Maker] = {
     "ipadapter/ip-adapter_sdxl_vit-h.safetensors": ip_adapter(SDXL_SMALL),
 }
 
-DEMO: dict[str, Maker] = {
-    DEMO_CHECKPOINT: lambda path, models: make_checkpoint(path),
-    DEMO_DELTA: lambda path, models: make_delta(path, models / DEMO_CHECKPOINT),
+TRAINED: dict[str, Maker] = {
+    TRAINED_CHECKPOINT: lambda path, models: make_trained_checkpoint(path),
+    TRAINED_DELTA: lambda path, models: make_trained_delta(path),
 }
 
-TABLES = {"demo": DEMO, "graphs": GRAPHS}
+TABLES = {"trained": TRAINED, "graphs": GRAPHS}

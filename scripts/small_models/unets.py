@@ -35,6 +35,13 @@ SD15_SMALL: Config = _COMMON | dict(
 SD15_TINY: Config = SD15_SMALL | dict(
     channel_mult=[1], num_res_blocks=[1], transformer_depth=[1], transformer_depth_output=[1, 0]
 )
+# The layout of the trained model (training/small/unet.py, widened).
+SD15_DRAWN: Config = SD15_SMALL | dict(
+    channel_mult=[1, 2, 2],
+    num_res_blocks=[1, 1, 1],
+    transformer_depth=[0, 1, 1],
+    transformer_depth_output=[0, 0, 1, 1, 1, 1],
+)
 # SD2.x differs by context_dim 1024 and 2-dimensional proj_in; its heads have 64 channels.
 SD21_SMALL: Config = SD15_SMALL | dict(
     context_dim=1024, use_linear_in_transformer=True, num_heads=-1, num_head_channels=64

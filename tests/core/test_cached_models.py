@@ -24,13 +24,17 @@ def makers(monkeypatch, tmp_path):
 
     monkeypatch.setenv("PERFLOW_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(cached_models, "SOURCES", tmp_path)
+    monkeypatch.setattr(cached_models, "TRAINED", tmp_path / "training")
     monkeypatch.setattr(cached_models.subprocess, "run", run)
     (tmp_path / "weights.py").write_text("seed = 1")
     (tmp_path / "comfyui_version.py").write_text("1")
+    (tmp_path / "training" / "weights").mkdir(parents=True)
+    (tmp_path / "training" / "widen.py").write_text("times = 5")
+    (tmp_path / "training" / "weights" / "teacher.safetensors").write_text("1")
     return commands
 
 
-@pytest.mark.parametrize("table", ["demo", "graphs"])
+@pytest.mark.parametrize("table", ["trained", "graphs"])
 def test_made_by_another_python(makers, tmp_path, table):
     """ComfyUI reads its arguments when it is imported, and this process may need it with others."""
     folder = cached_models.folder(table, tmp_path)
@@ -38,7 +42,7 @@ def test_made_by_another_python(makers, tmp_path, table):
 
 
 @pytest.mark.parametrize("changed", ["weights.py", "comfyui_version.py"])
-@pytest.mark.parametrize("table", ["demo", "graphs"])
+@pytest.mark.parametrize("table", ["trained", "graphs"])
 def test_made_anew_after_a_change(makers, tmp_path, table, changed):
     first = cached_models.folder(table, tmp_path)
     assert cached_models.folder(table, tmp_path) == first
@@ -48,7 +52,16 @@ def test_made_anew_after_a_change(makers, tmp_path, table, changed):
     assert len(makers) == 2
 
 
+@pytest.mark.parametrize("changed", ["widen.py", "weights/teacher.safetensors"])
+@pytest.mark.parametrize(("table", "times"), [("trained", 2), ("graphs", 1)])
+def test_the_trained_model_is_made_anew_after_training(makers, tmp_path, table, times, changed):
+    first = cached_models.folder(table, tmp_path)
+    (tmp_path / "training" / changed).write_text("2")
+    assert (cached_models.folder(table, tmp_path) != first) == (times == 2)
+    assert len(makers) == times
+
+
 def test_a_failure_is_told(makers, tmp_path, monkeypatch):
     monkeypatch.setattr(cached_models.subprocess, "run", lambda command, env: SimpleNamespace(returncode=1))
     with pytest.raises(UserError, match="The small models could not be made"):
-        cached_models.folder("demo", tmp_path)
+        cached_models.folder("trained", tmp_path)

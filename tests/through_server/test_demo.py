@@ -16,16 +16,70 @@ def test_demo(repository, tmp_path):
     from PIL import Image
 
     (tmp_path / "perflow-demo.png").write_bytes(b"mine")
-    result = demo(repository, "--size", "64x128", "--steps", "6", "--seed", "3", cwd=tmp_path)
+    result = demo(repository, "--size", "64x128", "--steps", "6", "--seed", "3", "--no-sheet", cwd=tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
     lines = result.stdout.splitlines()
     path = Path(lines[-1])
-    assert Image.open(path).size == (64, 128)
+    assert Image.open(path).size == (3 * 64, 3 * 128)  # enlarged, since the model draws small pictures
+    assert "prompt" in Image.open(path).info  # ComfyUI opens the graph from it
     assert path.parent == tmp_path
     assert (tmp_path / "perflow-demo.png").read_bytes() == b"mine"  # never over another file
     assert any("1000 875 | 750 625 | 500 | 250" in line for line in lines)
     assert any("s a step" in line for line in lines)
-    assert any("abstract" in line for line in lines)
+    assert any("drawings" in line for line in lines)
+
+
+def test_the_sheet(server, prompt, find):
+    """All its cells through the server, with the graphs' random models, and what is drawn of them."""
+    import demo_sheet
+    import numpy as np
+    from demo_graph import ENLARGED
+    from PIL import Image
+
+    find(prompt, "EmptyLatentImage")["inputs"] |= {"width": 64, "height": 64}
+    texts = ["a lighthouse", "a boat"]
+    loaders = ("CheckpointLoaderSimple", "ckpt_name"), ("PeRFlowApplyDelta", "delta_name")
+    files = [find(prompt, kind)["inputs"][name] for kind, name in loaders]
+    pictures = demo_sheet.run(server, demo_sheet.graph(*files, texts, "", (64, 64), 3.0, seed=5), len(texts))
+    assert all(picture.size == (64, 64) for row in pictures for picture in row)
+    assert len({picture.tobytes() for row in pictures for picture in row}) == 2 * 4
+    sheet = np.asarray(demo_sheet.draw(pictures, texts))
+    edge, line, side = demo_sheet.EDGE, demo_sheet.LINE, 64 * ENLARGED
+    last = np.asarray(pictures[1][3].resize((side, side), Image.Resampling.LANCZOS))
+    assert np.array_equal(sheet[-edge - side : -edge, -edge - side : -edge], last)
+    assert (sheet[: edge + line] < 128).any()  # titles
+    assert "base, 4 steps:" in demo_sheet.words(pictures)
+
+
+def test_the_sheet_compares_the_same_noise():
+    """The base model is sampled by stock nodes, PeRFlow by the pack's, each row from one seed."""
+    import demo_sheet
+
+    cells = demo_sheet.graph("base", "delta", ["a", "b"], "", (128, 128), 3.0, seed=5)
+    for r, c in ((r, c) for r in range(2) for c in range(4)):
+        sampler, steps = cells[f"{r} {c} sample"], demo_sheet.COLUMNS[c].steps
+        if demo_sheet.COLUMNS[c].perflow:
+            assert cells[sampler["inputs"]["noise"][0]]["inputs"]["noise_seed"] == 5 + r
+            assert cells[sampler["inputs"]["sigmas"][0]]["inputs"]["steps"] == steps
+            assert (
+                cells[cells[sampler["inputs"]["guider"][0]]["inputs"]["model"][0]]["class_type"] == "PeRFlowApplyDelta"
+            )
+        else:
+            inputs = sampler["inputs"]
+            assert (inputs["seed"], inputs["steps"], inputs["sampler_name"]) == (5 + r, steps, "euler")
+            assert cells[inputs["model"][0]]["class_type"] == "CheckpointLoaderSimple"
+
+
+def test_the_sheets_first_row_is_the_demos(prompt, find):
+    import demo_sheet
+
+    cells, texts = demo_sheet.graph_like(prompt)
+    guider = find(prompt, "CFGGuider")["inputs"]
+    assert cells["0"]["inputs"]["text"] == texts[0] == prompt[guider["positive"][0]]["inputs"]["text"]
+    assert cells["negative"]["inputs"]["text"] == prompt[guider["negative"][0]]["inputs"]["text"]
+    assert cells["0 guider"]["inputs"]["cfg"] == guider["cfg"]
+    assert cells["0 noise"]["inputs"]["noise_seed"] == find(prompt, "RandomNoise")["inputs"]["noise_seed"]
+    assert len(set(texts)) == len(demo_sheet.PROMPTS)
 
 
 @pytest.mark.parametrize(

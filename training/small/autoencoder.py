@@ -8,6 +8,8 @@ Source: https://github.com/madebyollin/taesd (architecture).
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -44,7 +46,7 @@ class Encoder(nn.Sequential):
 
     def __init__(self, widths: tuple[int, int, int, int] = ENCODER_WIDTHS) -> None:
         layers: list[nn.Module] = [_conv(3, widths[0]), Block(widths[0])]
-        for before, width in zip(widths, widths[1:], strict=False):
+        for before, width in pairwise(widths):
             layers += [_conv(before, width, stride=2, bias=False), *(Block(width) for _ in range(3))]
         super().__init__(*layers, _conv(widths[-1], LATENT_CHANNELS))
 
@@ -54,7 +56,7 @@ class Decoder(nn.Sequential):
 
     def __init__(self, widths: tuple[int, int, int, int] = DECODER_WIDTHS) -> None:
         layers: list[nn.Module] = [Clamp(), _conv(LATENT_CHANNELS, widths[0]), nn.ReLU()]
-        for width, after in zip(widths, widths[1:], strict=False):
+        for width, after in pairwise(widths):
             layers += [*(Block(width) for _ in range(3)), nn.Upsample(scale_factor=2), _conv(width, after, bias=False)]
         super().__init__(*layers, Block(widths[-1]), _conv(widths[-1], 3))
 

@@ -15,23 +15,16 @@ from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from .autoencoder import Decoder, Encoder, widen
+from .autoencoder import widen
 from .dataset import pictures_of
+from .states import autoencoder, averaged
 from .text import POSITIONS, WIDTH, WORDS, text_model
 from .unet import narrow_unet
 
 
-def averages(file: Path, *modules: torch.nn.Module) -> None:
-    """Fill modules with the moving averages that a training of ours saved, in the order of their parameters."""
-    kept = iter(torch.load(file, weights_only=True)["state"]["ema"])
-    for module in modules:
-        for weight in module.parameters():
-            weight.data.copy_(next(kept))
-
-
 def vae_of(file: Path) -> AutoencoderTiny:
-    encoder, decoder = Encoder(), Decoder()
-    averages(file, encoder, decoder)
+    """The autoencoder at TAESD's width in diffusers' class."""
+    encoder, decoder = autoencoder(file)
     weights = {f"encoder.layers.{name}": tensor for name, tensor in widen(encoder).items()}
     for name, tensor in widen(decoder).items():  # TAESD counts its clamp as a layer, diffusers does not
         place, _, rest = name.partition(".")
@@ -42,8 +35,9 @@ def vae_of(file: Path) -> AutoencoderTiny:
 
 
 def export(folder: Path, tokenizer: Path, count: int) -> None:
+    """Write both below the folder."""
     unet = narrow_unet()
-    averages(folder / "teacher.pt", unet)
+    unet.load_state_dict(*averaged(folder / "teacher.pt", "unet"))
     # Without the layers, which add nothing, prompts cost nothing.
     text = CLIPTextModel(CLIPTextConfig(vocab_size=WORDS, hidden_size=WIDTH, num_hidden_layers=0))
     weights = text_model("")

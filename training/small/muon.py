@@ -56,15 +56,18 @@ class Muon(torch.optim.Optimizer):
                     weight.add_(move.view_as(weight))
 
     def _momentum(self, weight: Tensor, momentum: float) -> Tensor:
-        state = self.state[weight]
+        """M <- momentum M + (1 - momentum) G, and what is between it and G by Nesterov."""
+        state, gradient = self.state[weight], weight.grad
+        assert gradient is not None, "Muon takes weights that all have a gradient"
         if not state:
             state["momentum"] = torch.zeros_like(weight)
-        state["momentum"].lerp_(weight.grad, 1 - momentum)
-        return weight.grad.lerp(state["momentum"], momentum)
+        state["momentum"].lerp_(gradient, 1 - momentum)
+        return gradient.lerp(state["momentum"], momentum)
 
 
 def optimizers_of(weights: Iterable[Tensor], ends: Iterable[nn.Module], rate: float) -> list[torch.optim.Optimizer]:
     """Muon for matrices and convolutions, AdamW for the rest and for the first and last layers `ends`."""
+    weights = list(weights)
     left_out = {id(layer.weight) for layer in ends}
     matrices = [weight for weight in weights if weight.ndim > 1 and id(weight) not in left_out]
     taken = {id(weight) for weight in matrices}

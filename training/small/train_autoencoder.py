@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
 
 from .autoencoder import Decoder, Encoder
 from .dataset import pictures_of
+from .keeping import average, first_state, save
 from .muon import optimizers_of
 
 CROP, BATCH, RATE = 64, 8, 4e-3
@@ -39,7 +40,7 @@ def loss_of(found: Tensor, wanted: Tensor) -> Tensor:
     for _ in range(3):
         for dim in (2, 3):
             total = total + (found.diff(dim=dim) - wanted.diff(dim=dim)).abs().mean()
-        found, wanted = F.avg_pool2d(found, 2), F.avg_pool2d(wanted, 2)
+        found, wanted = avg_pool2d(found, 2), avg_pool2d(wanted, 2)
     return total
 
 
@@ -49,15 +50,15 @@ def spread(z: Tensor) -> Tensor:
 
 
 def train(folder: Path, count: int, minutes: float, rate: float) -> None:
+    """Train for so many minutes, all runs together, at a rate that falls to zero; the state is in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     pictures, _ = pictures_of(folder, count)
     torch.manual_seed(0)
     encoder, decoder = Encoder(), Decoder()
-    for module in (encoder, decoder):
-        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    weights = [*encoder.parameters(), *decoder.parameters()]
+    both = nn.ModuleList([encoder, decoder]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    weights = list(both.parameters())
     optimizers = optimizers_of(weights, [encoder[0], encoder[-1], decoder[1], decoder[-1]], rate)
-    state = {"seconds": 0.0, "step": 0, "ema": [p.detach().clone() for p in weights]}
+    state = first_state(weights)
     file = folder / "autoencoder.pt"
     if file.exists():
         saved = torch.load(file, weights_only=True)
@@ -66,8 +67,13 @@ def train(folder: Path, count: int, minutes: float, rate: float) -> None:
         for optimizer, kept in zip(optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(kept)
         state = saved["state"]
+
+    def keep() -> None:
+        modules = {"encoder": encoder.state_dict(), "decoder": decoder.state_dict()}
+        save(modules | {"optimizers": [optimizer.state_dict() for optimizer in optimizers], "state": state}, file)
+
     last = began = time.monotonic()
-    before, first, loss_mean = state["seconds"], state["step"], 0.0
+    before, first, mean = state["seconds"], state["step"], 0.0
     while True:
         state["seconds"] = before + time.monotonic() - began
         done = state["seconds"] / (60 * minutes)
@@ -77,31 +83,29 @@ def train(folder: Path, count: int, minutes: float, rate: float) -> None:
             for group in optimizer.param_groups:
                 group["lr"] = rate * min(1, (state["step"] + 1) / 50) * (1 - done) ** 0.5
         if done >= STANDARDISED_AT and not state.get("standardised"):
-            _standardise(encoder, decoder, pictures, state["ema"])
+            standardise(encoder, decoder, pictures, state["ema"])
             state["standardised"] = True
-        x = crops(pictures, BATCH, np.random.default_rng([1, state["step"]])).contiguous(memory_format=torch.channels_last)
-        z = encoder(x)
-        noisy = z + NOISE * torch.rand(len(z), 1, 1, 1) * torch.randn_like(z)
-        loss = loss_of(decoder(noisy), x)
-        (loss + 0.01 * spread(z)).backward()
+        x = crops(pictures, BATCH, np.random.default_rng([1, state["step"]]))
+        loss, spreading = losses(encoder, decoder, x.contiguous(memory_format=torch.channels_last))
+        (loss + 0.01 * spreading).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         state["step"] += 1
-        keep = min(0.999, state["step"] / (state["step"] + 10))
-        torch._foreach_lerp_(state["ema"], [p.detach() for p in weights], 1 - keep)
-        loss_mean += (loss.item() - loss_mean) / min(state["step"] - first, 200)
+        average(state, weights, longest=0.999)
+        mean += (loss.item() - mean) / min(state["step"] - first, 200)
         if state["step"] % 100 == 0:
-            print(f"{state['seconds']:6.0f} s  step {state['step']}  loss {loss_mean:.4f}  spread {spread(z):.4f}", flush=True)
+            where = f"{state['seconds']:6.0f} s  step {state['step']}"
+            print(f"{where}  loss {mean:.4f}  spread {spreading.item():.4f}", flush=True)
         if time.monotonic() - last > STATE_EVERY:
             last = time.monotonic()
-            _save(file, encoder, decoder, optimizers, state)
-    _save(file, encoder, decoder, optimizers, state)
+            keep()
+    keep()
 
 
 @torch.no_grad()
-def _standardise(encoder: Encoder, decoder: Decoder, pictures: np.ndarray, ema: list[Tensor]) -> None:
+def standardise(encoder: Encoder, decoder: Decoder, pictures: np.ndarray, ema: list[Tensor]) -> None:
     """Give every latent channel mean 0 and deviation 1 over the pictures, as a diffusion model likes it.
 
     The decoder's first layer takes it back; that is exact but for its clamp and the border, which training heals.
@@ -119,18 +123,11 @@ def _standardise(encoder: Encoder, decoder: Decoder, pictures: np.ndarray, ema: 
         enter["1.weight"].mul_(deviation.view(1, -1, 1, 1))
 
 
-def _save(file, encoder, decoder, optimizers, state) -> None:
-    part = file.with_suffix(".part")
-    torch.save(
-        {
-            "encoder": encoder.state_dict(),
-            "decoder": decoder.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-            "state": state,
-        },
-        part,
-    )
-    part.replace(file)
+def losses(encoder: Encoder, decoder: Decoder, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the pictures decoded from noisy latents, and of how the latents are spread."""
+    z = encoder(x)
+    noisy = z + NOISE * torch.rand(len(z), 1, 1, 1) * torch.randn_like(z)
+    return loss_of(decoder(noisy), x), spread(z)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Train the narrow teacher: noise prediction on the latents of drawn pictures. It goes on from its last state.
 
-`python -m training.small.train_teacher FOLDER --pictures 40000 --minutes 60` after train_autoencoder in the same folder.
+`python -m training.small.train_teacher FOLDER --tokenizer FOLDER --pictures 40000 --minutes 60`, after
+train_autoencoder in the same folder. The tokenizer is CLIP-L's, as ComfyUI has it in comfy/sd1_tokenizer.
 """
 
 from __future__ import annotations
@@ -9,15 +10,18 @@ import argparse
 import math
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from diffusers import UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from .autoencoder import Encoder
 from .dataset import pictures_of
+from .keeping import average, first_state, save
 from .muon import optimizers_of
+from .states import autoencoder
 from .text import PLACES, POSITIONS, embeddings, features
 from .unet import narrow_unet
 
@@ -36,10 +40,7 @@ def latents_of(folder: Path, count: int) -> tuple[Tensor, list[str]]:
     pictures, captions = pictures_of(folder, count)
     file = folder / f"latents-{count}.pt"
     if not file.exists():
-        encoder = Encoder()
-        ema = torch.load(folder / "autoencoder.pt", weights_only=True)["state"]["ema"]
-        for weight, average in zip(encoder.parameters(), ema, strict=False):  # the decoder's come after
-            weight.copy_(average)
+        encoder, _ = autoencoder(folder / "autoencoder.pt")
         parts = []
         for i in range(0, count, 50):
             x = torch.from_numpy(np.ascontiguousarray(pictures[i : i + 50])).permute(0, 3, 1, 2).float() / 255
@@ -55,25 +56,16 @@ def tokens_of(captions: list[str], tokenizer: CLIPTokenizer) -> Tensor:
 
 
 def train(folder: Path, tokenizer: Path, count: int, minutes: float, rate: float) -> None:
+    """Train for so many minutes, all runs together; the state is in the folder."""
     latents, captions = latents_of(folder, count)
     clip = CLIPTokenizer.from_pretrained(tokenizer)
-    tokens, empty = tokens_of(captions, clip), tokens_of([""], clip)[0]
-    words, positions = embeddings()
-    table = alphas_bar()
-    weight = (table / (1 - table)).clamp(max=5) * (1 - table) / table  # min-SNR, https://arxiv.org/abs/2303.09556
-    c, s, weight = table.sqrt().float(), (1 - table).sqrt().float(), weight.float()
-
-    # The last places of a caption are all alike, so one of them stands for all: attention counts it that often.
-    # diffusers adds -10000 (1 - mask) to the logits.
-    share = torch.ones(BATCH, PLACES)
-    share[:, -1] = 1 + math.log(POSITIONS - PLACES + 1) / 10000
-
+    batches = Batches(latents, tokens_of(captions, clip), tokens_of([""], clip)[0])
     torch.manual_seed(0)
     unet = narrow_unet()
     weights = list(unet.parameters())
     print(f"{sum(p.numel() for p in weights) / 1e6:.2f}M weights, {len(latents)} latents", flush=True)
     optimizers = optimizers_of(weights, [unet.conv_in, unet.conv_out], rate)
-    state = {"seconds": 0.0, "step": 0, "ema": [p.detach().clone() for p in weights]}
+    state = first_state(weights)
     file = folder / "teacher.pt"
     if file.exists():
         saved = torch.load(file, weights_only=True)
@@ -81,51 +73,81 @@ def train(folder: Path, tokenizer: Path, count: int, minutes: float, rate: float
         for optimizer, kept in zip(optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(kept)
         state = saved["state"]
-    last = began = time.monotonic()
+
+    def keep() -> None:
+        kept = [optimizer.state_dict() for optimizer in optimizers]
+        save({"unet": unet.state_dict(), "optimizers": kept, "state": state}, file)
+
+    last = told = began = time.monotonic()
     before, first, mean = state["seconds"], state["step"], 0.0
     while True:
         state["seconds"] = before + time.monotonic() - began
         done = state["seconds"] / (60 * minutes)
         if done >= 1:
             break
+        now = rate * min(1, (state["step"] + 1) / 100) * (0.02 + 0.98 * math.cos(0.5 * math.pi * done))
         for optimizer in optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = rate * min(1, (state["step"] + 1) / 100) * (0.02 + 0.98 * math.cos(0.5 * math.pi * done))
-        random = torch.Generator().manual_seed(state["step"])
-        rows = torch.randint(len(latents), (BATCH,), generator=random)
-        t = torch.randint(1000, (BATCH,), generator=random)
-        x0 = latents[rows].float()
-        noise = torch.randn(x0.shape, generator=random)
-        said = tokens[rows].clone()
-        said[torch.rand(BATCH, generator=random) < EMPTY] = empty
-        z = c[t].view(-1, 1, 1, 1) * x0 + s[t].view(-1, 1, 1, 1) * noise
-        text = features(said[:, :PLACES], words, positions[:PLACES])
-        found = unet(z, t, text, encoder_attention_mask=share, return_dict=False)[0]
-        loss = ((found - noise).square().mean((1, 2, 3)) * weight[t]).mean()
-        loss.backward()
+                group["lr"] = now
+        batch = batches[state["step"]]
+        found = predicted(unet, batch)
+        loss = ((found - batch.noise).square().mean((1, 2, 3)) * batch.weight).mean()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         state["step"] += 1
-        keep = min(0.9995, state["step"] / (state["step"] + 10))
-        torch._foreach_lerp_(state["ema"], [p.detach() for p in weights], 1 - keep)
+        average(state, weights, longest=0.9995)
         mean += (loss.item() - mean) / min(state["step"] - first, 300)
         if state["step"] % 100 == 0:
-            rate_now = BATCH * 100 / max(time.monotonic() - state.get("mark", began), 1e-9)
-            state["mark"] = time.monotonic()
-            print(f"{state['seconds']:6.0f} s  step {state['step']}  loss {mean:.4f}  {rate_now:.0f} a second", flush=True)
+            speed, told = BATCH * 100 / (time.monotonic() - told), time.monotonic()
+            print(f"{state['seconds']:6.0f} s  step {state['step']}  loss {mean:.4f}  {speed:.0f} a second", flush=True)
         if time.monotonic() - last > STATE_EVERY:
             last = time.monotonic()
-            _save(file, unet, optimizers, state)
-    _save(file, unet, optimizers, state)
+            keep()
+    keep()
 
 
-def _save(file: Path, unet, optimizers, state) -> None:
-    part = file.with_suffix(".part")
-    kept = {name: value for name, value in state.items() if name != "mark"}
-    torch.save({"unet": unet.state_dict(), "optimizers": [o.state_dict() for o in optimizers], "state": kept}, part)
-    part.replace(file)
+def predicted(unet: UNet2DConditionModel, batch: Batch) -> Tensor:
+    """The UNet's noise, where attention counts the context's last place as often as a caption has it.
+
+    The last places of a caption are all alike. diffusers adds -10000 (1 - mask) to the logits, here log(how many).
+    """
+    share = torch.ones(batch.context.shape[:2])
+    share[:, -1] = 1 + math.log(POSITIONS - PLACES + 1) / 10000
+    return unet(batch.z, batch.t, batch.context, encoder_attention_mask=share, return_dict=False)[0]
+
+
+class Batch(NamedTuple):
+    z: Tensor  # sqrt(ab) x0 + sqrt(1 - ab) noise, [BATCH, 4, 16, 16]
+    t: Tensor  # 0..999, [BATCH]
+    context: Tensor  # [BATCH, PLACES, 768], the last of which stands for all that follow
+    noise: Tensor
+    weight: Tensor  # of each row's loss, [BATCH]
+
+
+class Batches:
+    """What step number i is given: the same for one i, whenever it is asked for."""
+
+    def __init__(self, latents: Tensor, tokens: Tensor, empty: Tensor) -> None:
+        self.latents, self.tokens, self.empty = latents, tokens, empty
+        self.words, self.positions = embeddings()
+        table = alphas_bar()
+        self.c, self.s = table.sqrt().float(), (1 - table).sqrt().float()
+        ratio = table / (1 - table)
+        self.weight = (ratio.clamp(max=5) / ratio).float()  # min-SNR, https://arxiv.org/abs/2303.09556
+
+    def __getitem__(self, i: int) -> Batch:
+        random = torch.Generator().manual_seed(i)
+        rows = torch.randint(len(self.latents), (BATCH,), generator=random)
+        t = torch.randint(1000, (BATCH,), generator=random)
+        x0 = self.latents[rows].float()
+        noise = torch.randn(x0.shape, generator=random)
+        said = self.tokens[rows].clone()
+        said[torch.rand(BATCH, generator=random) < EMPTY] = self.empty
+        z = self.c[t].view(-1, 1, 1, 1) * x0 + self.s[t].view(-1, 1, 1, 1) * noise
+        return Batch(z, t, features(said[:, :PLACES], self.words, self.positions[:PLACES]), noise, self.weight[t])
 
 
 if __name__ == "__main__":

@@ -16,4 +16,5 @@ CONFIG = dict(
 
 
 def narrow_unet() -> UNet2DConditionModel:
+    """With random weights: [B, 4, 16, 16], timesteps [B] and context [B, 77, 768] to the noise."""
     return UNet2DConditionModel(**CONFIG)

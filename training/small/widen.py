@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 Tensors = dict[str, Tensor]
@@ -19,10 +18,11 @@ TIMES = 5  # 64 channels become SD1.5's 320
 
 def widen(narrow: Tensors, times: int = TIMES) -> Tensors:
     """The wide UNet's weights, both by diffusers' names."""
-    return {name: _widen(name, tensor, times) for name, tensor in narrow.items()}
+    return {name: widened(name, tensor, times) for name, tensor in narrow.items()}
 
 
-def _widen(name: str, tensor: Tensor, times: int) -> Tensor:
+def widened(name: str, tensor: Tensor, times: int = TIMES) -> Tensor:
+    """One weight of it."""
     if not name.startswith("conv_out."):  # whose output is the latent's channels
         tensor = tensor.repeat_interleave(times, 0)
     if tensor.ndim == 1 or name.startswith("conv_in.") or name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")):

@@ -20,9 +20,15 @@ SIZE = 128
 
 def draw(scene: Scene, random: np.random.Generator, size: int = SIZE) -> Image.Image:
     """The scene as an RGB picture, anti-aliased; everything that the words leave open comes from `random`."""
+    png = resvg_py.svg_to_bytes(svg_string=svg(scene, random, size), skip_system_fonts=True)
+    return Image.open(io.BytesIO(png)).convert("RGB")
+
+
+def svg(scene: Scene, random: np.random.Generator, size: int = SIZE) -> str:
+    """The scene as SVG, from back to front."""
     land = ground(scene, random)
     shapes = [
-        f'<defs>{down("sky", sky_of(scene.time, scene.weather, random))}</defs>',
+        f"<defs>{down('sky', sky_of(scene.time, scene.weather, random))}</defs>",
         '<rect width="128" height="96" fill="url(#sky)"/>',
         *sky.disc(scene, 88, random),
         *sky.clouds(scene, random),
@@ -30,8 +36,7 @@ def draw(scene: Scene, random: np.random.Generator, size: int = SIZE) -> Image.I
         subject(scene, land.foot, random),
         *sky.falling(scene, random),
     ]
-    svg = (
+    return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 128 128" width="{size}" height="{size}">'
-        f'{"".join(shapes)}</svg>'
+        f"{''.join(shapes)}</svg>"
     )
-    return Image.open(io.BytesIO(resvg_py.svg_to_bytes(svg_string=svg, skip_system_fonts=True))).convert("RGB")

@@ -22,6 +22,7 @@ _X = {"left": 38.0, "middle": 64.0, "right": 90.0}
 
 
 def ground(scene: Scene, random: np.random.Generator) -> Ground:
+    """The place of a scene; the subject stands on its side of it, a little moved."""
     x = _X[scene.side] + random.uniform(-5, 5)
     return _PLACES[scene.place](scene, x, random)
 
@@ -57,7 +58,9 @@ def _cliff(scene: Scene, x: float, random: np.random.Generator) -> Ground:
     for _ in range(3):  # cracks
         crack = random.uniform(left + 4, right - 4)
         shapes.append(line((crack, top + 10), (crack + random.uniform(-3, 3), 126), darker(face, 0.8), 2.2))
-    shapes.append(polygon([(left - 2, top - 2), (right + 2, top - 2), (right + 4, top + 6), (left - 4, top + 6)], grass))
+    shapes.append(
+        polygon([(left - 2, top - 2), (right + 2, top - 2), (right + 4, top + 6), (left - 4, top + 6)], grass)
+    )
     return Ground(shapes, (x, top))
 
 
@@ -69,7 +72,9 @@ def _hill(scene: Scene, x: float, random: np.random.Generator) -> Ground:
     return Ground(
         [
             rectangle(0, base - 4, 128, 132 - base, far),
-            curve((-10, 130), [((-10, base - 14), (30 + shift, base - 8)), ((100 + shift, base - 22), (140, 130))], far),
+            curve(
+                (-10, 130), [((-10, base - 14), (30 + shift, base - 8)), ((100 + shift, base - 22), (140, 130))], far
+            ),
             curve((x - 95, 132), [((x - 40, top - 1), (x, top)), ((x + 40, top - 1), (x + 95, 132))], near),
         ],
         (x, top + 1.5),
@@ -86,7 +91,11 @@ def _beach(scene: Scene, x: float, random: np.random.Generator) -> Ground:
         shapes.append(
             curve(
                 (-2, shore + lower + bend / 2),
-                [((64, shore + lower - bend), (130, shore + lower + bend / 2)), ((130, 130), (130, 130)), ((64, 130), (-2, 130))],
+                [
+                    ((64, shore + lower - bend), (130, shore + lower + bend / 2)),
+                    ((130, 130), (130, 130)),
+                    ((64, 130), (-2, 130)),
+                ],
                 colour,
             )
         )
@@ -112,12 +121,21 @@ def _mountains(scene: Scene, x: float, random: np.random.Generator) -> Ground:
     for peak in (random.uniform(8, 36), random.uniform(92, 122), random.uniform(44, 84)):
         top, half = random.uniform(34, 50), random.uniform(38, 48)
         shapes.append(polygon([(peak - half, base + 2), (peak, top), (peak + half, base + 2)], rock))
-        shapes.append(polygon([(peak, top), (peak + half, base + 2), (peak + 0.3 * half, base + 2)], darker(rock, 0.85)))
+        shapes.append(
+            polygon([(peak, top), (peak + half, base + 2), (peak + 0.3 * half, base + 2)], darker(rock, 0.85))
+        )
         cap = 0.34
         y = top + cap * (base + 2 - top)
         shapes.append(
             polygon(
-                [(peak, top), (peak + cap * half, y), (peak + 0.4 * cap * half, y - 3), (peak, y + 3), (peak - 0.5 * cap * half, y - 3), (peak - cap * half, y)],
+                [
+                    (peak, top),
+                    (peak + cap * half, y),
+                    (peak + 0.4 * cap * half, y - 3),
+                    (peak, y + 3),
+                    (peak - 0.5 * cap * half, y - 3),
+                    (peak - cap * half, y),
+                ],
                 snow,
             )
         )

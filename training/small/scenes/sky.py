@@ -16,7 +16,9 @@ def disc(scene: Scene, horizon: float, random: np.random.Generator) -> list[str]
     if scene.weather == "clear" and scene.time == "night":
         for _ in range(random.integers(7, 12)):
             radius = random.uniform(1.1, 1.7)
-            shapes.append(ellipse(random.uniform(2, 126), random.uniform(2, horizon - 20), radius, radius, rgb("#e8ecff")))
+            shapes.append(
+                ellipse(random.uniform(2, 126), random.uniform(2, horizon - 20), radius, radius, rgb("#e8ecff"))
+            )
     if scene.weather in ("clear", "snowy") or random.random() < 0.4:
         low = scene.time in ("dawn", "sunset")
         x, y = random.uniform(14, 114), horizon - random.uniform(4, 14) if low else random.uniform(14, 30)
@@ -51,8 +53,6 @@ def falling(scene: Scene, random: np.random.Generator) -> list[str]:
         return [line((x, y), (x + slant, y + 13), colour, 1.5, 0.6) for x, y in starts]
     if scene.weather == "snowy":
         colour = mix(lit(rgb("#ffffff"), scene.time), (1, 1, 1), 0.5)
-        return [
-            ellipse(random.uniform(0, 128), random.uniform(0, 128), *(2 * [random.uniform(1.5, 2.4)]), colour, 0.9)
-            for _ in range(30)
-        ]
+        flakes = random.uniform((0, 0, 1.5), (128, 128, 2.4), (30, 3))
+        return [ellipse(x, y, radius, radius, colour, 0.9) for x, y, radius in flakes]
     return []

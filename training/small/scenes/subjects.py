@@ -48,15 +48,27 @@ def _lighthouse(paints: Paints, random: np.random.Generator) -> list[str]:
         low, high = i / bands, (i + 1) / bands
         a, b = 9 - 4 * low, 9 - 4 * high
         shapes.append(
-            polygon([(-a, -height * low), (a, -height * low), (b, -height * high), (-b, -height * high)], white if i % 2 else paints.main)
+            polygon(
+                [(-a, -height * low), (a, -height * low), (b, -height * high), (-b, -height * high)],
+                white if i % 2 else paints.main,
+            )
         )
     shapes.append(rectangle(-2.2, -8, 4.4, 8, paints.lit(_WOOD)))
     shapes.append(rectangle(-8, -height - 2.5, 16, 3, paints.lit(rgb("#4a4f5a"))))
     shapes.append(rectangle(-4.5, -height - 10, 9, 8, paints.lamp))
-    shapes.append(polygon([(-6.5, -height - 9.5), (6.5, -height - 9.5), (0, -height - 16)], paints.roof_snow or darker(paints.main, 0.85)))
+    shapes.append(
+        polygon(
+            [(-6.5, -height - 9.5), (6.5, -height - 9.5), (0, -height - 16)],
+            paints.roof_snow or darker(paints.main, 0.85),
+        )
+    )
     if paints.scene.time == "night":
         for side in (-1, 1):
-            shapes.append(polygon([(side * 4, -height - 6), (side * 70, -height - 16), (side * 70, -height + 4)], paints.lamp, 0.35))
+            shapes.append(
+                polygon(
+                    [(side * 4, -height - 6), (side * 70, -height - 16), (side * 70, -height + 4)], paints.lamp, 0.35
+                )
+            )
     return shapes
 
 
@@ -93,7 +105,9 @@ def _windmill(paints: Paints, random: np.random.Generator) -> list[str]:
     height = random.uniform(34, 38)
     shapes = [
         polygon([(-12, 0), (12, 0), (7.5, -height), (-7.5, -height)], paints.main),
-        polygon([(-9, -height + 0.5), (9, -height + 0.5), (0, -height - 10)], paints.roof_snow or paints.lit(rgb("#6b4a44"))),
+        polygon(
+            [(-9, -height + 0.5), (9, -height + 0.5), (0, -height - 10)], paints.roof_snow or paints.lit(rgb("#6b4a44"))
+        ),
         rectangle(-3, -10, 6, 10, paints.lit(_WOOD)),
         rectangle(-2.6, -height * 0.6, 5.2, 6, paints.window),
     ]
@@ -104,7 +118,10 @@ def _windmill(paints: Paints, random: np.random.Generator) -> list[str]:
         along, across = (np.cos(angle), np.sin(angle)), (-np.sin(angle), np.cos(angle))
         corners = [(5, -0.8), (25, -0.8), (25, 5.2), (5, 5.2)]
         shapes.append(
-            polygon([(hub[0] + a * along[0] + b * across[0], hub[1] + a * along[1] + b * across[1]) for a, b in corners], sail)
+            polygon(
+                [(hub[0] + a * along[0] + b * across[0], hub[1] + a * along[1] + b * across[1]) for a, b in corners],
+                sail,
+            )
         )
         shapes.append(line(hub, (hub[0] + 26 * along[0], hub[1] + 26 * along[1]), paints.lit(_WOOD), 2))
     shapes.append(ellipse(*hub, 2.4, 2.4, paints.lit(rgb("#4a3a30"))))
@@ -114,10 +131,18 @@ def _windmill(paints: Paints, random: np.random.Generator) -> list[str]:
 def _tree(paints: Paints, random: np.random.Generator) -> list[str]:
     height = random.uniform(15, 20)
     trunk = polygon([(-3.6, 0), (3.6, 0), (2.4, -height - 6), (-2.4, -height - 6)], paints.lit(_BARK))
-    crown = [(0, -height - 16, 16), (-11, -height - 8, 11), (11, -height - 8, 11), (-5, -height - 24, 10), (6, -height - 22, 10)]
+    crown = [
+        (0, -height - 16, 16),
+        (-11, -height - 8, 11),
+        (11, -height - 8, 11),
+        (-5, -height - 24, 10),
+        (6, -height - 22, 10),
+    ]
     shapes = [trunk]
     for x, y, radius in crown:
-        shapes.append(ellipse(x + random.normal(0, 1), y, radius * random.uniform(0.92, 1.08), radius * 0.95, paints.main))
+        shapes.append(
+            ellipse(x + random.normal(0, 1), y, radius * random.uniform(0.92, 1.08), radius * 0.95, paints.main)
+        )
     shapes.append(ellipse(-5, -height - 20, 7, 5, mix(paints.main, (1, 1, 1), 0.25)))
     if paints.roof_snow:
         shapes.append(ellipse(0, -height - 28, 11, 5, paints.roof_snow))
@@ -130,7 +155,9 @@ def _boat(paints: Paints, random: np.random.Generator) -> list[str]:
     return [
         line((0, -8), (0, -mast), paints.lit(rgb("#5a4636")), 2.4),
         polygon([(way * 2, -11), (way * 22, -11), (way * 2, -mast + 2)], paints.main),
-        polygon([(-way * 2, -11), (-way * 14, -11), (-way * 2, -mast + 8)], mix(paints.main, paints.lit((1, 1, 1)), 0.45)),
+        polygon(
+            [(-way * 2, -11), (-way * 14, -11), (-way * 2, -mast + 8)], mix(paints.main, paints.lit((1, 1, 1)), 0.45)
+        ),
         polygon([(-23, -8), (23, -8), (16, 2), (-16, 2)], hull),
         polygon([(-23, -8), (23, -8), (21.4, -5.4), (-21.4, -5.4)], paints.roof_snow or mix(hull, (1, 1, 1), 0.3)),
     ]
@@ -138,11 +165,15 @@ def _boat(paints: Paints, random: np.random.Generator) -> list[str]:
 
 def _balloon(paints: Paints, random: np.random.Generator) -> list[str]:
     """Its foot is the bottom of the basket."""
-    pale = mix(paints.main, paints.lit((1, 1, 1)), 0.6) if paints.scene.colour != "white" else paints.lit(rgb("#a9b4c4"))
+    pale = (
+        mix(paints.main, paints.lit((1, 1, 1)), 0.6) if paints.scene.colour != "white" else paints.lit(rgb("#a9b4c4"))
+    )
     centre, radius = -34.0, random.uniform(17.5, 19.5)
     basket = paints.lit(_WOOD)
     shapes = [line((side * 4, -6), (side * 11, centre + radius * 0.7), basket, 1.3) for side in (-1, 1)]
-    shapes.append(polygon([(-radius * 0.86, centre + 9), (radius * 0.86, centre + 9), (4.5, -12), (-4.5, -12)], paints.main))
+    shapes.append(
+        polygon([(-radius * 0.86, centre + 9), (radius * 0.86, centre + 9), (4.5, -12), (-4.5, -12)], paints.main)
+    )
     for width, colour in ((1.0, paints.main), (0.66, pale), (0.3, paints.main)):
         shapes.append(ellipse(0, centre, radius * width, radius, colour))
     shapes.append(rectangle(-4.6, -7, 9.2, 7, basket))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from types import MappingProxyType
 
@@ -81,7 +82,7 @@ def random_caption(scene: Scene, random: np.random.Generator, silence: float = 0
     return _caption(scene, says=lambda name: name not in left_out)
 
 
-def _caption(scene: Scene, says) -> str:
+def _caption(scene: Scene, says: Callable[[str], bool]) -> str:
     where = (_WHERE_OF_A_BALLOON if scene.subject == "balloon" else _WHERE)[scene.place]
     size = scene.size if says("size") and scene.size != "medium" else ""
     colour = scene.colour if says("colour") else ""
