@@ -18,13 +18,13 @@ from torch import Tensor
 
 from .cells import BASE, LORA, TUNED
 from .frechet import Gaussian, gaussian
-from .narrow_models import NarrowModels
+from .narrow_models import NarrowModels, sha256
 from .store import Judged, Store
 
 SCALE = 0.18215  # ComfyUI's SD1.5 latents are the autoencoder's divided by this
 STYLES = {BASE: None, TUNED: "woodcut", LORA: "neon"}
 REFERENCE = 10_000_000  # the first of the drawings that others are compared with; prompts are those from 0 on
-REFERENCE_COUNT = 10_000
+REFERENCE_COUNT = 10_000  # half as many through the autoencoder, which takes longer
 BATCH = 100
 
 
@@ -41,9 +41,10 @@ class DrawnJudge:
         for module, weights in zip((self._encoder, self._decoder), pair, strict=True):
             module.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
             module.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        told = [classifier.WEIGHTS.read_bytes(), models.file("autoencoder").read_bytes()]
-        self.digest = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in told)).hexdigest()[:10]
+        told = sha256(classifier.WEIGHTS) + sha256(models.file("autoencoder"))
+        self.digest = hashlib.sha256(told).hexdigest()[:10]
         self._results, self._reference_count = results, reference_count
+        self._references: dict[tuple[str, bool], Gaussian] = {}
 
     def prompts(self, numbers: Sequence[int]) -> list[str]:
         from training.small.held_out import caption
@@ -96,7 +97,11 @@ class DrawnJudge:
 
     def reference(self, root: str, decoded: bool) -> Gaussian:
         """What pictures of that model are compared with: drawings in its style that no prompt is taken from."""
-        return gaussian(self.drawings(self._reference_count, STYLES[root], decoded, REFERENCE)["features"])
+        if (root, decoded) not in self._references:
+            count = self._reference_count // (2 if decoded else 1)
+            judged = self.drawings(count, STYLES[root], decoded, REFERENCE)
+            self._references[root, decoded] = gaussian(judged["features"])
+        return self._references[root, decoded]
 
 
 def drawing(number: int, style: str | None) -> np.ndarray[Any, Any]:

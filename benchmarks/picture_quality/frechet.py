@@ -7,6 +7,8 @@ Sources: Dowson and Landau 1982 (the distance); Heusel et al. 2017 (its use on f
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -15,9 +17,16 @@ from torch import Tensor
 GROUPS = 25  # of pictures; each is left out once
 
 
-class Gaussian(NamedTuple):
+@dataclass(frozen=True)
+class Gaussian:
     mean: Tensor  # [d]
     covariance: Tensor  # [d, d]
+
+    @cached_property
+    def root(self) -> Tensor:
+        """The symmetric square root of the covariance."""
+        values, vectors = torch.linalg.eigh(self.covariance)
+        return vectors * values.clamp(min=0).sqrt() @ vectors.T
 
 
 class Estimate(NamedTuple):
@@ -32,10 +41,8 @@ def gaussian(features: Tensor) -> Gaussian:
 
 
 def frechet(a: Gaussian, b: Gaussian) -> float:
-    """|m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^1/2), from the eigenvalues of S_a^1/2 S_b S_a^1/2."""
-    values, vectors = torch.linalg.eigh(a.covariance)
-    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
-    shared = torch.linalg.eigvalsh(root @ b.covariance @ root).clamp(min=0).sqrt().sum()
+    """|m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^1/2), from the eigenvalues of S_b^1/2 S_a S_b^1/2."""
+    shared = torch.linalg.eigvalsh(b.root @ a.covariance @ b.root).clamp(min=0).sqrt().sum()
     apart = (a.mean - b.mean).square().sum()
     return float(apart + a.covariance.trace() + b.covariance.trace() - 2 * shared)
 

@@ -7,6 +7,7 @@ written out here, and everything after it is ComfyUI's.
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,10 @@ class NarrowModels:
 
         self._nodes, self.folder = comfyui.nodes, folder
         self._made: dict[Model, Any] = {}
+        self._for_comfyui = comfyui.base / "narrow"  # files as ComfyUI reads them
+        self._for_comfyui.mkdir()
         for kind in ("perflow", "loras"):
-            folder_paths.add_model_folder_path(kind, str(folder))
+            folder_paths.add_model_folder_path(kind, str(self._for_comfyui))
 
     def roots(self) -> list[str]:
         """Which models without delta the folder has."""
@@ -88,18 +91,26 @@ class NarrowModels:
         return next((path for path in paths if path.is_file()), None)
 
     def weights(self, what: str, *parts: str) -> list[dict[str, Tensor]]:
-        """The narrow networks `parts` of one of the files; in .safetensors their names come before the tensors'."""
-        from safetensors.torch import load_file
-
-        from training.small.states import averaged
+        """The narrow networks `parts` of one of the files; in .safetensors the names of several are prefixes."""
+        from training.small import states, storage
 
         file = self.file(what)
         if file.suffix == ".pt":
-            return averaged(file, *parts)
-        tensors = load_file(file)
+            return states.averaged(file, *parts)
+        tensors, _ = storage.read(file)
         if len(parts) == 1:
             return [tensors]
         return [{n.removeprefix(f"{p}."): t for n, t in tensors.items() if n.startswith(f"{p}.")} for p in parts]
+
+    def _plain(self, what: str) -> str:
+        """The name of the same file with a number a weight, which ComfyUI and the pack read."""
+        from safetensors.torch import save_file
+
+        from training.small import storage
+
+        tensors, metadata = storage.read(self.file(what))
+        save_file({name: t.contiguous() for name, t in tensors.items()}, self._for_comfyui / f"{FILES[what]}.safetensors", metadata)
+        return f"{FILES[what]}.safetensors"
 
     def digest(self, model: Model) -> str:
         """A short name of the weights in all files that the model is made of, with its rank."""
@@ -107,7 +118,7 @@ class NarrowModels:
         files |= {self.file("delta")} if model.delta else set()
         told = hashlib.sha256(str(model.rank).encode())
         for file in sorted(files):
-            told.update(hashlib.sha256(file.read_bytes()).digest())
+            told.update(sha256(file))
         return told.hexdigest()[:10]
 
     def __getitem__(self, model: Model) -> Any:
@@ -117,11 +128,11 @@ class NarrowModels:
 
     def _make(self, model: Model) -> Any:
         if model.delta:
-            delta = self._compressed(model.rank) if model.rank else self.file("delta").name
+            delta = self._compressed(model.rank) if model.rank else self._plain("delta")
             return self._with_delta(self[Model(model.root)], delta)
         if model.root == LORA:
             lora = self._nodes["LoraLoaderModelOnly"]()
-            return lora.load_lora_model_only(self[Model(BASE)], self.file(LORA).name, 1.0)[0]
+            return lora.load_lora_model_only(self[Model(BASE)], self._plain(LORA), 1.0)[0]
         return model_of(*self.weights(model.root, "unet"))
 
     def _with_delta(self, model: Any, delta: str) -> Any:
@@ -133,3 +144,9 @@ class NarrowModels:
         inputs = dict(filename_prefix=f"rank{rank}", rank=rank, energy=0.0, prediction_type="auto", windows=WINDOWS)
         pair = (self[Model(BASE, True)], self[Model(BASE)])
         return Path(self._nodes["PeRFlowExtractDelta"].execute(*pair, **inputs).result[0]).name
+
+
+@cache
+def sha256(file: Path) -> bytes:
+    """Of the file as it was when it was first asked for: a training may go on writing it."""
+    return hashlib.sha256(file.read_bytes()).digest()

@@ -1,6 +1,6 @@
 """Train the judge of drawn pictures and write its weights to training/small/weights/classifier.safetensors.
 
-`python -m training.small.train_classifier FOLDER --pictures 20000 --minutes 8`, in the folder of train_autoencoder.
+`python -m training.small.train_classifier FOLDER --pictures 12000 --seen 120000`, in the folder of train_autoencoder.
 It sees drawings, drawings in other styles, and drawings through the autoencoder, some blurred or grainy, so that it
 judges what a picture shows. The accuracy of each attribute on held-out drawings is printed and stored in the file.
 """
@@ -25,12 +25,13 @@ from .blemishes import blurred, decoded, grainy
 from .classifier import SEEN, WEIGHTS, Classifier
 from .dataset import SEED, picture
 from .held_out import scene
+from .muon import optimizers_of
 from .scenes.styles import STYLES
 from .scenes.words import ATTRIBUTES
 from .states import autoencoder
 
 FIRST = SEED + 10_000_000  # its training pictures are its own
-BATCH, RATE = 64, 3e-3
+BATCH, RATE, DECAY = 64, 3e-3, 0.02
 STYLED, DECODED, NOISE = 0.2, 0.25, 0.3  # shares of the training pictures, and noise on the latents of the latter
 TESTED = 2000  # held-out pictures
 
@@ -76,11 +77,10 @@ def training_pictures(folder: Path, count: int) -> tuple[Tensor, Tensor]:
     if not file.exists():
         with ProcessPoolExecutor(2) as pool:
             pixels = tensors(list(pool.map(drawn_sometimes_styled, plain, chunksize=64)))
-        if (folder / "autoencoder.pt").is_file():
-            pixels = torch.cat([pixels, through_autoencoder(folder / "autoencoder.pt", again, NOISE)])
+        pixels = torch.cat([pixels, through_autoencoder(folder / "autoencoder.pt", again, NOISE)])
         torch.save(pixels, file)
     pixels = torch.load(file, weights_only=True)
-    return pixels, labels([*plain, *again][: len(pixels)])
+    return pixels, labels([*plain, *again])
 
 
 def blemished(pictures: Tensor) -> Tensor:
@@ -92,25 +92,27 @@ def blemished(pictures: Tensor) -> Tensor:
     return grainy(x, 0.06 * torch.rand(()).item()) if kind < 0.5 else x
 
 
-def train(pixels: Tensor, wanted: Tensor, minutes: float) -> Classifier:
+def train(pixels: Tensor, wanted: Tensor, seen: int) -> Classifier:
+    """A classifier that has seen that many pictures, most of them several times."""
     torch.manual_seed(0)
     network = Classifier().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(network.parameters(), RATE, weight_decay=0.02)
-    began, step, mean = time.monotonic(), 0, 0.0
-    while (done := (time.monotonic() - began) / (60 * minutes)) < 1:
-        optimizer.param_groups[0]["lr"] = RATE * min(1, (step + 1) / 100) * (1 - done)
+    optimizers = optimizers_of(network.parameters(), [network.body[0][0], *network.heads.values()], RATE)
+    steps, mean, began = seen // BATCH, 0.0, time.monotonic()
+    for step in range(1, steps + 1):
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"], group["weight_decay"] = RATE * min(1, step / 50) * (1 - step / steps), DECAY
         rows = torch.randint(len(pixels), (BATCH,))
         logits = network.logits(network.features(blemished(pixels[rows].float() / 255)))
         losses = [F.cross_entropy(found, wanted[rows, i]) for i, found in enumerate(logits.values())]
         loss = torch.stack(losses).mean()
         loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        step += 1
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         mean += (loss.item() - mean) / min(step, 100)
-        if step % 200 == 0:
-            print(f"{60 * minutes * done:5.0f} s  step {step}  loss {mean:.4f}", flush=True)
-    print(f"{step * BATCH} pictures seen", flush=True)
+        if step % 100 == 0:
+            print(f"step {step} of {steps}, {time.monotonic() - began:.0f} s  loss {mean:.4f}", flush=True)
     return network.eval()
 
 
@@ -128,8 +130,7 @@ def tested(network: Classifier, folder: Path) -> dict[str, dict[str, float]]:
     """Accuracy on held-out drawings as they are, through the autoencoder, blurred and grainy, and in other styles."""
     plain = tensors([drawn(number) for number in range(TESTED)])
     sets = {"drawings": plain}
-    if (folder / "autoencoder.pt").is_file():
-        sets["through the autoencoder"] = through_autoencoder(folder / "autoencoder.pt", range(TESTED // 2), 0.0)
+    sets["through the autoencoder"] = through_autoencoder(folder / "autoencoder.pt", range(TESTED // 2), 0.0)
     sets["blurred and grainy"] = (255 * grainy(blurred(plain.float() / 255, 0.8), 0.04)).to(torch.uint8)
     sets |= {style: tensors([drawn(number, style) for number in range(TESTED // 2)]) for style in STYLES}
     wanted = labels(range(TESTED))
@@ -139,14 +140,14 @@ def tested(network: Classifier, folder: Path) -> dict[str, dict[str, float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--pictures", type=int, default=20_000)
-    parser.add_argument("--minutes", type=float, default=8)
+    parser.add_argument("--pictures", type=int, default=12_000, help="drawn for it")
+    parser.add_argument("--seen", type=int, default=120_000, help="pictures, each again when all were seen")
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     pixels, wanted = training_pictures(options.folder, options.pictures)
     print(f"{len(pixels)} training pictures", flush=True)
-    network = train(pixels, wanted, options.minutes)
+    network = train(pixels, wanted, options.seen)
     weights = {name: tensor.half().contiguous() for name, tensor in network.state_dict().items()}
     weights = {name: tensor for name, tensor in weights.items() if not name.endswith("num_batches_tracked")}
     network.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, strict=False)
@@ -154,7 +155,7 @@ def main() -> None:
     for name, shares in found.items():
         print(f"{name}: " + ", ".join(f"{attribute} {100 * share:.1f} %" for attribute, share in shares.items()))
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    save_file(weights, options.out, {"accuracy": json.dumps(found), "pictures": str(len(pixels))})
+    save_file(weights, options.out, {"accuracy": json.dumps(found), "pictures": str(len(pixels)), "seen": str(options.seen)})
     print(f"{options.out} ({options.out.stat().st_size / 1000:.0f} kB)")
 
 
