@@ -47,6 +47,7 @@ def main() -> None:
             from picture_quality.real_models import real_table
 
             found = real_table(comfyui, options)
+            write(options.json, found)
         else:
             found = drawn_table(comfyui, options)
     print(f"{len(found)} rows" + (f" in {options.json}" if options.json else ""))
