@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PICTURE = PACK / "docs" / "quality.png"
-SIZE = (8, 4)
+SIZE = (8, 4.4)
 GREEN = "#009e73"  # Okabe and Ito's, as the other colours
 
 Row = dict[str, Any]
@@ -95,7 +95,7 @@ def draw(rows: Sequence[Row], picture: Path) -> None:
     curves(right, rows, "attributes", 100)
     right.set(ylabel="attributes of the prompt found, %")
     right.set_title("Higher is better", loc="left")
-    right.legend(loc="lower right", frameon=False, fontsize=9.5)
+    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9.5)
     figure.savefig(picture, dpi=RESOLUTION)
     shrink(picture)
 
