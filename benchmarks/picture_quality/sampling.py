@@ -29,12 +29,15 @@ class Texts:
         self._tokenizer = comfy.sd1_clip.SDTokenizer()
         self._words, self._positions = embeddings()
 
+    def tokens(self, captions: Sequence[str]) -> list[list[int]]:
+        """ComfyUI's, 77 for each caption."""
+        return [[pair[0] for pair in self._tokenizer.tokenize_with_weights(text)[0]] for text in captions]
+
     def __call__(self, captions: Sequence[str]) -> list[Any]:
         """CONDITIONING with a row for every caption."""
         from training.small.text import features
 
-        tokens = [[pair[0] for pair in self._tokenizer.tokenize_with_weights(text)[0]] for text in captions]
-        return [[features(torch.tensor(tokens), self._words, self._positions), {}]]
+        return [[features(torch.tensor(self.tokens(captions)), self._words, self._positions), {}]]
 
 
 def sample(nodes: Any, model: Any, cell: Cell, noise: Tensor, positive: Any, negative: Any, cfg: float) -> Tensor:

@@ -36,10 +36,17 @@ class Amounts:
 
 class Table:
     def __init__(
-        self, nodes: Any, models: NarrowModels, judge: DrawnJudge, results: Path, amounts: Amounts, cfg: float
+        self,
+        nodes: Any,
+        models: NarrowModels,
+        judge: DrawnJudge,
+        results: Path,
+        amounts: Amounts,
+        cfg: float,
+        batch: int = BATCH,
     ) -> None:
         self._nodes, self._models, self.judge = nodes, models, judge
-        self._results, self._amounts, self._cfg = results, amounts, cfg
+        self._results, self._amounts, self._cfg, self._batch = results, amounts, cfg, batch
         self._texts = sampling.Texts()
         self._negative = self._texts([""])
 
@@ -47,7 +54,7 @@ class Table:
         """Its folder names the weights, the guidance and the judge, so that other ones get another folder."""
         told = f"{cell.model.name} {cell.sampler} {cell.steps}".replace(" ", "-").replace("+", "and")
         digests = f"{self._models.digest(cell.model)}-{self.judge.digest}"
-        return Store(self._results / "cells" / f"{told}-cfg{self._cfg:g}-{digests}", BATCH)
+        return Store(self._results / "cells" / f"{told}-cfg{self._cfg:g}-{digests}", self._batch)
 
     def missing(self, cell: Cell) -> list[range]:
         return list(self.store(cell).missing(self._amounts.of(cell)))

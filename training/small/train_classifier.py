@@ -96,7 +96,7 @@ def train(pixels: Tensor, wanted: Tensor, seen: int) -> Classifier:
     """A classifier that has seen that many pictures, most of them several times."""
     torch.manual_seed(0)
     network = Classifier().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizers = optimizers_of(network.parameters(), [network.body[0][0], *network.heads.values()], RATE)
+    optimizers = optimizers_of(list(network.parameters()), [network.body[0][0], *network.heads.values()], RATE)
     steps, mean, began = seen // BATCH, 0.0, time.monotonic()
     for step in range(1, steps + 1):
         for optimizer in optimizers:
