@@ -27,9 +27,7 @@ BASE, PERFLOW, STRAY = "#9aa3b2", "#0072b2", "#d55e00"
 def main() -> None:
     environment.enter()  # from here on inside our environment
     sys.path.append(str(PACK))
-    figure, (left, right) = house_pyplot().subplots(
-        1, 2, figsize=SIZE, width_ratios=(1, 1.1), layout="constrained"
-    )
+    figure, (left, right) = house_pyplot().subplots(1, 2, figsize=SIZE, width_ratios=(1, 1.1), layout="constrained")
     draw_chords(left)
     draw_paths(right)
     figure.savefig(PICTURE, dpi=RESOLUTION)

@@ -70,7 +70,9 @@ def table(rows: Sequence[Row]) -> str:
             sampler = f"**{sampler}**"
         steps, calls = (row[name] or "" for name in ("steps", "calls"))
         numbers = [number(row, column) for column in COLUMNS]
-        lines.append("| " + " | ".join(map(str, [row["model"], sampler, steps, calls, *numbers, row["pictures"]])) + " |")
+        lines.append(
+            "| " + " | ".join(map(str, [row["model"], sampler, steps, calls, *numbers, row["pictures"]])) + " |"
+        )
     return "\n".join(lines)
 
 
@@ -103,7 +105,9 @@ def draw(rows: Sequence[Row], picture: Path) -> None:
 def curves(axes: Axes, rows: Sequence[Row], column: str, factor: float) -> None:
     """One line a sampler, and a band where drawings through the autoencoder lie: the best that there can be."""
     for model, sampler, colour, style in CURVES:
-        line = sorted((row for row in rows if (row["model"], row["sampler"]) == (model, sampler)), key=lambda r: r["calls"])
+        line = sorted(
+            (row for row in rows if (row["model"], row["sampler"]) == (model, sampler)), key=lambda r: r["calls"]
+        )
         calls, values, errors = ([row[name] for row in line] for name in ("calls", column, f"{column}_error"))
         label = f"{model}, {sampler}"
         bars = [2 * factor * error for error in errors]

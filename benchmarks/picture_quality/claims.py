@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from torch import Tensor
+
 from .cells import BASE, BASE_SAMPLERS, LORA, TUNED, Cell, Model
 from .frechet import Estimate, Gaussian, frechet, gaussian, jackknife
 from .rows import attributes, difference
@@ -41,7 +43,7 @@ def _less_steps(find: Find, references: dict[str, Gaussian]) -> list[str]:
         apart = difference(find(Model(BASE, True), "euler", few), judged, references[BASE])
         sentences.append(
             f"PeRFlow's {few} steps are {_verdict(apart)} than the base's best {many} ({name}): "
-            f"their Fréchet distance is larger by {_said(apart)}."
+            f"the first Fréchet distance minus the second is {_said(apart)}."
         )
     return sentences
 
@@ -62,7 +64,7 @@ def _half(find: Find, references: dict[str, Gaussian]) -> list[str]:
     apart = difference(ours, judged, references[BASE], factor=0.5)
     return [
         f"PeRFlow's distance at 4 steps is {'at most' if apart.value <= 0 else 'more than'} half of the base's best "
-        f"4-step one ({name}): the difference is {_said(apart)}."
+        f"4-step one ({name}): the first minus half of the second is {_said(apart)}."
     ]
 
 
@@ -71,7 +73,7 @@ def _gain(find: Find, model: Model, reference: Gaussian) -> Estimate:
     ours, (_, theirs) = find(model, "euler", 4), best(find, model.root, 4, reference)
     count = min(len(ours["features"]), len(theirs["features"]))
 
-    def gain(rows) -> float:  # type: ignore[no-untyped-def]
+    def gain(rows: Tensor) -> float:
         near, far = (frechet(gaussian(judged["features"][rows]), reference) for judged in (ours, theirs))
         return 1 - near / far
 
@@ -85,8 +87,8 @@ def _other_bases(find: Find, references: dict[str, Gaussian]) -> list[str]:
         if root in references:
             there = _gain(find, Model(root, True), references[root])
             sentences.append(
-                f"On the {root} the delta takes away {_said(there, 100)} % of the best 4-step distance, on its own base "
-                f"{_said(own, 100)} %: it keeps {100 * there.value / own.value:.0f} % of the gain (wanted: 80 %)."
+                f"On the {root} the delta takes away {_said(there, 100)} % of the best 4-step distance, on its own "
+                f"base {_said(own, 100)} %: it keeps {100 * there.value / own.value:.0f} % of the gain (wanted: 80 %)."
             )
     return sentences
 

@@ -75,7 +75,7 @@ class DrawnJudge:
         return {"features": features, "said": named, "found": torch.tensor(right)}
 
     def drawings(self, count: int, style: str | None, decoded: bool, first: int = 0) -> Judged:
-        """The same of held-out drawings `first`, `first` + 1, ..., in that style, as they are or through the encoder."""
+        """The same of held-out drawings `first`, `first` + 1, ..., in that style, as they are or decoded."""
         kind = f"{first}-{style or 'plain'}{'-decoded' if decoded else ''}-{self.digest}"
         store = Store(self._results / "drawings" / kind, BATCH)
         missing = list(store.missing(count))

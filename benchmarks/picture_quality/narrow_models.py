@@ -7,6 +7,7 @@ written out here, and everything after it is ComfyUI's.
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,7 @@ class NarrowModels:
 
         self._nodes, self.folder = comfyui.nodes, folder
         self._made: dict[Model, Any] = {}
-        self._for_comfyui = comfyui.base / "narrow"  # files as ComfyUI reads them
-        self._for_comfyui.mkdir()
+        self._for_comfyui = Path(tempfile.mkdtemp(dir=comfyui.base))  # files as ComfyUI reads them
         for kind in ("perflow", "loras"):
             folder_paths.add_model_folder_path(kind, str(self._for_comfyui))
 
@@ -109,8 +109,9 @@ class NarrowModels:
         from training.small import storage
 
         tensors, metadata = storage.read(self.file(what))
-        save_file({name: t.contiguous() for name, t in tensors.items()}, self._for_comfyui / f"{FILES[what]}.safetensors", metadata)
-        return f"{FILES[what]}.safetensors"
+        plain = self._for_comfyui / f"{FILES[what]}-{sha256(self.file(what)).hex()[:10]}.safetensors"
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, plain, metadata)
+        return plain.name
 
     def digest(self, model: Model) -> str:
         """A short name of the weights in all files that the model is made of, with its rank."""
@@ -131,13 +132,24 @@ class NarrowModels:
             delta = self._compressed(model.rank) if model.rank else self._plain("delta")
             return self._with_delta(self[Model(model.root)], delta)
         if model.root == LORA:
-            lora = self._nodes["LoraLoaderModelOnly"]()
-            return lora.load_lora_model_only(self[Model(BASE)], self._plain(LORA), 1.0)[0]
+            return self._with_lora(self[Model(BASE)])
         return model_of(*self.weights(model.root, "unet"))
 
     def _with_delta(self, model: Any, delta: str) -> Any:
         inputs = dict(strength=1.0, prediction_type="auto", windows=0, align_steps=True)
         return self._nodes["PeRFlowApplyDelta"].execute(model, delta, **inputs).result[0]
+
+    def _with_lora(self, model: Any) -> Any:
+        """Raises ValueError where Load LoRA leaves something out, which it only logs."""
+        name = self._plain(LORA)
+        patched = self._nodes["LoraLoaderModelOnly"]().load_lora_model_only(model, name, 1.0)[0]
+        count = len(self.weights(LORA, "lora")[0])
+        if 2 * len(patched.patches) != count:
+            raise ValueError(
+                f"{name} has {count} tensors, of which Load LoRA used some for {len(patched.patches)} weights, "
+                "expected a pair for each: make the file again with training.small.train_style."
+            )
+        return patched
 
     def _compressed(self, rank: int) -> str:
         """The name of the delta's low-rank file, made by Extract PeRFlow Delta."""

@@ -144,7 +144,9 @@ class RealTable:
         texts = [encode.encode(clip, caption)[0][0] for caption in captions]
         longest = math.lcm(*(text.shape[1] for text, _ in texts))
         padded = [text.repeat(1, longest // text.shape[1], 1) for text, _ in texts]  # as ComfyUI evens out lengths
-        others = {name: torch.cat([told[name] for _, told in texts]) for name in ("pooled_output",) if name in texts[0][1]}
+        others = {
+            name: torch.cat([told[name] for _, told in texts]) for name in ("pooled_output",) if name in texts[0][1]
+        }
         side = self._options.size // 8
         samples = sampling.sample(
             self._nodes,
@@ -175,4 +177,3 @@ class RealTable:
         digest = hashlib.sha256(repr((told, captions, self._options.size)).encode()).hexdigest()[:10]
         name = f"{cell.model.name} {cell.sampler} {cell.steps}".replace(" ", "-").replace("+", "and")
         return Store(self._options.results / "real" / f"{name}-cfg{self._options.cfg:g}-{digest}", BATCH)
-

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .frechet import Estimate, Gaussian, frechet, gaussian, jackknife
@@ -47,9 +46,7 @@ def difference(one: Judged, other: Judged, reference: Gaussian, factor: float = 
     return jackknife(apart, count)
 
 
-def row(
-    told: Row, judged: Judged, references: dict[str, Gaussian], end_points: Tensor | None, names: list[str]
-) -> Row:
+def row(told: Row, judged: Judged, references: dict[str, Gaussian], end_points: Tensor | None, names: list[str]) -> Row:
     """told: model, sampler, steps, calls; references by the name of the column."""
     found = dict(told)
     estimates: dict[str, Estimate | None] = {column: distance(judged, to) for column, to in references.items()}
@@ -66,4 +63,4 @@ def row(
 
 def rounded(value: float) -> float:
     """To five digits."""
-    return float(f"{value:.5g}") if torch.isfinite(torch.tensor(value)) else value
+    return float(f"{value:.5g}")

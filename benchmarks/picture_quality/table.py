@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from . import claims, sampling
@@ -119,8 +118,9 @@ class Table:
 def best_of(rows: Sequence[Row]) -> list[Row]:
     """The base's best sampler at every number of steps that all of them have, by Fréchet distance."""
     found = []
-    for steps in sorted({row["steps"] for row in rows if row["model"] == BASE}):
-        same = [row for row in rows if (row["model"], row["steps"]) == (BASE, steps) and row["sampler"] in BASE_SAMPLERS]
+    compared = [one for one in rows if one["model"] == BASE and one["sampler"] in BASE_SAMPLERS]
+    for steps in sorted({one["steps"] for one in compared}):
+        same = [one for one in compared if one["steps"] == steps]
         if len(same) == len(BASE_SAMPLERS):
             best = min(same, key=lambda row: row["frechet"])
             found.append(best | {"sampler": "best of them", "which": best["sampler"]})
@@ -137,8 +137,8 @@ def not_better_with_more_steps(rows: Sequence[Row]) -> list[str]:
     for (model, sampler), members in series.items():
         members.sort(key=lambda row: row["steps"])
         best = min(members, key=lambda row: row["frechet"])
-        error = max(2 * (best["frechet_error"] ** 2 + members[-1]["frechet_error"] ** 2) ** 0.5, 0.0)
-        if members[-1]["frechet"] - best["frechet"] > error and torch.isfinite(torch.tensor(error)):
+        error = (best["frechet_error"] ** 2 + members[-1]["frechet_error"] ** 2) ** 0.5
+        if members[-1]["frechet"] - best["frechet"] > 2 * error:
             sentences.append(
                 f"{model}, {sampler}: {members[-1]['steps']} steps are not better than {best['steps']} "
                 f"(distance {members[-1]['frechet']:.3g} against {best['frechet']:.3g})."

@@ -21,7 +21,9 @@ def test_gaussians_with_the_same_axes():
     a, b = torch.tensor([4.0, 1.0, 0.25]).double(), torch.tensor([1.0, 9.0, 0.0]).double()
     axes = torch.linalg.qr(normal(3, 3, seed=0)).Q
     shift = torch.tensor([1.0, -2.0, 0.5]).double()
-    found = frechet(Gaussian(shift, axes @ a.diag() @ axes.T), Gaussian(torch.zeros(3).double(), axes @ b.diag() @ axes.T))
+    found = frechet(
+        Gaussian(shift, axes @ a.diag() @ axes.T), Gaussian(torch.zeros(3).double(), axes @ b.diag() @ axes.T)
+    )
     assert found == pytest.approx(float(shift.square().sum()) + 1 + 4 + 0.25, abs=1e-7)
 
 

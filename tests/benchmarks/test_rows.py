@@ -52,7 +52,9 @@ def test_differences_of_the_same_noise_have_small_errors():
 
 def table_of(shifts: dict[Cell, float]):
     known = {cell: judged(shift) for cell, shift in shifts.items()}
-    told = {cell: dict(model=cell.model.name, sampler=cell.sampler, steps=cell.steps, calls=cell.calls) for cell in known}
+    told = {
+        cell: dict(model=cell.model.name, sampler=cell.sampler, steps=cell.steps, calls=cell.calls) for cell in known
+    }
     return known, [row(told[cell], found, {"frechet": STANDARD}, None, ["a", "b"]) for cell, found in known.items()]
 
 

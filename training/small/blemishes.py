@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from .autoencoder import Decoder, Encoder
 
@@ -23,8 +23,8 @@ def blurred(pictures: Tensor, sigma: float) -> Tensor:
     reach = max(1, round(2.5 * sigma))
     kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma) ** 2)
     kernel = (kernel / kernel.sum()).view(1, 1, 1, -1).repeat(3, 1, 1, 1)
-    wide = F.pad(pictures, (reach,) * 4, mode="replicate")
-    return F.conv2d(F.conv2d(wide, kernel, groups=3), kernel.mT, groups=3)
+    wide = functional.pad(pictures, (reach,) * 4, mode="replicate")
+    return functional.conv2d(functional.conv2d(wide, kernel, groups=3), kernel.mT, groups=3)
 
 
 def grainy(pictures: Tensor, deviation: float) -> Tensor:

@@ -10,9 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional
 
 from .scenes.words import ATTRIBUTES
 
@@ -38,12 +38,12 @@ class Classifier(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Linear(FEATURES, len(words)) for name, words in ATTRIBUTES.items()})
 
     def features(self, pictures: Tensor) -> Tensor:
-        seen = F.avg_pool2d(pictures, pictures.shape[-1] // SEEN)
+        seen = functional.avg_pool2d(pictures, pictures.shape[-1] // SEEN)
         return self.last(self.body((2 * seen - 1).contiguous(memory_format=torch.channels_last)))
 
     def logits(self, features: Tensor) -> dict[str, Tensor]:
         """For each attribute [B, number of its words]."""
-        return {name: head(F.relu(features)) for name, head in self.heads.items()}
+        return {name: head(functional.relu(features)) for name, head in self.heads.items()}
 
     def words(self, features: Tensor) -> dict[str, list[str]]:
         """The likeliest word of each attribute, for every picture."""
