@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import environment
 from environment import PACK, UserError, say
@@ -27,6 +27,16 @@ BASE, PERFLOW, STRAY = "#9aa3b2", "#0072b2", "#d55e00"
 def main() -> None:
     environment.enter()  # from here on inside our environment
     sys.path.append(str(PACK))
+    figure, (left, right) = house_pyplot().subplots(1, 2, figsize=SIZE, width_ratios=(1, 1.1), layout="constrained")
+    draw_chords(left)
+    draw_paths(right)
+    figure.savefig(PICTURE, dpi=RESOLUTION)
+    shrink(PICTURE)
+    say(f"{PICTURE} ({PICTURE.stat().st_size / 1000:.0f} kB)")
+
+
+def house_pyplot() -> Any:
+    """matplotlib.pyplot in the style of our figures, without a window."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -38,12 +48,7 @@ def main() -> None:
     matplotlib.rc("axes.spines", top=False, right=False)
     matplotlib.rc("xtick", color=FAINT)
     matplotlib.rc("ytick", color=FAINT)
-    figure, (left, right) = plt.subplots(1, 2, figsize=SIZE, width_ratios=(1, 1.1), layout="constrained")
-    draw_chords(left)
-    draw_paths(right)
-    figure.savefig(PICTURE, dpi=RESOLUTION)
-    shrink(PICTURE)
-    say(f"{PICTURE} ({PICTURE.stat().st_size / 1000:.0f} kB)")
+    return plt
 
 
 def draw_chords(axes: Axes) -> None:

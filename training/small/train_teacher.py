@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,9 +65,23 @@ def train(folder: Path, tokenizer: Path, count: int, minutes: float, rate: float
     unet = narrow_unet()
     weights = list(unet.parameters())
     print(f"{sum(p.numel() for p in weights) / 1e6:.2f}M weights, {len(latents)} latents", flush=True)
-    optimizers = optimizers_of(weights, [unet.conv_in, unet.conv_out], rate)
+    learn(unet, batches, optimizers_of(weights, [unet.conv_in, unet.conv_out], rate), folder / "teacher.pt", minutes)
+
+
+def learn(
+    unet: UNet2DConditionModel,
+    batches: Batches,
+    optimizers: Sequence[torch.optim.Optimizer],
+    file: Path,
+    minutes: float,
+) -> list[Tensor]:
+    """Train what the optimizers hold, the state in the file; returns the running averages of the UNet's own weights.
+
+    The optimizers' first rate is the highest; only weights with requires_grad are trained and averaged.
+    """
+    weights = [weight for weight in unet.parameters() if weight.requires_grad]
+    rate = optimizers[0].param_groups[0]["lr"]
     state = first_state(weights)
-    file = folder / "teacher.pt"
     if file.exists():
         saved = torch.load(file, weights_only=True)
         unet.load_state_dict(saved["unet"])
@@ -107,6 +122,7 @@ def train(folder: Path, tokenizer: Path, count: int, minutes: float, rate: float
             last = time.monotonic()
             keep()
     keep()
+    return state["ema"]
 
 
 def predicted(unet: UNet2DConditionModel, batch: Batch) -> Tensor:

@@ -1,0 +1,1 @@
+"""What `benchmarks/quality.py` is made of: cells to sample, their pictures judged, and rows with error bars."""

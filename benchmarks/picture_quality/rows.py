@@ -1,0 +1,66 @@
+"""A cell's numbers with their errors: one row of the table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from .frechet import Estimate, Gaussian, frechet, gaussian, jackknife
+from .store import Judged
+
+Row = dict[str, Any]
+
+
+def distance(judged: Judged, reference: Gaussian) -> Estimate:
+    return jackknife(lambda rows: frechet(gaussian(judged["features"][rows]), reference), len(judged["features"]))
+
+
+def attributes(judged: Judged) -> Estimate:
+    """The share of the attributes named by the captions that the classifier finds in the pictures."""
+    said, found = judged["said"].double().sum(1), judged["found"].double().sum(1)
+    return jackknife(lambda rows: float(found[rows].sum() / said[rows].sum()), len(said))
+
+
+def each_attribute(judged: Judged, names: list[str]) -> dict[str, float]:
+    shares = judged["found"].double().sum(0) / judged["said"].double().sum(0).clamp(min=1)
+    return {name: round(share, 4) for name, share in zip(names, shares.tolist(), strict=True)}
+
+
+def paired(latents: Tensor, end_points: Tensor) -> Estimate:
+    """Root mean square of the difference to the end points from the same noise, over that of the end points."""
+    end_points = end_points.double().flatten(1)
+    apart = (latents.double().flatten(1) - end_points).square().sum(1)
+    size = end_points.square().sum(1)
+    return jackknife(lambda rows: float((apart[rows].sum() / size[rows].sum()).sqrt()), len(apart))
+
+
+def difference(one: Judged, other: Judged, reference: Gaussian, factor: float = 1.0) -> Estimate:
+    """Fréchet distance of one - factor times the other's; both from the same noise and prompts, so errors cancel."""
+    count = min(len(one["features"]), len(other["features"]))
+
+    def apart(rows: Tensor) -> float:
+        near, far = (frechet(gaussian(judged["features"][rows]), reference) for judged in (one, other))
+        return near - factor * far
+
+    return jackknife(apart, count)
+
+
+def row(told: Row, judged: Judged, references: dict[str, Gaussian], end_points: Tensor | None, names: list[str]) -> Row:
+    """told: model, sampler, steps, calls; references by the name of the column."""
+    found = dict(told)
+    estimates: dict[str, Estimate | None] = {column: distance(judged, to) for column, to in references.items()}
+    estimates["attributes"] = attributes(judged)
+    estimates["paired"] = None
+    if end_points is not None and "latents" in judged:
+        count = min(len(end_points), len(judged["latents"]))
+        estimates["paired"] = paired(judged["latents"][:count], end_points[:count])
+    for column, estimate in estimates.items():
+        found[column] = None if estimate is None else rounded(estimate.value)
+        found[f"{column}_error"] = None if estimate is None else rounded(estimate.error)
+    return found | {"each_attribute": each_attribute(judged, names), "pictures": len(judged["features"])}
+
+
+def rounded(value: float) -> float:
+    """To five digits."""
+    return float(f"{value:.5g}")

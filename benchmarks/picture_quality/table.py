@@ -1,0 +1,146 @@
+"""The table of the small model: what is sampled, what is known of it, and the rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from . import claims, sampling
+from .cells import BASE, BASE_SAMPLERS, Cell, Model, end_point
+from .drawn_judge import BATCH, DrawnJudge
+from .frechet import Gaussian
+from .narrow_models import NarrowModels
+from .rows import Row, row
+from .store import Judged, Store
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """Pictures of a cell, of a cell that is claimed something about, and of those with end points."""
+
+    pictures: int
+    claimed: int
+    paired: int
+
+    def of(self, cell: Cell) -> int:
+        if cell.is_end_point:
+            return min(self.paired, self.pictures)
+        return max(self.claimed, self.pictures) if cell.claimed else self.pictures
+
+
+class Table:
+    def __init__(
+        self,
+        nodes: Any,
+        models: NarrowModels,
+        judge: DrawnJudge,
+        results: Path,
+        amounts: Amounts,
+        cfg: float,
+        batch: int = BATCH,
+    ) -> None:
+        self._nodes, self._models, self.judge = nodes, models, judge
+        self._results, self._amounts, self._cfg, self._batch = results, amounts, cfg, batch
+        self._texts = sampling.Texts()
+        self._negative = self._texts([""])
+
+    def store(self, cell: Cell) -> Store:
+        """Its folder names the weights, the guidance and the judge, so that other ones get another folder."""
+        told = f"{cell.model.name} {cell.sampler} {cell.steps}".replace(" ", "-").replace("+", "and")
+        digests = f"{self._models.digest(cell.model)}-{self.judge.digest}"
+        return Store(self._results / "cells" / f"{told}-cfg{self._cfg:g}-{digests}", self._batch)
+
+    def missing(self, cell: Cell) -> list[range]:
+        return list(self.store(cell).missing(self._amounts.of(cell)))
+
+    def calls(self, cells: Sequence[Cell]) -> int:
+        """Model calls that are left to do, those of one picture each."""
+        return sum(cell.calls * sum(map(len, self.missing(cell))) for cell in cells)
+
+    def rate(self) -> float:
+        """Calls a second, CFG's two passes one call, measured on two steps of one batch."""
+        cell = Cell(Model(BASE), next(iter(BASE_SAMPLERS)), 2)
+        self.sample(cell, range(8))  # the first time is slower
+        began = time.perf_counter()
+        self.sample(cell, range(BATCH))
+        return cell.calls * BATCH / (time.perf_counter() - began)
+
+    def sample(self, cell: Cell, numbers: range) -> Tensor:
+        """LATENT samples [n, 4, 16, 16] of those pictures."""
+        positive = self._texts(self.judge.prompts(numbers))
+        model, noise = self._models[cell.model], sampling.noise_of(numbers)
+        return sampling.sample(self._nodes, model, cell, noise, positive, self._negative, self._cfg)
+
+    def fill(self, cell: Cell, done: Callable[[int], None]) -> None:
+        """Sample and judge what is missing of a cell, batch by batch."""
+        store = self.store(cell)
+        for numbers in self.missing(cell):
+            store.keep(numbers, self.judge.of_samples(numbers, self.sample(cell, numbers)))
+            done(cell.calls * len(numbers))
+
+    def known(self, cells: Sequence[Cell]) -> dict[Cell, Judged]:
+        """The judged pictures of the cells that are complete."""
+        complete = [cell for cell in cells if not self.missing(cell)]
+        return {cell: self.store(cell).read(self._amounts.of(cell)) for cell in complete}
+
+    def rows(self, known: dict[Cell, Judged]) -> list[Row]:
+        """The drawings themselves first, as the best that can be had, then every cell."""
+        from training.small.scenes.words import ATTRIBUTES
+
+        names = list(ATTRIBUTES)
+        references = {root: self._references(root) for root in {cell.model.root for cell in known}}
+        found = []
+        for kind, decoded in (("held-out drawings", False), ("held-out drawings, through the autoencoder", True)):
+            drawings = self.judge.drawings(self._amounts.pictures, None, decoded)
+            told: Row = dict(model=kind, sampler="", steps=0, calls=0)
+            found.append(row(told, drawings, self._references(BASE), None, names))
+        for cell, judged in known.items():
+            told = dict(model=cell.model.name, sampler=cell.sampler, steps=cell.steps, calls=cell.calls)
+            yardstick = known.get(end_point(cell.model))
+            end_points = None if yardstick is None or cell.is_end_point else yardstick["latents"]
+            found.append(row(told, judged, references[cell.model.root], end_points, names))
+        return found + best_of(found)
+
+    def claims(self, known: dict[Cell, Judged]) -> list[str]:
+        roots = {cell.model.root for cell in known}
+        return claims.claims(known, {root: self._references(root)["frechet"] for root in roots})
+
+    def _references(self, root: str) -> dict[str, Gaussian]:
+        kinds = {"frechet": False, "frechet_to_decoded": True}
+        return {column: self.judge.reference(root, decoded) for column, decoded in kinds.items()}
+
+
+def best_of(rows: Sequence[Row]) -> list[Row]:
+    """The base's best sampler at every number of steps that all of them have, by Fréchet distance."""
+    found = []
+    compared = [one for one in rows if one["model"] == BASE and one["sampler"] in BASE_SAMPLERS]
+    for steps in sorted({one["steps"] for one in compared}):
+        same = [one for one in compared if one["steps"] == steps]
+        if len(same) == len(BASE_SAMPLERS):
+            best = min(same, key=lambda row: row["frechet"])
+            found.append(best | {"sampler": "best of them", "which": best["sampler"]})
+    return found
+
+
+def not_better_with_more_steps(rows: Sequence[Row]) -> list[str]:
+    """Where a sampler's distance grows with its steps by more than twice its error."""
+    sentences = []
+    series: dict[tuple[str, str], list[Row]] = {}
+    for one in rows:
+        if one["steps"] and "which" not in one:
+            series.setdefault((one["model"], one["sampler"]), []).append(one)
+    for (model, sampler), members in series.items():
+        members.sort(key=lambda row: row["steps"])
+        best = min(members, key=lambda row: row["frechet"])
+        error = (best["frechet_error"] ** 2 + members[-1]["frechet_error"] ** 2) ** 0.5
+        if members[-1]["frechet"] - best["frechet"] > 2 * error:
+            sentences.append(
+                f"{model}, {sampler}: {members[-1]['steps']} steps are not better than {best['steps']} "
+                f"(distance {members[-1]['frechet']:.3g} against {best['frechet']:.3g})."
+            )
+    return sentences
