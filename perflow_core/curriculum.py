@@ -50,6 +50,9 @@ class Curriculum:
             place = int(self._random(1, self.round(step), turn).permutation(BATCHES)[place])
         return self.round(step) * BATCHES + place
 
+    def round_of(self, batch: int) -> int:
+        return batch // BATCHES
+
     def draw(self, batch: int) -> Draw:
         """The rows of a batch. The windows are spread over its rows as evenly as their share allows."""
         random = self._random(2, batch)
