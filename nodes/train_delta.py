@@ -36,7 +36,7 @@ class PeRFlowTrainDelta(io.ComfyNode):
             category="PeRFlow",
             description="Trains a PeRFlow of your own model: a low-rank delta that makes it a four-step one. The model "
             "itself is the teacher; pictures and prompts come from the dataset nodes of Train LoRA, or any others.",
-            search_aliases=["perflow", "distill", "distillation", "train lora", "few step", "4 step", "reflow"],
+            search_aliases=["perflow", "distill", "train lora", "reflow", "make delta"],
             is_input_list=True,
             is_output_node=True,
             inputs=[
@@ -108,7 +108,7 @@ class PeRFlowTrainDelta(io.ComfyNode):
                 io.Boolean.Input(
                     "gradient_checkpointing",
                     default=True,
-                    tooltip="Takes much less memory and a third more time.",
+                    tooltip="Takes much less memory and more time.",
                 ),
                 io.Int.Input(
                     "seed",

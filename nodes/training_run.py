@@ -44,7 +44,7 @@ def run(training: Training, history: History, first: int, steps: int, tell: Call
         for done in range(1, steps + 1):
             comfy.model_management.throw_exception_if_processing_interrupted()
             history.add(*training.step(first + done - 1))
-            due = done % PREVIEW_EVERY == 0 or done in (1, steps)
+            due = done % PREVIEW_EVERY == 0 or done == steps
             bar.update_absolute(done, steps, _picture(training) if due else None)
             now = time.monotonic()
             if now - told > TELL_EVERY:
