@@ -13,6 +13,7 @@ from comfy_api.latest import io
 
 from ..perflow_core import delta
 from ..perflow_core.architecture import TRAINED_WINDOWS, architecture
+from ..perflow_core.parameterization import PredictionType
 from . import folders, node_text, shared_inputs, training_file
 from .accelerate import base_alphas_cumprod, trained_prediction
 from .extract_delta import source_name
@@ -49,8 +50,8 @@ class PeRFlowTrainDelta(io.ComfyNode):
                 io.Conditioning.Input(
                     "negative",
                     optional=True,
-                    tooltip="The empty prompt. One in ten prompts is replaced by it, so that CFG goes on working. Needed "
-                    "for guidance above 0.",
+                    tooltip="The empty prompt. One in ten prompts is replaced by it, so that CFG goes on working. "
+                    "Needed for guidance above 0.",
                 ),
                 io.Int.Input(
                     "steps",
@@ -102,8 +103,8 @@ class PeRFlowTrainDelta(io.ComfyNode):
                     default=4,
                     min=1,
                     max=250,
-                    tooltip="Timesteps of each window that are trained; the start of the window most, since 4 steps see "
-                    "nothing else. 4 makes 4, 8 and 16 steps good.",
+                    tooltip="Timesteps of each window that are trained; the start of the window most, since 4 steps "
+                    "see nothing else. 4 makes 4, 8 and 16 steps good.",
                 ),
                 io.Boolean.Input(
                     "gradient_checkpointing",
@@ -117,7 +118,9 @@ class PeRFlowTrainDelta(io.ComfyNode):
                     max=0xFFFFFFFFFFFFFFFF,
                     tooltip="For noise, order and the adapters' start. The same seed trains the same.",
                 ),
-                io.String.Input("filename_prefix", default="trained", tooltip="Name of the file, below output/perflow."),
+                io.String.Input(
+                    "filename_prefix", default="trained", tooltip="Name of the file, below output/perflow."
+                ),
                 io.Combo.Input(
                     "resume_from",
                     options=[NOTHING, *folders.delta_names()],
@@ -218,14 +221,14 @@ def check_is_base(model: ModelPatcher) -> None:
     base_alphas_cumprod(model)
     if isinstance(model.get_model_object("model_sampling"), PeRFlowSampling):
         raise ValueError(
-            "This model has PeRFlow's sampling already, expected the base model, which is the teacher: connect the model "
-            "from before Apply PeRFlow Delta, and choose resume_from to go on with a delta."
+            "This model has PeRFlow's sampling already, expected the base model, which is the teacher: connect the "
+            "model from before Apply PeRFlow Delta, and choose resume_from to go on with a delta."
         )
 
 
 def chosen_prediction(
     model: ModelPatcher, choice: shared_inputs.PredictionChoice, resumed: Resumed | None
-) -> delta.PredictionType:
+) -> PredictionType:
     if choice != shared_inputs.AUTO:
         return choice
     return (delta.prediction_type(resumed.file) if resumed else None) or trained_prediction(model)
@@ -240,7 +243,10 @@ def check_settings(settings: Settings, resumed: Resumed | None, with_negative: b
         )
     if resumed is None:
         return
-    for name, found in (("windows", delta.windows(resumed.file)), ("prediction_type", delta.prediction_type(resumed.file))):
+    for name, found in (
+        ("windows", delta.windows(resumed.file)),
+        ("prediction_type", delta.prediction_type(resumed.file)),
+    ):
         if found is not None and found != getattr(settings, name):
             raise ValueError(
                 f"{resumed.file.name} was trained with {name} {found}, and the node says {getattr(settings, name)}, "

@@ -68,8 +68,8 @@ def _latents(model: ModelPatcher, latents: Sequence[dict[str, Any]]) -> list[Ten
         samples = latent["samples"]
         if samples.ndim != 4 or samples.shape[1] != channels:
             raise ValueError(
-                f"A latent has shape {tuple(samples.shape)}, expected (pictures, {channels}, height, width): encode the "
-                "pictures with the VAE of this model's family."
+                f"A latent has shape {tuple(samples.shape)}, expected (pictures, {channels}, height, width): encode "
+                "the pictures with the VAE of this model's family."
             )
         if not samples.any():
             raise ValueError(
@@ -88,8 +88,8 @@ def _prompts(conditionings: Sequence[Sequence[Entry]], count: int, name: str) ->
         used = [key for key in UNUSABLE if options.get(key) is not None]
         if used:
             raise ValueError(
-                f"{name} carries {', '.join(used)}, expected prompts alone: connect CLIP Text Encode without ControlNet, "
-                "areas, masks or hooks."
+                f"{name} carries {', '.join(used)}, expected prompts alone: connect CLIP Text Encode without "
+                "ControlNet, areas, masks or hooks."
             )
     if len(entries) == 1:
         return entries * count

@@ -44,15 +44,15 @@ def read_resumed(path: str) -> Resumed:
     steps = file.metadata.get("steps", "")
     if file.kind != "low-rank difference" or not steps.isdecimal():
         raise WeightsFileError(
-            f"{file.name} ({file}) does not say how many steps it was trained, expected a delta that Train PeRFlow Delta "
-            "wrote: choose one of those, or none to begin anew."
+            f"{file.name} ({file}) does not say how many steps it was trained, expected a delta that Train PeRFlow "
+            "Delta wrote: choose one of those, or none to begin anew."
         )
     return Resumed(Path(path), file, int(steps))
 
 
 def check_free_space(training: Training) -> None:
     """Raises OSError where the files would not find a place: better now than after hours."""
-    needed = sum(p.numel() for p in training.unet.adapters.parameters()) * (STATE_BYTES + 4)
+    needed = sum(p.numel() for p in training.unet.adapters.parameters) * (STATE_BYTES + 4)
     free = shutil.disk_usage(delta_folder()).free
     if free < needed:
         raise OSError(

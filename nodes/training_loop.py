@@ -1,13 +1,12 @@
 """PeRFlow training of adapters on a MODEL, step by step: the teacher's lines, the student's lessons, the optimizer."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import comfy.model_management
 import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
+from torch.amp.grad_scaler import GradScaler
 
 from ..perflow_core.curriculum import Curriculum, Draw
 from ..perflow_core.parameterization import PredictionType, append_dims
@@ -64,9 +63,9 @@ class Training:
             model.model.model_config, alphas_cumprod, settings.prediction_type, settings.windows
         )
         self.chord = self.sampling.chord_on(self.unet.device)
-        self.optimizer = torch.optim.AdamW(self.unet.adapters.parameters(), settings.learning_rate, weight_decay=0.01)
+        self.optimizer = torch.optim.AdamW(self.unet.adapters.parameters, settings.learning_rate, weight_decay=0.01)
         in_float16 = model.model.get_dtype_inference() == torch.float16
-        self.scaler = torch.amp.GradScaler(self.unet.device.type, enabled=in_float16)
+        self.scaler = GradScaler(self.unet.device.type, enabled=in_float16)
         self._lines: dict[int, tuple[Draw, Line]] = {}  # of the present round
 
     def step(self, i: int) -> tuple[list[int], list[float]]:
@@ -132,13 +131,12 @@ class Training:
         return (X - self.base.calculate_denoised(sigma, m, X)) / append_dims(sigma, X)
 
     def _descend(self, i: int, loss: Tensor) -> None:
-        parameters = list(self.unet.adapters.parameters())
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * min(1, (i + 1) / WARM_UP)
         self.optimizer.zero_grad()
-        self.scaler.scale(loss).backward()
+        torch.autograd.backward(self.scaler.scale(loss))
         self.scaler.unscale_(self.optimizer)
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, LARGEST_GRADIENT))
+        norm = float(torch.nn.utils.clip_grad_norm_(self.unet.adapters.parameters, LARGEST_GRADIENT))
         too_large = self.scaler.is_enabled() and self.scaler.get_scale() > SMALLEST_SCALE  # then the scale is lowered
         if not (math.isfinite(float(loss.detach())) and (math.isfinite(norm) or too_large)):
             raise NotFiniteError(f"The loss became NaN or Inf in training step {i + 1}")

@@ -25,10 +25,10 @@ class TrainingUNet:
     """
 
     def __init__(self, model: ModelPatcher, rank: int, seed: int, gradient_checkpointing: bool):
-        self.patcher = model.clone(disable_dynamic=True)  # what backward needs must stay where it is
+        self.patcher = _loaded_for_good(model)
         self.patcher.add_object_patch("model_sampling", _WithoutSchedule())
         self.device: torch.device = self.patcher.load_device
-        self.adapters = Adapters(self.patcher, rank, seed).to(self.device)
+        self.adapters = Adapters(self.patcher, rank, seed)
         self.gradient_checkpointing = gradient_checkpointing
 
     def __enter__(self) -> "TrainingUNet":
@@ -54,6 +54,21 @@ class TrainingUNet:
         options |= {"cond_or_uncond": [0], "sigmas": T}
         self.adapters.on = student
         return self.patcher.model.apply_model(z, T.float(), **conditions, transformer_options=options)
+
+
+def _loaded_for_good(model: ModelPatcher) -> ModelPatcher:
+    """A clone whose weights stay where they are from forward to backward: "dynamic VRAM" moves them meanwhile.
+
+    It shares the weights, but where they are dynamic it reads the file anew.
+    """
+    try:
+        return model.clone(disable_dynamic=True)
+    except RuntimeError as error:
+        raise ValueError(
+            f"This model ({type(model.model).__name__}) cannot be read from a file again ({error}), expected one that "
+            "a loader node gives: save it with ModelSave and load that file, or start ComfyUI with "
+            "--disable-dynamic-vram."
+        ) from error
 
 
 class _WithoutSchedule(nn.Module):
@@ -100,13 +115,13 @@ def _checkpointed(unet: nn.Module) -> Iterator[None]:
     before = [vars(block).get("forward") for block in blocks]
     try:
         for block in blocks:
-            block.forward = _recomputing(block.forward)  # type: ignore[method-assign]
+            block.forward = _recomputing(block.forward)
         yield
     finally:
         for block, forward in zip(blocks, before, strict=True):
             del block.forward
             if forward is not None:
-                block.forward = forward  # type: ignore[method-assign]
+                block.forward = forward
 
 
 def _recomputing(forward: Any) -> Any:

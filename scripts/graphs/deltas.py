@@ -81,7 +81,13 @@ The authors' delta stands in *Apply PeRFlow Delta* to begin with, to compare wit
     g.add("LossGraphNode", tall=340, loss=trained["loss_map"], filename_prefix="my-perflow-loss")
     g.column(400)
     g.group("5  Without, 4 steps")
-    compared = {"positive": positive, "negative": negative, "latent_image": empty_latent(g, 512), "steps": 4, "cfg": 4.5}
+    compared = {
+        "positive": positive,
+        "negative": negative,
+        "latent_image": empty_latent(g, 512),
+        "steps": 4,
+        "cfg": 4.5,
+    }
     image = decode(g, ksampler(g, model=base, **compared), vae)
     g.add("SaveImage", tall=460, images=image, filename_prefix="my-perflow-without")
     g.column(400)

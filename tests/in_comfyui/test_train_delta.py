@@ -58,6 +58,7 @@ def trained(comfyui, unet_file):
 
 def test_the_file(comfyui, trained):
     import folder_paths
+
     from perflow_core.weights_file import inspect
 
     path, losses, _, _ = trained
@@ -234,7 +235,8 @@ def test_inputs_are_lists_as_for_train_lora(comfyui):
 
     (name,) = [name for name in dir(stock) if name.startswith("TrainLora")]
     theirs, ours = getattr(stock, name).GET_SCHEMA(), comfyui.nodes["PeRFlowTrainDelta"].GET_SCHEMA()
-    assert ours.is_input_list and theirs.is_input_list
+    assert ours.is_input_list
+    assert theirs.is_input_list
     for key in ("model", "latents", "positive"):
         assert next(i.io_type for i in ours.inputs if i.id == key) == next(
             i.io_type for i in theirs.inputs if i.id == key

@@ -27,9 +27,10 @@ def pictures(count: int = 2, channels: int = 4, size: int = 8) -> dict[str, Tens
 
 
 def prompts(*values: float, width: int = 768, pooled: bool = False) -> list[Any]:
-    """A CONDITIONING of as many prompts."""
+    """A CONDITIONING of as many prompts, their tokens so large."""
     options = {"pooled_output": torch.full((1, 1280), 0.1)} if pooled else {}
-    return [[torch.full((1, 77, width), value), dict(options)] for value in values]
+    tokens = torch.randn(1, 77, width, generator=torch.Generator().manual_seed(6))
+    return [[value * tokens, dict(options)] for value in values]
 
 
 def train_on(comfyui: Any, model: Any, latents: Any = None, positive: Any = None, negative: Any = None, **inputs: Any):
