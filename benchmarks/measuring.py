@@ -17,6 +17,12 @@ MB = 1e6
 SPECTRUM = 256  # terms of the made-up difference: singular values 1, 1/2, 1/3 ... and a floor
 FLOOR = 0.02  # of the first singular value
 SIZE = 0.05  # of the difference, beside the weights
+SD15: dict[str, Any] = dict(  # what small_models.SD15_SMALL lacks of the real size
+    channel_mult=[1, 2, 4, 4],
+    num_res_blocks=[2, 2, 2, 2],
+    transformer_depth=[1, 1, 1, 1, 1, 1, 0, 0],
+    transformer_depth_output=[1] * 9 + [0] * 3,
+)
 
 
 class Growth:
@@ -94,9 +100,7 @@ def make_files(folder: Path, small: bool) -> None:
     import torch
     from safetensors.torch import load_file, save_file
 
-    sd15: dict[str, Any] = dict(channel_mult=[1, 2, 4, 4], num_res_blocks=[2, 2, 2, 2])
-    sd15 |= dict(transformer_depth=[1, 1, 1, 1, 1, 1, 0, 0], transformer_depth_output=[1] * 9 + [0] * 3)
-    preset = small_models.SD15_SMALL | ({} if small else sd15)
+    preset = small_models.SD15_SMALL | ({} if small else SD15)
     tensors = load_file(small_models.make_unet(folder / "base.safetensors", preset))
     torch.manual_seed(0)
     delta = {}

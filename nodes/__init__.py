@@ -8,6 +8,7 @@ from .model_sampling import PeRFlowModelSampling
 from .pcm_schedule import PCMPhaseSchedule
 from .sampler import PeRFlowSampler
 from .schedule_plot import PeRFlowSchedulePlot
+from .train_delta import PeRFlowTrainDelta
 from .window_schedule import PeRFlowWindowSchedule
 
 NODES = [
@@ -17,6 +18,7 @@ NODES = [
     PeRFlowSampler,
     PeRFlowSchedulePlot,
     PeRFlowExtractDelta,
+    PeRFlowTrainDelta,
     InstaFlowModelSampling,
     InstaFlowNoise,
     PCMPhaseSchedule,

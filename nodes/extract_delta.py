@@ -6,7 +6,6 @@ from pathlib import Path
 import comfy.lora
 import comfy.model_management
 import comfy.utils
-import folder_paths
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
@@ -15,10 +14,10 @@ from torch import Tensor
 from ..perflow_core.architecture import architecture
 from ..perflow_core.delta import MODEL_PREFIX
 from ..perflow_core.extraction import Extraction, source_dtype
-from ..perflow_core.safe_write import write_new
-from . import folders, node_text, shared_inputs
+from . import node_text, shared_inputs
 from .accelerate import trained_prediction
 from .sampling_object import PeRFlowSampling
+from .save_delta import save_delta
 from .unet_names import unet_shapes
 
 
@@ -93,7 +92,7 @@ class PeRFlowExtractDelta(io.ComfyNode):
             source=f"{source_name(model_perflow)} - {source_name(model_base)}",
             seconds=f"{seconds:.1f}",
         )
-        path = save(extraction, filename_prefix, metadata)
+        path = save_delta(extraction.tensors, filename_prefix, metadata)
         text = report(extraction, path, seconds)
         return io.NodeOutput(str(path), ui=node_text.show(cls, text))
 
@@ -139,20 +138,6 @@ def source_name(model: ModelPatcher) -> str:
     factory = getattr(model, "cached_patcher_init", None)
     paths = [part for part in (factory[1] if factory else ()) if isinstance(part, str)]
     return Path(paths[0]).name if paths else type(model.model).__name__
-
-
-def save(extraction: Extraction, prefix: str, metadata: dict[str, str]) -> Path:
-    """Write to output/perflow under a number that is free; never over another file."""
-    root = str(Path(folder_paths.get_output_directory()) / folders.KEY)
-    Path(root).mkdir(parents=True, exist_ok=True)
-    while True:
-        folder, name, counter, _, _ = folder_paths.get_save_image_path(prefix, root)
-        path = Path(folder) / f"{name}_{counter:05}_.safetensors"
-        try:
-            write_new(extraction.tensors, path, metadata)
-        except FileExistsError:
-            continue  # someone took the number meanwhile: the next one is free
-        return path
 
 
 def report(extraction: Extraction, path: Path, seconds: float) -> str:

@@ -27,6 +27,7 @@ GRAPHS: dict[str, Callable[[Graph], None]] = {
     "PeRFlow SD1.5 hand-over to the base model": beside_the_base.hand_over,
     "PeRFlow SD1.5 compared with the base model": beside_the_base.comparison,
     "PeRFlow make a delta": deltas.make,
+    "PeRFlow train a delta": deltas.train,
     "InstaFlow one step": instaflow.one_step,
     "InstaFlow ControlNet": instaflow.controlnet,
     "InstaFlow one step then SDXL refiner": instaflow.with_sdxl_refiner,

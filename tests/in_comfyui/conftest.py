@@ -101,3 +101,23 @@ def apply_delta(run, delta_file):
         return run("PeRFlowApplyDelta", model=model, **({"delta_name": delta_file.name} | defaults | inputs))[0]
 
     return apply
+
+
+@pytest.fixture
+def train(comfyui):
+    """The Train PeRFlow Delta node; see `training.train_on`."""
+    from training import train_on
+
+    return lambda model, latents=None, positive=None, **inputs: train_on(comfyui, model, latents, positive, **inputs)
+
+
+@pytest.fixture
+def said(comfyui, monkeypatch):
+    """What nodes show, as one text: recorded on its way to the page."""
+    from server import PromptServer
+
+    shown = []
+    monkeypatch.setattr(PromptServer.instance, "send_progress_text", lambda text, node: shown.append(text))
+    node = comfyui.nodes["PeRFlowTrainDelta"]
+    monkeypatch.setattr(node, "hidden", type("Hidden", (), {"unique_id": "1"}))
+    return lambda: "\n".join(shown)

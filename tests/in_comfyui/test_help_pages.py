@@ -21,6 +21,7 @@ NUMBER = re.compile(r"(?<![A-Za-z0-9.])-?[0-9]+(?:\.[0-9]+)?(?![A-Za-z0-9])")
 HAN_OR_KANA = re.compile("[\u3040-\u30ff\u4e00-\u9fff]")
 PICTURE = re.compile(r"!\[[^]]+\]\(([^)]+)\)")
 LARGEST_SEED = 0xFFFFFFFFFFFFFFFF
+FILE_LISTS = ("delta_name", "resume_from")
 FILE_LIMIT = 100_000  # bytes of a picture
 
 
@@ -83,7 +84,7 @@ class TestEveryPage:
         for row, (key, (kind, options)) in zip(rows, inputs_of(comfyui.nodes[node]).items(), strict=True):
             text = " ".join(row[1:])
             choices = kind if isinstance(kind, list) else options.get("options") or []
-            if key != "delta_name":  # a list of files
+            if key not in FILE_LISTS:
                 assert all(str(choice) in text for choice in choices), key
             if kind in ("INT", "FLOAT") and options["max"] < LARGEST_SEED:
                 said = {float(number) for number in NUMBER.findall(text)}

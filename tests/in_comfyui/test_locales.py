@@ -7,7 +7,7 @@ import pytest
 TRANSLATIONS = ["zh", "ja"]
 SYNTAX = set("@{}|%")  # code to vue-i18n. Escaped it would not do either: newer pages show tooltips as they are.
 HAN_OR_KANA = re.compile("[\u3040-\u30ff\u4e00-\u9fff]")
-SAME_IN_CHINESE = {"Sigmas"}  # ComfyUI's own zh has it so
+SAME_IN_CHINESE = {"Sigmas", "Latent"}  # ComfyUI's own zh has it so
 FACTS = re.compile(r"[0-9]+(?:\.[0-9]+)?|[a-z0-9]+_[a-z_]+")  # numbers and the words of code
 
 

@@ -12,6 +12,7 @@ NODES = [
     "PeRFlowSampler",
     "PeRFlowSchedulePlot",
     "PeRFlowExtractDelta",
+    "PeRFlowTrainDelta",
     "InstaFlowModelSampling",
     "InstaFlowNoise",
     "PCMPhaseSchedule",

@@ -1,0 +1,287 @@
+"""Train PeRFlow Delta: a low-rank delta for a MODEL, from pictures and their prompts."""
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import numpy as np
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+
+from ..perflow_core import delta
+from ..perflow_core.architecture import TRAINED_WINDOWS, architecture
+from ..perflow_core.parameterization import PredictionType
+from . import folders, node_text, shared_inputs, training_file
+from .accelerate import base_alphas_cumprod, trained_prediction
+from .extract_delta import source_name
+from .loss_drawing import draw_losses
+from .sampling_object import PeRFlowSampling
+from .training_data import Examples
+from .training_file import Resumed
+from .training_loop import NotFiniteError, Settings, Training
+from .training_run import History, is_out_of_memory, minutes, out_of_memory, run
+from .unet_names import unet_shapes
+
+NOTHING = "none"
+
+
+class PeRFlowTrainDelta(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PeRFlowTrainDelta",
+            display_name="Train PeRFlow Delta",
+            category="PeRFlow",
+            description="Trains a PeRFlow of your own model: a low-rank delta that makes it a four-step one. The model "
+            "itself is the teacher; pictures and prompts come from the dataset nodes of Train LoRA, or any others.",
+            search_aliases=["perflow", "distill", "train lora", "reflow", "make delta"],
+            is_input_list=True,
+            is_output_node=True,
+            inputs=[
+                io.Model.Input("model", tooltip="The SD1.5, SD2.x or SDXL model to make fast. LoRAs on it count."),
+                io.Latent.Input(
+                    "latents",
+                    tooltip="The pictures to learn from, encoded: a batch, or a list as Make Training Dataset gives.",
+                ),
+                io.Conditioning.Input("positive", tooltip="Their prompts: one for all pictures or one for each."),
+                io.Conditioning.Input(
+                    "negative",
+                    optional=True,
+                    tooltip="The empty prompt. One in ten prompts is replaced by it, so that CFG goes on working. "
+                    "Needed for guidance above 0.",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=1000,
+                    min=1,
+                    max=1000000,
+                    tooltip="Steps of the optimizer in this run. Interrupting keeps what was trained.",
+                ),
+                io.Int.Input(
+                    "batch_size", default=4, min=1, max=1024, tooltip="Pictures a step. Memory grows with it."
+                ),
+                io.Float.Input(
+                    "learning_rate",
+                    default=1e-4,
+                    min=1e-7,
+                    max=1.0,
+                    step=1e-7,
+                    tooltip="How far a step goes. 0.0001 is the authors' for SDXL; too much gives NaN or noise.",
+                ),
+                io.Int.Input(
+                    "rank", default=64, min=1, max=1024, tooltip="Directions a layer. The file grows with it."
+                ),
+                io.Int.Input(
+                    "windows",
+                    default=TRAINED_WINDOWS,
+                    min=1,
+                    max=100,
+                    tooltip="Time windows K, so the fewest steps of a good picture; 4 in all published weights.",
+                ),
+                shared_inputs.prediction_type(auto="what resume_from says, else "),
+                io.Int.Input(
+                    "solving_steps",
+                    default=8,
+                    min=1,
+                    max=100,
+                    tooltip="Steps of the teacher in each window (second order). More are more exact and slower.",
+                ),
+                io.Float.Input(
+                    "guidance",
+                    default=0.0,
+                    min=0.0,
+                    max=30.0,
+                    step=0.1,
+                    tooltip="0: none in training, and CFG as before when sampling (cfg_sync, SD1.5). Otherwise the "
+                    "teacher's CFG is trained in, e.g. 7.5, and sampling takes 1 to 2.5 (the authors' SDXL).",
+                ),
+                io.Int.Input(
+                    "points_per_window",
+                    default=4,
+                    min=1,
+                    max=250,
+                    tooltip="Timesteps of each window that are trained; the start of the window most, since 4 steps "
+                    "see nothing else. 4 makes 4, 8 and 16 steps good.",
+                ),
+                io.Boolean.Input(
+                    "gradient_checkpointing",
+                    default=True,
+                    tooltip="Takes much less memory and more time.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    tooltip="For noise, order and the adapters' start. The same seed trains the same.",
+                ),
+                io.String.Input(
+                    "filename_prefix", default="trained", tooltip="Name of the file, below output/perflow."
+                ),
+                io.Combo.Input(
+                    "resume_from",
+                    options=[NOTHING, *folders.delta_names()],
+                    default=NOTHING,
+                    optional=True,
+                    tooltip="A delta that this node wrote, to go on from. Rank, windows and prediction type are its "
+                    "own; a new file is written.",
+                ),
+            ],
+            outputs=[
+                io.String.Output("path"),
+                io.LossMap.Output("loss_map", tooltip="The loss of each step, for Plot Loss Graph."),
+                io.Image.Output("loss_by_window", tooltip="The loss of each window over the steps."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: list[ModelPatcher],
+        latents: list[dict[str, Any]],
+        positive: list[list[Any]],
+        steps: list[int],
+        batch_size: list[int],
+        learning_rate: list[float],
+        rank: list[int],
+        windows: list[int],
+        prediction_type: list[shared_inputs.PredictionChoice],
+        solving_steps: list[int],
+        guidance: list[float],
+        points_per_window: list[int],
+        gradient_checkpointing: list[bool],
+        seed: list[int],
+        filename_prefix: list[str],
+        negative: list[list[Any]] | None = None,
+        resume_from: list[str] | None = None,
+    ) -> io.NodeOutput:
+        check_is_base(model[0])
+        resumed = None
+        if resume_from and resume_from[0] != NOTHING:
+            resumed = training_file.read_resumed(folders.delta_path(resume_from[0]))
+        settings = Settings(
+            batch_size=batch_size[0],
+            learning_rate=learning_rate[0],
+            rank=resumed.file.rank if resumed else rank[0],
+            windows=windows[0],
+            prediction_type=chosen_prediction(model[0], prediction_type[0], resumed),
+            solving_steps=solving_steps[0],
+            guidance=guidance[0],
+            points_per_window=points_per_window[0],
+            gradient_checkpointing=gradient_checkpointing[0],
+            seed=seed[0],
+        )
+        check_settings(settings, resumed, with_negative=bool(negative))
+        with torch.inference_mode(False):
+            examples = Examples(model[0], latents, positive, negative)
+            training = Training(model[0], examples, settings)
+            said = [f"{len(examples.latents)} picture{'s' if len(examples.latents) > 1 else ''}"]
+            if resumed:
+                whole = training_file.load(training, resumed)
+                said.append(resumed_text(resumed, rank[0], whole))
+        training_file.check_free_space(training)
+        return train(cls, training, resumed.steps if resumed else 0, steps[0], filename_prefix[0], said)
+
+
+def train(
+    node: type[io.ComfyNode], training: Training, first: int, steps: int, prefix: str, said: list[str]
+) -> io.NodeOutput:
+    """Take the steps and write the file; what was trained is written too where the run ends early."""
+    history, started = History(training.settings.windows), time.monotonic()
+
+    def kept() -> Path | None:
+        model = training.unet.patcher
+        source = f"Train PeRFlow Delta on {source_name(model)}"
+        seconds = f"{time.monotonic() - started:.1f}"
+        described = {"architecture": architecture(unet_shapes(model)), "source": source, "seconds": seconds}
+        return training_file.save(training, prefix, first + history.steps, **described) if history.steps else None
+
+    try:
+        run(training, history, first, steps, lambda text: node_text.show(node, text))
+    except comfy.model_management.InterruptProcessingException:
+        text = f"Interrupted after {history.steps} steps{kept_text(kept())}"
+        logging.info(text)
+        node_text.show(node, text)
+        raise
+    except (NotFiniteError, RuntimeError, MemoryError) as error:
+        raise RuntimeError(reason(error, training) + kept_text(kept())) from error
+    path = kept()
+    assert path is not None
+    text = "\n".join([report(history, path, first, time.monotonic() - started), *said])
+    picture = torch.from_numpy(np.asarray(draw_losses(history), dtype=np.float32) / 255)[None]
+    return io.NodeOutput(str(path), {"loss": history.losses}, picture, ui=node_text.show(node, text))
+
+
+def check_is_base(model: ModelPatcher) -> None:
+    """Raises ValueError for a model that cannot be a teacher."""
+    base_alphas_cumprod(model)
+    if isinstance(model.get_model_object("model_sampling"), PeRFlowSampling):
+        raise ValueError(
+            "This model has PeRFlow's sampling already, expected the base model, which is the teacher: connect the "
+            "model from before Apply PeRFlow Delta, and choose resume_from to go on with a delta."
+        )
+
+
+def chosen_prediction(
+    model: ModelPatcher, choice: shared_inputs.PredictionChoice, resumed: Resumed | None
+) -> PredictionType:
+    if choice != shared_inputs.AUTO:
+        return choice
+    return (delta.prediction_type(resumed.file) if resumed else None) or trained_prediction(model)
+
+
+def check_settings(settings: Settings, resumed: Resumed | None, with_negative: bool) -> None:
+    """Raises ValueError for settings that exclude one another."""
+    if settings.guidance not in (0, 1) and not with_negative:
+        raise ValueError(
+            f"guidance is {settings.guidance:g} and negative is not connected, expected both or neither: connect the "
+            "empty prompt as negative, or set guidance to 0."
+        )
+    if resumed is None:
+        return
+    for name, found in (
+        ("windows", delta.windows(resumed.file)),
+        ("prediction_type", delta.prediction_type(resumed.file)),
+    ):
+        if found is not None and found != getattr(settings, name):
+            raise ValueError(
+                f"{resumed.file.name} was trained with {name} {found}, and the node says {getattr(settings, name)}, "
+                "expected the same: set it as in the file, or begin anew with resume_from none."
+            )
+
+
+def resumed_text(resumed: Resumed, rank: int, whole: bool) -> str:
+    text = f"resumed {resumed.file.name} after {resumed.steps} steps"
+    if resumed.file.rank != rank:
+        text += f", with its rank {resumed.file.rank}"
+    return text if whole else f"{text}, without its .state file: the optimizer began anew"
+
+
+def reason(error: Exception, training: Training) -> str:
+    """What stopped the run, in one sentence."""
+    if isinstance(error, NotFiniteError):
+        return f"{error}, expected finite numbers: lower learning_rate, or try another seed."
+    if is_out_of_memory(error):
+        shapes = {tuple(latent.shape[1:]) for latent in training.examples.latents}
+        sizes = " and ".join(f"{height}x{width}" for height, width in sorted(shapes, reverse=True)[:2])
+        return out_of_memory(training.settings, sizes)
+    return str(error)
+
+
+def kept_text(path: Path | None) -> str:
+    return f" What was trained until then is in {path}." if path else " Nothing was written."
+
+
+def report(history: History, path: Path, first: int, seconds: float) -> str:
+    """The file, how long it took, and how the loss went."""
+    tenth = max(1, history.steps // 10)
+    start, end = np.mean(history.losses[:tenth]), np.mean(history.losses[-tenth:])
+    steps = f"{history.steps} steps" + (f", {first + history.steps} in all" if first else "")
+    return (
+        f"{path.name}, {path.stat().st_size / 1e6:.0f} MB, {steps}, {minutes(seconds)}\n"
+        f"loss {start:.4g} in the first tenth, {end:.4g} in the last"
+    )

@@ -1,0 +1,84 @@
+"""Low-rank adapters on a UNet's layers: what the student has beside its teacher."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.hooks import RemovableHandle
+
+from ..perflow_core.delta import MODEL_PREFIX
+
+Layer = nn.Linear | nn.Conv2d
+
+
+class Adapter:
+    """dW = up down for one linear layer or convolution, added to the layer's output; float32.
+
+    up: [out, r]; down: [r, in, ...] as the layer's weight. A fresh one changes nothing: up is zero.
+    """
+
+    def __init__(self, layer: Layer, rank: int, random: torch.Generator, device: torch.device):
+        out, *inner = layer.weight.shape
+        rank = min(rank, out, torch.Size(inner).numel())
+        down = nn.init.kaiming_uniform_(torch.empty(rank, *inner), a=5**0.5, generator=random)
+        self.layer = layer
+        self.up = nn.Parameter(torch.zeros(out, rank, device=device))
+        self.down = nn.Parameter(down.to(device))
+
+    def added(self, x: Tensor) -> Tensor:
+        """up down x in the precision of x, shaped as the layer's output."""
+        up, down = self.up.to(x.dtype), self.down.to(x.dtype)
+        if not isinstance(self.layer, nn.Conv2d):
+            return functional.linear(functional.linear(x, down), up)
+        layer = self.layer
+        hidden = functional.conv2d(x, down, None, layer.stride, layer.padding, layer.dilation)
+        return functional.conv2d(hidden, up[:, :, None, None])
+
+
+class Adapters:
+    """An adapter for every linear layer and convolution of a MODEL's UNet, by the layers' names; `on` or off."""
+
+    def __init__(self, model: ModelPatcher, rank: int, seed: int):
+        random, device = torch.Generator().manual_seed(seed), model.load_device
+        self.on = False
+        self.by_name = {name: Adapter(layer, rank, random, device) for name, layer in _layers(model)}
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        return [half for adapter in self.by_name.values() for half in (adapter.up, adapter.down)]
+
+    def hook(self) -> list[RemovableHandle]:
+        """Put them on their layers, until the handles are removed."""
+        return [adapter.layer.register_forward_hook(self._adding(adapter)) for adapter in self.by_name.values()]
+
+    def tensors(self, dtype: torch.dtype) -> dict[str, Tensor]:
+        """As ComfyUI's LoRA files have them."""
+        found = {}
+        for name, adapter in self.by_name.items():
+            up, down = (half.detach().to("cpu", dtype) for half in (adapter.up, adapter.down))
+            found[f"{name}.lora_up.weight"] = up[:, :, None, None] if down.ndim == 4 else up
+            found[f"{name}.lora_down.weight"] = down
+            found[f"{name}.alpha"] = torch.tensor(float(len(down)))  # alpha / rank = 1: no scaling
+        return found
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what `tensors` gave. Raises KeyError or RuntimeError for those of another model or rank."""
+        with torch.no_grad():
+            for name, adapter in self.by_name.items():
+                adapter.up.copy_(tensors[f"{name}.lora_up.weight"].reshape(adapter.up.shape))
+                adapter.down.copy_(tensors[f"{name}.lora_down.weight"].reshape(adapter.down.shape))
+
+    def _adding(self, adapter: Adapter) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]:
+        def add(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+            return output + adapter.added(args[0]) if self.on else None
+
+        return add
+
+
+def _layers(model: ModelPatcher) -> Iterator[tuple[str, Layer]]:
+    """The UNet's linear layers and convolutions, by their names in ComfyUI."""
+    for name, layer in model.model.diffusion_model.named_modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            yield MODEL_PREFIX + name, layer

@@ -1,0 +1,101 @@
+"""What the dataset nodes give, lists of LATENTs and CONDITIONINGs, as examples to train on."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import comfy.sampler_helpers
+import comfy.samplers
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from .training_unet import Conditions
+
+Entry = list[Any]  # [embedding, options], one prompt of a CONDITIONING
+UNUSABLE = ("control", "gligen", "hooks", "area", "mask")
+
+
+class Examples:
+    """Latents in the UNet's scale, each with its prompt, and what a prompt is replaced by when it is dropped."""
+
+    def __init__(
+        self,
+        model: ModelPatcher,
+        latents: Sequence[dict[str, Any]],
+        positive: Sequence[Sequence[Entry]],
+        negative: Sequence[Sequence[Entry]] | None,
+    ):
+        self.model = model.model
+        self.latents = _latents(model, latents)
+        self.positive = _prompts(positive, len(self.latents), "positive")
+        self.negative = _prompts(negative, len(self.latents), "negative") if negative else None
+
+    @property
+    def groups(self) -> list[list[int]]:
+        """The examples of each size, by index."""
+        by_shape: dict[torch.Size, list[int]] = {}
+        for i, latent in enumerate(self.latents):
+            by_shape.setdefault(latent.shape, []).append(i)
+        return list(by_shape.values())
+
+    def x0(self, examples: Sequence[int]) -> Tensor:
+        """[B, C, H, W]."""
+        return torch.stack([self.latents[i] for i in examples])
+
+    def conditions(self, examples: Sequence[int], dropped: Sequence[bool], device: torch.device) -> Conditions:
+        """What the UNet is given for the examples' prompts beside latent and timestep, as ComfyUI encodes it."""
+        rows = [self._encoded(i, drop, device) for i, drop in zip(examples, dropped, strict=True)]
+        return comfy.samplers.cond_cat(rows)
+
+    def _encoded(self, i: int, dropped: bool, device: torch.device) -> dict[str, Any]:
+        prompts = self.negative if dropped and self.negative is not None else self.positive
+        noise = self.latents[i][None].to(device)
+        (entry,) = comfy.samplers.encode_model_conds(
+            self.model.extra_conds,
+            comfy.sampler_helpers.convert_cond([prompts[i]]),
+            noise,
+            device,
+            "negative" if dropped else "positive",
+            latent_image=noise,
+        )
+        return {key: cond.process_cond(batch_size=1, area=None) for key, cond in entry["model_conds"].items()}
+
+
+def _latents(model: ModelPatcher, latents: Sequence[dict[str, Any]]) -> list[Tensor]:
+    channels = model.model.latent_format.latent_channels
+    found = []
+    for latent in latents:
+        samples = latent["samples"]
+        if samples.ndim != 4 or samples.shape[1] != channels:
+            raise ValueError(
+                f"A latent has shape {tuple(samples.shape)}, expected (pictures, {channels}, height, width): encode "
+                "the pictures with the VAE of this model's family."
+            )
+        if not samples.any():
+            raise ValueError(
+                "A latent is all zeros (Empty Latent Image), expected pictures to learn from: connect VAE Encode, Make "
+                "Training Dataset or a KSampler."
+            )
+        found += list(model.model.process_latent_in(samples.clone()).float().cpu())
+    if not found:
+        raise ValueError("There are no latents, expected at least one picture to learn from: connect VAE Encode.")
+    return found
+
+
+def _prompts(conditionings: Sequence[Sequence[Entry]], count: int, name: str) -> list[Entry]:
+    entries = [entry for conditioning in conditionings for entry in conditioning]
+    for _, options in entries:
+        used = [key for key in UNUSABLE if options.get(key) is not None]
+        if used:
+            raise ValueError(
+                f"{name} carries {', '.join(used)}, expected prompts alone: connect CLIP Text Encode without "
+                "ControlNet, areas, masks or hooks."
+            )
+    if len(entries) == 1:
+        return entries * count
+    if len(entries) != count:
+        raise ValueError(
+            f"{name} has {len(entries)} prompts for {count} pictures, expected one for all or one for each: Make "
+            "Training Dataset gives both in the same order."
+        )
+    return entries

@@ -1,0 +1,124 @@
+"""What training writes and goes on from: the delta, and beside it the optimizer's state.
+
+`NAME.safetensors` is a low-rank delta as every LoRA loader reads it. `NAME.state` holds the same adapters in float32
+and the optimizer's averages; it is used for resuming only and may be deleted.
+"""
+
+import json
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ..perflow_core.delta import MODEL_PREFIX
+from ..perflow_core.extraction import FORMAT_VERSION, source_dtype
+from ..perflow_core.safe_write import write_new
+from ..perflow_core.weights_file import WeightsFile, WeightsFileError, inspect
+from .save_delta import delta_folder, save_delta
+from .training_loop import Training
+
+OPTIMIZER = "optimizer."
+STATE = ".state"
+STATE_BYTES = 12  # a number of the adapters and the optimizer's two averages of it, float32
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A delta that training goes on from: its file and the steps that were taken for it."""
+
+    path: Path
+    file: WeightsFile
+    steps: int
+
+
+def read_resumed(path: str) -> Resumed:
+    """Raises WeightsFileError for a file that this node did not write."""
+    file = inspect(Path(path))
+    steps = file.metadata.get("steps", "")
+    if file.kind != "low-rank difference" or not steps.isdecimal():
+        raise WeightsFileError(
+            f"{file.name} ({file}) does not say how many steps it was trained, expected a delta that Train PeRFlow "
+            "Delta wrote: choose one of those, or none to begin anew."
+        )
+    return Resumed(Path(path), file, int(steps))
+
+
+def check_free_space(training: Training) -> None:
+    """Raises OSError where the files would not find a place: better now than after hours."""
+    needed = sum(p.numel() for p in training.unet.adapters.parameters) * (STATE_BYTES + 4)
+    free = shutil.disk_usage(delta_folder()).free
+    if free < needed:
+        raise OSError(
+            f"{delta_folder()} has {free / 1e6:.0f} MB free, expected at least {needed / 1e6:.0f} MB for the delta and "
+            "its state: free some space or lower rank."
+        )
+
+
+def save(training: Training, prefix: str, steps: int, **said: str) -> Path:
+    """Write both files under a free number; returns the delta's path."""
+    dtype = source_dtype(weight for weight in _weights(training.unet.patcher))
+    adapters = training.unet.adapters
+    settings = training.settings
+    metadata = {
+        "format": "perflow-delta",
+        "format_version": FORMAT_VERSION,
+        "rank": str(settings.rank),
+        "prediction_type": settings.prediction_type,
+        "windows": str(settings.windows),
+        "steps": str(steps),
+        "batch_size": str(settings.batch_size),
+        "learning_rate": f"{settings.learning_rate:g}",
+        "guidance": f"{settings.guidance:g}" if settings.guidance else "cfg_sync",
+    }
+    path = save_delta(adapters.tensors(dtype), prefix, metadata | said)
+    try:
+        scaler = {"scaler": json.dumps(training.scaler.state_dict())}
+        write_new(adapters.tensors(torch.float32) | _optimizer_tensors(training), path.with_suffix(STATE), scaler)
+    except OSError as error:  # the delta is there, and that is what counts
+        logging.warning(f"{path.with_suffix(STATE).name} could not be written ({error}): resuming will start slowly.")
+    return path
+
+
+def load(training: Training, resumed: Resumed) -> bool:
+    """Take over a file's adapters and, where its state is there, the optimizer's; returns whether it was.
+
+    Raises WeightsFileError for adapters that do not fit the model.
+    """
+    state = resumed.path.with_suffix(STATE)
+    tensors = safetensors.torch.load_file(state if state.is_file() else resumed.path)
+    try:
+        training.unet.adapters.load(tensors)
+    except (KeyError, RuntimeError) as error:
+        raise WeightsFileError(
+            f"{resumed.file.name} ({resumed.file}) does not fit the layers of this model ({error}), expected a delta "
+            "trained on a model of the same kind: choose another file, or none to begin anew."
+        ) from error
+    if not state.is_file():
+        return False
+    found: dict[int, dict[str, Tensor]] = {}
+    for key in tensors:
+        if key.startswith(OPTIMIZER):
+            _, i, name = key.split(".")
+            found.setdefault(int(i), {})[name] = tensors[key]
+    training.optimizer.load_state_dict({**training.optimizer.state_dict(), "state": found})
+    with safetensors.safe_open(str(state), framework="pt") as file:
+        scaler: dict[str, Any] = json.loads((file.metadata() or {}).get("scaler", "{}"))
+    if scaler and training.scaler.is_enabled():
+        training.scaler.load_state_dict(scaler)
+    return True
+
+
+def _optimizer_tensors(training: Training) -> dict[str, Tensor]:
+    state = training.optimizer.state_dict()["state"]
+    return {f"{OPTIMIZER}{i}.{name}": tensor.cpu() for i, held in state.items() for name, tensor in held.items()}
+
+
+def _weights(model: ModelPatcher) -> list[Tensor]:
+    return list(model.model_state_dict(MODEL_PREFIX).values())

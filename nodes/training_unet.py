@@ -1,0 +1,139 @@
+"""A MODEL's UNet, lent for training: teacher without its adapters, student with them, one copy of the weights."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import comfy.model_management
+import comfy.patcher_extension
+import torch
+from comfy.ldm.modules.attention import BasicTransformerBlock
+from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from .training_adapters import Adapters
+
+Conditions = Mapping[str, Any]
+
+
+class TrainingUNet:
+    """m = UNet(z, T): the network itself, with what ComfyUI does around it but without a noise schedule.
+
+    Use it in a `with` block, outside of inference mode; the weights are ComfyUI's again afterwards.
+    """
+
+    def __init__(self, model: ModelPatcher, rank: int, seed: int, gradient_checkpointing: bool):
+        self.patcher = _loaded_for_good(model)
+        self.patcher.add_object_patch("model_sampling", _WithoutSchedule())
+        self.device: torch.device = self.patcher.load_device
+        self.adapters = Adapters(self.patcher, rank, seed)
+        self.gradient_checkpointing = gradient_checkpointing
+
+    def __enter__(self) -> "TrainingUNet":
+        with contextlib.ExitStack() as stack:
+            stack.callback(comfy.model_management.soft_empty_cache)
+            # All of it and nothing else, as stock training does: activations need the rest of the memory.
+            comfy.model_management.load_models_gpu([self.patcher], memory_required=1e20, force_full_load=True)
+            unet = self.patcher.model.diffusion_model
+            stack.enter_context(_parameters_for_autograd(unet))
+            for handle in self.adapters.hook():
+                stack.callback(handle.remove)
+            if self.gradient_checkpointing:
+                stack.enter_context(_checkpointed(unet))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def __call__(self, z: Tensor, T: Tensor, conditions: Conditions, student: bool) -> Tensor:
+        """m of shape [B, ...], float32; z: [B, ...], T: [B], in 0..1000."""
+        options = comfy.patcher_extension.copy_nested_dicts(self.patcher.model_options["transformer_options"])
+        options |= {"cond_or_uncond": [0], "sigmas": T}
+        self.adapters.on = student
+        return self.patcher.model.apply_model(z, T.float(), **conditions, transformer_options=options)
+
+
+def _loaded_for_good(model: ModelPatcher) -> ModelPatcher:
+    """A clone whose weights stay where they are from forward to backward: "dynamic VRAM" moves them meanwhile.
+
+    It shares the weights, but where they are dynamic it reads the file anew.
+    """
+    try:
+        return model.clone(disable_dynamic=True)
+    except RuntimeError as error:
+        raise ValueError(
+            f"This model ({type(model.model).__name__}) cannot be read from a file again ({error}), expected one that "
+            "a loader node gives: save it with ModelSave and load that file, or start ComfyUI with "
+            "--disable-dynamic-vram."
+        ) from error
+
+
+class _WithoutSchedule(nn.Module):
+    """In place of a model-sampling object: the latent is shown as it is, at the timestep given, and m comes back."""
+
+    def calculate_input(self, T: Tensor, z: Tensor) -> Tensor:
+        return z
+
+    def timestep(self, T: Tensor) -> Tensor:
+        return T
+
+    def calculate_denoised(self, T: Tensor, m: Tensor, z: Tensor) -> Tensor:
+        return m
+
+
+@contextlib.contextmanager
+def _parameters_for_autograd(module: nn.Module) -> Iterator[None]:
+    """Weights that ComfyUI loaded in inference mode seen as ordinary tensors, on the same memory.
+
+    autograd refuses the former ("Inference tensors cannot be saved for backward"); a copy would take the memory twice.
+    """
+    lent = []
+    try:
+        for part in module.modules():
+            for name, parameter in list(part.named_parameters(recurse=False)):
+                if type(parameter) is nn.Parameter and parameter.is_inference():
+                    setattr(part, name, nn.Parameter(_same_memory(parameter), requires_grad=False))
+                    lent.append((part, name, parameter))
+        yield
+    finally:
+        for part, name, parameter in lent:
+            setattr(part, name, parameter)
+
+
+def _same_memory(tensor: Tensor) -> Tensor:
+    view = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+    return view.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())
+
+
+@contextlib.contextmanager
+def _checkpointed(unet: nn.Module) -> Iterator[None]:
+    """Residual and transformer blocks keep their inputs only and compute again in backward (Chen et al. 2016)."""
+    blocks = [block for block in unet.modules() if isinstance(block, ResBlock | BasicTransformerBlock)]
+    before = [vars(block).get("forward") for block in blocks]
+    try:
+        for block in blocks:
+            block.forward = _recomputing(block.forward)
+        yield
+    finally:
+        for block, forward in zip(blocks, before, strict=True):
+            del block.forward
+            if forward is not None:
+                block.forward = forward
+
+
+def _recomputing(forward: Any) -> Any:
+    def run(*args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return forward(*args, **kwargs)
+        # The options say which block it is and are written on from block to block: backward needs them as they are now.
+        args, kwargs = tuple(map(_kept, args)), {name: _kept(value) for name, value in kwargs.items()}
+        return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+
+    return run
+
+
+def _kept(value: Any) -> Any:
+    return value.copy() if isinstance(value, dict) else value
