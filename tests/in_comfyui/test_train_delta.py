@@ -4,8 +4,8 @@ import inspect
 
 import pytest
 import torch
+from node_training import SETTINGS, LoRA, pictures, prompts
 from safetensors.torch import load_file
-from training import SETTINGS, LoRA, pictures, prompts
 
 PREDICTION = {"SD15_TINY": "diff_eps", "SD21_SMALL": "velocity", "SDXL_SMALL": "ddim_eps"}
 
@@ -50,7 +50,7 @@ def test_it_learns_the_teachers_end_point(train, small_unet, sampled, perflow, a
 def trained(comfyui, unet_file):
     """(the path, the losses, the picture, the MODEL) of a short run."""
     import comfy.sd
-    from training import train_on
+    from node_training import train_on
 
     model = comfy.sd.load_diffusion_model(str(unet_file), model_options={"dtype": torch.float32})
     return *train_on(comfyui, model, steps=4), model
@@ -102,7 +102,7 @@ def test_apply_and_load_lora_give_what_was_trained(comfyui, run, trained, apply_
 def test_the_student_answers_as_the_merged_model(comfyui, small_unet, apply_delta, trained):
     """What the adapters add while training is what the file adds to the weights, convolutions with strides included."""
     import comfy.model_management
-    from training import examples_for
+    from node_training import examples_for
 
     path = trained[0]
     loop, file = comfyui.module("nodes.training_loop"), comfyui.module("nodes.training_file")
@@ -202,7 +202,7 @@ def test_pictures_of_two_sizes_each_with_its_prompt(train, small_unet):
 
 def test_guidance_is_the_teachers(comfyui, small_unet):
     """eps = eps_negative + g (eps_positive - eps_negative), in the end points that are taught."""
-    from training import examples_for
+    from node_training import examples_for
 
     loop = comfyui.module("nodes.training_loop")
 

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 import torch
+from node_training import pictures, prompts
 from safetensors.torch import load_file
-from training import pictures, prompts
 
 SENTENCE = r"[^\n]*, expected [^\n]+: [^\n]+\."  # what was found, what was expected, what to do
 

@@ -1,6 +1,6 @@
 """The memory that Train PeRFlow Delta takes beside sampling with the same model, batch and size.
 
-    python benchmarks/training.py [--small] [--batch 1] [--size 512] [--rank 64] [--steps 2]
+    python benchmarks/training_memory.py [--small] [--batch 1] [--size 512] [--rank 64] [--steps 2]
 
 Sampling: two steps of stock euler with CFG. Training: some steps of the node, with the adapters' state (the adapters,
 their gradients and the optimizer's two averages, 16 bytes a number) taken off. Each runs in a process of its own that
