@@ -203,7 +203,8 @@ def train(
     try:
         run(training, history, first, steps, lambda text: node_text.show(node, text))
     except comfy.model_management.InterruptProcessingException:
-        text = f"Interrupted after {history.steps} steps{kept_text(kept())}"
+        when = f"after step {history.steps}" if history.steps else "before the first step"
+        text = f"Interrupted {when}.{kept_text(kept())}"
         logging.info(text)
         node_text.show(node, text)
         raise
@@ -255,7 +256,7 @@ def check_settings(settings: Settings, resumed: Resumed | None, with_negative: b
 
 
 def resumed_text(resumed: Resumed, rank: int, whole: bool) -> str:
-    text = f"resumed {resumed.file.name} after {resumed.steps} steps"
+    text = f"resumed {resumed.file.name} after step {resumed.steps}"
     if resumed.file.rank != rank:
         text += f", with its rank {resumed.file.rank}"
     return text if whole else f"{text}, without its .state file: the optimizer began anew"
@@ -280,7 +281,7 @@ def report(history: History, path: Path, first: int, seconds: float) -> str:
     """The file, how long it took, and how the loss went."""
     tenth = max(1, history.steps // 10)
     start, end = np.mean(history.losses[:tenth]), np.mean(history.losses[-tenth:])
-    steps = f"{history.steps} steps" + (f", {first + history.steps} in all" if first else "")
+    steps = f"{history.steps} step{'s' if history.steps > 1 else ''}" + (f", {first + history.steps} in all" if first else "")
     return (
         f"{path.name}, {path.stat().st_size / 1e6:.0f} MB, {steps}, {minutes(seconds)}\n"
         f"loss {start:.4g} in the first tenth, {end:.4g} in the last"

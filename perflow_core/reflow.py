@@ -43,7 +43,10 @@ class TimePoints:
         Raises ValueError for p that does not fit between the timesteps, or a share outside 0..1.
         """
         if not (K >= 1 and 1 <= p <= NUM_TIMESTEPS // K):
-            raise ValueError(f"{p} points in each of {K} windows, expected 1 to {NUM_TIMESTEPS} points altogether.")
+            raise ValueError(
+                f"{p} points in each of {K} windows, expected 1 to {NUM_TIMESTEPS} points altogether: choose fewer "
+                "points or windows."
+            )
         if not 0 <= start_share <= 1:
             raise ValueError(f"The share of window starts is {start_share}, expected 0 to 1.")
         T = torch.from_numpy(timesteps(K * p, K)).reshape(K, p)
