@@ -281,7 +281,9 @@ def report(history: History, path: Path, first: int, seconds: float) -> str:
     """The file, how long it took, and how the loss went."""
     tenth = max(1, history.steps // 10)
     start, end = np.mean(history.losses[:tenth]), np.mean(history.losses[-tenth:])
-    steps = f"{history.steps} step{'s' if history.steps > 1 else ''}" + (f", {first + history.steps} in all" if first else "")
+    steps = f"{history.steps} step{'s' if history.steps > 1 else ''}" + (
+        f", {first + history.steps} in all" if first else ""
+    )
     return (
         f"{path.name}, {path.stat().st_size / 1e6:.0f} MB, {steps}, {minutes(seconds)}\n"
         f"loss {start:.4g} in the first tenth, {end:.4g} in the last"
