@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+# Before torch is here: small models gain little from more threads, and lose much where the cores have other work too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 GOLDEN = REPOSITORY / "tests" / "golden"
 WITHOUT_IPADAPTER = "ComfyUI_IPAdapter_plus is not here"
@@ -74,8 +77,6 @@ def ipadapter_server(comfyui_path, model_paths, tmp_path_factory):
 def run_server(comfyui_path: Path, model_paths: Path, base: Path):
     from comfy_server import ComfyServer
 
-    # Small models gain little from more threads, and lose much where the cores have other work too.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     (base / "input").mkdir()
     shutil.copy(comfyui_path / "input" / "example.png", base / "input")
     with ComfyServer(comfyui_path, base, arguments=["--extra-model-paths-config", str(model_paths)]) as server:

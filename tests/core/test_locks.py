@@ -18,7 +18,7 @@ def requirements(path):
 
 
 def test_every_version_has_one():
-    assert {path.stem for path in FILES} == {"uv", *environment.VERSIONS}
+    assert {"uv", *environment.VERSIONS} <= {path.stem for path in FILES}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
