@@ -3,6 +3,7 @@
 Data flows one way. Sampling: `windows` -> `chord` -> `parameterization`, `schedule`, `alignment`, `solvers`.
 The family: `rectified` (InstaFlow, 2-Rectified-Flow, Rectified Diffusion), `great_circle` (noise between noises),
 `phased` -> `pcm_loras` (PCM).
+Training: `reflow`, on `chord` and `parameterization`.
 Weights: `architecture` -> `weights_file` -> `delta`, to read; `lowrank` -> `extraction` -> `safe_write`, to make.
 Nothing here imports ComfyUI.
 """

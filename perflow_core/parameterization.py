@@ -1,4 +1,4 @@
-"""What the UNet's output m means: ddim_eps, diff_eps or velocity, each brought to the eps of the window chord."""
+"""What the UNet's output m means: ddim_eps, diff_eps or velocity. Sampling reads it by `eps`, training by `output`."""
 
 from typing import Literal, get_args
 
@@ -28,6 +28,20 @@ def eps(prediction_type: PredictionType, chord: WindowChord, sigma: Tensor, m: T
         return append_dims(chord.diff_eps_ratio[w], m) * m
     dc_dt, ds_dt = (append_dims(slope[w], m) for slope in chord.slopes)
     return (m - dc_dt * X) / (ds_dt - append_dims(sigma, m) * dc_dt)
+
+
+def output(prediction_type: PredictionType, chord: WindowChord, sigma: Tensor, eps: Tensor, X: Tensor) -> Tensor:
+    """m of a perfect UNet on the chord X = x0 + sigma eps: the inverse of the function `eps`, shapes as there.
+
+    ddim_eps: m = eps.    diff_eps: m = eps / r.    velocity: m = c' x0 + s' eps = c' X + (s' - sigma c') eps.
+    """
+    if prediction_type == "ddim_eps":
+        return eps
+    w = chord.window(sigma)
+    if prediction_type == "diff_eps":
+        return eps / append_dims(chord.diff_eps_ratio[w], eps)
+    dc_dt, ds_dt = (append_dims(slope[w], eps) for slope in chord.slopes)
+    return dc_dt * X + (ds_dt - append_dims(sigma, eps) * dc_dt) * eps
 
 
 def denoised(prediction_type: PredictionType, chord: WindowChord, sigma: Tensor, m: Tensor, X: Tensor) -> Tensor:
