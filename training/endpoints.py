@@ -68,6 +68,7 @@ class EndPoints:
         teacher: Teacher,
         prompts: PromptStore,
         source: LatentSource,
+        walk: TeacherWalk,
         chord: WindowChord,
         points: TimePoints,
         lanes: Lanes,
@@ -77,11 +78,12 @@ class EndPoints:
         self.points, self.lanes, self.stopping = points, lanes, stopping
         device = teacher.device
         self.chord = chord.to(device, torch.float32)
-        walk = TeacherWalk.plan(teacher.alphas_cumprod, chord.K, config.teacher.solving_steps, config.teacher.solver)
         self.walk = walk.to(device, torch.float32)
         self.depth = -(-config.cache.endpoints // lanes.all)  # rows in a lane; the configured number rounded up
         self.folder = Path(config.output) / "endpoints"
         self.round = -1
+        self._orders: tuple[tuple[int, int], Tensor] = ((-1, -1), torch.zeros(0))
+        self._begun = -1, ""  # a round that was begun, and how far the source had been read then
         self._check_size()
 
     @property
@@ -110,7 +112,7 @@ class EndPoints:
         use, s = divmod(place, self.depth)
         mine, seed = self.lanes.mine, self.config.seed
         U = uniform((self.depth, self.lanes.all), seed, Purpose.POINT, number, use)[s, mine]
-        if s == 0 or not hasattr(self, "_orders") or self._orders[0] != (number, use):
+        if self._orders[0] != (number, use):
             self._orders = (number, use), orders(self.depth, self.lanes.all, seed, Purpose.LANE, number, use)[:, mine]
         rows = self._orders[1][s] * len(mine) + torch.arange(len(mine))
         T = self.points.timesteps(self.w[rows], U)
@@ -125,12 +127,18 @@ class EndPoints:
         for _, folder in numbered(self._mine, "round", lambda number: number < step // self.steps):
             remove(folder)
 
+    def place(self, step: int) -> str:
+        """How far the source had been read before the round of this step; what a state keeps."""
+        number, place = self._begun
+        return place if number == step // self.steps else self.source.place
+
     @property
     def _mine(self) -> Path:
         return self.folder / f"process-{self.lanes.rank}"
 
     def _open(self, number: int) -> None:
         """Bring a round into memory, from disk where it is there."""
+        self._begun = number, self.source.place
         folder = self._mine / f"round-{number}"
         folder.mkdir(parents=True, exist_ok=True)
         mine = self.lanes.mine

@@ -29,7 +29,9 @@ class LatentSource(Protocol):
     """Where x0 comes from. `place` says how far it has been read, for sources that are read in order."""
 
     place: str
-    shape: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
 
     def take(self, numbers: Sequence[int]) -> tuple[Tensor, list[str]]:
         """x0 [B, 4, h, w] and a caption for each; numbers counts the examples of the whole run."""
@@ -79,7 +81,7 @@ class LatentFiles:
 def _open(path: Path) -> tuple[Any, list[str]]:
     beside = path.with_suffix(".json")
     try:
-        latents = safetensors.safe_open(str(path), framework="pt").get_slice("latents")
+        latents: Any = safetensors.safe_open(str(path), framework="pt").get_slice("latents")  # type: ignore[no-untyped-call]
         captions = json.loads(beside.read_text(encoding="utf-8"))
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise TrainingError(
@@ -176,8 +178,9 @@ def _parts(
     size = rows * torch.Size(shape).numel() * 2 / 1e9
     if size > config.latents_gb:
         raise TrainingError(
-            f"The latents of {rows} pictures need {size:.3g} GB, expected at most data.latents_gb = {config.latents_gb:g}: "
-            "raise it, or give fewer pictures, or make webdataset shards of them, which are encoded as they come."
+            f"The latents of {rows} pictures need {size:.3g} GB, expected at most data.latents_gb = "
+            f"{config.latents_gb:g}: raise it, give fewer pictures, or make webdataset shards of them, which are "
+            "encoded as they come."
         )
     folder.mkdir(parents=True, exist_ok=True)
     parts = [

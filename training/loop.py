@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
-from accelerate.utils import ProjectConfiguration
+from accelerate.utils import ProjectConfiguration, gather_object
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import Tensor
@@ -19,8 +19,9 @@ from tqdm import tqdm
 
 from perflow_core.architecture import TRAINED_PREDICTION
 from perflow_core.chord import WindowChord
+from perflow_core.extraction import Extraction
 from perflow_core.parameterization import PredictionType
-from perflow_core.reflow import TimePoints, lesson
+from perflow_core.reflow import TeacherWalk, TimePoints, lesson
 
 from . import latents, saving, state, student
 from .config import Config
@@ -44,6 +45,7 @@ class Run:
         output.mkdir(parents=True, exist_ok=True)
         self.stop_asked = threading.Event()
         self.accelerator = Accelerator(
+            cpu=not torch.accelerator.is_available(),  # said out loud, for otherwise processes would not find each other
             mixed_precision=config.optimizer.precision,
             gradient_accumulation_steps=config.optimizer.accumulation,
             kwargs_handlers=[InitProcessGroupKwargs(timeout=PROCESSES_MAY_WAIT)],
@@ -54,6 +56,7 @@ class Run:
         self.prediction_type = self._prediction_type()
         self.chord = self._chord()
         self.points = self._points()
+        self.walk = self._walk()
         self._make_student()
         processes, rank = self.accelerator.num_processes, self.accelerator.process_index
         self.prompts = PromptStore(self.teacher, output / "prompts" / f"process-{rank}", config.cache.prompts_gb)
@@ -61,8 +64,9 @@ class Run:
         self.accelerator.wait_for_everyone()
         lanes = Lanes(rank, processes, config.optimizer.batch_size, config.optimizer.accumulation)
         self.end_points = EndPoints(
-            config, self.teacher, self.prompts, self.source, self.chord, self.points, lanes, self.stop_asked.is_set
-        )
+            config, self.teacher, self.prompts, self.source, self.walk, self.chord, self.points, lanes,
+            self.stop_asked.is_set,
+        )  # fmt: skip
         self.preview = Preview(config, self.teacher, self.prompts, self.chord, self.prediction_type, self.source.shape)
         self.step = 0
         self.losses: list[float] = []
@@ -86,6 +90,13 @@ class Run:
             return TimePoints.coarse(K, points.per_window, points.start_share)
         except ValueError as error:
             raise TrainingError(f"points with student.windows = {K}: {error}") from error
+
+    def _walk(self) -> TeacherWalk:
+        teacher = self.config.teacher
+        try:
+            return TeacherWalk.plan(self.teacher.alphas_cumprod, self.chord.K, teacher.solving_steps, teacher.solver)
+        except ValueError as error:
+            raise TrainingError(f"teacher.solving_steps: {error}") from error
 
     def _make_student(self) -> None:
         config, device = self.config.optimizer, self.accelerator.device
@@ -121,7 +132,8 @@ class Run:
         def save(models: list[Any], weights: list[dict[str, Tensor]], folder: str) -> None:
             if weights:
                 kept = {name for name, parameter in models[0].named_parameters() if parameter.requires_grad}
-                weights[0] = {key: weight for key, weight in weights[0].items() if key.removeprefix("module.") in kept}
+                kept = {name.removeprefix("module.") for name in kept}
+                weights[0] = {key: weight.contiguous() for key, weight in weights[0].items() if key in kept}
 
         def restore(models: list[Any], folder: str) -> None:
             from safetensors.torch import load_file
@@ -156,10 +168,15 @@ class Run:
             disable=not self.accelerator.is_main_process,
         )  # fmt: skip
         with bar, self._stoppable():
-            if self.step == 0:
+            if self.step == 0 and config.preview.every:
                 self._show()
             while self.step < config.optimizer.steps:
-                report = self._one_step()
+                try:
+                    report = self._one_step()
+                except Stopped:  # while the teacher walked; the others may be elsewhere, so they could not save with us
+                    if self.accelerator.num_processes == 1:
+                        self._save()
+                    raise
                 self.step += 1
                 bar.update()
                 bar.set_postfix(loss=f"{report['loss']:.4f}")
@@ -201,16 +218,16 @@ class Run:
         """One step of the optimizer; its loss, by window too, and whether a process was asked to stop."""
         K, device = self.config.student.windows, self.accelerator.device
         seen = torch.zeros(2, K, device=device)  # the sum of losses and the number of rows, by window
+        report: dict[str, float] = {}
         for examples in self.end_points.batches(self.step):
             with self.accelerator.accumulate(self.unet):
                 losses, w = self._losses(examples)
                 self.accelerator.backward(losses.mean())
                 seen[0].index_add_(0, w, losses.detach())
                 seen[1].index_add_(0, w, torch.ones_like(losses))
-                norm = None
                 if self.accelerator.sync_gradients:
                     norm = self.accelerator.clip_grad_norm_(self._trainable(), self.config.optimizer.clip)
-                report = self._checked(seen, norm) if norm is not None else {}
+                    report = self._checked(seen, norm)
                 self.optimizer.step()
                 self.optimizer.zero_grad()
         self.schedule.step()
@@ -237,8 +254,8 @@ class Run:
             good = state.last(self.config)
             kept = f"the last good state is {good}" if good else "no state was saved before"
             raise TrainingError(
-                f"The loss is NaN at step {self.step + 1} (by window {[round(x, 4) for x in (sums / counts).tolist()]}); "
-                f"{kept}: go on from there with a lower optimizer.learning_rate, or with precision bf16 or no."
+                f"The loss or its gradient is NaN at step {self.step + 1}; {kept}: start again with a lower "
+                "optimizer.learning_rate, or with optimizer.precision bf16 or no."
             )
         report = {"loss": loss, "learning_rate": self.schedule.get_last_lr()[0], "stop": float(total[-1])}
         report |= {f"loss by window/{w}": float(sums[w] / counts[w]) for w in range(len(sums)) if counts[w] > 0}
@@ -246,32 +263,20 @@ class Run:
         return report
 
     def _save(self) -> None:
-        places = self._gathered(self.source.place)
+        places = gather_object([self.end_points.place(self.step)])
         state.save(self.accelerator, self.config, self.step, places)
         self.end_points.forget(self.step)
         if self.step % self.config.save.every == 0:
             self._delta()
 
-    def _gathered(self, text: str) -> list[str]:
-        from accelerate.utils import gather_object
-
-        return gather_object([text])
-
     def _delta(self) -> Path:
         """Write the delta of the running average."""
         config = self.config
-        unet = self.accelerator.unwrap_model(self.unet)
-        with student.averaged(self.ema, self.unet):
-            weights = self.accelerator.get_state_dict(self.unet)
         path = Path(config.output) / "deltas" / f"{config.save.name}-{self.step:06}.safetensors"
-        if self.accelerator.is_main_process:
-            dtype = saving.DTYPES[config.save.precision]
-            if config.student.method == "full":
-                extraction = saving.full_delta(weights, self.base, config.save.rank, dtype)
-            else:
-                kept = {name for name, parameter in unet.named_parameters() if parameter.requires_grad}
-                extraction = saving.adapter_delta({key: weights[key] for key in weights if key in kept}, dtype)
-            samples = self.step * self.end_points.lanes.all
+        with student.averaged(self.ema, self.unet):
+            weights = self.accelerator.get_state_dict(self.unet)  # of all processes, and the weights themselves
+            extraction = self._extraction(weights) if self.accelerator.is_main_process else None
+        if extraction:
             saving.write(
                 extraction,
                 path,
@@ -280,10 +285,16 @@ class Run:
                 architecture=self.teacher.architecture,
                 source=f"trained on {self.teacher.name}",
                 steps=str(self.step),
-                samples=str(samples),
+                samples=str(self.step * self.end_points.lanes.all),
             )
         self.accelerator.wait_for_everyone()
         return path
+
+    def _extraction(self, weights: dict[str, Tensor]) -> Extraction:
+        dtype = saving.DTYPES[self.config.save.precision]
+        if self.config.student.method == "full":
+            return saving.full_delta(weights, self.base, self.config.save.rank, dtype)
+        return saving.adapter_delta(weights, dtype)
 
     def _show(self) -> None:
         """A sheet of pictures and the paired error, with the running average."""

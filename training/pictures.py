@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -75,8 +76,8 @@ def folder_pictures(config: DataConfig) -> list[Picture]:
             pictures.append(Picture(str(path.relative_to(folder)), path.read_bytes, caption))
     if not pictures:
         raise TrainingError(
-            f'data.path {folder} has {len(table)} pictures and no captions, expected a metadata.jsonl with "file_name" and '
-            f'"{config.caption}", or a .txt beside each picture: write them.'
+            f'data.path {folder} has {len(table)} pictures and no captions, expected a metadata.jsonl with "file_name" '
+            f'and "{config.caption}", or a .txt beside each picture: write them.'
         )
     return pictures
 
@@ -135,7 +136,7 @@ class ShardStream:
             caption = self._caption(sample)
             if ending and caption is not None:
                 data = sample[ending]
-                yield Picture(f"{sample['__url__']}/{sample['__key__']}.{ending}", lambda data=data: data, caption)
+                yield Picture(f"{sample['__url__']}/{sample['__key__']}.{ending}", partial(bytes, data), caption)
 
     def _caption(self, sample: dict[str, Any]) -> str | None:
         if self.config.caption in sample:

@@ -92,7 +92,8 @@ class Preview:
         def model(X: Tensor, sigma: Tensor) -> Tensor:
             z, T = append_dims(chord.signal(sigma), X) * X, chord.timestep(sigma)
             both = student(torch.cat([z, z]), torch.cat([T, T]), **arguments, return_dict=False)[0]
-            m = torch.lerp(*both.float().chunk(2), self.config.student_guidance)
+            without, with_prompt = both.float().chunk(2)
+            m = torch.lerp(without, with_prompt, self.config.student_guidance)
             return denoised(self.prediction_type, chord, sigma, m, X)
 
         sigmas = window_schedule(self.chord, n, end="reference")

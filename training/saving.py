@@ -20,14 +20,9 @@ def full_delta(student: dict[str, Tensor], base: dict[str, Tensor], rank: int, d
     extraction = Extraction(rank, 0.0)
     for key, weight in base.items():
         dW = (student[key].float().cpu() - weight.float()).contiguous()
-        extraction.add(f"unet.{key}" if rank else key, dW, dtype)
+        extraction.add(_lora_name(key) if rank else key, dW, dtype)
     if not rank:  # the authors' files have the plain names
-        extraction.tensors = {
-            key.removesuffix(".diff_b") + ".bias"
-            if key.endswith(".diff_b")
-            else key.removesuffix(".diff") + ".weight": t
-            for key, t in extraction.tensors.items()
-        }
+        extraction.tensors = dict(zip(base, extraction.tensors.values(), strict=True))
     return extraction
 
 
@@ -39,11 +34,18 @@ def adapter_delta(student: dict[str, Tensor], dtype: torch.dtype) -> Extraction:
             continue
         module = key.removesuffix(".lora_A" + ADAPTER)
         up = student[f"{module}.lora_B{ADAPTER}"]
-        extraction.tensors[f"unet.{module}.lora_up.weight"] = up.to("cpu", dtype).contiguous()
-        extraction.tensors[f"unet.{module}.lora_down.weight"] = down.to("cpu", dtype).contiguous()
-        extraction.tensors[f"unet.{module}.alpha"] = torch.tensor(float(down.shape[0]))
+        name = _lora_name(f"{module}.weight").removesuffix(".weight")
+        extraction.tensors[f"{name}.lora_up.weight"] = up.to("cpu", dtype).contiguous()
+        extraction.tensors[f"{name}.lora_down.weight"] = down.to("cpu", dtype).contiguous()
+        extraction.tensors[f"{name}.alpha"] = torch.tensor(float(down.shape[0]))
         extraction.ranks.append(down.shape[0])
     return extraction
+
+
+def _lora_name(key: str) -> str:
+    """The name of a diffusers weight in LoRA files, which every loader knows: lora_unet_mid_block_resnets_0_conv1."""
+    module, _, kind = key.rpartition(".")
+    return f"lora_unet_{module.replace('.', '_')}.{kind}"
 
 
 def write(extraction: Extraction, path: Path, **said: str) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -19,10 +20,10 @@ LORA_TARGETS = [
 ]  # fmt: skip
 
 
-def make(config: Config, teacher: Teacher) -> UNet2DConditionModel:
+def make(config: Config, teacher: Teacher) -> Any:
     """The student's UNet: a float32 copy of the teacher's, or the teacher's own with an adapter on it."""
     if config.student.method == "full":
-        unet = UNet2DConditionModel.from_config(teacher.unet.config)
+        unet: Any = UNet2DConditionModel.from_config(teacher.unet.config)
         unet.load_state_dict(teacher.unet.state_dict())
         unet.requires_grad_(True)
     else:

@@ -43,7 +43,7 @@ class Teacher:
     architecture: str
     predicts: str  # "epsilon" or "v_prediction"
     alphas_cumprod: Tensor  # [1000], float64
-    unet: UNet2DConditionModel
+    unet: Any  # a UNet2DConditionModel; diffusers has no types
     pipeline: Any  # holds the text encoders and the VAE
     resolution: int
     dtype: torch.dtype = torch.float32
@@ -102,7 +102,8 @@ class Teacher:
             with torch.no_grad(), self.acting():
                 m = self.unet(rows.to(self.dtype), entries, **arguments, return_dict=False)[0].float()
             if guidance != 1:
-                m = torch.lerp(*m.chunk(2), guidance)
+                without, with_prompt = m.chunk(2)
+                m = torch.lerp(without, with_prompt, guidance)
             if self.predicts == "v_prediction":  # v = sqrt(ab) eps - sqrt(1 - ab) x0
                 return alpha_bar.sqrt() * m + (1 - alpha_bar).sqrt() * z
             return m
