@@ -45,7 +45,7 @@ class Run:
         output.mkdir(parents=True, exist_ok=True)
         self.stop_asked = threading.Event()
         self.accelerator = Accelerator(
-            cpu=not torch.accelerator.is_available(),  # said out loud, for otherwise processes would not find each other
+            cpu=not torch.accelerator.is_available(),  # or processes on a CPU would not find each other
             mixed_precision=config.optimizer.precision,
             gradient_accumulation_steps=config.optimizer.accumulation,
             kwargs_handlers=[InitProcessGroupKwargs(timeout=PROCESSES_MAY_WAIT)],
