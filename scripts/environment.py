@@ -16,7 +16,7 @@ import tarfile
 import tempfile
 from pathlib import Path, PurePosixPath
 
-from installing import LOCKS, TOOLS, digest, environment_with, installers, locked_environment, run_installer
+from installing import LOCKS, TOOLS, TRAINING, digest, environment_with, installers, locked_environment, run_installer
 from user_cache import PACK, UserError, cache_root, lock, say
 
 __all__ = ["DEFAULT", "PACK", "VERSIONS", "UserError", "cache_root", "enter", "find_comfyui", "lock", "say"]
@@ -102,7 +102,7 @@ def prepare_environment(comfyui: Path) -> Path:
     if lock_file:
         return locked_environment(lock_file)
     say(f"No lock file was made for {requirements}, so the newest packages that fit it are installed.")
-    return environment_with("unlocked", TOOLS, requirements)
+    return environment_with("unlocked", TOOLS, TRAINING, requirements)
 
 
 def lock_for(requirements: Path) -> Path | None:

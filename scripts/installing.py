@@ -21,6 +21,7 @@ from user_cache import PACK, UserError, cache_root, lock, say
 
 LOCKS = PACK / "scripts" / "locks"
 TOOLS = LOCKS / "tools.in"  # what the scripts themselves use, and the PyTorch that ComfyUI gets
+TRAINING = PACK / "training" / "requirements.in"  # what the training program uses, which the tests run too
 HEARTBEAT = 15  # seconds between signs of life while packages are installed
 # pip's settings -> the variables by which uv, which does not read them, is told the same
 PIP_TO_UV = {

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import environment
 from environment import UserError, say
-from installing import LOCKS, TOOLS, installers, uv_settings
+from installing import LOCKS, TOOLS, TRAINING, installers, uv_settings
 
 OPTIONS = ("--universal", "--python-version", "3.10", "--generate-hashes", "--no-header", "--no-annotate", "--quiet")
 LOCAL = ("UV_INDEX", "UV_FIND_LINKS")  # packages that not everybody can have
@@ -22,9 +22,10 @@ def main() -> None:
     parser.add_argument("--upgrade", action="store_true", help="take the newest version of everything")
     options = ["--upgrade"] if parser.parse_args().upgrade else []
     write("uv", [LOCKS / "uv.in"], options)
+    write("training", [TRAINING], options)
     for version in environment.VERSIONS:
         requirements = environment.find_comfyui(version) / "requirements.txt"
-        write(version, [TOOLS, requirements], options, environment.lock_head(requirements))
+        write(version, [TOOLS, TRAINING, requirements], options, environment.lock_head(requirements))
 
 
 def write(name: str, lists: list[Path], options: list[str], head: str = "") -> None:

@@ -1,0 +1,20 @@
+"""Reading what a training run leaves."""
+
+from pathlib import Path
+
+import safetensors
+from torch import Tensor
+
+
+def scalars(output: Path | str) -> dict[str, list[float]]:
+    """What tensorboard shows of the run in a folder."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(f"{output}/tensorboard").Reload()
+    return {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a file."""
+    with safetensors.safe_open(str(path), framework="pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118

@@ -1,0 +1,148 @@
+"""Pictures in folders and shards, prompts alone, and what cannot be read."""
+
+import io
+import json
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from training.errors import Stopped, TrainingError
+from training.latents import LatentFiles
+from training.pictures import ShardStream, Skipped, decoded, pixels
+
+
+def jpeg(number: int, size=(80, 64)) -> bytes:
+    data = io.BytesIO()
+    Image.new("RGB", size, (number * 20, 90, 255 - number * 20)).save(data, "JPEG")
+    return data.getvalue()
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """2 shards of 5 samples, of which one is broken."""
+    for shard in range(2):
+        with tarfile.open(tmp_path / f"shard-{shard}.tar", "w") as tar:
+            for i in range(5):
+                number = 5 * shard + i
+                parts = {"jpg": b"broken" if number == 3 else jpeg(number), "txt": f"picture {number}".encode()}
+                for ending, data in parts.items():
+                    member = tarfile.TarInfo(f"{number:03}.{ending}")
+                    member.size = len(data)
+                    tar.addfile(member, io.BytesIO(data))
+    return {"kind": "webdataset", "path": str(tmp_path / "shard-{0..1}.tar")}
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of 6 pictures with captions, of which one is broken."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(6):
+        (folder / f"{i}.jpg").write_bytes(b"broken" if i == 2 else jpeg(i))
+    return folder
+
+
+def captioned(folder) -> None:
+    lines = [json.dumps({"file_name": f"{i}.jpg", "text": f"picture {i}"}) for i in range(6)]
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+
+
+def test_the_largest_centred_square():
+    wide = np.zeros((10, 30, 3), np.uint8)
+    wide[:, 10:20] = 255
+    data = io.BytesIO()
+    Image.fromarray(wide).save(data, "PNG")
+    square = pixels(data.getvalue(), 16)
+    assert square.shape == (3, 16, 16)
+    assert square[:, 8, 2:14].min() > 0.9
+
+
+@pytest.mark.parametrize("kind", ["metadata", "text files"])
+def test_a_folder_of_pictures(run, pictures, capfd, kind):
+    if kind == "metadata":
+        captioned(pictures)
+    else:
+        for i in range(6):
+            (pictures / f"{i}.txt").write_text(f"picture {i}\n")
+    trained = run(data={"kind": "folder", "path": str(pictures)}, optimizer={"steps": 2})
+    assert "Skipped 2.jpg, which cannot be read" in capfd.readouterr().err
+    trained.train()
+    files = LatentFiles(trained.source.folder, 0)
+    assert sorted(files.captions[0]) == [f"picture {i}" for i in (0, 1, 3, 4, 5)]
+    x0, captions = files.take([0])
+    pixel = pixels((pictures / f"{captions[0][-1]}.jpg").read_bytes(), 64)
+    mean = trained.teacher.encode_pictures(pixel[None])
+    spread = trained.teacher.vae.encode(pixel[None]).latent_dist.std * trained.teacher.vae.config.scaling_factor
+    assert ((x0 - mean).abs() < 5 * spread + 2e-3).all()
+
+
+def test_shards(run, shards, capfd, tmp_path):
+    changes = {"data": shards | {"resolution": 64}, "optimizer": {"steps": 6}, "cache": {"uses": 1, "endpoints": 8}}
+    straight = run(output=str(tmp_path / "straight"), **changes)
+    straight.train()
+    assert "003.jpg, which cannot be read" in capfd.readouterr().err
+    assert straight.source.place == "2:6"  # 24 good ones: a broken one in each pass of 10
+
+    stopped = run(save={"every": 3}, **changes)
+    step = stopped._one_step
+
+    def stop_in_the_third():
+        if stopped.step == 2:
+            stopped.stop_asked.set()
+        return step()
+
+    stopped._one_step = stop_in_the_third
+    with pytest.raises(Stopped):
+        stopped.train()
+    last = run(**changes)
+    last.train()
+    assert straight.losses == stopped.losses + last.losses
+
+
+def test_every_process_has_its_own_shards(shards, configuration):
+    from training.config import parse
+
+    config = parse(configuration(data=shards)).data
+    streams = [ShardStream(config, 0, rank, 2) for rank in range(2)]
+    captions = [{next(picture).caption for picture in [iter(stream)] * 5} for stream in streams]
+    assert captions == [{f"picture {i}" for i in range(5)}, {f"picture {i}" for i in range(5, 10)}]
+    with pytest.raises(TrainingError, match="2 shards for 3 processes"):
+        ShardStream(config, 0, 0, 3)
+
+
+def test_prompts_alone(run, tmp_path):
+    (tmp_path / "prompts.txt").write_text("a house\n\na boat\n")
+    data = {"kind": "prompts", "path": str(tmp_path / "prompts.txt"), "samples_per_prompt": 2, "sampling_steps": 3}
+    trained = run(data=data, optimizer={"steps": 2})
+    trained.train()
+    files = trained.source.files()
+    assert files.captions == [["a house", "a boat"] * 2]
+    x0, _ = files.take(range(4))
+    assert x0.shape == (4, 4, 8, 8)
+    assert len({tuple(row.flatten().tolist()) for row in x0}) == 4
+    assert torch.isfinite(x0).all()
+
+
+def test_broken_pictures_are_counted_and_named(capfd):
+    from training.pictures import Picture
+
+    skipped = Skipped()
+    sources = [
+        Picture("good", lambda: jpeg(1), ""),
+        Picture("bad", lambda: b"no", ""),
+        Picture("cut", lambda: jpeg(1)[:200], ""),
+    ]
+    found = [square is not None for _, square in decoded(sources, 64, skipped)]
+    assert found == [True, False, False]
+    assert (skipped.count, skipped.names) == (2, ["bad", "cut"])
+
+
+def test_every_epoch_has_each_latent_once(latents_file):
+    files = LatentFiles(latents_file, 1)
+    first, second = (files.take(range(start, start + 20))[0] for start in (0, 20))
+    assert not torch.equal(first, second)
+    for epoch in (first, second):
+        assert torch.equal(epoch.flatten(1).sum(1).sort().values, first.flatten(1).sum(1).sort().values)

@@ -1,0 +1,96 @@
+"""A run that is stopped at any moment goes on bit for bit as if it had not been."""
+
+import os
+import signal
+
+import pytest
+import torch
+
+from training.errors import Stopped, TrainingError
+
+STEPS = {"optimizer": {"steps": 11}, "save": {"every": 4}}
+
+
+def everything(trained) -> dict[str, torch.Tensor]:
+    """Weights, averages and the optimizer's state."""
+    found = dict(trained.unet.named_parameters())
+    found |= {f"ema {i}": weight for i, weight in enumerate(trained.ema.shadow_params)}
+    for i, state in enumerate(trained.optimizer.state_dict()["state"].values()):
+        found |= {f"{name} {i}": torch.as_tensor(value) for name, value in state.items()}
+    return found
+
+
+def assert_same(one, other) -> None:
+    left, right = everything(one), everything(other)
+    assert left.keys() == right.keys()
+    assert all(torch.equal(left[key], right[key]) for key in left)
+
+
+@pytest.fixture(params=["full", "lora"])
+def method(request):
+    return {"student": {"method": request.param, "rank": 4, "ema_decay": 0.9}}
+
+
+def test_stopped_and_killed(run, method, tmp_path):
+    straight = run(output=str(tmp_path / "straight"), **STEPS, **method)
+    straight.train()
+
+    stopped = run(**STEPS, **method)
+    step = stopped._one_step
+
+    def stop_in_the_sixth():
+        if stopped.step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step()
+
+    stopped._one_step = stop_in_the_sixth
+    with pytest.raises(Stopped):
+        stopped.train()
+    assert stopped.step == 6
+
+    killed = run(**STEPS, **method)
+    assert killed.step == 6
+    step_again = killed._one_step
+
+    def break_off_in_the_tenth():
+        if killed.step == 9:
+            raise MemoryError
+        return step_again()
+
+    killed._one_step = break_off_in_the_tenth
+    with pytest.raises(MemoryError):
+        killed.train()
+
+    last = run(**STEPS, **method)
+    assert last.step == 8  # the last state is from there
+    last.train()
+    assert straight.losses == stopped.losses + killed.losses[:2] + last.losses
+    assert_same(straight, last)
+
+
+def test_stopped_while_the_teacher_walks(run, tmp_path):
+    straight = run(output=str(tmp_path / "straight"), **STEPS)
+    straight.train()
+    stopped = run(**STEPS)
+    make = stopped.end_points._make
+
+    def stop_in_the_second_round(path, *rest):
+        if "round-1" in str(path):
+            stopped.stop_asked.set()
+        make(path, *rest)
+
+    stopped.end_points._make = stop_in_the_second_round
+    with pytest.raises(Stopped):
+        stopped.train()
+    assert stopped.step == 8
+    last = run(**STEPS)
+    last.train()
+    assert_same(straight, last)
+
+
+def test_another_runs_state_is_refused(run):
+    run(**STEPS).train()
+    with pytest.raises(TrainingError, match=r"made with student\.windows = 4, and it is 2 now"):
+        run(**STEPS, student={"windows": 2})
+    again = run(optimizer={"steps": 12}, save={"every": 3})  # these may change
+    assert again.step == 11

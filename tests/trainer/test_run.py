@@ -1,0 +1,111 @@
+"""A run from nothing to the delta, and what lies on disk then."""
+
+import json
+
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+from training_results import read, scalars
+
+
+def test_from_nothing_to_the_delta(run):
+    trained = run(
+        optimizer={"steps": 24}, preview={"every": 12, "reference_steps": 8, "teacher_steps": 3}, save={"every": 12}
+    )
+    base = {key: weight.clone() for key, weight in trained.base.items()}
+    path = trained.train()
+
+    assert path.name == "perflow-000024.safetensors"
+    delta, said = read(path)
+    assert delta.keys() == base.keys()
+    average = dict(zip(base, trained.ema.shadow_params, strict=True))
+    for key, dW in delta.items():
+        assert (dW - (average[key] - base[key])).abs().max() < 1e-7, key
+    assert said["prediction_type"] == "diff_eps"
+    assert (said["windows"], said["architecture"], said["rank"]) == ("4", "SD1.5", "full")
+    assert (said["steps"], said["samples"]) == ("24", "96")
+    assert {file.name for file in path.parent.iterdir()} == {"perflow-000012.safetensors", path.name}
+
+    assert sum(trained.losses[-8:]) < sum(trained.losses[:8])
+    shown = scalars(trained.config.output)
+    assert shown["loss"] == pytest.approx(trained.losses, rel=1e-5)
+    by_window = [shown[f"loss by window/{w}"] for w in range(4)]
+    assert all(len(losses) > 5 for losses in by_window)
+    assert len(shown["paired error/4 steps"]) == 3
+    sheets = sorted((path.parent.parent / "previews").iterdir())
+    assert [sheet.name for sheet in sheets] == [f"step-{step:08}.png" for step in (0, 12, 24)]
+    with Image.open(sheets[-1]) as sheet:
+        assert sheet.size == (3 * 68 + 4, 16 + 64 + 16 + 4)
+
+    states = path.parent.parent / "states"
+    assert [state.name for state in states.iterdir()] == ["step-00000024"]
+    # 2 rounds of 16 rows are kept at most: those that the last state needs.
+    assert len(list((path.parent.parent / "endpoints").glob("*/round-*"))) <= 2
+
+
+def test_an_untrained_student_is_its_teacher(run):
+    trained = run(optimizer={"steps": 1, "learning_rate": 1e-12})
+    delta, _ = read(trained.train())
+    assert max(dW.abs().max() for dW in delta.values()) < 1e-7
+
+
+def test_low_rank_of_a_full_student(run):
+    delta, said = read(run(save={"rank": 4}).train())
+    assert said["rank"] == "4"
+    assert delta["lora_unet_mid_block_resnets_0_conv1.lora_down.weight"].shape == (4, 64, 3, 3)
+    assert delta["lora_unet_conv_out.diff"].shape == (4, 32, 3, 3)  # in two factors it would be larger
+    assert "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k.lora_up.weight" in delta
+
+
+def test_lora_student(run):
+    trained = run(student={"method": "lora", "rank": 4}, optimizer={"steps": 8})
+    teacher = trained.teacher
+    frozen = {name: weight for name, weight in trained.unet.named_parameters() if not weight.requires_grad}
+    base = {name: weight.clone() for name, weight in frozen.items()}
+    X, i = torch.randn(2, 4, 8, 8), torch.tensor([500, 20])
+    prompts, empty = trained.prompts.embed(["a house", "a boat"]), trained.prompts.embed([""])
+    before = teacher.noise_predictor(prompts, empty, 1.0)(X, i)
+    delta, said = read(trained.train())
+
+    assert said["rank"] == "4"
+    assert all(key.endswith((".lora_up.weight", ".lora_down.weight", ".alpha")) for key in delta)
+    module = "mid_block_attentions_0_transformer_blocks_0_attn2_to_k"
+    assert delta[f"lora_unet_{module}.lora_up.weight"].abs().max() > 0
+    assert all(torch.equal(weight, base[name]) for name, weight in frozen.items())
+    assert torch.equal(teacher.noise_predictor(prompts, empty, 1.0)(X, i), before)  # the teacher has not learned
+    state = next((trained.end_points.folder.parent / "states").iterdir()) / "model.safetensors"
+    assert len(safetensors.torch.load_file(state)) == 2 * len([key for key in delta if key.endswith(".alpha")])
+
+
+def test_cached_lines_are_the_teachers(run):
+    """What the student is shown lies on the line from the noised data to where the teacher's walk ends."""
+    trained = run(data={"prompt_dropout": 0.5}, cache={"precision": "float32"})
+    points = trained.end_points
+    rows = [batch for step in range(points.steps) for batch in points.batches(step)]
+    assert len(rows) == points.steps == 8
+    for use in (rows[:4], rows[4:]):  # every row once a use, with other timesteps
+        x0 = torch.cat([batch.line.x0 for batch in use])
+        assert len({tuple(row.flatten().tolist()) for row in x0}) == 16
+    assert {T.item() for batch in rows for T in batch.T} <= set(trained.points.T.flatten().tolist())
+    texts = [text for batch in rows for text in batch.prompts]
+    assert 0 < texts.count("") < len(texts)
+
+    line, prompts = rows[0].line, trained.prompts.embed(rows[0].prompts)
+    edge = (trained.chord.s / trained.chord.c).float()
+    X_s, X_e = (line.x0 + edge[line.w + end][:, None, None, None] * line.eps for end in (0, 1))
+    eps = trained.teacher.noise_predictor(prompts, trained.prompts.embed([""]), 1.0)
+    assert (points.walk(eps, X_s, line.w) - X_e).abs().max() < 1e-4
+
+
+def test_fixed_guidance(run):
+    """The teacher is guided and never sees the dropped prompts; the student does."""
+    trained = run(teacher={"guidance": 5.0}, data={"prompt_dropout": 1.0}, cache={"precision": "float32"})
+    (batch,) = trained.end_points.batches(0)
+    assert set(batch.prompts) == {""}
+    files = sorted(trained.end_points.folder.glob("*/*/*.safetensors"))
+    assert json.loads(read(files[0])[1]["prompts"]) == [""] * 8
+    plain = run(output=trained.config.output + "2", data={"prompt_dropout": 1.0}, cache={"precision": "float32"})
+    (other,) = plain.end_points.batches(0)
+    assert torch.equal(other.line.w, batch.line.w)
+    assert (other.line.eps - batch.line.eps).abs().max() > 1e-3

@@ -1,0 +1,32 @@
+"""`python -m training CONFIG.toml`, or `accelerate launch -m training CONFIG.toml` on many GPUs or machines."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from .config import read
+from .errors import Stopped, TrainingError
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # prompts are few, and the library warns of forks otherwise
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="training", description="Train a PeRFlow; see docs/training.md.")
+    parser.add_argument("config", type=Path, help="a TOML file as in training/configs")
+    arguments = parser.parse_args()
+    try:
+        config = read(arguments.config)
+        from .loop import Run  # takes seconds to import, and mistakes in the configuration are told before
+
+        run = Run(config)
+        path = run.train()
+        run.say(f"The delta is {path}.")
+    except TrainingError as error:
+        sys.exit(f"Error: {error}")
+    except (Stopped, KeyboardInterrupt):
+        sys.exit("Stopped. The same command goes on from here.")
+
+
+if __name__ == "__main__":
+    main()

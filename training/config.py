@@ -1,0 +1,197 @@
+"""The configuration of a run: a TOML file, every key checked."""
+
+import difflib
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from perflow_core.parameterization import PredictionType
+from perflow_core.reflow import Solver
+
+from .errors import TrainingError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Size = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class TeacherConfig(Section):
+    """The base model and how it walks through a window."""
+
+    path: str  # a .safetensors checkpoint or a diffusers folder
+    config: str = ""  # for a checkpoint: a diffusers folder of its kind, where the network has none to give
+    prediction_type: Literal["auto", "epsilon", "v_prediction"] = "auto"
+    guidance: Literal["cfg_sync"] | Size = "cfg_sync"
+    solver: Solver = "dpmpp_2m"
+    solving_steps: Positive = 4
+
+
+class StudentConfig(Section):
+    """What learns, and what it learns to say."""
+
+    method: Literal["full", "lora"] = "full"
+    rank: Positive = 64  # of the LoRA
+    prediction_type: Literal["auto"] | PredictionType = "auto"
+    windows: Annotated[int, Field(ge=1, le=100)] = 4
+    ema_decay: Share = 0.999
+    gradient_checkpointing: bool = False
+
+
+class PointsConfig(Section):
+    """The timesteps that are taught."""
+
+    grid: Literal["coarse", "uniform"] = "coarse"
+    per_window: Positive = 4  # coarse
+    start_share: Share = 0.4  # coarse: how often a window's start
+    N: Positive = 1000  # uniform
+    pure_noise: bool = False  # the first window starts at noise alone, as text to image does
+
+
+class DataConfig(Section):
+    """Pictures, latents, or prompts alone."""
+
+    kind: Literal["folder", "webdataset", "latents", "prompts"]
+    path: str  # a folder, shards (with braces, or any address webdataset reads), latents, or a text file of prompts
+    caption: str = "text"  # folder: the column of metadata.jsonl; webdataset: the ending of the caption's file
+    resolution: Annotated[int, Field(ge=64, multiple_of=8)] = 512
+    prompt_dropout: Share = 0.1
+    latents_gb: Size = 50.0  # folder and prompts: the latents may take this much of the disk
+    shuffle: Positive = 1000  # webdataset: samples to shuffle among
+    samples_per_prompt: Positive = 1  # prompts
+    sampling_steps: Positive = 25  # prompts
+    sampling_guidance: Size = 7.5  # prompts
+
+
+class CacheConfig(Section):
+    """End points on disk: how many at a time, and how often each is seen."""
+
+    endpoints: Positive = 8192
+    uses: Positive = 4
+    max_gb: Size = 20.0
+    teacher_batch: Positive = 32
+    prompts_gb: Size = 4.0  # embeddings of prompts, for each process
+    precision: Literal["float32", "float16"] = "float16"
+
+
+class OptimizerConfig(Section):
+    """The steps."""
+
+    steps: Positive
+    batch_size: Positive  # of each process
+    accumulation: Positive = 1
+    learning_rate: Size = 1e-4
+    schedule: Literal["constant_with_warmup", "cosine", "linear"] = "constant_with_warmup"
+    warm_up: Count = 100
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    clip: Size = 1.0
+    loss: Literal["mse", "huber"] = "mse"
+    huber_c: Size = 0.001
+    loss_weight: Literal["none", "reciprocal", "window"] = "none"
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    channels_last: bool = True
+
+
+class PreviewConfig(Section):
+    """Pictures on the way: the teacher beside the student, same noise."""
+
+    every: Count = 500  # 0: none
+    prompts: Annotated[list[str], Field(min_length=1)] = ["a lighthouse on a cliff at sunset"]
+    seed: Count = 0
+    teacher_steps: Positive = 25
+    teacher_guidance: Size = 7.5
+    reference_steps: Positive = 100  # the teacher's walk that the student's end points are compared with
+    student_steps: Annotated[list[Positive], Field(min_length=1)] = [4, 8]
+    student_guidance: Size = 4.5
+
+
+class SaveConfig(Section):
+    """Deltas for ComfyUI, and states to go on from."""
+
+    every: Positive = 500  # a delta and a state
+    rank: Count = 0  # of the delta of a full student; 0 keeps all of it
+    precision: Literal["float32", "float16", "bfloat16"] = "float16"
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")] = "perflow"
+
+
+class Config(Section):
+    """A whole run. Paths are taken from the folder that the program is started in."""
+
+    output: str
+    seed: Count = 0
+    teacher: TeacherConfig
+    student: StudentConfig = StudentConfig()
+    points: PointsConfig = PointsConfig()
+    data: DataConfig
+    cache: CacheConfig = CacheConfig()
+    optimizer: OptimizerConfig
+    preview: PreviewConfig = PreviewConfig()
+    save: SaveConfig = SaveConfig()
+
+
+def read(path: Path) -> Config:
+    """The configuration in a TOML file. Raises TrainingError, naming the file and the key."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be read ({error.strerror}): give the path of a configuration.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise TrainingError(f"{path} is not valid TOML ({error}): correct it there.") from error
+    return parse(values, str(path))
+
+
+def parse(values: dict[str, Any], name: str = "the configuration") -> Config:
+    """The same from a dictionary; `name` is what errors call it."""
+    try:
+        return Config.model_validate(_with_tuples(values))
+    except ValidationError as error:
+        raise TrainingError(f"{name}: " + "; ".join(_sentence(entry) for entry in error.errors()) + ".") from error
+
+
+def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """TOML knows lists only, and strict checks want a tuple where one is declared."""
+    optimizer = values.get("optimizer")
+    if isinstance(optimizer, dict) and isinstance(optimizer.get("betas"), list):
+        return {**values, "optimizer": {**optimizer, "betas": tuple(optimizer["betas"])}}
+    return values
+
+
+def _sentence(error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"] if not _is_branch(part))
+    if error["type"] == "missing":
+        return f"{key} is missing, write it there"
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(error["loc"][-1]), _keys(error["loc"][:-1]), 1)
+        return f"{key} is no key of a configuration" + (f", {near[0]} is" if near else ", take it out")
+    expected = error["msg"][:1].lower() + error["msg"][1:]
+    return f"{key} is {error['input']!r}, {expected}"
+
+
+def _is_branch(part: Any) -> bool:
+    """pydantic names the branches of a union, too."""
+    return isinstance(part, str) and (part.startswith(("literal[", "constrained-")) or part in ("float", "int"))
+
+
+def _keys(location: Any) -> list[str]:
+    model: Any = Config
+    for part in location:
+        field = model.model_fields.get(part)
+        model = field.annotation if field else None
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            return []
+    return list(model.model_fields)
+
+
+PREDICTIONS = get_args(PredictionType)

@@ -1,0 +1,271 @@
+"""x0 for the teacher: latents with captions, from files, from pictures or from the teacher itself."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from perflow_core.reflow import TeacherWalk
+
+from .config import Config, DataConfig
+from .draws import Purpose, generator, normal
+from .errors import Stopped, TrainingError
+from .files import replace_whole
+from .pictures import ShardStream, Skipped, decoded, folder_pictures
+from .prompts import PromptStore
+from .teacher import Teacher
+
+PART = 256  # rows in a file of prepared latents; as much as a stop can cost
+
+
+class LatentSource(Protocol):
+    """Where x0 comes from. `place` says how far it has been read, for sources that are read in order."""
+
+    place: str
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def take(self, numbers: Sequence[int]) -> tuple[Tensor, list[str]]:
+        """x0 [B, 4, h, w] and a caption for each; numbers counts the examples of the whole run."""
+        ...
+
+
+class LatentFiles:
+    """Latents in safetensors files, each with a list of captions beside it; every epoch in an order of its own.
+
+    A file NAME.safetensors holds "latents" [N, 4, h, w] in the model's scale, and NAME.json its N captions.
+    """
+
+    def __init__(self, path: Path, seed: int):
+        self.seed, self.place = seed, ""
+        files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+        if not files:
+            raise TrainingError(
+                f"data.path {path} has no .safetensors file with latents: give such a file or a folder."
+            )
+        self.files, self.captions, self.rows = [], [], []
+        for i, file in enumerate(files):
+            latents, captions = _open(file)
+            self.files.append(latents)
+            self.captions.append(captions)
+            self.rows += [(i, row) for row in range(len(captions))]
+        if not self.rows:
+            raise TrainingError(f"{path} holds no latents, expected one at least: none of the pictures could be read.")
+        self.shape = tuple(self.files[0].get_shape()[1:])
+        self._order: tuple[int, Tensor] = (-1, torch.zeros(0))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, numbers: Sequence[int]) -> tuple[Tensor, list[str]]:
+        places = [self.rows[self._row(number)] for number in numbers]
+        x0 = torch.cat([self.files[file][row : row + 1] for file, row in places]).float()
+        return x0, [self.captions[file][row] for file, row in places]
+
+    def _row(self, number: int) -> int:
+        epoch, place = divmod(number, len(self.rows))
+        if self._order[0] != epoch:
+            order = generator(self.seed, Purpose.EPOCH, epoch).permutation(len(self.rows))
+            self._order = epoch, torch.from_numpy(order)
+        return int(self._order[1][place])
+
+
+def _open(path: Path) -> tuple[Any, list[str]]:
+    beside = path.with_suffix(".json")
+    try:
+        latents: Any = safetensors.safe_open(str(path), framework="pt").get_slice("latents")  # type: ignore[no-untyped-call]
+        captions = json.loads(beside.read_text(encoding="utf-8"))
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise TrainingError(
+            f"{path} cannot be used ({error}), expected a tensor called latents in it and a list of captions in "
+            f"{beside.name} beside it: make both again."
+        ) from error
+    if not isinstance(captions, list) or len(captions) != latents.get_shape()[0]:
+        raise TrainingError(
+            f"{path} holds {latents.get_shape()[0]} latents and {beside.name} {len(captions)} captions, expected one "
+            "for each: make both again."
+        )
+    return latents, captions
+
+
+class PictureStream:
+    """Latents of a stream's pictures, encoded as they come."""
+
+    def __init__(self, teacher: Teacher, config: Config, rank: int, processes: int):
+        self.teacher, self.config = teacher, config
+        self.stream = ShardStream(config.data, config.seed, rank, processes)
+        self.skipped = Skipped()
+        example = teacher.encode_pictures(torch.zeros(1, 3, config.data.resolution, config.data.resolution))
+        self.shape = tuple(example.shape[1:])
+
+    @property
+    def place(self) -> str:
+        return self.stream.place
+
+    @place.setter
+    def place(self, text: str) -> None:
+        if text:
+            self.stream.place = text
+
+    def take(self, numbers: Sequence[int]) -> tuple[Tensor, list[str]]:
+        found: list[tuple[str, Tensor]] = []
+        unread = 0
+        while len(found) < len(numbers):
+            wanted = list(islice(self.stream, len(numbers) - len(found)))
+            for picture, pixels in decoded(wanted, self.config.data.resolution, self.skipped):
+                if pixels is not None:
+                    found.append((picture.caption, pixels))
+            unread = 0 if found else unread + len(wanted)
+            if unread > 1000:
+                raise TrainingError(f"None of {unread} pictures of data.path {self.config.data.path} can be read.")
+        noise = normal(self.shape, numbers, self.config.seed, Purpose.POSTERIOR)
+        x0 = self.teacher.encode_pictures(torch.stack([pixels for _, pixels in found]), noise)
+        return x0.cpu(), [caption for caption, _ in found]
+
+
+def source(
+    config: Config, teacher: Teacher, prompts: PromptStore, rank: int, processes: int, stopping: Callable[[], bool]
+) -> LatentSource:
+    """What the configuration names; pictures and prompts become files of latents first. Call `ready` afterwards.
+
+    Several processes share the work, so they have to wait for each other before `LatentFiles` is opened.
+    """
+    data = config.data
+    if data.kind == "latents":
+        return LatentFiles(Path(data.path).expanduser(), config.seed)
+    if data.kind == "webdataset":
+        return PictureStream(teacher, config, rank, processes)
+    folder = Path(config.output) / "latents"
+    if data.kind == "folder":
+        _prepare_pictures(config, teacher, folder, rank, processes, stopping)
+    else:
+        _prepare_samples(config, teacher, prompts, folder, rank, processes, stopping)
+    return PreparedLatents(folder, config.seed)
+
+
+class PreparedLatents:
+    """`LatentFiles` that other processes may still be writing: opened when first used."""
+
+    def __init__(self, folder: Path, seed: int):
+        self.folder, self.seed, self.place = folder, seed, ""
+        self._files: LatentFiles | None = None
+
+    def files(self) -> LatentFiles:
+        if self._files is None:
+            self._files = LatentFiles(self.folder, self.seed)
+        return self._files
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.files().shape
+
+    def take(self, numbers: Sequence[int]) -> tuple[Tensor, list[str]]:
+        return self.files().take(numbers)
+
+
+def _parts(
+    config: DataConfig, folder: Path, rows: int, shape: tuple[int, ...], rank: int, processes: int
+) -> Iterator[tuple[Path, range]]:
+    """The files of prepared latents that this process has still to write, and their rows."""
+    size = rows * torch.Size(shape).numel() * 2 / 1e9
+    if size > config.latents_gb:
+        raise TrainingError(
+            f"The latents of {rows} pictures need {size:.3g} GB, expected at most data.latents_gb = "
+            f"{config.latents_gb:g}: raise it, give fewer pictures, or make webdataset shards of them, which are "
+            "encoded as they come."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = [
+        (folder / f"part-{start // PART:06}.safetensors", range(start, min(start + PART, rows)))
+        for start in range(0, rows, PART)
+    ]
+    mine = [part for part in parts[rank::processes] if not part[0].is_file()]
+    bar = tqdm(mine, desc="latents", unit="part", disable=rank != 0 or not mine)
+    yield from bar
+
+
+def _write(path: Path, latents: list[Tensor], captions: list[str]) -> None:
+    """The captions first, so that a file of latents always has them beside it."""
+    stacked = torch.stack(latents).half() if latents else torch.zeros(0, 4, 1, 1, dtype=torch.float16)
+    replace_whole(path.with_suffix(".json"), json.dumps(captions).encode())
+    replace_whole(path, safetensors.torch.save({"latents": stacked.contiguous()}))
+
+
+def _prepare_pictures(
+    config: Config, teacher: Teacher, folder: Path, rank: int, processes: int, stopping: Callable[[], bool]
+) -> None:
+    data, skipped = config.data, Skipped()
+    pictures = folder_pictures(data)
+    shape = (4, data.resolution // 8, data.resolution // 8)
+    for path, rows in _parts(data, folder, len(pictures), shape, rank, processes):
+        latents: list[Tensor] = []
+        captions: list[str] = []
+        good = [
+            (row, picture.caption, pixels)
+            for row, (picture, pixels) in zip(
+                rows, decoded(pictures[rows.start : rows.stop], data.resolution, skipped), strict=True
+            )
+            if pixels is not None
+        ]
+        for start in range(0, len(good), config.cache.teacher_batch):
+            if stopping():
+                raise Stopped
+            batch = good[start : start + config.cache.teacher_batch]
+            pixels = torch.stack([entry[2] for entry in batch])
+            encoded_shape = (4, pixels.shape[2] // 8, pixels.shape[3] // 8)
+            noise = normal(encoded_shape, [entry[0] for entry in batch], config.seed, Purpose.POSTERIOR)
+            latents += list(teacher.encode_pictures(pixels, noise).cpu())
+            captions += [entry[1] for entry in batch]
+        _write(path, latents, captions)
+
+
+def _prepare_samples(
+    config: Config,
+    teacher: Teacher,
+    prompts: PromptStore,
+    folder: Path,
+    rank: int,
+    processes: int,
+    stopping: Callable[[], bool],
+) -> None:
+    """The teacher's own pictures of the prompts in a file, one a line."""
+    data = config.data
+    try:
+        lines = [line.strip() for line in Path(data.path).expanduser().read_text(encoding="utf-8").splitlines()]
+    except OSError as error:
+        raise TrainingError(
+            f"data.path {data.path} cannot be read ({error.strerror}): give a text of prompts."
+        ) from error
+    texts = [line for line in lines if line]
+    if not texts:
+        raise TrainingError(f"data.path {data.path} holds no prompts, expected one a line: write some.")
+    device = teacher.device
+    walk = TeacherWalk.plan(teacher.alphas_cumprod, 1, data.sampling_steps).to(device, torch.float32)
+    shape = (4, data.resolution // 8, data.resolution // 8)
+    empty = prompts.embed([""])
+    for path, rows in _parts(data, folder, len(texts) * data.samples_per_prompt, shape, rank, processes):
+        latents: list[Tensor] = []
+        captions = [texts[row % len(texts)] for row in rows]
+        for start in range(0, len(rows), config.cache.teacher_batch):
+            if stopping():
+                raise Stopped
+            batch = rows[start : start + config.cache.teacher_batch]
+            X = noise_at_the_top(walk, normal(shape, batch, config.seed, Purpose.SAMPLE).to(device))
+            conditions = prompts.embed(captions[start : start + len(batch)])
+            eps = teacher.noise_predictor(conditions, empty, data.sampling_guidance)
+            X = walk(eps, X, torch.zeros(len(batch), dtype=torch.int64, device=device))
+            latents += list(X.cpu())
+        _write(path, latents, captions)
+
+
+def noise_at_the_top(walk: TeacherWalk, noise: Tensor) -> Tensor:
+    """X where z is noise alone: noise sqrt(1 + sigma^2) at the walk's first level."""
+    return noise * (1 + walk.sigma[walk.entries[0, 0]] ** 2).sqrt()

@@ -1,0 +1,31 @@
+"""How far the student's answer is from the lesson."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from perflow_core.chord import WindowChord
+from perflow_core.windows import NUM_TIMESTEPS
+
+from .config import OptimizerConfig
+
+Weight = Literal["none", "reciprocal", "window"]
+
+
+def row_losses(config: OptimizerConfig, chord: WindowChord, m: Tensor, target: Tensor, w: Tensor, T: Tensor) -> Tensor:
+    """The loss of each row, [B]: MSE or Huber (sqrt(d^2 + c^2) - c), in float32, weighted."""
+    d = m.float() - target.float()
+    if config.loss == "huber":
+        losses = ((d**2 + config.huber_c**2).sqrt() - config.huber_c).flatten(1).mean(1)
+    else:
+        losses = d.square().flatten(1).mean(1)
+    return losses * weights(config.loss_weight, chord, w, T)
+
+
+def weights(kind: Weight, chord: WindowChord, w: Tensor, T: Tensor) -> Tensor:
+    """1, or the authors' 1 / max(1 - t, 0.1) / 2.3, t being the row's time or the start of its window; [B]."""
+    if kind == "none":
+        return torch.ones_like(T)
+    t = T / NUM_TIMESTEPS if kind == "reciprocal" else chord.t[w].to(T)
+    return 1 / (1 - t).clamp(min=0.1) / 2.3

@@ -1,0 +1,127 @@
+"""Pictures on the way: the teacher beside the student from the same noise, and how far apart their end points are."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from perflow_core.chord import WindowChord
+from perflow_core.parameterization import PredictionType, append_dims, denoised
+from perflow_core.reflow import TeacherWalk
+from perflow_core.schedule import window_schedule
+from perflow_core.solvers import sample_euler
+
+from .config import Config
+from .draws import Purpose, normal
+from .latents import noise_at_the_top
+from .prompts import PromptStore
+from .teacher import Teacher
+
+MARGIN, LINE = 4, 16  # pixels of the sheet
+
+
+class Preview:
+    """A sheet a time: a row for each prompt; the teacher's picture, then the student's by number of steps."""
+
+    def __init__(
+        self,
+        config: Config,
+        teacher: Teacher,
+        prompts: PromptStore,
+        chord: WindowChord,
+        prediction_type: PredictionType,
+        shape: tuple[int, ...],
+    ):
+        self.config, self.teacher, self.prompts = config.preview, teacher, prompts
+        self.chord, self.prediction_type = chord, prediction_type
+        self.folder = Path(config.output) / "previews"
+        rows = range(len(self.config.prompts))
+        self.noise = normal(shape, rows, self.config.seed, Purpose.PREVIEW).to(teacher.device)
+        self._teacher: tuple[Tensor, list[Image.Image]] | None = None
+
+    def sheet(self, student: torch.nn.Module) -> tuple[Image.Image, dict[int, float]]:
+        """The sheet, and for each number of steps the error: |student - teacher| / |teacher| at the end of the path.
+
+        The teacher's end points are those of its walk in reference_steps with the student's guidance, so that the two
+        should agree; its pictures have the teacher's guidance and steps.
+        """
+        reference, pictures = self._of_teacher()
+        columns = [(f"teacher {self.config.teacher_steps}", pictures)]
+        errors = {}
+        for n in self.config.student_steps:
+            z = self._student(student, n)
+            errors[n] = float((z - reference).square().mean().sqrt() / reference.square().mean().sqrt())
+            columns.append((f"{n} steps, error {errors[n]:.3f}", self._pictures(z)))
+        return _drawn(self.config.prompts, columns), errors
+
+    def write(self, sheet: Image.Image, step: int) -> Path:
+        """previews/step-NUMBER.png below the run's folder."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"step-{step:08}.png"
+        sheet.save(unfinished := path.with_suffix(".unfinished.png"))
+        unfinished.replace(path)
+        return path
+
+    def _of_teacher(self) -> tuple[Tensor, list[Image.Image]]:
+        if self._teacher is None:
+            reference = self._walk(self.config.reference_steps, self.config.student_guidance)
+            pictured = self._walk(self.config.teacher_steps, self.config.teacher_guidance)
+            self._teacher = reference, self._pictures(pictured)
+        return self._teacher
+
+    def _walk(self, n: int, guidance: float) -> Tensor:
+        """The teacher's z at the end of the path in n steps."""
+        walk = TeacherWalk.plan(self.teacher.alphas_cumprod, 1, n).to(self.teacher.device, torch.float32)
+        prompts, empty = self.prompts.embed(self.config.prompts), self.prompts.embed([""])
+        eps = self.teacher.noise_predictor(prompts, empty, guidance)
+        w = torch.zeros(len(self.noise), dtype=torch.int64, device=self.teacher.device)
+        return walk(eps, noise_at_the_top(walk, self.noise), w) * self.chord.c[-1].float()
+
+    def _student(self, student: Any, n: int) -> Tensor:
+        """The student's z at the end of the path in n steps, sampled as ComfyUI does."""
+        prompts, empty = self.prompts.embed(self.config.prompts), self.prompts.embed([""])
+        arguments = self.teacher.unet_arguments(
+            type(prompts)(*(torch.cat([e.expand_as(p), p]) for p, e in zip(prompts, empty, strict=True)))
+        )
+        chord = self.chord.to(self.teacher.device, torch.float32)
+
+        @torch.no_grad()
+        def model(X: Tensor, sigma: Tensor) -> Tensor:
+            z, T = append_dims(chord.signal(sigma), X) * X, chord.timestep(sigma)
+            both = student(torch.cat([z, z]), torch.cat([T, T]), **arguments, return_dict=False)[0]
+            without, with_prompt = both.float().chunk(2)
+            m = torch.lerp(without, with_prompt, self.config.student_guidance)
+            return denoised(self.prediction_type, chord, sigma, m, X)
+
+        sigmas = window_schedule(self.chord, n, end="reference")
+        X = sample_euler(model, self.noise / chord.c[0], sigmas, chord=self.chord)
+        return X * chord.c[-1]
+
+    def _pictures(self, z: Tensor) -> list[Image.Image]:
+        decoded = torch.cat([self.teacher.decode_latents(row[None]) for row in z])
+        return [Image.fromarray((p.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)) for p in decoded]
+
+
+def _drawn(prompts: list[str], columns: list[tuple[str, list[Image.Image]]]) -> Image.Image:
+    """Columns of pictures under their titles, each row under its prompt."""
+    width, height = columns[0][1][0].size
+    sheet = Image.new(
+        "RGB", (len(columns) * (width + MARGIN) + MARGIN, LINE + len(prompts) * (height + LINE + MARGIN)), "white"
+    )
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
+    for j, (title, pictures) in enumerate(columns):
+        x = MARGIN + j * (width + MARGIN)
+        draw.text((x, 2), title, "black", font)
+        for i, picture in enumerate(pictures):
+            sheet.paste(picture, (x, 2 * LINE + i * (height + LINE + MARGIN)))
+    for i, prompt in enumerate(prompts):
+        draw.text((MARGIN, LINE + i * (height + LINE + MARGIN) + 2), prompt, "dimgray", font)
+    return sheet
+
+
+def saved_sheet(sheet: Image.Image) -> Tensor:
+    """The sheet as tensorboard takes it: [3, H, W], uint8."""
+    return torch.from_numpy(np.array(sheet)).permute(2, 0, 1)

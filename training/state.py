@@ -1,0 +1,81 @@
+"""States to go on from: written beside the last good one, which makes room only when the new one is complete."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from accelerate import Accelerator
+
+from .config import Config
+from .errors import TrainingError
+from .files import numbered, remove, replace_whole
+
+# What may change between a run and its continuation; everything else would make it another run.
+FREE = {
+    "optimizer.steps", "optimizer.channels_last", "cache.max_gb", "cache.prompts_gb", "data.latents_gb",
+    "student.gradient_checkpointing", "output",
+}  # fmt: skip
+FREE_SECTIONS = ("preview.", "save.")
+NOTE = "run.json"
+
+
+def last(config: Config) -> Path | None:
+    """The newest complete state."""
+    found = [path for _, path in numbered(_folder(config), "step") if (path / NOTE).is_file()]
+    return found[-1] if found else None
+
+
+def save(accelerator: Accelerator, config: Config, step: int, place: list[str]) -> Path:
+    """Write the state after `step` steps; place: how far each process has read its source."""
+    target = _folder(config) / f"step-{step:08}"
+    unfinished = _folder(config) / "unfinished"
+    if accelerator.is_main_process:
+        remove(unfinished)
+    accelerator.wait_for_everyone()
+    try:
+        accelerator.save_state(str(unfinished))
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            note = {"step": step, "config": config.model_dump(), "place": place, "processes": accelerator.num_processes}
+            replace_whole(unfinished / NOTE, json.dumps(note, indent=1).encode())
+            remove(target)
+            unfinished.rename(target)
+            for _, path in numbered(_folder(config), "step", lambda number: number != step):
+                remove(path)
+    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+        remove(unfinished)
+        good = last(config)
+        kept = f"the last good one, {good}, stays" if good else "there is none yet"
+        raise TrainingError(
+            f"The state after step {step} cannot be written ({error}); {kept}: free disk space and start again."
+        ) from error
+    accelerator.wait_for_everyone()
+    return target
+
+
+def load(accelerator: Accelerator, config: Config, path: Path) -> tuple[int, list[str]]:
+    """Bring everything back to what it was; the steps done and the places. Raises TrainingError for another run's."""
+    note = json.loads((path / NOTE).read_text(encoding="utf-8"))
+    then, now = _flat(note["config"]), _flat(json.loads(json.dumps(config.model_dump())))
+    then |= {"accelerate's number of processes": note["processes"]}
+    now |= {"accelerate's number of processes": accelerator.num_processes}
+    for key in now:
+        if key not in FREE and not key.startswith(FREE_SECTIONS) and then.get(key) != now[key]:
+            raise TrainingError(
+                f"{path} was made with {key} = {then.get(key)!r}, and it is {now[key]!r} now: set it back to go on, or "
+                "choose another output for a new run."
+            )
+    accelerator.load_state(str(path))
+    return note["step"], note["place"]
+
+
+def _folder(config: Config) -> Path:
+    return Path(config.output) / "states"
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

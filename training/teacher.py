@@ -1,0 +1,222 @@
+"""The base model: loading it, and its noise prediction as the teacher's walk asks for it."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import diffusers
+import torch
+from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
+from torch import Tensor
+
+from perflow_core.architecture import BY_CONTEXT_WIDTH
+from perflow_core.parameterization import append_dims
+from perflow_core.reflow import NoisePredictor
+from perflow_core.weights_file import WeightsFileError, inspect
+
+from .config import TeacherConfig
+from .errors import TrainingError
+
+KINDS = "a noise or v predicting Stable Diffusion 1.5, 2.x or SDXL"
+PIPELINES: dict[str, Any] = {
+    "SD1.5": diffusers.StableDiffusionPipeline,
+    "SD2.x": diffusers.StableDiffusionPipeline,
+    "SDXL": diffusers.StableDiffusionXLPipeline,
+}
+
+
+class Prompts(NamedTuple):
+    """Embeddings of B prompts: [B, 77, width]; pooled is [B, width] for SDXL, [B, 0] for others."""
+
+    embeddings: Tensor
+    pooled: Tensor
+
+
+@dataclass
+class Teacher:
+    """A Stable Diffusion with its text encoders and VAE. Latents are in the model's own scale everywhere."""
+
+    name: str
+    architecture: str
+    predicts: str  # "epsilon" or "v_prediction"
+    alphas_cumprod: Tensor  # [1000], float64
+    unet: Any  # a UNet2DConditionModel; diffusers has no types
+    pipeline: Any  # holds the text encoders and the VAE
+    resolution: int
+    dtype: torch.dtype = torch.float32
+    shared: bool = False  # the student is an adapter on this UNet
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Move everything, and cast all but the VAE, which overflows in fp16 for SDXL."""
+        self.dtype = dtype
+        self.pipeline.to(device)
+        for part in (self.unet, self.pipeline.text_encoder, getattr(self.pipeline, "text_encoder_2", None)):
+            if part is not None:
+                part.requires_grad_(False).eval()
+                if part.dtype != dtype:
+                    part.to(dtype)
+        self.vae.requires_grad_(False).eval().float()
+
+    @contextlib.contextmanager
+    def acting(self) -> Iterator[None]:
+        """The UNet is the teacher's inside: a student's adapter on it is off."""
+        if self.shared:
+            self.unet.disable_adapters()
+        try:
+            yield
+        finally:
+            if self.shared:
+                self.unet.enable_adapters()
+
+    @property
+    def device(self) -> torch.device:
+        return self.unet.device
+
+    @property
+    def vae(self) -> Any:
+        return self.pipeline.vae
+
+    def unet_arguments(self, prompts: Prompts) -> dict[str, Any]:
+        """The UNet's conditioning: the prompts, and for SDXL the size of the picture."""
+        arguments: dict[str, Any] = {"encoder_hidden_states": prompts.embeddings}
+        if prompts.pooled.shape[1]:
+            size = float(self.resolution)
+            time_ids = prompts.pooled.new_tensor([size, size, 0, 0, size, size]).expand(len(prompts.pooled), -1)
+            arguments["added_cond_kwargs"] = {"text_embeds": prompts.pooled, "time_ids": time_ids}
+        return arguments
+
+    def noise_predictor(self, prompts: Prompts, empty: Prompts, guidance: float) -> NoisePredictor:
+        """eps(X, i) for `TeacherWalk`; prompts: a row for each row of X, empty: one row, the unconditional prompt."""
+        if guidance != 1:
+            prompts = Prompts(*(torch.cat([e.expand_as(p), p]) for p, e in zip(prompts, empty, strict=True)))
+        arguments = self.unet_arguments(Prompts(*(part.to(self.dtype) for part in prompts)))
+        alphas_cumprod = self.alphas_cumprod.to(prompts.embeddings.device, torch.float32)
+
+        def eps(X: Tensor, i: Tensor) -> Tensor:
+            alpha_bar = append_dims(alphas_cumprod[i], X)
+            z = X * alpha_bar.sqrt()
+            rows, entries = (torch.cat([z, z]), torch.cat([i, i])) if guidance != 1 else (z, i)
+            with torch.no_grad(), self.acting():
+                m = self.unet(rows.to(self.dtype), entries, **arguments, return_dict=False)[0].float()
+            if guidance != 1:
+                without, with_prompt = m.chunk(2)
+                m = torch.lerp(without, with_prompt, guidance)
+            if self.predicts == "v_prediction":  # v = sqrt(ab) eps - sqrt(1 - ab) x0
+                return alpha_bar.sqrt() * m + (1 - alpha_bar).sqrt() * z
+            return m
+
+        return eps
+
+    @torch.no_grad()
+    def encode_pictures(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Latents of pictures in -1..1, [B, 3, H, W]; noise of the latents' shape draws from the posterior."""
+        encoded = self.vae.encode(pixels.to(self.vae.device, self.vae.dtype))
+        if hasattr(encoded, "latents"):  # TAESD has no posterior
+            return (encoded.latents * self.vae.config.scaling_factor).float()
+        posterior = encoded.latent_dist
+        latents = posterior.mean if noise is None else posterior.mean + posterior.std * noise.to(posterior.mean)
+        return (latents * self.vae.config.scaling_factor).float()
+
+    @torch.no_grad()
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """Pictures in 0..1, [B, 3, H, W], float32 on the CPU."""
+        latents = latents.to(self.vae.device, self.vae.dtype) / self.vae.config.scaling_factor
+        return (self.vae.decode(latents).sample.float() / 2 + 0.5).clamp(0, 1).cpu()
+
+    @torch.no_grad()
+    def encode_prompts(self, texts: list[str]) -> Prompts:
+        """Embeddings of prompts, by the pipeline that the model belongs to."""
+        encoded = self.pipeline.encode_prompt(
+            texts, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+        )
+        pooled = encoded[2] if len(encoded) == 4 else encoded[0][:, 0, :0]
+        return Prompts(encoded[0], pooled)
+
+
+def load(config: TeacherConfig, resolution: int) -> Teacher:
+    """The teacher of a configuration, on the CPU in float32. Raises TrainingError."""
+    path = Path(config.path).expanduser()
+    if not path.exists():
+        raise TrainingError(f"The teacher {path} is not there: give a .safetensors checkpoint or a diffusers folder.")
+    pipeline = _from_folder(path) if path.is_dir() else _from_file(path, config.config)
+    unet, scheduler = pipeline.unet, pipeline.scheduler
+    architecture = BY_CONTEXT_WIDTH.get(unet.config.cross_attention_dim, "unknown")
+    predicts = scheduler.config.get("prediction_type", "epsilon")
+    if config.prediction_type != "auto":
+        predicts = config.prediction_type
+    alphas_cumprod = getattr(scheduler, "alphas_cumprod", None)
+    found = None
+    if architecture == "unknown":
+        found = f"its cross attention reads {unet.config.cross_attention_dim} numbers"
+    elif unet.config.in_channels != 4:
+        found = f"its UNet has {unet.config.in_channels} input channels"
+    elif predicts not in ("epsilon", "v_prediction"):
+        found = f'it predicts "{predicts}"'
+    elif alphas_cumprod is None or alphas_cumprod.shape != (1000,):
+        found = f"its scheduler {type(scheduler).__name__} has no table of 1000 noise levels"
+    elif not 0 < float(alphas_cumprod[-1]) < 1:
+        found = "its noise table ends at zero signal"
+    if found or alphas_cumprod is None:
+        raise TrainingError(f"The teacher {path.name} is of another kind ({found}), expected {KINDS}: choose another.")
+    return Teacher(path.name, architecture, predicts, alphas_cumprod.double(), unet, pipeline, resolution)
+
+
+def _from_file(path: Path, config: str) -> Any:
+    """A single-file checkpoint, by diffusers' own conversion."""
+    try:
+        file = inspect(path)
+    except WeightsFileError as error:
+        raise TrainingError(str(error)) from error
+    if file.kind != "full model" or file.architecture not in PIPELINES:
+        raise TrainingError(f"The teacher {path.name} is of another kind ({file}), expected {KINDS}: choose another.")
+    source: dict[str, Any] = {"config": config, "local_files_only": True} if config else {}
+    try:
+        return PIPELINES[file.architecture].from_single_file(str(path), safety_checker=None, **source)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise TrainingError(
+            f"diffusers cannot read the teacher {path.name} ({_first_line(error)}), expected a checkpoint of "
+            f"{file.architecture}: name a diffusers folder of that kind as teacher.config, or convert the checkpoint."
+        ) from error
+
+
+def _from_folder(path: Path) -> Any:
+    """A diffusers folder: unet, vae, scheduler, and the tokenizers and text encoders of its kind."""
+    import transformers
+
+    if not (path / "unet" / "config.json").is_file():
+        raise TrainingError(
+            f"The teacher {path} has no unet/config.json, expected a diffusers folder of {KINDS}: choose another."
+        )
+    try:
+        scheduler_config = json.loads((path / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
+        scheduler_class = getattr(diffusers, scheduler_config.get("_class_name", ""), DDIMScheduler)
+        vae_config = json.loads((path / "vae" / "config.json").read_text(encoding="utf-8"))
+        vae_class = AutoencoderTiny if vae_config.get("_class_name") == "AutoencoderTiny" else AutoencoderKL
+        parts: dict[str, Any] = {
+            "unet": UNet2DConditionModel.from_pretrained(path, subfolder="unet"),
+            "vae": vae_class.from_pretrained(path, subfolder="vae"),
+            "scheduler": scheduler_class.from_config(scheduler_config),
+            "tokenizer": transformers.CLIPTokenizer.from_pretrained(path, subfolder="tokenizer"),
+            "text_encoder": transformers.CLIPTextModel.from_pretrained(path, subfolder="text_encoder"),
+        }
+        if (path / "text_encoder_2").is_dir():
+            parts["tokenizer_2"] = transformers.CLIPTokenizer.from_pretrained(path, subfolder="tokenizer_2")
+            parts["text_encoder_2"] = transformers.CLIPTextModelWithProjection.from_pretrained(
+                path, subfolder="text_encoder_2"
+            )
+            return diffusers.StableDiffusionXLPipeline(**parts)
+        return diffusers.StableDiffusionPipeline(
+            **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise TrainingError(
+            f"The teacher {path} cannot be loaded ({_first_line(error)}), expected a complete diffusers folder: "
+            "download it again or choose another."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0].rstrip(".:")
