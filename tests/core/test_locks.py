@@ -5,7 +5,7 @@ from importlib import metadata
 
 import environment
 import pytest
-from installing import LOCKS, TOOLS
+from installing import LOCKS, TOOLS, TRAINING
 from packaging.requirements import Requirement
 
 FILES = sorted(LOCKS.glob("*.txt"))
@@ -18,7 +18,11 @@ def requirements(path):
 
 
 def test_every_version_has_one():
+<<<<<<< ours
     assert {"uv", *environment.VERSIONS} <= {path.stem for path in FILES}
+=======
+    assert {path.stem for path in FILES} == {"uv", "training", *environment.VERSIONS}
+>>>>>>> theirs
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -40,8 +44,9 @@ def test_the_tools_are_in_it(version):
     pins = {}
     for requirement in requirements(LOCKS / f"{version}.txt"):
         pins.setdefault(requirement.name, []).append(str(requirement.specifier).removeprefix("=="))
-    for tool in requirements(TOOLS):
-        assert all(pin in tool.specifier for pin in pins[tool.name])
+    for tool in requirements(TOOLS) + requirements(TRAINING):
+        assert all(pin in tool.specifier for pin in pins.get(tool.name, ()))
+        assert tool.name in pins
 
 
 def test_this_environment_is_what_its_lock_says(comfyui_path):
