@@ -18,11 +18,7 @@ def requirements(path):
 
 
 def test_every_version_has_one():
-<<<<<<< ours
-    assert {"uv", *environment.VERSIONS} <= {path.stem for path in FILES}
-=======
     assert {path.stem for path in FILES} == {"uv", "training", *environment.VERSIONS}
->>>>>>> theirs
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
