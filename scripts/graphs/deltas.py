@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from . import files
 from .drawing import Graph
 from .parts import decode, empty_latent, ksampler, prompts
@@ -73,7 +75,7 @@ The authors' delta stands in *Apply PeRFlow Delta* to begin with, to compare wit
     pictures = ksampler(g, title="By the base", **taught, latent_image=latent, steps=25, cfg=7.5)
     g.column(400)
     g.group("3  Train")
-    inputs = {"model": base, "latents": pictures, "positive": positive, "negative": empty}
+    inputs: dict[str, Any] = {"model": base, "latents": pictures, "positive": positive, "negative": empty}
     trained = g.add("PeRFlowTrainDelta", tall=760, **inputs, steps=200, filename_prefix="my-perflow")
     g.column(400)
     g.group("4  How the loss went")
@@ -81,7 +83,7 @@ The authors' delta stands in *Apply PeRFlow Delta* to begin with, to compare wit
     g.add("LossGraphNode", tall=340, loss=trained["loss_map"], filename_prefix="my-perflow-loss")
     g.column(400)
     g.group("5  Without, 4 steps")
-    compared = {
+    compared: dict[str, Any] = {
         "positive": positive,
         "negative": negative,
         "latent_image": empty_latent(g, 512),
