@@ -94,7 +94,7 @@ def graph(
         return name
 
     loader = add("checkpoint", "CheckpointLoaderSimple", ckpt_name=checkpoint)
-    sampling = dict(strength=1.0, prediction_type="auto", windows=0, align_steps=True)
+    sampling = dict(strength=1.0, prediction_type="auto", windows=0, align_steps=True, partial=False)
     add("PeRFlow", "PeRFlowApplyDelta", model=[loader, 0], delta_name=delta, **sampling)
     without = [add("negative", "CLIPTextEncode", clip=[loader, 1], text=negative), 0]
     empty = [add("empty", "EmptyLatentImage", width=size[0], height=size[1], batch_size=1), 0]

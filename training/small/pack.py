@@ -28,7 +28,7 @@ from .unet import narrow_unet
 WEIGHTS = Path(__file__).with_name("weights")
 # Chosen by the table that this program prints; README.md says why.
 AUTOENCODER_BITS: Bits = 16
-TEACHER_BITS: Bits = 16
+TEACHER_BITS: Bits = 8
 DELTA_BITS: Bits = 8
 
 Tensors = dict[str, Tensor]
