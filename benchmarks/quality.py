@@ -94,7 +94,8 @@ def drawn_table(comfyui: Any, options: argparse.Namespace) -> list[dict[str, Any
     left, rate = work.calls(cells), work.rate()
     print(
         f"{len(cells)} cells, {left} model calls to do (CFG {options.cfg:g}, its two passes one call), about "
-        f"{left / rate / 3600:.1f} hours at {rate:.0f} a second; kept in {options.results}",
+        f"{left / rate / 3600:.1f} hours at {rate:.0f} a second; held-out drawings to compare with, minutes once; "
+        f"kept in {options.results}",
         flush=True,
     )
     began, done = time.monotonic(), 0
@@ -103,16 +104,14 @@ def drawn_table(comfyui: Any, options: argparse.Namespace) -> list[dict[str, Any
         nonlocal done
         done += calls
 
-    rows: list[dict[str, Any]] = []
     for cell in cells:
         if work.missing(cell):
             work.fill(cell, report)
             seconds = (time.monotonic() - began) / done * (left - done)
             print(f"{cell.model.name}, {cell.sampler}, {cell.steps} steps; {seconds / 60:.0f} min left", flush=True)
-            write(options.json, rows := work.rows(work.known(cells)))
-    known = work.known(cells)
-    write(options.json, rows := work.rows(known))
-    for sentence in [*work.claims(known), *table.not_better_with_more_steps(rows)]:
+            write(options.json, work.rows(cells))
+    write(options.json, rows := work.rows(cells))
+    for sentence in [*work.claims(work.known(cells)), *table.not_better_with_more_steps(rows)]:
         print(sentence)
     return rows
 

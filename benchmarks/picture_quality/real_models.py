@@ -71,7 +71,7 @@ class RealJudge:
             self._clip = CLIPScore(CLIP)
         except ModuleNotFoundError as error:
             raise UserError(
-                f"FID and CLIP score need torchmetrics, and {error.name} is not installed: run "
+                f"FID and CLIP score need torchmetrics, and {error.name or 'torch-fidelity'} is not installed: run "
                 f'`{sys.executable} -m pip install "torchmetrics[image,multimodal]"` and start this again.'
             ) from error
         except Exception as error:  # urllib's, requests' and huggingface_hub's, which have no common class

@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
+from training.small.scenes.words import ATTRIBUTES
+
 from . import claims, sampling
 from .cells import BASE, BASE_SAMPLERS, Cell, Model, end_point
 from .drawn_judge import BATCH, DrawnJudge
@@ -46,6 +48,8 @@ class Table:
     ) -> None:
         self._nodes, self._models, self.judge = nodes, models, judge
         self._results, self._amounts, self._cfg, self._batch = results, amounts, cfg, batch
+        self._rows: dict[Cell, Row] = {}
+        self._drawings: list[Row] = []
         self._texts = sampling.Texts()
         self._negative = self._texts([""])
 
@@ -88,23 +92,29 @@ class Table:
         complete = [cell for cell in cells if not self.missing(cell)]
         return {cell: self.store(cell).read(self._amounts.of(cell)) for cell in complete}
 
-    def rows(self, known: dict[Cell, Judged]) -> list[Row]:
-        """The drawings themselves first, as the best that can be had, then every cell."""
-        from training.small.scenes.words import ATTRIBUTES
+    def rows(self, cells: Sequence[Cell]) -> list[Row]:
+        """The drawings themselves, as the best that can be had, the cells that are complete, and the best of them."""
+        self._drawings = self._drawings or [self._drawings_row(decoded) for decoded in (False, True)]
+        for cell in cells:
+            if cell not in self._rows and not self.missing(cell):
+                self._rows[cell] = self._row(cell)
+        found = [self._rows[cell] for cell in cells if cell in self._rows]
+        return self._drawings + found + best_of(found)
 
-        names = list(ATTRIBUTES)
-        references = {root: self._references(root) for root in {cell.model.root for cell in known}}
-        found = []
-        for kind, decoded in (("held-out drawings", False), ("held-out drawings, through the autoencoder", True)):
-            drawings = self.judge.drawings(self._amounts.pictures, None, decoded)
-            told: Row = dict(model=kind, sampler="", steps=0, calls=0)
-            found.append(row(told, drawings, self._references(BASE), None, names))
-        for cell, judged in known.items():
-            told = dict(model=cell.model.name, sampler=cell.sampler, steps=cell.steps, calls=cell.calls)
-            yardstick = known.get(end_point(cell.model))
-            end_points = None if yardstick is None or cell.is_end_point else yardstick["latents"]
-            found.append(row(told, judged, references[cell.model.root], end_points, names))
-        return found + best_of(found)
+    def _drawings_row(self, decoded: bool) -> Row:
+        name = "held-out drawings" + (", through the autoencoder" if decoded else "")
+        drawings = self.judge.drawings(self._amounts.pictures, None, decoded)
+        told: Row = dict(model=name, sampler="", steps=0, calls=0)
+        return row(told, drawings, self._references(BASE), None, list(ATTRIBUTES))
+
+    def _row(self, cell: Cell) -> Row:
+        yardstick = end_point(cell.model)
+        end_points = None
+        if not cell.is_end_point and not self.missing(yardstick):
+            end_points = self.store(yardstick).read(self._amounts.of(yardstick))["latents"]
+        told: Row = dict(model=cell.model.name, sampler=cell.sampler, steps=cell.steps, calls=cell.calls)
+        judged = self.store(cell).read(self._amounts.of(cell))
+        return row(told, judged, self._references(cell.model.root), end_points, list(ATTRIBUTES))
 
     def claims(self, known: dict[Cell, Judged]) -> list[str]:
         roots = {cell.model.root for cell in known}

@@ -34,7 +34,7 @@ def check(comfyui: Any, table: Table, weights: Path, delta: bool, cfg: float) ->
         samples = sampling.sample(comfyui.nodes, model, cell, noise, positive, negative, cfg)
         (pictures,) = comfyui.nodes["VAEDecode"]().decode(vae, {"samples": samples})
         narrow = table.judge.decode(table.sample(cell, numbers)).permute(0, 2, 3, 1)
-        apart.append((pictures - narrow).abs().mean((1, 2, 3)))
+        apart.append((pictures.detach() - narrow).abs().mean((1, 2, 3)))
     worst, mean = float(torch.cat(apart).max()), float(torch.cat(apart).mean())
     said = (
         f"{COUNT} pictures of the wide checkpoint, {cell.model.name}, {cell.sampler}, {cell.steps} steps: the mean "

@@ -63,7 +63,7 @@ def test_stopped_and_gone_on_with_it_gives_the_same_rows(table):
     whole, stopped = table(4), table(4, cfg=3.0)
     for cell in CELLS:
         whole.fill(cell, lambda _: None)
-    rows = whole.rows(whole.known(CELLS))
+    rows = whole.rows(CELLS)
     assert [row["model"] for row in rows][-2:] == ["base", "PeRFlow"]
     for file in islice(whole.store(CELLS[1]).folder.iterdir(), 1):
         file.unlink()
@@ -73,7 +73,7 @@ def test_stopped_and_gone_on_with_it_gives_the_same_rows(table):
     for cell in CELLS:
         stopped.fill(cell, done.append)
     assert done == [8]
-    assert stopped.rows(stopped.known(CELLS)) == rows
+    assert stopped.rows(CELLS) == rows
 
 
 def test_more_pictures_and_another_guidance_are_still_to_do(table):
@@ -85,7 +85,7 @@ def test_more_pictures_and_another_guidance_are_still_to_do(table):
 def test_a_row_has_numbers_and_errors(table):
     work = table(4)
     work.fill(CELLS[0], lambda _: None)
-    *_, row = work.rows(work.known(CELLS[:1]))
+    *_, row = work.rows(CELLS[:1])
     numbers = {name: row[name] for name in row if name.removesuffix("_error") in ("frechet", "attributes")}
     assert all(isinstance(value, float) and value >= 0 for value in numbers.values())
     assert len(numbers) == 4
