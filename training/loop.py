@@ -152,8 +152,17 @@ class Run:
         if found:
             self.step, places = state.load(self.accelerator, self.config, found)
             self.source.place = places[self.accelerator.process_index]
+            self._take_the_rate_now()
             self.say(f"Going on from step {self.step}, {found}.")
         self.end_points.forget(self.step)
+
+    def _take_the_rate_now(self) -> None:
+        """The state brought back its own learning rate; the configuration may have another."""
+        rate = self.config.optimizer.learning_rate
+        self.schedule.base_lrs = [rate]
+        for group in self.optimizer.param_groups:
+            group["initial_lr"] = rate
+            group["lr"] = rate * self.schedule.lr_lambdas[0](self.schedule.last_epoch)
 
     def say(self, text: str) -> None:
         if self.accelerator.is_main_process:

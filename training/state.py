@@ -13,8 +13,8 @@ from .files import numbered, remove, replace_whole
 
 # What may change between a run and its continuation; everything else would make it another run.
 FREE = {
-    "optimizer.steps", "optimizer.channels_last", "cache.max_gb", "cache.prompts_gb", "data.latents_gb",
-    "student.gradient_checkpointing", "output",
+    "output", "optimizer.steps", "optimizer.learning_rate", "optimizer.precision", "optimizer.channels_last",
+    "student.gradient_checkpointing", "cache.max_gb", "cache.prompts_gb", "data.latents_gb",
 }  # fmt: skip
 FREE_SECTIONS = ("preview.", "save.")
 NOTE = "run.json"

@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent.parent
 HELP_PAGES = REPOSITORY / "web" / "docs"
 METHOD = REPOSITORY / "docs" / "method.md"
 PICTURE_LIMIT = 150_000  # bytes
-ROOMS = "perflow_core|nodes|workflows|web|locales|docs|tests|scripts|benchmarks|.github"
+ROOMS = "perflow_core|nodes|workflows|web|locales|docs|tests|scripts|benchmarks|training|.github"
 
 FENCED, INLINE_CODE = re.compile(r"^```.*?^```", re.S | re.M), re.compile(r"`[^`\n]+`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")

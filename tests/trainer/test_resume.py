@@ -92,5 +92,6 @@ def test_another_runs_state_is_refused(run):
     run(**STEPS).train()
     with pytest.raises(TrainingError, match=r"made with student\.windows = 4, and it is 2 now"):
         run(**STEPS, student={"windows": 2})
-    again = run(optimizer={"steps": 12}, save={"every": 3})  # these may change
+    again = run(optimizer={"steps": 12, "learning_rate": 1e-4}, save={"every": 3})  # these may change
     assert again.step == 11
+    assert again.optimizer.param_groups[0]["lr"] == pytest.approx(1e-4)
