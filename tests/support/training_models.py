@@ -117,5 +117,7 @@ def describe_checkpoint(folder: Path, tokenizer: Path) -> Path:
         (folder / name).write_text(json.dumps(named), encoding="utf-8")
     shutil.copytree(tokenizer, folder / "tokenizer")
     kind = folder / "tokenizer" / "tokenizer_config.json"  # ComfyUI's says 8192; a published SD1.5 says 77
-    kind.write_text(json.dumps(json.loads(kind.read_text(encoding="utf-8")) | {"model_max_length": 77}), encoding="utf-8")
+    kind.write_text(
+        json.dumps(json.loads(kind.read_text(encoding="utf-8")) | {"model_max_length": 77}), encoding="utf-8"
+    )
     return folder
