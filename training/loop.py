@@ -189,8 +189,8 @@ class Run:
                 self.step += 1
                 bar.update()
                 bar.set_postfix(loss=f"{report['loss']:.4f}")
+                stop = report.pop("stop") > 0
                 self.accelerator.log(report, step=self.step)
-                stop = report["stop"] > 0
                 last = self.step == config.optimizer.steps
                 if stop or last or self.step % config.save.every == 0:
                     self._save()
