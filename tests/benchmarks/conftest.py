@@ -3,4 +3,17 @@
 import sys
 from pathlib import Path
 
+import pytest
+
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def folders_as_they_were(comfyui):
+    """The benchmarks show ComfyUI model folders of theirs, which other tests of this process must not see."""
+    import folder_paths
+
+    before = {kind: list(paths) for kind, (paths, _) in folder_paths.folder_names_and_paths.items()}
+    yield
+    for kind, paths in before.items():
+        folder_paths.folder_names_and_paths[kind][0][:] = paths

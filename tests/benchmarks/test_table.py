@@ -16,7 +16,7 @@ PERFLOW = Model(BASE, True)
 CELLS = [Cell(Model(BASE), "euler", 4), Cell(PERFLOW, "euler", 4)]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def weights(comfyui, tmp_path_factory):
     """A folder of narrow weights as training/small/weights is one, random."""
     import comfy.supported_models
@@ -43,7 +43,7 @@ def weights(comfyui, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def models(comfyui, weights):
     return narrow_models.NarrowModels(comfyui, weights)
 
