@@ -129,6 +129,9 @@ def relaunch(python: Path, comfyui: Path) -> int:
     """Run the current script again with that Python; returns its exit code."""
     os.environ["PERFLOW_INSIDE"] = str(python.parent.parent)
     os.environ["PERFLOW_COMFYUI"] = str(comfyui)
+    # uv compiles nothing, so where Python may write no bytecode, every process would compile torch and the rest again.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ.setdefault("PYTHONPYCACHEPREFIX", str(cache_root() / "bytecode"))
     process = subprocess.Popen([str(python), *sys.argv])
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     while True:

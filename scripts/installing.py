@@ -87,8 +87,7 @@ def _make_with_uv(folder: Path, python: Path, packages: Sequence[str]) -> None:
     settings = {**uv_settings(first), **os.environ}  # what the user told uv itself comes first
     uv = [str(first), "-m", "uv"]
     run_installer([*uv, "venv", "--no-project", "--python", sys.executable, str(folder)], folder, settings)
-    # Compiled now, as pip does: where Python may write no bytecode, every import of these would compile them again.
-    run_installer([*uv, "pip", "install", "--compile-bytecode", "--python", str(python), *packages], folder, settings)
+    run_installer([*uv, "pip", "install", "--python", str(python), *packages], folder, settings)
 
 
 def uv_settings(python: Path) -> dict[str, str]:
@@ -114,7 +113,7 @@ def run_installer(command: Sequence[str], target: Path, settings: Mapping[str, s
     with log.open("w", encoding="utf-8") as out, subprocess.Popen(command, env=environment, **pipes) as process:
         for line in process.stdout or ():
             out.write(line)
-            if line.strip().startswith(("Downloading", "Building", "Prepared", "Installed", "Bytecode")):
+            if line.strip().startswith(("Downloading", "Building", "Prepared", "Installed")):
                 say(f"  {line.strip()}")
     done.set()
     if process.returncode:

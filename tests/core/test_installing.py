@@ -54,8 +54,7 @@ def lock_file(first, monkeypatch, tmp_path, pip_settings):
 
 def test_made_once_from_a_lock_file(lock_file, capsys):
     python = installing.locked_environment(lock_file)
-    program = "import pathlib, perflow_tiny; assert pathlib.Path(perflow_tiny.__cached__).is_file()"
-    subprocess.run([python, "-B", "-c", program], check=True)
+    subprocess.run([python, "-c", "import perflow_tiny"], check=True)
     assert "Making a Python environment" in capsys.readouterr().out
     assert installing.locked_environment(lock_file) == python
     assert not capsys.readouterr().out
