@@ -1,0 +1,138 @@
+"""Draws docs/gallery.md and its pictures: what PeRFlow does to the small trained model, beside the base model.
+
+`python scripts/draw_gallery.py [--only NAME ...]` needs Python and nothing else. Everything is made by a real ComfyUI
+with the files that the demo uses; the LoRA of another style is trained on the way, which takes the longest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import environment
+from demo import model_paths, run_folder, small_model
+from environment import PACK, UserError, say
+
+if TYPE_CHECKING:
+    from gallery.sheets import Sheet
+    from PIL import Image
+
+    Pictures = list[list[Image.Image]]
+
+PAGE, FOLDER = PACK / "docs" / "gallery.md", PACK / "docs" / "gallery"
+ENLARGED, EDGE, LINE = 2, 8, 26
+HEAD = """# Gallery
+
+Every picture here comes from the small model that this project trained
+([what it is and how good it is](../training/small/README.md)), 128 pixels wide, sampled with ComfyUI's own nodes and
+this pack's. In a row all pictures start from the same noise. The sampler is `euler`, and CFG is 3 where nothing else is
+said. Under a sheet stands how far each column is from its first one: the root mean square of the difference, in levels
+of 0 to 255. A few pictures show what to expect; how good they are on average is another question, which
+`python benchmarks/quality.py` answers.
+
+`python scripts/draw_gallery.py` makes this page.
+"""
+
+
+def main() -> None:
+    comfyui = environment.enter()
+    import cached_models  # noqa: F401  # makes training/ importable
+    from comfy_server import ComfyServer
+    from gallery import preparing
+    from gallery.sheets import SHEETS
+    from gallery.studio import Studio
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", action="append", choices=SHEETS, help="only this picture, without the page")
+    wanted = parser.parse_args().only or list(SHEETS)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Stopped."))  # lets the server be put away
+    checkpoint, delta = small_model(comfyui)
+    sections = []
+    with run_folder() as base:
+        (base / "input").mkdir()
+        preparing.draw_inputs(base / "input")
+        arguments = ["--extra-model-paths-config", str(model_paths(base, checkpoint, delta))]
+        with ComfyServer(comfyui, base, arguments=arguments) as server:
+            prepared = preparing.prepare(server, checkpoint.name, delta.name, "lora" in wanted)
+            for name in wanted:
+                studio = Studio(checkpoint.name, delta.name)
+                sheet = SHEETS[name](studio, prepared)
+                say(f"Sampling: {sheet.title}.")
+                pictures = sampled(server, studio, sheet)
+                sections.append(section(name, sheet, save(pictures, sheet, FOLDER / f"{name}.jpg"), pictures))
+                say(sections[-1])
+    if wanted == list(SHEETS):
+        PAGE.write_text("\n".join([HEAD, *sections]), encoding="utf-8")
+        say(str(PAGE))
+
+
+def sampled(server: Any, studio: Any, sheet: Sheet) -> Pictures:
+    from PIL import Image
+
+    shown = [studio.shown(row.pictures) for row in sheet.rows]
+    outputs = server.run(studio.nodes)["outputs"]
+    images = [[outputs[node]["images"][0] for node in row] for row in shown]
+    return [[Image.open(io.BytesIO(server.image(**image))).convert("RGB") for image in row] for row in images]
+
+
+def save(pictures: Pictures, sheet: Sheet, file: Path) -> Path:
+    file.parent.mkdir(exist_ok=True)
+    drawn(pictures, sheet).save(file, quality=88, optimize=True)
+    return file
+
+
+def drawn(pictures: Pictures, sheet: Sheet) -> Image.Image:
+    """Titles above the columns, each row's label above its pictures."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    side = ENLARGED * pictures[0][0].width
+    across, down = side + EDGE, side + EDGE + LINE
+    size = EDGE + across * len(sheet.columns), EDGE + LINE + down * len(pictures)
+    picture = Image.new("RGB", size, "white")
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(LINE * 2 // 3)
+    for c, title in enumerate(sheet.columns):
+        pen.text((EDGE + c * across + side / 2, EDGE + LINE / 2), title, "black", font, anchor="mm")
+    for r, (row, label) in enumerate(zip(pictures, (row.label for row in sheet.rows), strict=True)):
+        top = EDGE + LINE + r * down
+        pen.text((EDGE, top + LINE / 2), label, "dimgrey", font, anchor="lm")
+        for c, one in enumerate(row):
+            picture.paste(one.resize((side, side), Image.Resampling.LANCZOS), (EDGE + c * across, top + LINE))
+    return picture
+
+
+def section(name: str, sheet: Sheet, file: Path, pictures: Pictures) -> str:
+    """The sheet's part of the page."""
+    lines = [
+        f"## {sheet.title}",
+        "",
+        sheet.words,
+        "",
+        f"![{sheet.title}: {', '.join(sheet.columns)}](gallery/{name}.jpg)",
+    ]
+    if sheet.to is not None:
+        away = differences(pictures, sheet.to)
+        told = [f"{title}: {away[c]:.1f}" for c, title in enumerate(sheet.columns) if c != sheet.to]
+        lines += ["", f"Difference to the column "{sheet.columns[sheet.to]}": {'; '.join(told)}."]
+    return "\n".join([*lines, ""])
+
+
+def differences(pictures: Pictures, to: int) -> Sequence[float]:
+    """Of every column to that one: root mean square, in levels."""
+    import numpy as np
+
+    levels = np.array([[np.asarray(picture, float) for picture in row] for row in pictures])
+    return [float(x) for x in np.sqrt(np.square(levels - levels[:, to : to + 1]).mean((0, 2, 3, 4)))]
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (UserError, OSError) as error:
+        sys.exit(f"Error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("Stopped.")

@@ -1,0 +1,216 @@
+"""What the gallery shows: each function is one sheet of pictures with the words above it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from .studio import CFG, Link, Studio
+
+LIGHTHOUSE = "a lighthouse on a cliff at sunset"
+CASTLE = "a large purple castle in the mountains at night, clear"
+HOUSE = "a small red house on a hill at noon, cloudy, on the left"
+BALLOON = "a yellow balloon above the sea at dawn, in the middle"
+MANY = 25
+RANKS = (128, 64, 16)
+
+
+class Row(NamedTuple):
+    label: str
+    pictures: Sequence[Link]
+
+
+class Sheet(NamedTuple):
+    """`to`: the column that the others' differences are measured to; None where there is nothing to compare."""
+
+    title: str
+    words: str
+    columns: Sequence[str]
+    rows: Sequence[Row]
+    to: int | None = 0
+
+
+class Prepared(NamedTuple):
+    """Names of what was made before: a LoRA, low-rank deltas by rank, and pictures in the server's input folder."""
+
+    lora: str
+    low_rank: dict[int, str]
+    drawing: str
+    drawing_words: str
+
+
+def steps(s: Studio, made: Prepared) -> Sheet:
+    counts = (2, 4, 6, 8, 16)
+    rows = [
+        Row(text, [many(s, text), *(s.sampled(s.perflow(), text, count) for count in counts)])
+        for text in (LIGHTHOUSE, CASTLE)
+    ]
+    return Sheet(
+        "Steps",
+        "The base model with 25 steps, and PeRFlow from the same noise with 2 to 16. Two steps are fewer than the four "
+        "windows, so they skip some of them.",
+        [f"base, {MANY} steps", *(f"PeRFlow, {count} steps" for count in counts)],
+        rows,
+    )
+
+
+def strength(s: Studio, made: Prepared) -> Sheet:
+    values = (0.0, 0.25, 0.5, 0.75, 1.0, 1.2)
+    rows = [
+        Row(text, [many(s, text), *(s.sampled(s.perflow(value), text) for value in values)])
+        for text in (LIGHTHOUSE, BALLOON)
+    ]
+    return Sheet(
+        "Strength of the delta",
+        "Four steps each. Strength 0 is the base model on PeRFlow's steps; 1 is what was trained.",
+        [f"base, {MANY} steps", *(f"strength {value:g}" for value in values)],
+        rows,
+    )
+
+
+def guidance(s: Studio, made: Prepared) -> Sheet:
+    values = (1.0, 2.0, 3.0, 5.0, 7.5)
+    rows = [
+        Row(f"PeRFlow, 4 steps: {HOUSE}", [s.sampled(s.perflow(), HOUSE, cfg=value) for value in values]),
+        Row(f"base, {MANY} steps: {HOUSE}", [many(s, HOUSE, cfg=value) for value in values]),
+    ]
+    return Sheet(
+        "Guidance",
+        "PeRFlow keeps classifier-free guidance: CFG does to it what it does to the base model. CFG 1 takes half the "
+        "time.",
+        [f"CFG {value:g}" for value in values],
+        rows,
+        to=None,
+    )
+
+
+def low_rank(s: Studio, made: Prepared) -> Sheet:
+    rows = [
+        Row(
+            text,
+            [
+                s.sampled(s.perflow(), text),
+                *(s.sampled(s.perflow(delta=made.low_rank[rank]), text) for rank in RANKS),
+                s.sampled(s.perflow(0.0), text),
+            ],
+        )
+        for text in (LIGHTHOUSE, CASTLE)
+    ]
+    return Sheet(
+        "Low rank",
+        "Extract PeRFlow Delta made the low-rank files. Four steps each; the last column has no delta.",
+        ["full delta", *(f"rank {rank}" for rank in RANKS), "strength 0"],
+        rows,
+    )
+
+
+def two_deltas(s: Studio, made: Prepared) -> Sheet:
+    low = made.low_rank[RANKS[1]]
+    rows = [
+        Row(
+            text,
+            [
+                s.sampled(s.perflow(), text),
+                s.sampled(s.perflow(delta=low), text),
+                s.sampled(s.perflow(0.5, low, s.perflow(0.5)), text),
+            ],
+        )
+        for text in (LIGHTHOUSE, BALLOON)
+    ]
+    return Sheet(
+        "Two deltas on one model",
+        "Two Apply nodes in a row add up: half of the full delta and half of its low-rank file.",
+        ["full delta", f"rank {RANKS[1]}", "half of each"],
+        rows,
+    )
+
+
+def lora(s: Studio, made: Prepared) -> Sheet:
+    def with_lora(value: float, text: str) -> Link:
+        return s.sampled(s.perflow(model=s.base((made.lora, value))), text)
+
+    rows = [
+        Row(
+            text,
+            [
+                many(s, text, model=s.base((made.lora, 1.0))),
+                s.sampled(s.base((made.lora, 1.0)), text),
+                *(with_lora(value, text) for value in (1.0, 0.5, 0.0)),
+            ],
+        )
+        for text in (LIGHTHOUSE, HOUSE)
+    ]
+    return Sheet(
+        "A LoRA of another style",
+        "ComfyUI's own Train LoRA node trained it on drawings in neon, for the base model. It also works on top of the "
+        "delta.",
+        [f"base + LoRA, {MANY} steps", "base + LoRA, 4 steps", "PeRFlow + LoRA", "LoRA 0.5", "no LoRA"],
+        rows,
+    )
+
+
+def image_to_image(s: Studio, made: Prepared) -> Sheet:
+    values = (0.25, 0.5, 0.75, 1.0)
+    source = s.encoded(made.drawing)
+    night = "a red house on a hill at night, snowy"
+
+    def row(label: str, model: Link, count: int, scheduler: str) -> Row:
+        again = (s.sampled(model, night, count, latent=source, denoise=v, scheduler=scheduler) for v in values)
+        return Row(f"{label}: {night}", [s.decoded(source), *again])
+
+    return Sheet(
+        "Image to image",
+        f"The source is a drawing of {made.drawing_words}.",
+        ["source", *(f"denoise {value:g}" for value in values)],
+        [row("PeRFlow, 4 steps", s.perflow(), 4, "simple"), row(f"base, {MANY} steps", s.base(), MANY, "normal")],
+        to=None,
+    )
+
+
+def inpainting(s: Studio, made: Prepared) -> Sheet:
+    source = s.encoded(made.drawing)
+    hole = s.masked(source, (28, 24, 72, 72))
+    texts = ("a castle on a hill at noon", "a windmill on a hill at noon", "a tree on a hill at noon")
+    rows = [
+        Row("PeRFlow, 4 steps", [s.decoded(source), *(s.sampled(s.perflow(), t, latent=hole) for t in texts)]),
+        Row(f"base, {MANY} steps", [s.decoded(source), *(many(s, t, latent=hole) for t in texts)]),
+    ]
+    return Sheet(
+        "Inpainting",
+        "The middle of the drawing is painted anew (Set Latent Noise Mask), the rest is kept.",
+        ["source", "castle", "windmill", "tree"],
+        rows,
+        to=None,
+    )
+
+
+def hand_over(s: Studio, made: Prepared) -> Sheet:
+    counts = (2, 4, 10)
+    rows = [
+        Row(text, [many(s, text), s.sampled(s.perflow(), text), *(s.handed_over(text, count) for count in counts)])
+        for text in (LIGHTHOUSE, CASTLE)
+    ]
+    return Sheet(
+        "Hand-over",
+        "PeRFlow makes the first two windows in two steps, and the base model finishes the picture.",
+        [f"base, {MANY} steps", "PeRFlow, 4 steps", *(f"2 steps, then base {count}" for count in counts)],
+        rows,
+    )
+
+
+def many(s: Studio, text: str, *, model: Link | None = None, cfg: float = CFG, latent: Link | None = None) -> Link:
+    """The base model's own picture, as everybody samples it."""
+    return s.sampled(model or s.base(), text, MANY, cfg=cfg, latent=latent, scheduler="normal")
+
+
+SHEETS: dict[str, Callable[[Studio, Prepared], Sheet]] = {
+    "steps": steps,
+    "strength": strength,
+    "guidance": guidance,
+    "low-rank": low_rank,
+    "two-deltas": two_deltas,
+    "lora": lora,
+    "image-to-image": image_to_image,
+    "inpainting": inpainting,
+    "hand-over": hand_over,
+}

@@ -1,0 +1,51 @@
+"""The program that draws docs/gallery.md, without its long sampling."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+PREPARED = dict(lora="a", low_rank={16: "r16", 64: "r64", 128: "r128"}, drawing="house.png", drawing_words="a house")
+
+
+@pytest.fixture(scope="module")
+def sheets():
+    import cached_models  # noqa: F401  # makes training/ importable
+    from gallery.sheets import SHEETS, Prepared
+    from gallery.studio import Studio
+
+    studios = {name: Studio("checkpoint", "delta") for name in SHEETS}
+    return {name: (studios[name], sheet(studios[name], Prepared(**PREPARED))) for name, sheet in SHEETS.items()}
+
+
+def test_the_graphs_are_what_the_server_takes(sheets, object_info):
+    """Every required input is given, nothing unknown is, and links lead to nodes that are there."""
+    for name, (studio, sheet) in sheets.items():
+        for row in sheet.rows:
+            assert len(row.pictures) == len(sheet.columns), name
+            studio.shown(row.pictures)
+        for node in studio.nodes.values():
+            inputs = object_info[node["class_type"]]["input"]
+            required, optional = inputs["required"].keys(), inputs.get("optional", {}).keys()
+            assert required <= node["inputs"].keys() <= required | optional, (name, node["class_type"])
+            links = [value for value in node["inputs"].values() if isinstance(value, list)]
+            assert all(source in studio.nodes for source, _ in links)
+
+
+def test_equal_nodes_are_one(sheets):
+    for studio, _ in sheets.values():
+        assert len({str(node) for node in studio.nodes.values()}) == len(studio.nodes)
+
+
+def test_a_sheet_and_its_numbers(sheets, tmp_path):
+    import draw_gallery
+
+    _, sheet = sheets["steps"]
+    grey = [Image.new("RGB", (8, 8), (level,) * 3) for level in (100, 100, 103, 104, 105, 106)]
+    pictures = [grey, grey]
+    assert draw_gallery.differences(pictures, 0) == pytest.approx([0, 0, 3, 4, 5, 6])
+    drawn = np.asarray(draw_gallery.drawn(pictures, sheet))
+    side, edge = 8 * draw_gallery.ENLARGED, draw_gallery.EDGE
+    assert (drawn[-edge - side : -edge, -edge - side : -edge] == 106).all()
+    text = draw_gallery.section("steps", sheet, tmp_path / "steps.jpg", pictures)
+    assert "(gallery/steps.jpg)" in text
+    assert "PeRFlow, 4 steps: 3.0" in text
