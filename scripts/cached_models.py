@@ -38,10 +38,16 @@ def folder(table: str, comfyui: Path) -> Path:
     return folder
 
 
-def write_model_paths(file: Path, comfyui: Path) -> Path:
-    """Write what --extra-model-paths-config takes to show ComfyUI every model that the graphs ask for."""
-    kinds = [kind for kind in folder("graphs", comfyui).iterdir() if kind.is_dir()]
-    file.write_text(json.dumps({"small": {kind.name: str(kind) for kind in kinds}}))  # JSON is YAML
+def write_model_paths(file: Path, comfyui: Path, *tables: str) -> Path:
+    """Write what --extra-model-paths-config takes to show ComfyUI the models of those tables.
+
+    Without one they are every model that the graphs ask for.
+    """
+    found = {}
+    for table in tables or ("graphs",):
+        kinds = [kind for kind in folder(table, comfyui).iterdir() if kind.is_dir()]
+        found[f"small {table}"] = {kind.name: str(kind) for kind in kinds}
+    file.write_text(json.dumps(found))  # JSON is YAML
     return file
 
 

@@ -117,7 +117,7 @@ def section(name: str, sheet: Sheet, file: Path, pictures: Pictures) -> str:
     if sheet.to is not None:
         away = differences(pictures, sheet.to)
         told = [f"{title}: {away[c]:.1f}" for c, title in enumerate(sheet.columns) if c != sheet.to]
-        lines += ["", f"Difference to the column "{sheet.columns[sheet.to]}": {'; '.join(told)}."]
+        lines += ["", f"Difference to “{sheet.columns[sheet.to]}”: {'; '.join(told)}."]
     return "\n".join([*lines, ""])
 
 

@@ -80,7 +80,7 @@ def server(comfyui: Path) -> Iterator[int]:
         if os.environ.get("IPADAPTER_PLUS_PATH"):
             (base / "custom_nodes").mkdir()
             install_pack(Path(os.environ["IPADAPTER_PLUS_PATH"]).absolute(), base / "custom_nodes" / "ipadapter_plus")
-        paths = cached_models.write_model_paths(base / "model_paths.yaml", comfyui)
+        paths = cached_models.write_model_paths(base / "model_paths.yaml", comfyui, "graphs", "trained")
         with ComfyServer(comfyui, base, arguments=["--extra-model-paths-config", str(paths)]) as running:
             yield running.port
 
@@ -114,10 +114,25 @@ def save_jpeg(page: ComfyPage, clip: Json, path: Path, largest: int) -> None:
 
 
 def take_readme_picture(browser: Browser, port: int) -> None:
+    """The first graph, run with the small trained model, which needs its own size, guidance and words."""
     from comfy_page import ComfyPage
+    from demo_options import SMALL
+    from small_models.tables import TRAINED_CHECKPOINT, TRAINED_DELTA
 
+    graph = read_graphs([FIRST])[FIRST]
+    values = {
+        "CheckpointLoaderSimple": [Path(TRAINED_CHECKPOINT).name],
+        "PeRFlowApplyDelta": [Path(TRAINED_DELTA).name],
+        "EmptyLatentImage": [int(str(SMALL["size"]))] * 2,
+        "CFGGuider": [SMALL["cfg"]],
+    }
+    for node in graph["nodes"]:
+        if node["type"] == "CLIPTextEncode":
+            node["widgets_values"] = [SMALL["negative"] if "egative" in node.get("title", "") else SMALL["prompt"]]
+        for i, value in enumerate(values.get(node["type"], ())):
+            node["widgets_values"][i] = value
     page = ComfyPage(browser, port, nodes2=False, size=(1850, 1000))
-    page.load(read_graphs([FIRST])[FIRST], FIRST)
+    page.load(graph, FIRST)
     page.run(["SaveImage", PLOT])
     clip = page.fit([whole(page)])
     save_jpeg(page, clip, PACK / "docs" / "text-to-image.jpg", LARGEST_README_PICTURE)

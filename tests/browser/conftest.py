@@ -12,19 +12,19 @@ from environment import UserError
 pytest.register_assert_rewrite("graph_on_page")
 
 RENDERINGS = ("classic", "nodes2")
-MISSING = pytest.StashKey[bool]()
+MISSING = "there is no Chromium"
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config, items):
+def pytest_collection_modifyitems(items):
     """These tests last: Playwright keeps an event loop running, and ComfyUI in this process needs one of its own."""
     items.sort(key=needs_browser)
     try:
-        config.stash[MISSING] = not find_chromium()
+        missing = not find_chromium()
     except UserError as error:
         raise pytest.UsageError(error) from None
-    if config.stash[MISSING]:
-        skip = pytest.mark.skip(reason="there is no Chromium")
+    if missing:
+        skip = pytest.mark.skip(reason=MISSING)
         for item in filter(needs_browser, items):
             item.add_marker(skip)
 
@@ -33,8 +33,8 @@ def needs_browser(item):
     return "browser" in getattr(item, "fixturenames", ())
 
 
-def pytest_terminal_summary(terminalreporter, config):
-    if config.stash.get(MISSING, False):
+def pytest_terminal_summary(terminalreporter):
+    if any(MISSING in str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])):
         terminalreporter.section("no Chromium", yellow=True)
         terminalreporter.line(f"The tests in ComfyUI's web page were not run: there is no Chromium. {HOW_TO_GET}.")
 
