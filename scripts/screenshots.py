@@ -120,7 +120,7 @@ def take_readme_picture(browser: Browser, port: int) -> None:
     from small_models.tables import TRAINED_CHECKPOINT, TRAINED_DELTA
 
     graph = read_graphs([FIRST])[FIRST]
-    values = {
+    values: dict[str, list[object]] = {
         "CheckpointLoaderSimple": [Path(TRAINED_CHECKPOINT).name],
         "PeRFlowApplyDelta": [Path(TRAINED_DELTA).name],
         "EmptyLatentImage": [int(str(SMALL["size"]))] * 2,
@@ -128,7 +128,7 @@ def take_readme_picture(browser: Browser, port: int) -> None:
     }
     for node in graph["nodes"]:
         if node["type"] == "CLIPTextEncode":
-            node["widgets_values"] = [SMALL["negative"] if "egative" in node.get("title", "") else SMALL["prompt"]]
+            node["widgets_values"] = [SMALL["negative"] if node["title"] == "Negative prompt" else SMALL["prompt"]]
         for i, value in enumerate(values.get(node["type"], ())):
             node["widgets_values"][i] = value
     page = ComfyPage(browser, port, nodes2=False, size=(1850, 1000))
