@@ -67,7 +67,7 @@ The authors' delta stands in *Apply PeRFlow Delta* to begin with, to compare wit
     checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD15)
     base, vae = checkpoint["MODEL"], checkpoint["VAE"]
     positive, negative = prompts(g, checkpoint["CLIP"])
-    empty = g.add("CLIPTextEncode", title="Empty prompt", tall=90, clip=checkpoint["CLIP"], text="")["CONDITIONING"]
+    empty = g.add("CLIPTextEncode", title="Empty prompt", tall=130, clip=checkpoint["CLIP"], text="")["CONDITIONING"]
     g.column(330)
     g.group("2  Pictures to learn from")
     latent = empty_latent(g, 512, batch_size=16)
