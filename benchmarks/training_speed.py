@@ -1,6 +1,6 @@
 """How fast training/ is beside a loop as the authors' script has it: samples a second on a small model, and the ratio.
 
-    python benchmarks/training.py [rounds] [--batch 32] [--threads 2]
+    python benchmarks/training_speed.py [rounds] [--batch 32] [--threads 2]
 
 The model is a UNet of SD1.5's kind with 64 channels (7.9 M weights) on 16x16 latents. Both train it in float32 with
 AdamW, clipping and a running average. The authors' loop: for every step a new batch is walked through its windows in 8
@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-# Before this folder, where this file has the name of the package.
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "scripts"), str(REPOSITORY / "tests" / "support")]
 STEPS = 8
 WALK = 8
