@@ -105,8 +105,10 @@ class ComfyServer:
     def forget(self) -> None:
         """Let go of what nodes gave before, so that the next prompt runs all of its nodes."""
         self._request("/free", json.dumps({"free_memory": True}).encode())
-        # The server gets to that before the next prompt or, where it is late, right after it.
-        self.run({"1": {"class_type": "PreviewAny", "inputs": {"source": ""}}})
+        # The server gets to that before the next prompt or, where it is late, right after it. It is a prompt with a
+        # picture: 0.16.3's page reports an error for one that gives text alone.
+        empty = {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 16, "batch_size": 1, "color": 0}}
+        self.run({"1": empty, "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}})
 
     def queue(self, prompt: Json) -> str:
         """Hand over a graph in API form; returns its prompt id."""
