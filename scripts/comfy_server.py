@@ -103,12 +103,12 @@ class ComfyServer:
         return f"{answer['subfolder']}/{answer['name']}" if answer.get("subfolder") else answer["name"]
 
     def forget(self) -> None:
-        """Let go of what nodes gave before, so that the next prompt runs all of its nodes."""
+        """Let go of what nodes gave before and of the list of prompts, so that the next prompt runs all of its nodes."""
         self._request("/free", json.dumps({"free_memory": True}).encode())
-        # The server gets to that before the next prompt or, where it is late, right after it. It is a prompt with a
-        # picture: 0.16.3's page reports an error for one that gives text alone.
-        empty = {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 16, "batch_size": 1, "color": 0}}
-        self.run({"1": empty, "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}})
+        # The server gets to that before the next prompt or, where it is late, right after it.
+        self.run({"1": {"class_type": "PreviewAny", "inputs": {"source": ""}}})
+        # 0.16.3's page reports an error where the list of what ran has a prompt that gave text alone.
+        self._request("/history", json.dumps({"clear": True}).encode())
 
     def queue(self, prompt: Json) -> str:
         """Hand over a graph in API form; returns its prompt id."""
