@@ -8,7 +8,7 @@ from torch import Tensor
 from ..perflow_core.architecture import TRAINED_PREDICTION, architecture
 from ..perflow_core.parameterization import PREDICTION_TYPES, PredictionType
 from ..perflow_core.windows import NUM_TIMESTEPS
-from . import alignment
+from .alignment import set_alignment
 from .instaflow_objects import RectifiedDiffusionSampling
 from .sampling_object import PeRFlowSampling
 from .unet_names import unet_shapes
@@ -21,9 +21,7 @@ def with_perflow_sampling(
     accelerated = model.clone()
     sampling = PeRFlowSampling(model.model.model_config, base_alphas_cumprod(model), prediction_type, windows)
     accelerated.add_object_patch("model_sampling", sampling)
-    accelerated.remove_wrappers_with_key(alignment.OUTER_SAMPLE, alignment.KEY)
-    if align_steps:
-        accelerated.add_wrapper_with_key(alignment.OUTER_SAMPLE, alignment.KEY, alignment.align_steps)
+    set_alignment(accelerated, align_steps)
     return accelerated
 
 

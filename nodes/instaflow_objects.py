@@ -1,19 +1,38 @@
 """The model-sampling objects of the rectified families: ComfyUI's own, but for a sign and a table."""
 
+from collections.abc import Callable
+
 import comfy.model_sampling
 from comfy.supported_models_base import BASE
 from torch import Tensor
 
-from ..perflow_core.rectified import FlowPath, Path, TablePath, linear_beta_sigmas
+from ..perflow_core.rectified import FlowPath, Path, TablePath, lay_evenly, linear_beta_sigmas
 
 
-class RectifiedFlowSampling(comfy.model_sampling.ModelSamplingDiscreteFlow, comfy.model_sampling.CONST):
+class EvenSteps:
+    """The path has no bend, so even steps are right from wherever a list begins; see `nodes/alignment.py`.
+
+    Lists laid out by hand become even too: they cannot be told from a scheduler's (`align_steps` off keeps them).
+    """
+
+    path: Path
+    timestep: Callable[[Tensor], Tensor]
+
+    def lay(self, sigmas: Tensor, from_noise: bool) -> Tensor:
+        return lay_evenly(self.path, sigmas, from_noise)
+
+    def steps_text(self, sigmas: Tensor) -> str:
+        timesteps = self.timestep(sigmas[:-1]).tolist()
+        return f"InstaFlow: steps laid evenly: {' '.join(f'{T:.6g}' for T in timesteps)}"
+
+
+class RectifiedFlowSampling(EvenSteps, comfy.model_sampling.ModelSamplingDiscreteFlow, comfy.model_sampling.CONST):
     """InstaFlow and 2-Rectified-Flow: ComfyUI's flow sampling, sigma = t, with v = data - noise.
 
     The UNet and a ControlNet are told 1000 sigma, fractions included. Noise scaling and percentages are ComfyUI's.
     """
 
-    path: Path = FlowPath()
+    path = FlowPath()
 
     def __init__(self, config: BASE | None = None):
         super().__init__(config)
@@ -24,11 +43,11 @@ class RectifiedFlowSampling(comfy.model_sampling.ModelSamplingDiscreteFlow, comf
         return super().calculate_denoised(sigma, -model_output, model_input)
 
 
-class RectifiedDiffusionSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS):
+class RectifiedDiffusionSampling(EvenSteps, comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS):
     """Rectified Diffusion (rd.ckpt, cm.ckpt): noise prediction on the linear beta table, timesteps 0 to 999."""
 
     def __init__(self, config: BASE | None = None):
         super().__init__(config)
         sigmas = linear_beta_sigmas()
         self.set_sigmas(sigmas)
-        self.path: Path = TablePath(sigmas)
+        self.path = TablePath(sigmas)

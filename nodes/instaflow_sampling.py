@@ -7,8 +7,7 @@ from comfy_api.latest import io
 
 from ..perflow_core.architecture import architecture
 from . import node_text
-from .alignment import OUTER_SAMPLE
-from .instaflow_alignment import KEY, even_steps
+from .alignment import set_alignment
 from .instaflow_objects import RectifiedDiffusionSampling, RectifiedFlowSampling
 from .sampling_object import PeRFlowSampling
 from .unet_names import unet_shapes
@@ -64,11 +63,9 @@ class InstaFlowModelSampling(io.ComfyNode):
         check_kind(model)
         rectified = model.clone()
         rectified.add_object_patch("model_sampling", FAMILIES[family](model.model.model_config))
-        rectified.remove_wrappers_with_key(OUTER_SAMPLE, KEY)
+        set_alignment(rectified, align_steps)
         text = TEXTS[family]
-        if align_steps:
-            rectified.add_wrapper_with_key(OUTER_SAMPLE, KEY, even_steps)
-        else:
+        if not align_steps:
             text += "\nalign_steps is off: of the schedulers only simple is even."
         return io.NodeOutput(rectified, ui=node_text.show(cls, text))
 

@@ -5,9 +5,10 @@ import torch
 from comfy.supported_models_base import BASE
 from torch import Tensor
 
+from ..perflow_core.alignment import align, path_timesteps
 from ..perflow_core.chord import WindowChord
 from ..perflow_core.parameterization import PredictionType, append_dims, denoised
-from ..perflow_core.windows import NUM_TIMESTEPS
+from ..perflow_core.windows import NUM_TIMESTEPS, by_window
 
 
 class PeRFlowSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS):
@@ -51,6 +52,13 @@ class PeRFlowSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sa
         """x0 = X - sigma eps."""
         chord = self.chord_on(model_output.device)
         return denoised(self.prediction_type, chord, sigma, model_output, model_input)
+
+    def lay(self, sigmas: Tensor, from_noise: bool) -> Tensor:
+        return align(self.chord, sigmas, from_noise)
+
+    def steps_text(self, sigmas: Tensor) -> str:
+        T = path_timesteps(self.chord, sigmas[:-1])
+        return f"PeRFlow: steps aligned to the windows: {by_window(T, self.chord.K)}"
 
     def inverse_noise_scaling(self, sigma: Tensor, latent: Tensor) -> Tensor:
         """X as it is, but c(0) X at sigma(0), the reference end: what the official pipeline decodes."""

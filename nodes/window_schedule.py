@@ -8,7 +8,7 @@ from ..perflow_core.alignment import path_timesteps
 from ..perflow_core.chord import WindowChord
 from ..perflow_core.schedule import End, parse_counts, window_schedule
 from ..perflow_core.solvers import window_steps
-from ..perflow_core.windows import by_window, spanned_edges
+from ..perflow_core.windows import NUM_TIMESTEPS, by_window, spanned_edges
 from . import node_text
 from .accelerate import perflow_sampling
 
@@ -65,18 +65,19 @@ class PeRFlowWindowSchedule(io.ComfyNode):
         chord = perflow_sampling(model, "Window Schedule").chord
         counts = parse_counts(steps_per_window)
         sigmas = window_schedule(chord, steps, denoise, end, counts).float()
-        text = describe(chord, sigmas, denoise)
+        text = describe(chord, sigmas)
         if counts is not None:
             text += f"\nsteps_per_window is used, steps ({steps}) is not."
         return io.NodeOutput(sigmas, ui=node_text.show(cls, text))
 
 
-def describe(chord: WindowChord, sigmas: torch.Tensor, denoise: float) -> str:
+def describe(chord: WindowChord, sigmas: torch.Tensor) -> str:
     """The timesteps by window, and in words what they mean where that is not the usual."""
     if len(sigmas) == 0:
         return "No steps: with denoise 0 the latent stays as it is."
-    text = by_window(path_timesteps(chord, sigmas[:-1]), chord.K)
-    steps, windows = len(sigmas) - 1, len(spanned_edges(chord.K, denoise)) - 1
+    T = path_timesteps(chord, sigmas[:-1])
+    text = by_window(T, chord.K)
+    steps, windows = len(T), len(spanned_edges(chord.K, T[0] / NUM_TIMESTEPS)) - 1
     calls = len(window_steps(sigmas, chord))
     if calls > steps:
         text += (

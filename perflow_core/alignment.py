@@ -5,7 +5,19 @@ import torch
 from torch import Tensor
 
 from .chord import WindowChord
-from .windows import EDGE_TOLERANCE, NUM_TIMESTEPS, Float64, timesteps
+from .windows import (
+    EDGE_TOLERANCE,
+    NUM_TIMESTEPS,
+    Float64,
+    edge_timesteps,
+    integer_grid,
+    on_edge,
+    spanned_edges,
+    timesteps,
+)
+
+FLOAT32_NOISE = 2e-3  # in timesteps: what is left of it after `WindowChord.timestep` between whole ones
+CUT = 1.0  # in timesteps: whole timesteps are cut ones, so a part of a grid is even to one only
 
 
 def path_timesteps(chord: WindowChord, sigmas: Tensor) -> Float64:
@@ -13,36 +25,42 @@ def path_timesteps(chord: WindowChord, sigmas: Tensor) -> Float64:
     return chord.to("cpu", torch.float64).timestep(sigmas.detach().to("cpu", torch.float64)).numpy()
 
 
-def align(chord: WindowChord, sigmas: Tensor) -> Tensor:
-    """The same first and last sigma and the same number of steps, with the inner ones on the window grid.
+def align(chord: WindowChord, sigmas: Tensor, from_noise: bool = False) -> Tensor:
+    """The same number of steps from the first sigma to the last, laid on the window grid; shape of `sigmas`.
 
-    Returned untouched (the same object) are lists that someone has laid out on purpose: those that already hold every
-    edge they span, those that stand on nothing but edges, and those that do not fall throughout. What is on the grid
-    up to the rounding of another scheduler (one timestep) is put exactly on it.
+    First and last stay, but for those beside a window edge, which go on it (`windows.on_edge`). The first becomes that
+    of pure noise where the latent is empty (`from_noise`), where it is above pure noise (another model's list) and
+    where it is no number. Returned untouched (the same object) are lists that are a window grid for the counts that
+    they have themselves in each window, such as Window Schedule's and their slices, and those that do not fall
+    throughout, which go from data to noise or back and forth on purpose.
     """
-    T = path_timesteps(chord, sigmas)
-    n = len(T) - 1
-    if n < 2 or not np.all(np.diff(T) < 0):
+    levels = sigmas.detach().to("cpu", torch.float64).nan_to_num(nan=torch.inf)
+    n = len(levels) - 1
+    if n < 1 or not bool((levels.diff() < 0).all()):
         return sigmas
-    grid = timesteps(n, chord.K, T[0] / NUM_TIMESTEPS, T[-1] / NUM_TIMESTEPS)
-    if np.abs(T[1:-1] - grid[1:]).max() == 0 or (_is_deliberate(chord, T) and not _is_rounding_of(grid, T[:-1])):
+    path = chord.to("cpu", torch.float64)
+    top = path.sigma(path.t.new_tensor(float(NUM_TIMESTEPS)))
+    T = path.timestep(levels.clamp(max=top)).numpy()
+    T_s = NUM_TIMESTEPS if from_noise else on_edge(T[0], chord.K, T[0] - T[1])
+    T_e = on_edge(T[-1], chord.K, T[-2] - T[-1])
+    stays, ends = bool(T_s == T[0] and levels[0] <= top * (1 + 1e-5)), bool(T_e == T[-1])
+    if T_s <= T_e or (stays and ends and is_window_grid(T, chord.K)):
         return sigmas
-    inner = chord.to("cpu", torch.float64).sigma(torch.from_numpy(grid[1:]))
-    return torch.cat([sigmas[:1], inner.to(sigmas), sigmas[-1:]])
+    laid = path.sigma(torch.from_numpy(timesteps(n, chord.K, T_s / NUM_TIMESTEPS, T_e / NUM_TIMESTEPS)))
+    last = path.sigma(path.t.new_tensor([float(T_e)]))
+    return torch.cat(
+        [sigmas[:1] if stays else laid[:1].to(sigmas), laid[1:].to(sigmas), sigmas[-1:] if ends else last.to(sigmas)]
+    )
 
 
-def _is_deliberate(chord: WindowChord, T: Float64) -> bool:
-    edges = np.array(chord.edge_timesteps)
-    spanned = edges[(edges < T[0] - EDGE_TOLERANCE) & (edges > T[-1] + EDGE_TOLERANCE)]
-    holds_every_edge = np.isin(spanned.round(), _near_integers(T[1:-1])).all()
-    only_edges = np.isin(_near_integers(T[1:-1]), spanned.round()).all()
-    return bool(holds_every_edge or only_edges)
-
-
-def _near_integers(T: Float64) -> Float64:
-    """Timesteps within the edge tolerance of an integer as that integer, the others as they are."""
-    return np.where(np.abs(T - T.round()) <= EDGE_TOLERANCE, T.round(), T)
-
-
-def _is_rounding_of(grid: Float64, T: Float64) -> bool:
-    return bool(np.abs(T - grid).max() <= 1.0)
+def is_window_grid(T: Float64, K: int) -> bool:
+    """Whether timesteps (the end of the path last) are the grid of the counts that they have in each window."""
+    T_s, T_e = T[0], T[-1]
+    edges = spanned_edges(K, T_s / NUM_TIMESTEPS, T_e / NUM_TIMESTEPS)
+    windows = len(edges) - 1
+    starts = np.trunc(NUM_TIMESTEPS * edges[1:-1] + FLOAT32_NOISE)
+    window = (T[:-1, None] <= starts + EDGE_TOLERANCE).sum(axis=1)
+    grid = integer_grid(np.bincount(window, minlength=windows).tolist(), edges)
+    cut = [w for w, end in ((0, T_s), (windows - 1, T_e)) if end not in edge_timesteps(K)]
+    tolerance = np.where(np.isin(window, cut), CUT, FLOAT32_NOISE)
+    return bool((np.abs(T[:-1] - grid) <= tolerance).all())

@@ -11,7 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from .windows import EDGE_TOLERANCE, NUM_TIMESTEPS, window_edges
+from .windows import EDGE_TOLERANCE, NUM_TIMESTEPS, edge_timesteps, window_edges
 
 FLOAT32_NOISE = 1e-3  # in timesteps: the inverse in float32 is off by up to 1.3e-4 (K = 1..10)
 
@@ -57,7 +57,7 @@ class WindowChord:
     @property
     def edge_timesteps(self) -> list[float]:
         """The timesteps of the K + 1 edges on the integer grid: K=4 gives 1000 750 500 250 0."""
-        return [float(NUM_TIMESTEPS * (self.K - w) // self.K) for w in range(self.K + 1)]
+        return edge_timesteps(self.K)
 
     @cached_property
     def diff_eps_ratio(self) -> Tensor:

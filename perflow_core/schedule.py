@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .chord import WindowChord
-from .windows import NUM_TIMESTEPS, integer_grid, spanned_edges, timesteps
+from .windows import NUM_TIMESTEPS, integer_grid, on_edge, spanned_edges, timesteps
 
 End = Literal["zero", "reference"]
 
@@ -17,27 +17,30 @@ def window_schedule(
 ) -> Tensor:
     """The sigmas of an n-step path from t = denoise down to t = 0; float64, shape [n + 1].
 
+    A start beside a window edge goes on it (`windows.on_edge`).
     end="zero" closes with sigma 0, as ComfyUI's samplers expect; end="reference" with sigma(0), about 0.029, where the
     official scheduler stops. `counts` gives the steps of each of the K windows instead of n; those of windows above
     `denoise` are not used. Without a step there is no schedule: shape [0].
     Raises ValueError for counts that cannot be walked.
     """
-    T = timesteps(n, chord.K, denoise) if counts is None else _counted_timesteps(counts, chord.K, denoise)
-    if len(T) == 0 or denoise <= 0:
+    steps = n if counts is None else max(sum(counts), 1)
+    if steps < 1 or denoise <= 0:
         return torch.zeros(0, dtype=torch.float64)
+    t_s = on_edge(NUM_TIMESTEPS * denoise, chord.K, NUM_TIMESTEPS * denoise / steps) / NUM_TIMESTEPS
+    T = timesteps(n, chord.K, t_s) if counts is None else _counted_timesteps(counts, chord.K, t_s)
     last = chord.sigma(chord.t.new_zeros(1)) if end == "reference" else chord.t.new_zeros(1)
     return torch.cat([chord.sigma(torch.from_numpy(T)), last])
 
 
-def _counted_timesteps(counts: list[int], K: int, denoise: float) -> np.ndarray:
+def _counted_timesteps(counts: list[int], K: int, t_s: float) -> np.ndarray:
     if len(counts) != K:
         raise ValueError(f"steps_per_window has {len(counts)} numbers ({_listed(counts)}), expected {K}, one a window.")
-    edges = spanned_edges(K, denoise)
+    edges = spanned_edges(K, t_s)
     used = counts[K - (len(edges) - 1) :]
     if used[0] < 1:
         raise ValueError(
             f"steps_per_window ({_listed(counts)}) has no step in the window where the path starts "
-            f"(timestep {NUM_TIMESTEPS * denoise:.0f}): give that window at least 1."
+            f"(timestep {NUM_TIMESTEPS * t_s:.0f}): give that window at least 1."
         )
     return integer_grid(used, edges)
 

@@ -13,6 +13,7 @@ Float64 = NDArray[np.float64]
 
 NUM_TIMESTEPS = 1000
 EDGE_TOLERANCE = 0.1  # in timesteps: the official window lookup compares t - 1e-4 with the edge
+NEAR_EDGE = 5.0  # in timesteps: schedulers miss an edge by up to 2, and a step of less than this would be wasted
 
 
 def window_edges(K: int) -> Float64:
@@ -20,12 +21,28 @@ def window_edges(K: int) -> Float64:
     return (K - np.arange(K + 1)) / K
 
 
+def edge_timesteps(K: int) -> list[float]:
+    """The timesteps of the K + 1 edges on the integer grid: K=4 gives 1000 750 500 250 0, K=3 1000 666 333 0."""
+    return [float(NUM_TIMESTEPS * (K - w) // K) for w in range(K + 1)]
+
+
 def spanned_edges(K: int, t_s: float = 1.0, t_e: float = 0.0) -> Float64:
     """The path from t_s down to t_e, cut at the window edges inside it: [t_s, e, ..., t_e]."""
     edges = window_edges(K)
-    tolerance = EDGE_TOLERANCE / NUM_TIMESTEPS
-    inside = edges[(edges < t_s - tolerance) & (edges > t_e + tolerance)]
-    return np.concatenate([[t_s], inside, [t_e]])
+    below_start = edges < t_s - EDGE_TOLERANCE / NUM_TIMESTEPS
+    above_end = np.array(edge_timesteps(K)) > NUM_TIMESTEPS * t_e + EDGE_TOLERANCE
+    return np.concatenate([[t_s], edges[below_start & above_end], [t_e]])
+
+
+def on_edge(T: float, K: int, step: float) -> float:
+    """The edge that T stands beside, else T itself; the end of the path, 0, is no such edge.
+
+    Beside an edge is what is nearer than `NEAR_EDGE` and than half of `step`, the length of the step at T. Just above
+    an edge the UNet answers for the window that has all but ended, and the whole next step would follow that answer.
+    """
+    edges = np.array(edge_timesteps(K)[:-1])
+    nearest = float(edges[np.abs(edges - T).argmin()])
+    return nearest if abs(nearest - T) < min(NEAR_EDGE, step / 2) else T
 
 
 def steps_per_window(n: int, K: int) -> list[int]:
@@ -49,20 +66,34 @@ def integer_grid(counts: list[int], edges: Float64) -> Float64:
 def timesteps(n: int, K: int, t_s: float = 1.0, t_e: float = 0.0) -> Float64:
     """The n timesteps of the path from t_s to t_e (t_e itself not among them), falling; shape [n].
 
-    The windows of the path share the steps by `steps_per_window`. With fewer steps than windows, n of the
-    window edges are visited, evenly: K=4, n=2 gives 1000 500. (The official scheduler takes K steps instead.)
+    The windows of the path share the steps by `shared_steps`. With fewer steps than windows, n of the window edges are
+    visited, evenly: K=4, n=2 gives 1000 500. (The official scheduler takes K steps instead.) A window that is entered
+    past its start then counts as one with the next.
     """
     edges = spanned_edges(K, t_s, t_e)
+    if n < len(edges) - 1 and t_s < window_edges(K)[-len(edges)] - EDGE_TOLERANCE / NUM_TIMESTEPS:
+        edges = np.delete(edges, 1)
     windows = len(edges) - 1
     if n < windows:
         visited = [i * windows // n for i in range(n)]
         return integer_grid([int(w in visited) for w in range(windows)], edges)
-    return integer_grid(steps_per_window(n, windows), edges)
+    return integer_grid(shared_steps(n, -NUM_TIMESTEPS * np.diff(edges)), edges)
+
+
+def shared_steps(n: int, lengths: Float64) -> list[int]:
+    """One step a window, and each further one to the window whose steps are the longest, the noisiest of equals.
+
+    lengths: the windows' own, in timesteps; n is at least their number. For windows of equal length these are the
+    official counts, `steps_per_window`.
+    """
+    counts = np.ones(len(lengths), dtype=np.int64)
+    for _ in range(n - len(lengths)):
+        counts[np.argmax(np.round(lengths / counts, 6))] += 1
+    return counts.tolist()
 
 
 def by_window(T: Float64, K: int) -> str:
     """Timesteps as text, a bar where a new window begins: "1000 875 | 750 625 | 500 | 250"."""
-    edges = NUM_TIMESTEPS * window_edges(K)[1:-1]
-    window = (T[:, None] <= np.trunc(edges) + EDGE_TOLERANCE).sum(axis=1)
+    window = (T[:, None] <= np.array(edge_timesteps(K)[1:-1]) + EDGE_TOLERANCE).sum(axis=1)
     groups = [" ".join(f"{x:.6g}" for x in T[window == w]) for w in np.unique(window)]
     return " | ".join(groups)

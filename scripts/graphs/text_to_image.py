@@ -50,7 +50,7 @@ Negative prompts, LoRAs and ControlNet work as always. LoRAs go before or after 
     g.note(
         """### A plain KSampler works too
 
-Connect *Apply PeRFlow Delta* to a **KSampler** and use sampler `euler`, any scheduler but `ddim_uniform`, 4 steps.
+Connect *Apply PeRFlow Delta* to a **KSampler** and use sampler `euler`, any scheduler, 4 steps.
 The model lays the steps on its time windows by itself and says so in the log.
 """,
         title="KSampler",
@@ -106,7 +106,7 @@ trained for the architecture: SD2.1 *velocity*, SD1.5 *diff_eps*, SDXL *ddim_eps
 
 **Settings**: 8 steps, CFG 7.5, 768 px.
 
-The sampler is a plain KSampler: any scheduler but `ddim_uniform` will do.
+The sampler is a plain KSampler: any scheduler will do.
 """,
     )
     g.column(390)

@@ -29,6 +29,15 @@ def test_steps_per_window(chord, counts, denoise, expected):
     assert path_timesteps(chord, sigmas[:-1]).tolist() == expected
 
 
+@pytest.mark.parametrize(("denoise", "start"), [(0.502, 500), (0.498, 500), (0.998, 1000), (0.51, 510), (0.003, 3)])
+def test_a_start_beside_an_edge_is_on_it(chord, denoise, start):
+    assert path_timesteps(chord, window_schedule(chord, 4, denoise))[0] == start
+
+
+def test_a_start_beside_an_edge_is_its_own_in_a_fine_schedule(chord):
+    assert path_timesteps(chord, window_schedule(chord, 200, 0.503))[:3].tolist() == [503, 501, 500]
+
+
 def test_no_denoise_no_steps(chord):
     assert window_schedule(chord, 4, 0.0).shape == (0,)
 

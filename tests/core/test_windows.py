@@ -5,7 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perflow_core.windows import by_window, spanned_edges, steps_per_window, timesteps, window_edges
+from perflow_core.windows import (
+    by_window,
+    edge_timesteps,
+    on_edge,
+    shared_steps,
+    spanned_edges,
+    steps_per_window,
+    timesteps,
+    window_edges,
+)
 
 
 def test_official_grids(golden):
@@ -24,6 +33,32 @@ def test_first_windows_take_the_extra_steps():
     assert steps_per_window(3, 4) == [1, 1, 1, 0]
 
 
+@given(n=st.integers(1, 400), K=st.integers(1, 12))
+def test_equal_windows_share_by_the_official_rule(n, K):
+    edges = window_edges(K)
+    if n >= K:
+        assert shared_steps(n, edges[:-1] - edges[1:]) == steps_per_window(n, K)
+
+
+@given(lengths=st.lists(st.floats(5, 250), min_size=1, max_size=6), spare=st.integers(0, 30))
+def test_spare_steps_go_to_the_longest(lengths, spare):
+    """No step could be moved to another window and leave the longest step shorter than that."""
+    lengths = np.array(lengths)
+    counts = np.array(shared_steps(len(lengths) + spare, lengths))
+    assert counts.sum() == len(lengths) + spare
+    assert counts.min() >= 1
+    longest = (lengths / counts).max()
+    assert (lengths / np.maximum(counts - 1, 1e-9) >= longest - 1e-5).all()
+
+
+@pytest.mark.parametrize("K", [1, 3, 4, 7])
+def test_beside_an_edge(K):
+    for edge in edge_timesteps(K)[:-1]:
+        assert [on_edge(edge + x, K, 100) for x in (-6, -4.9, 0, 4.9, 6)] == [edge - 6, edge, edge, edge, edge + 6]
+        assert [on_edge(edge + x, K, 4) for x in (-2, -1.9, 1.9, 2)] == [edge - 2, edge, edge, edge + 2]
+    assert on_edge(2.0, K, 100) == 2
+
+
 @pytest.mark.parametrize(("n", "expected"), [(1, [1000]), (2, [1000, 500]), (3, [1000, 750, 500])])
 def test_fewer_steps_than_windows_visit_edges_evenly(n, expected):
     assert timesteps(n, 4).tolist() == expected
@@ -34,9 +69,16 @@ def test_fewer_steps_than_windows_visit_edges_evenly(n, expected):
     [
         (2, 0.5, [500, 250]),
         (4, 0.5, [500, 375, 250, 125]),
-        (4, 0.6, [600, 550, 500, 250]),
+        (4, 0.6, [600, 500, 375, 250]),
+        (5, 0.6, [600, 500, 375, 250, 125]),
+        (7, 0.6, [600, 500, 416, 333, 250, 166, 83]),
+        (8, 0.6, [600, 550, 500, 416, 333, 250, 166, 83]),
+        (5, 0.76, [760, 750, 625, 500, 250]),
         (3, 0.57, [570, 500, 250]),  # 1000 * 0.57 is not truncated to 569
-        (2, 0.6, [600, 500]),
+        (2, 0.6, [600, 250]),  # a begun window counts with the next
+        (3, 0.76, [760, 500, 250]),
+        (2, 0.76, [760, 500]),
+        (2, 0.75, [750, 500]),
         (1, 0.25, [250]),
     ],
 )

@@ -171,15 +171,15 @@ def test_the_last_of_two_counts(run, instaflow):
     """One wrapper, and the second node's family and align_steps."""
     twice = instaflow("rectified_flow", model=instaflow("rectified_diffusion"))
     assert twice.get_model_object("model_sampling").sigma_max == 1
-    assert len(twice.get_wrappers("outer_sample", "instaflow")) == 1
-    assert not instaflow(align_steps=False, model=twice).get_wrappers("outer_sample", "instaflow")
+    assert len(twice.get_wrappers("outer_sample", "perflow")) == 1
+    assert not instaflow(align_steps=False, model=twice).get_wrappers("outer_sample", "perflow")
 
 
 def test_the_model_it_was_given_stays_as_it_was(base, instaflow):
     before = base.get_model_object("model_sampling")
     instaflow()
     assert base.get_model_object("model_sampling") is before
-    assert not base.get_wrappers("outer_sample", "instaflow")
+    assert not base.get_wrappers("outer_sample", "perflow")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -191,4 +191,4 @@ class TestWeights:
         model = lora(model) if after else model
         weights.assert_same(weights.loaded(model), adapters.total(summed, [(0.8, added)]), rtol=1e-5)
         assert model.get_model_object("model_sampling").sigma_max == 1
-        assert len(model.get_wrappers("outer_sample", "instaflow")) == 1
+        assert len(model.get_wrappers("outer_sample", "perflow")) == 1

@@ -75,7 +75,7 @@ def test_image_to_image_at_full_strength(perflow, schedule, i2i):
     assert 1e-3 < image_to_image_error(perflow, schedule, reference, case, 4, 1.0) < 1.2e-2
 
 
-@pytest.mark.parametrize(("denoise", "measured"), [(0.875, 0.05693), (0.6, 0.03263), (0.3, 0.01809)])
+@pytest.mark.parametrize(("denoise", "measured"), [(0.875, 0.05693), (0.6, 0.03162), (0.3, 0.01774)])
 def test_image_to_image_from_mid_window_differs_by_design(perflow, schedule, i2i, denoise, measured):
     """Upstream starts there on the base model's noise curve, off its own path; this pack starts on the path.
 

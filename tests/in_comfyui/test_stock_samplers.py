@@ -65,21 +65,67 @@ def test_every_scheduler_gives_the_official_steps(perflow, expected, ksampler, p
     from analytic_model import relative_error
 
     model = perflow(prediction_type)
-    wanted = expected(model, steps)
-    schedulers = [name for name in comfy.samplers.SCHEDULER_NAMES if name != "ddim_uniform"]
-    assert len(schedulers) >= 8
-    for scheduler in schedulers:
-        assert relative_error(ksampler(model, steps, scheduler), wanted) < TOLERANCE, scheduler
+    wanted = {steps: expected(model, steps)}
+    assert len(comfy.samplers.SCHEDULER_NAMES) >= 9
+    for scheduler in comfy.samplers.SCHEDULER_NAMES:
+        listed = len(comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, steps)) - 1
+        if listed not in wanted:
+            assert scheduler == "ddim_uniform"  # it makes 7 of 6
+            wanted[listed] = expected(model, listed)
+        assert relative_error(ksampler(model, steps, scheduler), wanted[listed]) < TOLERANCE, scheduler
 
 
-@pytest.mark.parametrize(("steps", "denoise"), [(4, 0.5), (1, 0.25), (6, 0.75)])
-def test_denoise_of_ksampler(perflow, expected, ksampler, steps, denoise):
+@pytest.mark.parametrize(
+    ("steps", "denoise", "schedulers"),
+    [
+        (4, 0.5, ["simple", "sgm_uniform", "beta"]),
+        (1, 0.25, ["simple", "sgm_uniform"]),
+        (6, 0.75, ["simple", "sgm_uniform"]),
+    ],
+)
+def test_denoise_of_ksampler(perflow, expected, ksampler, steps, denoise, schedulers):
+    """Where the scheduler's start is that of denoise but for a rounding."""
     from analytic_model import relative_error
 
     model = perflow()
     image = {"samples": torch.randn(1, 4, 4, 4, generator=torch.manual_seed(1))}
     wanted = expected(model, steps, latent=image, denoise=denoise)
-    assert relative_error(ksampler(model, steps, "simple", denoise=denoise, latent=image), wanted) < TOLERANCE
+    for scheduler in schedulers:
+        found = ksampler(model, steps, scheduler, denoise=denoise, latent=image)
+        assert relative_error(found, wanted) < TOLERANCE, scheduler
+
+
+def test_no_two_calls_are_near(perflow, monkeypatch):
+    """Every scheduler from wherever it starts an image: as many steps, none shorter than 5 timesteps, unless all are.
+
+    The lists are KSampler's own.
+    """
+    import comfy.samplers
+
+    from perflow_core.alignment import path_timesteps
+
+    model = perflow()
+    sampling = model.get_model_object("model_sampling")
+    tables = {}
+
+    def calculate_sigmas(model_sampling, scheduler, steps, make=comfy.samplers.calculate_sigmas):
+        if (scheduler, steps) not in tables:
+            tables[scheduler, steps] = make(model_sampling, scheduler, steps)
+        return tables[scheduler, steps]
+
+    monkeypatch.setattr(comfy.samplers, "calculate_sigmas", calculate_sigmas)
+    laid = 0
+    for scheduler in comfy.samplers.SCHEDULER_NAMES:
+        for steps in range(1, 13):
+            for denoise in [0.05 * i for i in range(1, 21)]:
+                k = comfy.samplers.KSampler(model, steps, "cpu", "euler", scheduler, denoise)
+                sigmas = sampling.lay(k.sigmas, from_noise=False)
+                assert len(sigmas) == len(k.sigmas)
+                T = path_timesteps(sampling.chord, sigmas)
+                gaps = T[:-2] - T[1:-1]
+                assert (gaps >= min(5, T[0] / steps / 2 - 1)).all(), (scheduler, steps, denoise, T)
+                laid += 1
+    assert laid == len(comfy.samplers.SCHEDULER_NAMES) * 240
 
 
 @pytest.mark.parametrize(("steps", "cut"), [(4, 1), (4, 2), (8, 3), (8, 5), (12, 6)])
@@ -166,6 +212,20 @@ def test_the_log_says_what_was_aligned_once_a_run(perflow, ksampler, caplog):
 def test_another_model_sampling_after_ours_wins(run, perflow, ksampler, analytic):
     stock = run("ModelSamplingDiscrete", model=perflow(), sampling="eps", zsnr=False)[0]
     assert torch.equal(ksampler(stock, 6, "karras"), ksampler(analytic, 6, "karras"))
+
+
+def test_an_empty_latent_starts_at_pure_noise(analytic, perflow, ksampler):
+    """With every scheduler and denoise; an image keeps the scheduler's start, but for its rounding."""
+    model, seen = perflow(), analytic.model.diffusion_model.seen
+    image = {"samples": torch.randn(1, 4, 4, 4, generator=torch.manual_seed(1))}
+    for inputs, wanted in [
+        ({"scheduler": "ddim_uniform"}, [1000, 750, 500, 250]),
+        ({"scheduler": "simple", "denoise": 0.5}, [1000, 750, 500, 250]),
+        ({"scheduler": "ddim_uniform", "latent": image}, [750, 625, 500, 250]),
+    ]:
+        seen.clear()
+        ksampler(model, 4, cfg=1.0, **inputs)
+        assert seen == wanted
 
 
 @pytest.mark.parametrize("sampler_name", ["heun", "dpmpp_2m", "euler_ancestral", "lcm", "dpm_2", "uni_pc", "ddim"])
