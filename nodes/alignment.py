@@ -8,6 +8,8 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+from . import node_text
+
 KEY = "perflow"
 OUTER_SAMPLE = comfy.patcher_extension.WrappersMP.OUTER_SAMPLE
 
@@ -16,11 +18,16 @@ OUTER_SAMPLE = comfy.patcher_extension.WrappersMP.OUTER_SAMPLE
 class LaysSteps(Protocol):
     """A model sampling that knows where steps belong: PeRFlow's on windows, InstaFlow's and its relatives' evenly."""
 
+    family: str
+    parts_advice: str  # how the parts of one path get the steps of the whole
+    sigma_min: Tensor
+    sigma_max: Tensor
+
     def lay(self, sigmas: Tensor, from_noise: bool) -> Tensor:
         """As many steps, where they belong; the same object where they stand there already. Shape of `sigmas`."""
 
     def steps_text(self, sigmas: Tensor) -> str:
-        """What a list that was laid is, in words and timesteps."""
+        """Where a list that was laid stands, in words and timesteps."""
 
 
 def set_alignment(model: ModelPatcher, align_steps: bool) -> None:
@@ -44,12 +51,26 @@ def align(
     As many steps are taken as the list has: ddim_uniform at 6 steps has 7. Where the first one stands:
     - On an empty latent at pure noise, which is what it means. (ddim_uniform's 4 steps begin at timestep 752.)
     - On an image, and in KSamplerAdvanced from a later step, where the scheduler put it.
-    KSamplerAdvanced up to an earlier step keeps the last level too, so that the second half goes on from there.
+    KSamplerAdvanced up to an earlier step keeps the last level too, so that the second half goes on from there. Each
+    half shares its steps by itself, since it cannot know the other.
     """
-    sampling = executor.class_obj.model_patcher.get_model_object("model_sampling")
+    model = executor.class_obj.model_patcher
+    sampling = model.get_model_object("model_sampling")
     if isinstance(sampling, LaysSteps):
         laid = sampling.lay(sigmas, from_noise=not torch.count_nonzero(latent_image))
+        text = None
         if laid is not sigmas:
-            logging.info(sampling.steps_text(laid))
+            text = sampling.steps_text(laid)
+            if is_part(sampling, noise, laid):
+                text += f". {sampling.parts_advice}"
+            logging.info("%s: %s", sampling.family, text)
+        node_text.add_steps(model, text)
         sigmas = laid
     return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+
+
+def is_part(sampling: LaysSteps, noise: Tensor, sigmas: Tensor) -> bool:
+    """Whether another run has the rest: it leaves noise in the latent, or begins below the top without adding any."""
+    ends_above = bool(sigmas[-1] > float(sampling.sigma_min) * (1 + 1e-5))
+    goes_on = bool(sigmas[0] < float(sampling.sigma_max) * (1 - 1e-5)) and not torch.count_nonzero(noise)
+    return ends_above or goes_on

@@ -85,7 +85,7 @@ class PeRFlowApplyDelta(io.ComfyNode):
         applied = [*(model.get_attachment(APPLIED) or []), (file.name, strength)]
         accelerated.set_attachments(APPLIED, applied)
         text = describe(file, delta, applied, f"{prediction_type}, {windows} windows")
-        return io.NodeOutput(accelerated, ui=node_text.show(cls, text))
+        return io.NodeOutput(accelerated, ui=node_text.show_with_steps(cls, text, accelerated))
 
 
 def describe(file: WeightsFile, delta: Delta, applied: list[tuple[str, float]], sampling: str) -> str:

@@ -15,6 +15,11 @@ class EvenSteps:
     Lists laid out by hand become even too: they cannot be told from a scheduler's (`align_steps` off keeps them).
     """
 
+    family = "InstaFlow"
+    parts_advice = (
+        "This is one part of a path, and its steps may be others than those of one run: "
+        "the scheduler simple gives the same"
+    )
     path: Path
     timestep: Callable[[Tensor], Tensor]
 
@@ -23,7 +28,7 @@ class EvenSteps:
 
     def steps_text(self, sigmas: Tensor) -> str:
         timesteps = self.timestep(sigmas[:-1]).tolist()
-        return f"InstaFlow: steps laid evenly: {' '.join(f'{T:.6g}' for T in timesteps)}"
+        return f"steps laid evenly: {' '.join(f'{T:.6g}' for T in timesteps)}"
 
 
 class RectifiedFlowSampling(EvenSteps, comfy.model_sampling.ModelSamplingDiscreteFlow, comfy.model_sampling.CONST):

@@ -67,7 +67,7 @@ class InstaFlowModelSampling(io.ComfyNode):
         text = TEXTS[family]
         if not align_steps:
             text += "\nalign_steps is off: of the schedulers only simple is even."
-        return io.NodeOutput(rectified, ui=node_text.show(cls, text))
+        return io.NodeOutput(rectified, ui=node_text.show_with_steps(cls, text, rectified))
 
 
 def check_kind(model: ModelPatcher) -> None:

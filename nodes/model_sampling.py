@@ -41,4 +41,5 @@ class PeRFlowModelSampling(io.ComfyNode):
         if prediction_type == shared_inputs.AUTO:
             prediction_type = trained_prediction(model)
         accelerated = with_perflow_sampling(model, prediction_type, windows, align_steps)
-        return io.NodeOutput(accelerated, ui=node_text.show(cls, f"{prediction_type}, {windows} windows"))
+        text = f"{prediction_type}, {windows} windows"
+        return io.NodeOutput(accelerated, ui=node_text.show_with_steps(cls, text, accelerated))

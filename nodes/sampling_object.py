@@ -17,6 +17,12 @@ class PeRFlowSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sa
     What is not overridden (noise scaling, sigma_min, sigma_max) is ComfyUI's own.
     """
 
+    family = "PeRFlow"
+    parts_advice = (
+        "This is one part of a path, and its steps may be others than those of one run: "
+        "Window Schedule with SplitSigmas gives the same"
+    )
+
     def __init__(self, config: BASE, alphas_cumprod: Tensor, prediction_type: PredictionType, windows: int):
         """alphas_cumprod: the base model's table, float64 [1000]."""
         super().__init__(config)
@@ -58,7 +64,7 @@ class PeRFlowSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sa
 
     def steps_text(self, sigmas: Tensor) -> str:
         T = path_timesteps(self.chord, sigmas[:-1])
-        return f"PeRFlow: steps aligned to the windows: {by_window(T, self.chord.K)}"
+        return f"steps aligned to the windows: {by_window(T, self.chord.K)}"
 
     def inverse_noise_scaling(self, sigma: Tensor, latent: Tensor) -> Tensor:
         """X as it is, but c(0) X at sigma(0), the reference end: what the official pipeline decodes."""

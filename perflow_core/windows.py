@@ -86,8 +86,9 @@ def shared_steps(n: int, lengths: Float64) -> list[int]:
     lengths: the windows' own, in timesteps; n is at least their number. For windows of equal length these are the
     official counts, `steps_per_window`.
     """
-    counts = np.ones(len(lengths), dtype=np.int64)
-    for _ in range(n - len(lengths)):
+    longest = lengths.sum() / max(n - len(lengths), 1e-9)  # steps of at most this length would be n or fewer
+    counts = np.maximum(np.ceil(np.round(lengths / longest, 6)), 1).astype(np.int64)
+    for _ in range(n - counts.sum()):
         counts[np.argmax(np.round(lengths / counts, 6))] += 1
     return counts.tolist()
 

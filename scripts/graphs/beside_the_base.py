@@ -26,6 +26,9 @@ At a window's edge both models have the same noise level, so the latent passes o
 | 3 of 4 | 0.693 | 15 |
 
 The base's scheduler must be `simple`, which has these levels in its list. CFG may differ between the two.
+
+PeRFlow alone in two parts is made in the same way, with both halves of *Window Schedule*, and is the picture of one run
+wherever it is cut. *KSamplerAdvanced* shares the steps of each part by itself.
 """,
     )
     g.column(380)

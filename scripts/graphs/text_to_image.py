@@ -106,7 +106,7 @@ trained for the architecture: SD2.1 *velocity*, SD1.5 *diff_eps*, SDXL *ddim_eps
 
 **Settings**: 8 steps, CFG 7.5, 768 px.
 
-The sampler is a plain KSampler: any scheduler will do.
+The sampler is a plain KSampler: any scheduler will do, since the model lays the steps on its windows.
 """,
     )
     g.column(390)

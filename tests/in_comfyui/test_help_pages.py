@@ -144,6 +144,23 @@ def test_timesteps_on_the_schedules_page(comfyui, perflow, language):
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
+def test_ksamplers_starts_on_the_schedules_page(comfyui, perflow, language):
+    """Where the first of 4 steps stands when an image goes in."""
+    import comfy.samplers
+
+    model = perflow()
+    sampling = model.get_model_object("model_sampling")
+    (_, *denoise), *rows = tables(page("PeRFlowWindowSchedule", language))[4]
+    assert {scheduler for scheduler, *_ in rows} <= set(comfy.samplers.SCHEDULER_NAMES)
+    assert len(rows) == 9
+    for scheduler, *starts in rows:
+        for d, start in zip(denoise, starts, strict=True):
+            sigmas = comfy.samplers.KSampler(model, 4, "cpu", "euler", scheduler, float(d)).sigmas
+            first = sampling.lay(sigmas, from_noise=False)[0]
+            assert round(float(sampling.timestep(first))) == int(start), (scheduler, d)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_model_calls_on_the_samplers_page(run, perflow, schedule, noise, language):
     from analytic_model import sample
 

@@ -156,6 +156,78 @@ def test_ksampler_advanced_cut_at_a_grid_point(run, perflow, expected, prompts, 
     assert relative_error(second["samples"], expected(model, steps)) < TOLERANCE
 
 
+@pytest.fixture
+def in_parts(run, prompts, latent):
+    """KSamplerAdvanced twice, cut at a step; the LATENT."""
+
+    def sample(model, steps, cut, scheduler="simple"):
+        common = {"model": model, "noise_seed": SEED, "steps": steps, "cfg": 1.0, "sampler_name": "euler"} | prompts
+        common["scheduler"] = scheduler
+        first = {"add_noise": "enable", "start_at_step": 0, "end_at_step": cut, "return_with_leftover_noise": "enable"}
+        second = {"add_noise": "disable", "start_at_step": cut, "end_at_step": 10000}
+        second["return_with_leftover_noise"] = "disable"
+        half_way = run("KSamplerAdvanced", latent_image=latent, **first, **common)[0]
+        return run("KSamplerAdvanced", latent_image=half_way, **second, **common)[0]
+
+    return sample
+
+
+def test_parts_share_their_steps_each_by_itself_and_say_so(analytic, perflow, in_parts, caplog):
+    """The whole is 1000 875 | 750 625 | 500 | 250, which neither part can know."""
+    model, seen = perflow(), analytic.model.diffusion_model.seen
+    seen.clear()
+    with caplog.at_level("INFO"):
+        in_parts(model, 6, 3)
+    assert seen == [1000, 875, 750, 500, 375, 250]
+    lines = [record.message for record in caplog.records if "PeRFlow" in record.message]
+    assert [line.split(". ")[0] for line in lines] == [
+        "PeRFlow: steps aligned to the windows: 1000 875 | 750",
+        "PeRFlow: steps aligned to the windows: 500 375 | 250",
+    ]
+    assert all(line.endswith("Window Schedule with SplitSigmas gives the same") for line in lines)
+
+
+def test_whole_runs_are_not_called_parts(perflow, ksampler, caplog):
+    """Text to image, and image to image, which begins below the top with noise of its own."""
+    image = {"samples": torch.ones(1, 4, 4, 4)}
+    with caplog.at_level("INFO"):
+        ksampler(perflow(), 6, "karras")
+        ksampler(perflow(), 6, "karras", denoise=0.6, latent=image)
+    lines = [record.message for record in caplog.records if "PeRFlow" in record.message]
+    assert len(lines) == 2
+    assert not any("part" in line for line in lines)
+
+
+@pytest.mark.parametrize("steps", [4, 6, 9])
+def test_split_sigmas_is_exact_at_every_cut(run, perflow, schedule, expected, prompts, latent, steps):
+    from analytic_model import relative_error
+
+    model = perflow()
+    wanted = expected(model, steps)
+    common = {"model": model, "noise_seed": SEED, "cfg": 2.0, "sampler": run("KSamplerSelect", sampler_name="euler")[0]}
+    for cut in range(1, steps):
+        high, low = run("SplitSigmas", sigmas=schedule(model, steps), step=cut)
+        half_way = run("SamplerCustom", add_noise=True, sigmas=high, latent_image=latent, **common, **prompts)[0]
+        found = run("SamplerCustom", add_noise=False, sigmas=low, latent_image=half_way, **common, **prompts)[0]
+        assert relative_error(found["samples"], wanted) < TOLERANCE, cut
+
+
+def test_the_model_node_shows_where_the_last_run_stood(comfyui, run, analytic, ksampler, monkeypatch):
+    from server import PromptServer
+
+    shown = []
+    monkeypatch.setattr(PromptServer.instance, "send_progress_text", lambda text, node: shown.append((node, text)))
+    monkeypatch.setattr(comfyui.nodes["PeRFlowModelSampling"], "hidden", type("Hidden", (), {"unique_id": "7"}))
+    (model,) = run("PeRFlowModelSampling", model=analytic, prediction_type="diff_eps", windows=4, align_steps=True)
+    ksampler(model, 6, "karras")
+    ksampler(model, 4, "simple")  # on the grid already
+    assert shown == [
+        ("7", "diff_eps, 4 windows"),
+        ("7", "diff_eps, 4 windows  \nsteps aligned to the windows: 1000 875 | 750 625 | 500 | 250"),
+        ("7", "diff_eps, 4 windows"),
+    ]
+
+
 def test_sampler_custom_nodes(run, perflow, expected, prompts, latent):
     """BasicScheduler's list, through SamplerCustom and SamplerCustomAdvanced."""
     from analytic_model import relative_error
