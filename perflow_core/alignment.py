@@ -34,7 +34,7 @@ def align(chord: WindowChord, sigmas: Tensor, from_noise: bool = False) -> Tenso
     they have themselves in each window, such as Window Schedule's and their slices, and those that do not fall
     throughout, which go from data to noise or back and forth on purpose.
     """
-    levels = sigmas.detach().to("cpu", torch.float64).nan_to_num(nan=torch.inf)
+    levels = sigmas.detach().cpu().double().nan_to_num(nan=torch.inf)
     n = len(levels) - 1
     if n < 1 or not bool((levels.diff() < 0).all()):
         return sigmas
@@ -46,11 +46,9 @@ def align(chord: WindowChord, sigmas: Tensor, from_noise: bool = False) -> Tenso
     stays, ends = bool(T_s == T[0] and levels[0] <= top * (1 + 1e-5)), bool(T_e == T[-1])
     if T_s <= T_e or (stays and ends and is_window_grid(T, chord.K)):
         return sigmas
-    laid = path.sigma(torch.from_numpy(timesteps(n, chord.K, T_s / NUM_TIMESTEPS, T_e / NUM_TIMESTEPS)))
-    last = path.sigma(path.t.new_tensor([float(T_e)]))
-    return torch.cat(
-        [sigmas[:1] if stays else laid[:1].to(sigmas), laid[1:].to(sigmas), sigmas[-1:] if ends else last.to(sigmas)]
-    )
+    grid = timesteps(n, chord.K, T_s / NUM_TIMESTEPS, T_e / NUM_TIMESTEPS)
+    laid = path.sigma(torch.from_numpy(np.append(grid, T_e))).to(sigmas.dtype).to(sigmas.device)
+    return torch.cat([sigmas[:1] if stays else laid[:1], laid[1:-1], sigmas[-1:] if ends else laid[-1:]])
 
 
 def is_window_grid(T: Float64, K: int) -> bool:
