@@ -23,6 +23,7 @@ class ComfyUI:
     seconds_to_load: float
     changed_by_loading: set[str]  # names in ComfyUI's modules and classes that are not what they were before
     added_to_by_loading: set[str]  # dictionaries there that have new entries, and all the old ones
+    imported_by_loading: set[str]  # packages that ComfyUI had not imported by itself
 
     def module(self, name: str) -> ModuleType:
         """A module of the installed pack, e.g. "perflow_core.chord"."""
@@ -56,7 +57,7 @@ def install_pack(loop: asyncio.AbstractEventLoop, nodes: ModuleType, repository:
     installed = base / "custom_nodes" / FOLDER
     installed.parent.mkdir(parents=True)
     os.symlink(repository, installed, target_is_directory=True)
-    before = core_state()
+    before, modules = core_state(), set(sys.modules)
     started = time.perf_counter()
     loaded = loop.run_until_complete(nodes.load_custom_node(str(installed), module_parent="custom_nodes"))
     seconds = time.perf_counter() - started
@@ -65,7 +66,9 @@ def install_pack(loop: asyncio.AbstractEventLoop, nodes: ModuleType, repository:
     different = {name for name, value in before.items() if after.get(name) != value}
     added_to = {name for name in different if only_grown(before[name], after.get(name))}
     pack = next(module for name, module in sys.modules.items() if name.endswith("custom_nodes/" + FOLDER))
-    return ComfyUI(nodes.NODE_CLASS_MAPPINGS, pack, base, seconds, different - added_to, added_to)
+    packages = {name.split(".")[0] for name in set(sys.modules) - modules if not name.startswith(pack.__name__)}
+    imported = packages - {name.split(".")[0] for name in modules} - sys.stdlib_module_names
+    return ComfyUI(nodes.NODE_CLASS_MAPPINGS, pack, base, seconds, different - added_to, added_to, imported)
 
 
 CORE = ("comfy", "nodes", "execution", "server", "folder_paths", "latent_preview", "node_helpers", "app")
