@@ -3,9 +3,11 @@
 from collections.abc import Callable
 
 import comfy.model_sampling
+import torch
 from comfy.supported_models_base import BASE
 from torch import Tensor
 
+from ..perflow_core.parameterization import append_dims
 from ..perflow_core.rectified import FlowPath, Path, TablePath, lay_evenly, linear_beta_sigmas
 
 
@@ -56,3 +58,9 @@ class RectifiedDiffusionSampling(EvenSteps, comfy.model_sampling.ModelSamplingDi
         sigmas = linear_beta_sigmas()
         self.set_sigmas(sigmas)
         self.path = TablePath(sigmas)
+
+    def inverse_noise_scaling(self, sigma: Tensor, latent: Tensor) -> Tensor:
+        """X as it is, but X / sqrt(1 + sigma^2) at the lowest level, the reference end: what the authors decode."""
+        lowest = self.sigmas[0].to(latent.device)
+        at_reference_end = (sigma - lowest).abs() < 1e-5 * lowest
+        return latent * append_dims(torch.where(at_reference_end, (1 + lowest**2).rsqrt(), 1.0), latent)

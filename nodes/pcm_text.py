@@ -82,7 +82,7 @@ def _unused(sampling: Any, asked: Asked) -> list[str]:
     if asked.end == "reference":
         if is_distilled(sampling):
             lines.append("end reference has no part with a model set to lcm: it ends at sigma 0, as the authors' does.")
-        else:
+        elif not isinstance(sampling, RectifiedDiffusionSampling):  # which applies it by itself
             factor = (1 + float(sampling.sigmas[0]) ** 2) ** -0.5
             lines.append(f"The authors' latent is the result times {factor:.6f} (Latent Multiply).")
     if asked.grid != "training_edges" and asked.phases != 4:
