@@ -9,11 +9,11 @@ from .windows import (
     EDGE_TOLERANCE,
     NUM_TIMESTEPS,
     Float64,
-    edge_timesteps,
     integer_grid,
     on_edge,
     spanned_edges,
     timesteps,
+    window_edges,
 )
 
 FLOAT32_NOISE = 2e-3  # in timesteps: what is left of it after `WindowChord.timestep` between whole ones
@@ -41,24 +41,34 @@ def align(chord: WindowChord, sigmas: Tensor, from_noise: bool = False) -> Tenso
     path = chord.to("cpu", torch.float64)
     top = path.sigma(path.t.new_tensor(float(NUM_TIMESTEPS)))
     T = path.timestep(levels.clamp(max=top)).numpy()
-    T_s = NUM_TIMESTEPS if from_noise else on_edge(T[0], chord.K, T[0] - T[1])
-    T_e = on_edge(T[-1], chord.K, T[-2] - T[-1])
-    stays, ends = bool(T_s == T[0] and levels[0] <= top * (1 + 1e-5)), bool(T_e == T[-1])
-    if T_s <= T_e or (stays and ends and is_window_grid(T, chord.K)):
+    starts = bool(levels[0] <= top * (1 + 1e-5)) and (T[0] == NUM_TIMESTEPS or not from_noise)
+    if starts and is_window_grid(T, chord.K):
         return sigmas
+    mean_step = (T[0] - T[-1]) / n
+    T_s = on_edge(T[0], chord.K, mean_step) if not from_noise else NUM_TIMESTEPS
+    T_e = on_edge(T[-1], chord.K, mean_step)
+    if T_s <= T_e:
+        return sigmas
+    starts, ends = starts and bool(T_s == T[0]), bool(T_e == T[-1])
     grid = timesteps(n, chord.K, T_s / NUM_TIMESTEPS, T_e / NUM_TIMESTEPS)
     laid = path.sigma(torch.from_numpy(np.append(grid, T_e))).to(sigmas.dtype).to(sigmas.device)
-    return torch.cat([sigmas[:1] if stays else laid[:1], laid[1:-1], sigmas[-1:] if ends else laid[-1:]])
+    return torch.cat([sigmas[:1] if starts else laid[:1], laid[1:-1], sigmas[-1:] if ends else laid[-1:]])
 
 
 def is_window_grid(T: Float64, K: int) -> bool:
-    """Whether timesteps (the end of the path last) are the grid of the counts that they have in each window."""
+    """Whether timesteps (the end of the path last) are the grid of the counts that they have in each window.
+
+    A first or last one beside an edge is on no grid, unless the steps there are as short as that (`on_edge`).
+    """
     T_s, T_e = T[0], T[-1]
+    if on_edge(T_s, K, T_s - T[1]) != T_s or on_edge(T_e, K, T[-2] - T_e) != T_e:
+        return False
     edges = spanned_edges(K, T_s / NUM_TIMESTEPS, T_e / NUM_TIMESTEPS)
     windows = len(edges) - 1
     starts = np.trunc(NUM_TIMESTEPS * edges[1:-1] + FLOAT32_NOISE)
     window = (T[:-1, None] <= starts + EDGE_TOLERANCE).sum(axis=1)
     grid = integer_grid(np.bincount(window, minlength=windows).tolist(), edges)
-    cut = [w for w, end in ((0, T_s), (windows - 1, T_e)) if end not in edge_timesteps(K)]
+    exact = NUM_TIMESTEPS * window_edges(K)  # 666.667 for three windows, whose grid stands on 666
+    cut = [w for w, end in ((0, T_s), (windows - 1, T_e)) if np.abs(exact - end).min() > FLOAT32_NOISE]
     tolerance = np.where(np.isin(window, cut), CUT, FLOAT32_NOISE)
     return bool((np.abs(T[:-1] - grid) <= tolerance).all())

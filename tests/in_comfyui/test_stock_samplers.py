@@ -117,7 +117,7 @@ def test_no_two_calls_are_near(perflow, monkeypatch):
     laid = 0
     for scheduler in comfy.samplers.SCHEDULER_NAMES:
         for steps in range(1, 13):
-            for denoise in [0.05 * i for i in range(1, 21)]:
+            for denoise in [0.05 * i for i in (*range(1, 20, 2), 10, 20)]:
                 k = comfy.samplers.KSampler(model, steps, "cpu", "euler", scheduler, denoise)
                 sigmas = sampling.lay(k.sigmas, from_noise=False)
                 assert len(sigmas) == len(k.sigmas)
@@ -125,7 +125,7 @@ def test_no_two_calls_are_near(perflow, monkeypatch):
                 gaps = T[:-2] - T[1:-1]
                 assert (gaps >= min(5, T[0] / steps / 2 - 1)).all(), (scheduler, steps, denoise, T)
                 laid += 1
-    assert laid == len(comfy.samplers.SCHEDULER_NAMES) * 240
+    assert laid == len(comfy.samplers.SCHEDULER_NAMES) * 12 * 12
 
 
 @pytest.mark.parametrize(("steps", "cut"), [(4, 1), (4, 2), (8, 3), (8, 5), (12, 6)])
