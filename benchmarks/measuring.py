@@ -61,9 +61,9 @@ class Growth:
                 return
 
 
-def resident() -> tuple[int, int]:
+def resident(pid: int | str = "self") -> tuple[int, int]:
     """Bytes of anonymous pages (the process' own), and of all pages in memory, mapped files included."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
     sizes = {line.split(":")[0]: line.split()[1] for line in lines if line.startswith(("RssAnon", "VmRSS"))}
     return 1024 * int(sizes["RssAnon"]), 1024 * int(sizes["VmRSS"])
 

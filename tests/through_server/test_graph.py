@@ -23,6 +23,7 @@ def test_the_page_and_the_api_hear_of_the_steps(server, picture, prompt, find_id
 
 
 def test_plain_ksampler_gives_the_same_picture(picture, prompt, find, find_id):
+    """And the steps that it was given stand on the node of the delta, which is not run again for that."""
     custom, _ = picture(prompt)
     guider, noise = find(prompt, "CFGGuider")["inputs"], find(prompt, "RandomNoise")["inputs"]
     sampler = find_id(prompt, "SamplerCustomAdvanced")
@@ -41,8 +42,19 @@ def test_plain_ksampler_gives_the_same_picture(picture, prompt, find, find_id):
             "denoise": 1.0,
         },
     }
-    plain, _ = picture(prompt)
+    shown = {}
+
+    def hear(kind, data):
+        if kind == "progress_text":
+            shown[data["node"]] = data["text"]
+
+    plain, _ = picture(prompt, hear)
     assert abs(plain - custom).max() <= 1
+    text = shown[find_id(prompt, "PeRFlowApplyDelta")].splitlines()
+    assert [line.strip() for line in text[-2:]] == [
+        "diff_eps, 4 windows",
+        "steps aligned to the windows: 1000 | 750 | 500 | 250",
+    ]
 
 
 def test_fewer_steps_than_windows_are_told(picture, prompt, find, find_id):
