@@ -5,7 +5,7 @@ from itertools import pairwise, product
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perflow_core.alignment import align, path_timesteps
@@ -42,6 +42,7 @@ def test_window_grids_of_any_counts_are_left_alone(chord):
         assert align(chord, reference, from_noise=True) is reference, counts
 
 
+@settings(deadline=None)
 @given(counts=st.sampled_from(COUNTS), denoise=st.integers(1, 100), data=st.data())
 def test_slices_of_window_grids_are_left_alone(chord, counts, denoise, data):
     """As SplitSigmas cuts them, from Window Schedule at any denoise."""
@@ -150,6 +151,7 @@ class TestStart:
         assert path_timesteps(chord, aligned[:-1]).tolist() == [1000, 750, 500, 250]
 
 
+@settings(deadline=None)
 @given(first=st.floats(1, 1000), last=st.floats(0, 0.95), n=st.integers(1, 12), power=st.floats(0.3, 4))
 def test_what_is_laid(chord, first, last, n, power):
     """As many steps, no two of them near, first and last no further off than a rounding, and nothing more to lay."""

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perflow_core.windows import (
@@ -33,6 +33,7 @@ def test_first_windows_take_the_extra_steps():
     assert steps_per_window(3, 4) == [1, 1, 1, 0]
 
 
+@settings(deadline=None)
 @given(n=st.integers(1, 400), K=st.integers(1, 12))
 def test_equal_windows_share_by_the_official_rule(n, K):
     edges = window_edges(K)
@@ -40,6 +41,7 @@ def test_equal_windows_share_by_the_official_rule(n, K):
         assert shared_steps(n, edges[:-1] - edges[1:]) == steps_per_window(n, K)
 
 
+@settings(deadline=None)
 @given(lengths=st.lists(st.floats(5, 250), min_size=1, max_size=6), spare=st.integers(0, 30))
 def test_spare_steps_go_to_the_longest(lengths, spare):
     """No step could be moved to another window and leave the longest step shorter than that."""
@@ -91,6 +93,7 @@ def test_path_may_end_early():
     assert spanned_edges(4, 1.0, 0.5).tolist() == [1.0, 0.75, 0.5]
 
 
+@settings(deadline=None)
 @given(n=st.integers(1, 1200), K=st.sampled_from([1, 2, 3, 4, 5, 7, 8, 10]), percent=st.integers(1, 100))
 def test_grid_falls_and_has_the_steps_asked_for(n, K, percent):
     T = timesteps(n, K, percent / 100)
@@ -100,6 +103,7 @@ def test_grid_falls_and_has_the_steps_asked_for(n, K, percent):
     assert T[-1] > 0
 
 
+@settings(deadline=None)
 @given(n=st.integers(10, 400), K=st.integers(1, 10))
 def test_no_step_crosses_an_edge_with_enough_steps(n, K):
     edges = np.trunc(1000 * window_edges(K))
