@@ -5,12 +5,13 @@ import torch
 from torch import Tensor
 
 from .chord import WindowChord
+from .host import host_float64
 from .windows import EDGE_TOLERANCE, NUM_TIMESTEPS, Float64, timesteps
 
 
 def path_timesteps(chord: WindowChord, sigmas: Tensor) -> Float64:
     """The timesteps of a list of sigmas, in float64 on the host (the one wait for the device); shape of `sigmas`."""
-    return chord.to("cpu", torch.float64).timestep(sigmas.detach().to("cpu", torch.float64)).numpy()
+    return chord.to("cpu", torch.float64).timestep(host_float64(sigmas)).numpy()
 
 
 def align(chord: WindowChord, sigmas: Tensor) -> Tensor:
