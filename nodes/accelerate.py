@@ -1,7 +1,6 @@
 """Give a MODEL the PeRFlow sampling: shared by the nodes that load a delta and that take a merged checkpoint."""
 
 import comfy.model_sampling as stock
-import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 

@@ -7,6 +7,7 @@ from no_float64 import DEVICE, Elsewhere, without_float64
 from perflow_core.alignment import align, path_timesteps
 from perflow_core.chord import WindowChord
 from perflow_core.great_circle import great_circle
+from perflow_core.lowrank import compress
 from perflow_core.rectified import FlowPath, TablePath, lay_evenly
 from perflow_core.reflow import TeacherWalk
 from perflow_core.schedule import window_schedule
@@ -82,6 +83,17 @@ def test_solvers(there, chord, solver):
     for its_chord in (chord, moved):
         found = SOLVERS[solver](model, there(x), there(sigmas), chord=its_chord)
         assert torch.allclose(found.cpu(), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("rank", "share"), [(8, 0), (0, 0.5)])
+def test_differences_are_compressed(there, rank, share):
+    """Without a number from the device's global generator, and the same as on the CPU."""
+    dW = torch.randn(64, 96, generator=torch.Generator().manual_seed(0))
+    expected = compress(dW, rank, share, torch.float16)
+    found = compress(there(dW), rank, share, torch.float16)
+    assert torch.equal(found.up, expected.up)
+    assert torch.equal(found.down, expected.down)
+    assert found.kept == expected.kept
 
 
 def test_interpolated_noise(there):

@@ -1,7 +1,7 @@
 """A device without float64, as Apple's: values lie on the CPU, and every operation that would need float64 there fails.
 
 PyTorch converts while it moves to another device on the device that a tensor comes from, so a move into float64 fails
-too. Random numbers are drawn from a generator of the device's own, which tests can compare before and after.
+too. Random numbers from its global generator are refused: they would change what others draw next.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 DEVICE = torch.device("meta")  # the one that PyTorch moves to without a driver; here its tensors have values
 RANDOM = ("rand", "randn", "rand_like", "randn_like", "normal_", "uniform_", "random_", "bernoulli")
+FACTORISATIONS = ("linalg_qr", "_linalg_svd", "linalg_svd", "geqrf")  # what Apple's device lacks
 
 
 class Elsewhere(Tensor):
@@ -68,6 +69,8 @@ def run(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         raise TypeError("this device has no float64.")
     if result_on == DEVICE and name in RANDOM and kwargs.get("generator") is None:
         raise AssertionError(f"{name} draws from the device's global generator")
+    if there and name in FACTORISATIONS:
+        raise NotImplementedError(f"{name} is not implemented for this device.")
     plain = tree_map(lambda value: value.held if isinstance(value, Elsewhere) else value, (args, kwargs))
     if to_device is not None:
         plain[1]["device"] = torch.device("cpu")
