@@ -1,6 +1,7 @@
 """Extract PeRFlow Delta: the difference of two MODELs as a file."""
 
 import time
+from math import prod
 from pathlib import Path
 
 import comfy.lora
@@ -13,12 +14,14 @@ from torch import Tensor
 
 from ..perflow_core.architecture import architecture
 from ..perflow_core.delta import MODEL_PREFIX
-from ..perflow_core.extraction import Extraction, source_dtype
+from ..perflow_core.extraction import Extraction, largest_names, source_dtype
 from . import node_text, shared_inputs
 from .accelerate import trained_prediction
 from .sampling_object import PeRFlowSampling
-from .save_delta import save_delta
+from .save_delta import new_delta
 from .unet_names import unet_shapes
+
+COPIES = 6  # of the largest weight in float32: both weights, patches on them, and what a decomposition takes
 
 
 class PeRFlowExtractDelta(io.ComfyNode):
@@ -83,16 +86,18 @@ class PeRFlowExtractDelta(io.ComfyNode):
             sampling = model_perflow.get_model_object("model_sampling")
             known = isinstance(sampling, PeRFlowSampling)
             prediction_type = sampling.prediction_type if known else trained_prediction(model_perflow)
-        extraction = extract(model_perflow, model_base, rank, energy)
-        seconds = time.perf_counter() - started
-        metadata = extraction.metadata(
-            prediction_type=prediction_type,
-            windows=str(windows),
-            architecture=architecture(unet_shapes(model_base)),
-            source=f"{source_name(model_perflow)} - {source_name(model_base)}",
-            seconds=f"{seconds:.1f}",
-        )
-        path = save_delta(extraction.tensors, filename_prefix, metadata)
+        shapes = unet_shapes(model_base)
+        with new_delta(filename_prefix, largest_names((key, len(shape)) for key, shape in shapes.items())) as file:
+            extraction = extract(model_perflow, model_base, Extraction(rank, energy, file.add))
+            seconds = time.perf_counter() - started
+            metadata = extraction.metadata(
+                prediction_type=prediction_type,
+                windows=str(windows),
+                architecture=architecture(shapes),
+                source=f"{source_name(model_perflow)} - {source_name(model_base)}",
+                seconds=f"{seconds:.1f}",
+            )
+            path = file.finish(metadata)
         text = report(extraction, path, seconds)
         return io.NodeOutput(str(path), ui=node_text.show(cls, text))
 
@@ -109,12 +114,13 @@ def check_same_family(model_perflow: ModelPatcher, model_base: ModelPatcher) -> 
             )
 
 
-def extract(model_perflow: ModelPatcher, model_base: ModelPatcher, rank: int, energy: float) -> Extraction:
+def extract(model_perflow: ModelPatcher, model_base: ModelPatcher, extraction: Extraction) -> Extraction:
     """W_perflow - W_base, patches included, computed in float32 on the model's device, weight by weight."""
-    merged, base = (model.get_key_patches(MODEL_PREFIX) for model in (model_perflow, model_base))
     device = model_perflow.load_device
+    largest = max(prod(shape) for shape in unet_shapes(model_base).values())
+    comfy.model_management.free_memory(COPIES * 4 * largest, device)  # first: it moves weights that are listed below
+    merged, base = (model.get_key_patches(MODEL_PREFIX) for model in (model_perflow, model_base))
     dtype = source_dtype(patches[0][0] for patches in merged.values())
-    extraction = Extraction(rank, energy)
     bar = comfy.utils.ProgressBar(len(merged))
     for key in merged:
         comfy.model_management.throw_exception_if_processing_interrupted()
