@@ -5,14 +5,19 @@ from collections.abc import Mapping
 import comfy.lora
 import comfy.utils
 from comfy.model_patcher import ModelPatcher
+from torch import Tensor
 
 from ..perflow_core.architecture import Shape
 from ..perflow_core.delta import MODEL_PREFIX
 
 
-def unet_shapes(model: ModelPatcher) -> dict[str, Shape]:
+def unet_weights(model: ModelPatcher) -> dict[str, Tensor]:
     """The UNet's tensors, by ComfyUI's names."""
-    return {key: tuple(tensor.shape) for key, tensor in model.model_state_dict(MODEL_PREFIX).items()}
+    return dict(model.model_state_dict(MODEL_PREFIX))
+
+
+def unet_shapes(model: ModelPatcher) -> dict[str, Shape]:
+    return {key: tuple(tensor.shape) for key, tensor in unet_weights(model).items()}
 
 
 def diffusers_names(model: ModelPatcher) -> dict[str, str]:
