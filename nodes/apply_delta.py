@@ -79,6 +79,7 @@ class PeRFlowApplyDelta(io.ComfyNode):
         align_steps: bool,
         partial: bool = False,
     ) -> io.NodeOutput:
+        shared_inputs.check_ranges(cls, strength=strength, prediction_type=prediction_type, windows=windows)
         if strength == 0:
             return io.NodeOutput(model, ui=node_text.show(cls, "Strength 0: the model as it came."))
         base_alphas_cumprod(model)  # a model of another kind is told so before its file is
