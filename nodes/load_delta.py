@@ -57,6 +57,7 @@ def load_delta(
     weights = unet_weights(model)
     shapes = {key: tuple(weight.shape) for key, weight in weights.items()}
     check_kind(file, architecture(shapes))
+    check_can_be_patched(weights)
     tensors = comfy.utils.load_torch_file(path, safe_load=True)
     if file.layout == "LoRA keys":
         changes, unclaimed = adapter_changes(file, tensors, lora_names(model), shapes)
@@ -65,6 +66,17 @@ def load_delta(
     delta = fit(file, changes, unclaimed, shapes, partial)
     check_numbers(file, delta.changes, strength, {key: weight.dtype for key, weight in weights.items()}, known)
     return file, delta
+
+
+def check_can_be_patched(weights: Mapping[str, Tensor]) -> None:
+    """Raises ValueError for weights in a form of which ComfyUI knows no way to add to them."""
+    for key, weight in weights.items():
+        if not weight.dtype.is_floating_point:
+            raise ValueError(
+                f"The model's weight {key} is stored as {weight.dtype}, to which nothing can be added, expected fp16, "
+                "bf16, fp32, fp8 or another format that ComfyUI's own loaders quantise with: load the model in one of "
+                "those."
+            )
 
 
 def adapter_changes(
