@@ -164,7 +164,12 @@ class PeRFlowTrainDelta(io.ComfyNode):
         negative: list[list[Any]] | None = None,
         resume_from: list[str] | None = None,
     ) -> io.NodeOutput:
-        numbers = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "rank": rank}
+        numbers: dict[str, list[Any]] = {
+            "steps": steps,
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "rank": rank,
+        }
         numbers |= {"windows": windows, "solving_steps": solving_steps, "guidance": guidance, "seed": seed}
         numbers |= {"points_per_window": points_per_window}
         shared_inputs.check_ranges(cls, prediction_type=prediction_type[0], **{k: v[0] for k, v in numbers.items()})
