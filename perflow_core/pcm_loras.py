@@ -21,13 +21,13 @@ LAYERS = re.compile(
     r"|(down|up)samplers_0_conv)$"
 )
 TELLING = ("conv1", "conv2", "time_emb_proj", "proj_in", "ff_net_2")  # together they are in no LoRA of pictures
-PARTS = (".lora_up.weight", ".lora_down.weight", ".alpha")
+PARTS = (".lora_up.weight", ".lora_down.weight", ".lora_A.weight", ".lora_B.weight", ".alpha")
 
 
 def looks_like_pcm(keys: Iterable[str]) -> bool:
     """Whether a LoRA's keys are over these layers, all kinds of them, and no others."""
     modules = {key.removesuffix(part) for key in keys for part in PARTS if key.endswith(part)}
-    found = [LAYERS.search(module) for module in modules]
+    found = [LAYERS.search(module.replace(".", "_")) for module in modules]
     kinds = {match[1] for match in found if match}
     return all(found) and kinds.issuperset(TELLING)
 
