@@ -17,11 +17,11 @@ from ..perflow_core.delta import (
     Factors,
     check_all_used,
     check_kind,
-    check_numbers,
     fit,
     group_by_module,
     plain_changes,
 )
+from ..perflow_core.magnitudes import check_numbers
 from ..perflow_core.weights_file import WeightsFile, WeightsFileError, inspect, shown
 from . import folders
 from .unet_names import lora_names, plain_names, unet_weights
