@@ -81,8 +81,8 @@ def test_the_delta_is_added(comfyui, files, models, apply_delta):
     for key, weight in after.items():
         assert (found[key] - weight).norm() < 0.1 * weight.norm(), key
     dW = {key: after[key] - before[key] for key in after}
-    along = sum((dW[key] * (found[key] - base[key])).sum() for key in dW)  # rounding has no direction, dW has one
-    assert along / sum(change.square().sum() for change in dW.values()) == pytest.approx(1, abs=0.05)
+    along = sum(float((dW[key] * (found[key] - base[key])).sum()) for key in dW)  # rounding has no direction, dW has
+    assert along / sum(float(change.square().sum()) for change in dW.values()) == pytest.approx(1, abs=0.05)
 
 
 def test_it_samples(comfyui, models, files, apply_delta, schedule):
