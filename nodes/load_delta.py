@@ -86,14 +86,10 @@ def adapter_changes(
     names = {name: key for name, key in names.items() if key in shapes}  # ComfyUI's map has more than the model
     modules, unclaimed = group_by_module(file, tensors, names)
     changes: dict[str, Change] = {}
-    unused: list[str] = []
     for stem, keys in modules.items():
-        of_module = {key: tensors[key] for key in keys}
-        found = _module_changes(file, stem, of_module, names[stem], shapes)
-        used = {key for change in found.values() for key in change.tensors}
-        unused += [key for key in keys if key not in used]
-        changes |= found
-    check_all_used(file, unused)
+        changes |= _module_changes(file, stem, {key: tensors[key] for key in keys}, names[stem], shapes)
+    used = {key for change in changes.values() for key in change.tensors}
+    check_all_used(file, [key for keys in modules.values() for key in keys if key not in used])
     unclaimed += [changes.pop(key).file_key for key in list(changes) if key not in shapes]  # a bias the module lacks
     return changes, unclaimed
 
