@@ -183,12 +183,11 @@ def compare_extracting(comfyui: Any, files: Path, rank: int, layers: int, full: 
 
 def ways(comfyui: Any, perflow: Any, base: Any, diff: Any, rank: int) -> tuple[Callable[[str], Tensors], ...]:
     """How the stock node and ours each make the tensors of one weight, from the models on."""
-    from types import SimpleNamespace
-
     from comfy_extras.nodes_lora_extract import extract_lora
 
-    extract = comfyui.module("nodes.extract_delta").extract
-    merged, plain = (model.get_key_patches("diffusion_model.") for model in (perflow, base))
+    patched_weight = comfyui.module("nodes.extract_delta").patched_weight
+    core = comfyui.module("perflow_core.extraction")
+    stored = comfyui.module("nodes.unet_names").stored_weights(perflow)
 
     def stock(key: str) -> Tensors:
         factors = extract_lora(diff.patch_weight_to_device(key, diff.load_device, return_weight=True), rank)
@@ -196,11 +195,12 @@ def ways(comfyui: Any, perflow: Any, base: Any, diff: Any, rank: int) -> tuple[C
         return {name: factor.contiguous().half().cpu() for name, factor in zip(names, factors, strict=True)}
 
     def ours(key: str) -> Tensors:
-        def alone(patches: dict[str, Any]) -> SimpleNamespace:
-            """What `extract` uses of a MODEL, with this weight only."""
-            return SimpleNamespace(load_device=diff.load_device, get_key_patches=lambda _: {key: patches[key]})
-
-        return extract(alone(merged), alone(plain), rank, 0.0).tensors
+        extraction = core.Extraction(rank, 0.0)
+        dtype = core.source_dtype([stored[key]])
+        dW = patched_weight(perflow, key, diff.load_device)
+        dW -= patched_weight(base, key, diff.load_device)
+        extraction.add(key, dW, dtype)
+        return extraction.tensors
 
     return stock, ours
 

@@ -1,11 +1,11 @@
 """Give a MODEL the PeRFlow sampling: shared by the nodes that load a delta and that take a merged checkpoint."""
 
 import comfy.model_sampling as stock
-import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ..perflow_core.architecture import TRAINED_PREDICTION, architecture
+from ..perflow_core.host import host_float64
 from ..perflow_core.parameterization import PREDICTION_TYPES, PredictionType
 from ..perflow_core.windows import NUM_TIMESTEPS
 from .alignment import set_alignment
@@ -43,7 +43,7 @@ def base_alphas_cumprod(model: ModelPatcher) -> Tensor:
             "table of Stable Diffusion, expected an SD1.5, SD2.x or SDXL model: load one of those, without another "
             "model sampling node before this one."
         )
-    return 1 / (1 + sampling.sigmas.to("cpu", torch.float64) ** 2)
+    return 1 / (1 + host_float64(sampling.sigmas) ** 2)
 
 
 def trained_prediction(model: ModelPatcher) -> PredictionType:

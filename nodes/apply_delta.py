@@ -53,6 +53,7 @@ class PeRFlowApplyDelta(io.ComfyNode):
                 io.Boolean.Input(
                     "partial",
                     default=False,
+                    optional=True,
                     advanced=True,
                     tooltip="Apply what fits and leave out what does not, such as an inpainting model's input layer. "
                     "Off: such a file is refused.",
@@ -61,6 +62,11 @@ class PeRFlowApplyDelta(io.ComfyNode):
             outputs=[io.Model.Output()],
             hidden=[io.Hidden.unique_id],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, delta_name: str | None = None, **_: object) -> object:
+        """The file's, so that one replaced under the same name is read again."""
+        return folders.fingerprint(delta_name)
 
     @classmethod
     def execute(
@@ -73,10 +79,11 @@ class PeRFlowApplyDelta(io.ComfyNode):
         align_steps: bool,
         partial: bool = False,
     ) -> io.NodeOutput:
+        shared_inputs.check_ranges(cls, strength=strength, prediction_type=prediction_type, windows=windows)
         if strength == 0:
             return io.NodeOutput(model, ui=node_text.show(cls, "Strength 0: the model as it came."))
         base_alphas_cumprod(model)  # a model of another kind is told so before its file is
-        file, delta = load_delta(folders.delta_path(delta_name), model, partial)
+        file, delta = load_delta(folders.delta_path(delta_name), model, partial, strength)
         if prediction_type == shared_inputs.AUTO:
             prediction_type = trained_prediction_in(file) or trained_prediction(model)
         windows = windows or windows_in(file) or TRAINED_WINDOWS
@@ -91,6 +98,8 @@ class PeRFlowApplyDelta(io.ComfyNode):
 def describe(file: WeightsFile, delta: Delta, applied: list[tuple[str, float]], sampling: str) -> str:
     """What was applied, and in words what is out of the ordinary."""
     lines = [str(file), sampling]
+    if file.kind == "low-rank difference" and not file.metadata.get("prediction_type"):
+        lines.append("The file does not say that it is PeRFlow's. A LoRA of another kind belongs into Load LoRA.")
     if delta.left_out:
         names = ", ".join(delta.left_out[:2]) + (", ..." if len(delta.left_out) > 2 else "")
         lines.append(f"Left out: {len(delta.left_out)} of the model's tensors ({names}).")

@@ -1,24 +1,26 @@
 """Extract PeRFlow Delta: the difference of two MODELs as a file."""
 
 import time
+from math import prod
 from pathlib import Path
 
 import comfy.lora
 import comfy.model_management
 import comfy.utils
 import torch
-from comfy.model_patcher import ModelPatcher
+from comfy.model_patcher import ModelPatcher, get_key_weight
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..perflow_core.architecture import architecture
-from ..perflow_core.delta import MODEL_PREFIX
-from ..perflow_core.extraction import Extraction, source_dtype
+from ..perflow_core.extraction import Extraction, largest_names, source_dtype
 from . import node_text, shared_inputs
 from .accelerate import trained_prediction
 from .sampling_object import PeRFlowSampling
-from .save_delta import save_delta
-from .unet_names import unet_shapes
+from .save_delta import new_delta
+from .unet_names import stored_weights, unet_shapes
+
+COPIES = 6  # of the largest weight in float32: both weights, patches on them, and what a decomposition takes
 
 
 class PeRFlowExtractDelta(io.ComfyNode):
@@ -77,22 +79,25 @@ class PeRFlowExtractDelta(io.ComfyNode):
         prediction_type: shared_inputs.PredictionChoice,
         windows: int,
     ) -> io.NodeOutput:
+        shared_inputs.check_ranges(cls, rank=rank, energy=energy, prediction_type=prediction_type, windows=windows)
         started = time.perf_counter()
         check_same_family(model_perflow, model_base)
         if prediction_type == shared_inputs.AUTO:
             sampling = model_perflow.get_model_object("model_sampling")
             known = isinstance(sampling, PeRFlowSampling)
             prediction_type = sampling.prediction_type if known else trained_prediction(model_perflow)
-        extraction = extract(model_perflow, model_base, rank, energy)
-        seconds = time.perf_counter() - started
-        metadata = extraction.metadata(
-            prediction_type=prediction_type,
-            windows=str(windows),
-            architecture=architecture(unet_shapes(model_base)),
-            source=f"{source_name(model_perflow)} - {source_name(model_base)}",
-            seconds=f"{seconds:.1f}",
-        )
-        path = save_delta(extraction.tensors, filename_prefix, metadata)
+        shapes = unet_shapes(model_base)
+        with new_delta(filename_prefix, largest_names((key, len(shape)) for key, shape in shapes.items())) as file:
+            extraction = extract(model_perflow, model_base, Extraction(rank, energy, file.add))
+            seconds = time.perf_counter() - started
+            metadata = extraction.metadata(
+                prediction_type=prediction_type,
+                windows=str(windows),
+                architecture=architecture(shapes),
+                source=f"{source_name(model_perflow)} - {source_name(model_base)}",
+                seconds=f"{seconds:.1f}",
+            )
+            path = file.finish(metadata)
         text = report(extraction, path, seconds)
         return io.NodeOutput(str(path), ui=node_text.show(cls, text))
 
@@ -109,28 +114,37 @@ def check_same_family(model_perflow: ModelPatcher, model_base: ModelPatcher) -> 
             )
 
 
-def extract(model_perflow: ModelPatcher, model_base: ModelPatcher, rank: int, energy: float) -> Extraction:
+def extract(model_perflow: ModelPatcher, model_base: ModelPatcher, extraction: Extraction) -> Extraction:
     """W_perflow - W_base, patches included, computed in float32 on the model's device, weight by weight."""
-    merged, base = (model.get_key_patches(MODEL_PREFIX) for model in (model_perflow, model_base))
     device = model_perflow.load_device
-    dtype = source_dtype(patches[0][0] for patches in merged.values())
-    extraction = Extraction(rank, energy)
-    bar = comfy.utils.ProgressBar(len(merged))
-    for key in merged:
+    largest = max(prod(shape) for shape in unet_shapes(model_base).values())
+    comfy.model_management.free_memory(COPIES * 4 * largest, device)
+    stored = stored_weights(model_perflow)
+    dtype = source_dtype(stored.values())
+    bar = comfy.utils.ProgressBar(len(stored))
+    for key in stored:
         comfy.model_management.throw_exception_if_processing_interrupted()
-        dW = patched_weight(merged[key], key, device)
-        dW -= patched_weight(base[key], key, device)
+        dW = patched_weight(model_perflow, key, device)
+        dW -= patched_weight(model_base, key, device)
         extraction.add(key, dW, dtype)
         bar.update(1)
     return extraction
 
 
-def patched_weight(patches: list, key: str, device: torch.device) -> Tensor:  # type: ignore[type-arg]
-    """A weight with its patches, as ModelPatcher.get_key_patches lists them: [(weight, convert), *patches]."""
-    weight, convert = patches[0]
-    copy = comfy.model_management.cast_to_device(weight.detach(), device, torch.float32, copy=True)
-    weight = convert(copy, inplace=True)
-    return comfy.lora.calculate_weight(patches[1:], weight, key)
+def patched_weight(model: ModelPatcher, key: str, device: torch.device) -> Tensor:
+    """A weight with its patches in float32.
+
+    What ModelPatcher.get_key_patches lists, for one weight: all at once it stops at the scales of quantised layers.
+    """
+    weight, _, convert = get_key_weight(model.model, key)
+    if key in model.backup:
+        weight = model.backup[key].weight
+    if key in model.hook_backup:
+        weight = model.hook_backup[key][0]
+    weight = comfy.model_management.cast_to_device(weight.detach(), device, torch.float32, copy=True)
+    if convert is not None:
+        weight = convert(weight, inplace=True).to(torch.float32)
+    return comfy.lora.calculate_weight(model.patches.get(key, []), weight, key)
 
 
 def source_name(model: ModelPatcher) -> str:

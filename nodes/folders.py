@@ -4,6 +4,8 @@ import os
 
 import folder_paths
 
+from ..perflow_core.weights_file import shown
+
 KEY = "perflow"
 EXTENSIONS = (".safetensors", ".sft")  # no pickles: they can run code
 
@@ -17,12 +19,28 @@ def delta_names() -> list[str]:
     return [name for name in folder_paths.get_filename_list(KEY) if name.lower().endswith(EXTENSIONS)]
 
 
+Stamp = tuple[str, int, int]
+
+
+def stamp(path: str) -> Stamp:
+    """Path, size and time of a file; another one when it was replaced. Raises OSError where there is none."""
+    status = os.stat(path)
+    return path, status.st_size, status.st_mtime_ns
+
+
+def fingerprint(name: str | None) -> Stamp | None:
+    """The stamp of the delta of that name; None where there is none."""
+    path = folder_paths.get_full_path(KEY, name) if name else None
+    return stamp(path) if path else None
+
+
 def delta_path(name: str) -> str:
     """The file of that name. Raises FileNotFoundError with the folders that were searched."""
     path = folder_paths.get_full_path(KEY, name)
     if path is None:
         searched = ", ".join(folder_paths.get_folder_paths(KEY))
         raise FileNotFoundError(
-            f"There is no delta file {name} in {searched}: put it there, press R to refresh, and choose it again."
+            f"There is no delta file {shown(name)} in {searched}: put it there, press R to refresh, and choose it "
+            "again."
         )
     return path

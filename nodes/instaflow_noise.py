@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..perflow_core.great_circle import great_circle
+from . import shared_inputs
 
 LARGEST_SEED = 0xFFFFFFFFFFFFFFFF
 
@@ -50,6 +51,7 @@ class InstaFlowNoise(io.ComfyNode):
 
     @classmethod
     def execute(cls, seed_from: int, seed_to: int, frames: int) -> io.NodeOutput:
+        shared_inputs.check_ranges(cls, seed_from=seed_from, seed_to=seed_to, frames=frames)
         return io.NodeOutput(InterpolatedNoise(seed_from, seed_to, frames))
 
 

@@ -6,7 +6,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..perflow_core.architecture import architecture
-from . import node_text
+from . import node_text, shared_inputs
 from .alignment import set_alignment
 from .instaflow_objects import RectifiedDiffusionSampling, RectifiedFlowSampling
 from .sampling_object import PeRFlowSampling
@@ -60,6 +60,7 @@ class InstaFlowModelSampling(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: ModelPatcher, family: Family, align_steps: bool) -> io.NodeOutput:
+        shared_inputs.check_ranges(cls, family=family)
         check_kind(model)
         rectified = model.clone()
         rectified.add_object_patch("model_sampling", FAMILIES[family](model.model.model_config))

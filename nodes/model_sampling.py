@@ -37,6 +37,7 @@ class PeRFlowModelSampling(io.ComfyNode):
     def execute(
         cls, model: ModelPatcher, prediction_type: shared_inputs.PredictionChoice, windows: int, align_steps: bool
     ) -> io.NodeOutput:
+        shared_inputs.check_ranges(cls, prediction_type=prediction_type, windows=windows)
         base_alphas_cumprod(model)  # a model of another kind is told so first
         if prediction_type == shared_inputs.AUTO:
             prediction_type = trained_prediction(model)

@@ -15,7 +15,7 @@ from ..perflow_core.architecture import architecture
 from ..perflow_core.phased import FINE_TIMESTEPS, GRIDS, Grid, Timesteps, walked
 from ..perflow_core.schedule import End
 from ..perflow_core.windows import NUM_TIMESTEPS
-from . import node_text, pcm_text
+from . import node_text, pcm_text, shared_inputs
 from .instaflow_objects import RectifiedFlowSampling
 from .sampling_object import PeRFlowSampling
 from .unet_names import unet_shapes
@@ -100,6 +100,8 @@ class PCMPhaseSchedule(io.ComfyNode):
         end: End,
         pcm_timesteps: int,
     ) -> io.NodeOutput:
+        asked = pcm_text.Asked(steps, grid, phases, denoise, end, pcm_timesteps)
+        shared_inputs.check_ranges(cls, **asked._asdict())
         check_kind(model)
         sampling = model.get_model_object("model_sampling")
         if isinstance(sampling, stock.ModelSamplingDiscreteFlow):
@@ -110,7 +112,6 @@ class PCMPhaseSchedule(io.ComfyNode):
             fine = FINE_TIMESTEPS.get(family, OTHER_FINE_TIMESTEPS)
             T = table_timesteps(steps, grid, phases, fine, denoise)
             sigmas = table_sigmas(sampling, T, end)
-            asked = pcm_text.Asked(steps, grid, phases, denoise, end, pcm_timesteps)
             text = pcm_text.of_table(model, family, sampling, T, sigmas, asked)
         return io.NodeOutput(sigmas, ui=node_text.show(cls, text))
 

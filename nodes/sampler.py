@@ -8,6 +8,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..perflow_core.solvers import SOLVERS, Callback
+from . import shared_inputs
 from .sampling_object import PeRFlowSampling
 
 
@@ -34,6 +35,7 @@ class PeRFlowSampler(io.ComfyNode):
 
     @classmethod
     def execute(cls, solver: str) -> io.NodeOutput:
+        shared_inputs.check_ranges(cls, solver=solver)
         return io.NodeOutput(KSAMPLER(sample, {"solver": solver}))
 
 

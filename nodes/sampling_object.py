@@ -12,9 +12,10 @@ from ..perflow_core.windows import NUM_TIMESTEPS, by_window
 
 
 class PeRFlowSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS):
-    """Discrete epsilon sampling on the chord of K windows; sigmas[i] is the level of timestep i + 1.
+    """Discrete epsilon sampling on the chord of K windows.
 
-    What is not overridden (noise scaling, sigma_min, sigma_max) is ComfyUI's own.
+    As in ComfyUI's discrete models, sigmas[i] is sigma(i) and timestep(sigmas[i]) is i; here i is the timestep itself,
+    so that the table has 1001 entries, 0 to 1000. What is not overridden (noise scaling, sigma_max) is ComfyUI's own.
     """
 
     family = "PeRFlow"
@@ -29,7 +30,7 @@ class PeRFlowSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sa
         self.alphas_cumprod = alphas_cumprod
         self.prediction_type = prediction_type
         self.chord = WindowChord.from_alphas_cumprod(alphas_cumprod, windows)
-        self.set_sigmas(self.chord.sigma(torch.arange(1, NUM_TIMESTEPS + 1, dtype=torch.float64)))
+        self.set_sigmas(self.chord.sigma(torch.arange(NUM_TIMESTEPS + 1, dtype=torch.float64)))
         self._chords: dict[torch.device, WindowChord] = {}
 
     def chord_on(self, device: torch.device) -> WindowChord:
@@ -37,6 +38,11 @@ class PeRFlowSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sa
         if device not in self._chords:
             self._chords[device] = self.chord.to(device, torch.float32)
         return self._chords[device]
+
+    @property
+    def sigma_min(self) -> Tensor:
+        """The last level that a step may start from, timestep 1; entry 0 is the end of the path."""
+        return self.sigmas[1]
 
     def timestep(self, sigma: Tensor) -> Tensor:
         """What the UNet and a ControlNet are given: 1000 t, not below the 1 that the weights were trained down to."""

@@ -28,6 +28,11 @@ class PeRFlowSchedulePlot(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: ModelPatcher, sigmas: torch.Tensor) -> io.NodeOutput:
+        if not torch.isfinite(sigmas).all():
+            raise ValueError(
+                "sigmas holds NaN or Inf, expected noise levels: connect Window Schedule or another scheduler, with "
+                "settings that give steps."
+            )
         sampling = perflow_sampling(model, "Plot Window Schedule")
         picture = draw_schedule(sampling.chord, sampling.alphas_cumprod, sigmas)
         image = torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255)[None]

@@ -1,10 +1,11 @@
 """Inputs that several nodes have in common."""
 
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from comfy_api.latest import io
 
 from ..perflow_core.parameterization import PREDICTION_TYPES, PredictionType
+from ..perflow_core.weights_file import shown
 
 AUTO: Final = "auto"
 PredictionChoice = PredictionType | Literal["auto"]
@@ -28,3 +29,20 @@ def align_steps() -> io.Boolean.Input:
         tooltip="Lay the steps of any sampler and scheduler on the window grid, so that a plain KSampler is right. "
         "Turn off to sample exactly where the scheduler says.",
     )
+
+
+def check_ranges(node: type[io.ComfyNode], **values: Any) -> None:
+    """Raises ValueError for what a node's widgets would not take; through links it comes unchecked."""
+    for wanted in node.GET_SCHEMA().inputs:
+        if wanted.id not in values:
+            continue
+        value = values[wanted.id]
+        if isinstance(wanted, io.Int.Input | io.Float.Input) and not wanted.min <= value <= wanted.max:  # nor is NaN
+            expected = f"{wanted.min:g} to {wanted.max:g}"
+        elif isinstance(wanted, io.Combo.Input) and value not in wanted.options:
+            expected = f"one of {', '.join(wanted.options)}"
+        else:
+            continue
+        raise ValueError(
+            f"{wanted.id} is {shown(str(value), 40)}, expected {expected}: change what is connected to {wanted.id}."
+        )

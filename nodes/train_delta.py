@@ -139,6 +139,11 @@ class PeRFlowTrainDelta(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, resume_from: list[str] | None = None, **_: object) -> object:
+        """The file's, so that one replaced under the same name is read again."""
+        return [folders.fingerprint(name) for name in resume_from or []]
+
+    @classmethod
     def execute(
         cls,
         model: list[ModelPatcher],
@@ -159,6 +164,15 @@ class PeRFlowTrainDelta(io.ComfyNode):
         negative: list[list[Any]] | None = None,
         resume_from: list[str] | None = None,
     ) -> io.NodeOutput:
+        numbers: dict[str, list[Any]] = {
+            "steps": steps,
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "rank": rank,
+        }
+        numbers |= {"windows": windows, "solving_steps": solving_steps, "guidance": guidance, "seed": seed}
+        numbers |= {"points_per_window": points_per_window}
+        shared_inputs.check_ranges(cls, prediction_type=prediction_type[0], **{k: v[0] for k, v in numbers.items()})
         check_is_base(model[0])
         resumed = None
         if resume_from and resume_from[0] != NOTHING:

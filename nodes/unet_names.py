@@ -5,14 +5,29 @@ from collections.abc import Mapping
 import comfy.lora
 import comfy.utils
 from comfy.model_patcher import ModelPatcher
+from torch import Tensor
 
 from ..perflow_core.architecture import Shape
 from ..perflow_core.delta import MODEL_PREFIX
 
+# What a quantised layer stores beside its weight, by the end of the name.
+QUANTISATION = {"comfy_quant", "weight_scale", "weight_scale_2", "input_scale", "pre_quant_scale"}
+
+
+def stored_weights(model: ModelPatcher) -> dict[str, Tensor]:
+    """The UNet's weights, by ComfyUI's names, in the form that they are stored in: of quantised ones packed numbers."""
+    stored = model.model_state_dict(MODEL_PREFIX)
+    return {key: tensor for key, tensor in stored.items() if key.rpartition(".")[2] not in QUANTISATION}
+
+
+def unet_weights(model: ModelPatcher) -> dict[str, Tensor]:
+    """The UNet's weights, by ComfyUI's names, with the shapes and the precision that they have in computing."""
+    return {key: comfy.utils.get_attr(model.model, key) for key in stored_weights(model)}
+
 
 def unet_shapes(model: ModelPatcher) -> dict[str, Shape]:
-    """The UNet's tensors, by ComfyUI's names."""
-    return {key: tuple(tensor.shape) for key, tensor in model.model_state_dict(MODEL_PREFIX).items()}
+    """The shapes of the UNet's weights, by ComfyUI's names."""
+    return {key: tuple(tensor.shape) for key, tensor in unet_weights(model).items()}
 
 
 def diffusers_names(model: ModelPatcher) -> dict[str, str]:

@@ -9,7 +9,7 @@ from ..perflow_core.chord import WindowChord
 from ..perflow_core.schedule import End, parse_counts, window_schedule
 from ..perflow_core.solvers import window_steps
 from ..perflow_core.windows import NUM_TIMESTEPS, by_window, spanned_edges
-from . import node_text
+from . import node_text, shared_inputs
 from .accelerate import perflow_sampling
 
 
@@ -62,6 +62,7 @@ class PeRFlowWindowSchedule(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: ModelPatcher, steps: int, denoise: float, end: End, steps_per_window: str) -> io.NodeOutput:
+        shared_inputs.check_ranges(cls, steps=steps, denoise=denoise, end=end)
         chord = perflow_sampling(model, "Window Schedule").chord
         counts = parse_counts(steps_per_window)
         sigmas = window_schedule(chord, steps, denoise, end, counts).float()

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from .chord import WindowChord
+from .host import host_float64
 from .windows import (
     EDGE_TOLERANCE,
     NUM_TIMESTEPS,
@@ -22,7 +23,7 @@ CUT = 1.0  # in timesteps: whole timesteps are cut ones, so a part of a grid is 
 
 def path_timesteps(chord: WindowChord, sigmas: Tensor) -> Float64:
     """The timesteps of a list of sigmas, in float64 on the host (the one wait for the device); shape of `sigmas`."""
-    return chord.to("cpu", torch.float64).timestep(sigmas.detach().to("cpu", torch.float64)).numpy()
+    return chord.to("cpu", torch.float64).timestep(host_float64(sigmas)).numpy()
 
 
 def align(chord: WindowChord, sigmas: Tensor, from_noise: bool = False) -> Tensor:
@@ -34,7 +35,7 @@ def align(chord: WindowChord, sigmas: Tensor, from_noise: bool = False) -> Tenso
     they have themselves in each window, such as Window Schedule's and their slices, and those that do not fall
     throughout, which go from data to noise or back and forth on purpose.
     """
-    levels = sigmas.detach().cpu().double().nan_to_num(nan=torch.inf)
+    levels = host_float64(sigmas).nan_to_num(nan=torch.inf)
     n = len(levels) - 1
     if n < 1 or not bool((levels.diff() < 0).all()):
         return sigmas

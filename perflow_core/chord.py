@@ -11,6 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from .host import host_float64
 from .windows import EDGE_TOLERANCE, NUM_TIMESTEPS, edge_timesteps, window_edges
 
 FLOAT32_NOISE = 1e-3  # in timesteps: the inverse in float32 is off by up to 1.3e-4 (K = 1..10)
@@ -43,12 +44,12 @@ class WindowChord:
         if not 1 <= K <= NUM_TIMESTEPS:
             raise ValueError(f"{K} windows, expected 1 to {NUM_TIMESTEPS}: published models use 4.")
         index = torch.tensor([max(NUM_TIMESTEPS * (K - w) // K - 1, 0) for w in range(K + 1)])
-        alpha_bar = alphas_cumprod.to("cpu", torch.float64)[index]
+        alpha_bar = host_float64(alphas_cumprod)[index]
         return cls(torch.from_numpy(window_edges(K)), alpha_bar.sqrt(), (1 - alpha_bar).sqrt())
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> "WindowChord":
         """The same chord with its tables on another device or in another dtype."""
-        return WindowChord(*(table.to(device, dtype) for table in (self.t, self.c, self.s)))
+        return WindowChord(*(host_float64(table).to(dtype).to(device) for table in (self.t, self.c, self.s)))
 
     @property
     def K(self) -> int:

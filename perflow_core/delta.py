@@ -6,29 +6,44 @@ its place in the model, or an error names it.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from .architecture import Shape, architecture
 from .parameterization import PREDICTION_TYPES, PredictionType
-from .weights_file import FLOATS, WeightsFile, WeightsFileError
+from .pcm_loras import looks_like_pcm
+from .weights_file import FLOATS, WeightsFile, WeightsFileError, shown
 
 MODEL_PREFIX = "diffusion_model."
 FILE_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "unet.")
 INTEGERS = ("I8", "I16", "I32", "I64", "U8")  # readable, but good for the alpha of a LoRA only
 OLD_NAMES = {"epsilon": "diff_eps"}  # what the authors' code called it before 2024-04-25
 INPUT_LAYER = "input_blocks.0.0.weight"  # the one that an inpainting model has wider
+MOST_DIMENSIONS = 8
+LARGEST_SIZE = 2**31
+
+
+class Factors(NamedTuple):
+    """A low-rank difference, scale up down, with up [out, r, ...] and down [r, in, ...]."""
+
+    up: Tensor
+    down: Tensor
+    scale: float
 
 
 @dataclass(frozen=True)
 class Change:
-    """One weight's difference: where it comes from, the shape it has when multiplied out, and the patch itself."""
+    """One weight's difference: the file's name for it, its shape when multiplied out, and the patch itself.
+
+    tensors: what it is made of, by the file's names; factors: where it is low-rank.
+    """
 
     file_key: str
     shape: Shape
     patch: Any
+    tensors: Mapping[str, Tensor]
+    factors: Factors | None = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +71,7 @@ def plain_changes(
         elif model_key in changes:
             raise _twice(file, model_key, changes[model_key].file_key, key)
         else:
-            changes[model_key] = Change(key, tuple(tensor.shape), ("diff", (tensor,)))
+            changes[model_key] = Change(key, tuple(tensor.shape), ("diff", (tensor,)), {key: tensor})
     return changes, unclaimed
 
 
@@ -88,8 +103,8 @@ def group_by_module(
 
 def _twice(file: WeightsFile, model_key: str, one: str, other: str) -> WeightsFileError:
     return WeightsFileError(
-        f"{file.name} holds the weight {model_key} twice, as {one} and as {other}, expected it once: make the "
-        "file again."
+        f"{file.name} holds the weight {model_key} twice, as {shown(one)} and as {shown(other)}, expected it once: "
+        "make the file again."
     )
 
 
@@ -107,6 +122,12 @@ def check_kind(file: WeightsFile, model_architecture: str) -> None:
     expected = f"expected a PeRFlow delta for this {model_architecture} model"
     if not file.shapes:
         raise WeightsFileError(f"{file.name} holds no tensors, {expected}: download or make it again.")
+    for key, shape in file.shapes.items():
+        if len(shape) > MOST_DIMENSIONS or max(shape, default=0) >= LARGEST_SIZE:
+            raise WeightsFileError(
+                f"{file.name}: tensor {shown(key)} has shape {_shape(shape)}, expected one that a model can have: "
+                "download or make the file again."
+            )
     unreadable = [dtype for dtype in file.dtypes if dtype not in FLOATS + INTEGERS]
     if unreadable:
         raise WeightsFileError(
@@ -124,6 +145,11 @@ def check_kind(file: WeightsFile, model_architecture: str) -> None:
         raise WeightsFileError(
             f"{file.name} is a full {file.architecture} model (its norm weights are near 1, a difference's near 0), "
             f"{expected}: load it with Load Diffusion Model and use Model Sampling PeRFlow."
+        )
+    if file.kind == "low-rank difference" and "prediction_type" not in file.metadata and looks_like_pcm(file.shapes):
+        raise WeightsFileError(
+            f"{file.name} is a LoRA over the layers that PCM's and LCM's have and says nothing of PeRFlow, {expected}: "
+            "use Load LoRA for it, with Phase Schedule (PCM) for PCM's or Model Sampling PeRFlow for PeRFlow's weights."
         )
     if file.architecture not in (model_architecture, "unknown"):
         raise WeightsFileError(
@@ -157,7 +183,7 @@ def fit(
         raise WeightsFileError(_misfit(file, misfits, changes, model_shapes))
     if missing and not partial:
         raise WeightsFileError(
-            f"{file.name} has {len(changes)} tensors and lacks {_some(missing)}, {expected}: download or make it "
+            f"{file.name} has {_count(len(changes))} and lacks {_some(missing)}, {expected}: download or make it "
             "again, or turn on partial to apply what there is."
         )
     fitting = {key: change for key, change in changes.items() if key not in misfits}
@@ -173,36 +199,15 @@ def _misfit(
 ) -> str:
     key = misfits[0]
     found, expected = changes[key].shape, model_shapes[key]
-    others = f" and {len(misfits) - 1} more" if len(misfits) > 1 else ""
+    others = f", and {len(misfits) - 1} more do not fit either" if len(misfits) > 1 else ""
     advice = "choose a delta made for this kind of model, or turn on partial to leave it out"
     if key.endswith(INPUT_LAYER) and len(expected) == 4 and expected[1] > 4:
         kind = "an inpainting model" if expected[1] == 9 else "a model with extra input channels"
         advice = f"this is {kind}, so turn on partial to leave that tensor out and apply the others"
     return (
-        f"{file.name}: tensor {changes[key].file_key}{others} has shape {_shape(found)}, expected {_shape(expected)} "
-        f"as in the model: {advice}."
+        f"{file.name}: tensor {shown(changes[key].file_key)} has shape {_shape(found)}, expected {_shape(expected)} "
+        f"as in the model{others}: {advice}."
     )
-
-
-def check_finite(file: WeightsFile, tensors: Mapping[str, Tensor]) -> None:
-    """Raises WeightsFileError for NaN, Inf and whole numbers, naming the tensor. Reads every number once."""
-    for key, tensor in tensors.items():
-        if not tensor.is_floating_point() and not key.endswith(".alpha"):
-            raise WeightsFileError(
-                f"{file.name}: tensor {key} holds whole numbers ({tensor.dtype}), expected floating-point ones: "
-                "download or make the file again."
-            )
-        if not _is_finite(tensor):
-            raise WeightsFileError(
-                f"{file.name}: tensor {key} holds NaN or Inf, expected finite numbers: download or make the file again."
-            )
-
-
-def _is_finite(tensor: Tensor) -> bool:
-    """Extremes keep NaN and Inf, and take no copy as a sum in another precision would."""
-    if tensor.element_size() == 1:
-        tensor = tensor.half()  # torch finds no extremes in 8-bit floats
-    return tensor.numel() == 0 or all(bool(torch.isfinite(extreme)) for extreme in tensor.aminmax())
 
 
 def prediction_type(file: WeightsFile) -> PredictionType | None:
@@ -215,7 +220,7 @@ def prediction_type(file: WeightsFile) -> PredictionType | None:
     if value is None:
         return None
     raise WeightsFileError(
-        f'{file.name} says prediction_type "{value:.40}", expected one of {", ".join(PREDICTION_TYPES)}: '
+        f'{file.name} says prediction_type "{shown(value, 40)}", expected one of {", ".join(PREDICTION_TYPES)}: '
         "choose it on the node instead of auto, after asking who made the file."
     )
 
@@ -228,15 +233,23 @@ def windows(file: WeightsFile) -> int | None:
     if value.isdecimal() and len(value) <= 4 and 0 < int(value) <= 1000:
         return int(value)
     raise WeightsFileError(
-        f'{file.name} says windows "{value:.40}", expected a whole number from 1 to 1000: choose it on the node.'
+        f'{file.name} says windows "{shown(value, 40)}", expected a whole number from 1 to 1000: choose it on the node.'
     )
 
 
 def _some(keys: Sequence[str]) -> str:
     """Say "3 tensors (a, b, ...)"; two names are enough to recognise a layout."""
-    names = ", ".join(keys[:2]) + (", ..." if len(keys) > 2 else "")
-    return f"{len(keys)} tensor{'s' if len(keys) > 1 else ''} ({names})"
+    names = ", ".join(map(shown, keys[:2])) + (", ..." if len(keys) > 2 else "")
+    return f"{_count(len(keys))} ({names})"
+
+
+def _count(n: int) -> str:
+    return f"{n} tensor{'s' if n != 1 else ''}"
 
 
 def _shape(shape: Shape) -> str:
-    return "x".join(map(str, shape)) or "()"
+    sizes = [str(size) for size in shape]
+    return (
+        "x".join(sizes if len(sizes) <= MOST_DIMENSIONS else [*sizes[:4], f"...x{sizes[-1]} ({len(sizes)} dimensions)"])
+        or "()"
+    )

@@ -1,7 +1,7 @@
 """Making a delta file: a difference of weights as named tensors, full or low-rank, with an account of what was kept."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -15,7 +15,9 @@ WORST = 5  # layers that the report names
 
 @dataclass
 class Extraction:
-    """A delta being collected, weight by weight. rank 0 and share 0 keep everything whole.
+    """A delta being made, weight by weight. rank 0 and share 0 keep everything whole.
+
+    Each tensor is handed to `store` as soon as it is made, or kept in `tensors`.
 
     The names are those of ComfyUI's LoRA files (`<module>.diff`, `.diff_b`, `.lora_up.weight`, `.lora_down.weight`,
     `.alpha`), so that the stock LoRA loaders read the file as well.
@@ -23,6 +25,7 @@ class Extraction:
 
     rank: int
     share: float
+    store: Callable[[str, Tensor], object] | None = None
     tensors: dict[str, Tensor] = field(default_factory=dict)
     energy: float = 0.0  # squared Frobenius norm of the whole difference
     lost: float = 0.0
@@ -48,15 +51,29 @@ class Extraction:
             compressed = compress(dW, self.rank, self.share, dtype)
         if compressed is None:
             stored = dW.to(dtype)
-            self.lost += float((dW - stored.float()).square().sum())
-            self.tensors[_whole_name(key)] = stored.cpu()
+            self._lose(key, float((dW - stored.float()).square().sum()), dtype)
+            self._keep(_whole_name(key), stored.cpu())
             return
-        self.tensors[f"{module}.lora_up.weight"] = compressed.up
-        self.tensors[f"{module}.lora_down.weight"] = compressed.down
-        self.tensors[f"{module}.alpha"] = torch.tensor(float(compressed.rank))  # alpha / rank = 1: no scaling
-        self.lost += energy - compressed.kept
+        self._lose(key, energy - compressed.kept, dtype)
+        self._keep(f"{module}.lora_up.weight", compressed.up)
+        self._keep(f"{module}.lora_down.weight", compressed.down)
+        self._keep(f"{module}.alpha", torch.tensor(float(compressed.rank)))  # alpha / rank = 1: no scaling
         self.shares[module] = compressed.kept / energy if energy else 1.0
         self.ranks.append(compressed.rank)
+
+    def _lose(self, key: str, lost: float, dtype: torch.dtype) -> None:
+        if not math.isfinite(lost):
+            raise ValueError(
+                f"The difference at {key} is too large for {str(dtype).removeprefix('torch.')}, which the models have, "
+                "expected numbers that fit: one of the two models is damaged or of another kind, so load it again."
+            )
+        self.lost += lost
+
+    def _keep(self, name: str, tensor: Tensor) -> None:
+        if self.store is None:
+            self.tensors[name] = tensor
+        else:
+            self.store(name, tensor)
 
     @property
     def kept(self) -> float:
@@ -79,6 +96,17 @@ class Extraction:
             "energy_kept": f"{self.kept:.6f}",
             "worst_layers": worst,
         } | said
+
+
+def largest_names(shapes: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+    """The names and numbers of dimensions that weights of those names and dimensions may get in the file, at most."""
+    names = []
+    for key, dimensions in shapes:
+        module, _, _ = key.rpartition(".")
+        names += [(_whole_name(key), dimensions)]
+        if dimensions > 1:
+            names += [(f"{module}.{part}", dimensions) for part in ("lora_up.weight", "lora_down.weight", "alpha")]
+    return names
 
 
 def source_dtype(weights: Iterable[Tensor]) -> torch.dtype:

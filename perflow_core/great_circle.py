@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from .host import host_float64
+
 PARALLEL = 1e-6  # below this sine the great circle and the straight line are the same to float32
 
 
@@ -14,10 +16,10 @@ def great_circle(z0: Tensor, z1: Tensor, frames: int) -> Tensor:
     the two are parallel (equal seeds) the straight line is taken.
     """
     a = torch.linspace(0, 1, frames, dtype=torch.float64)
-    u, v = z0.double(), z1.double()
+    u, v = host_float64(z0), host_float64(z1)
     angle = torch.arccos(((u * v).sum() / (u.norm() * v.norm())).clamp(-1, 1))
     parallel = angle.sin() < PARALLEL
     first = torch.where(parallel, 1 - a, ((1 - a) * angle).sin() / angle.sin())
     last = torch.where(parallel, a, (a * angle).sin() / angle.sin())
     dims = (-1,) + (1,) * (z0.ndim - 1)
-    return (first.reshape(dims) * u + last.reshape(dims) * v).to(z0.dtype)
+    return (first.reshape(dims) * u + last.reshape(dims) * v).to(z0)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .host import host_float64
+
 OVERSAMPLING = 16  # extra columns of the random sketch; with two power iterations the kept energy is near the best
 POWER_ITERATIONS = 2
 FIRST_RANK = 32  # where the search for a share of energy begins; doubled until it is found
@@ -54,12 +56,28 @@ def compress(dW: Tensor, rank: int, share: float, dtype: torch.dtype) -> LowRank
 
 
 def _svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The first `rank` singular triplets: U [m, r], S [r], V [n, r]."""
+    """The first `rank` singular triplets: U [m, r], S [r], V [n, r].
+
+    Q spans A (A^T A)^2 G with G a random sketch [n, r + 16]; then A ~ Q B with B = Q^T A, whose SVD is small. The
+    sketch comes from a generator of its own on the CPU: no device's random numbers are touched, and all draw the same.
+    """
     sketch = min(rank + OVERSAMPLING, *matrix.shape)
-    with torch.random.fork_rng(devices=[matrix.device] if matrix.device.type == "cuda" else []):
-        torch.manual_seed(0)
-        U, S, V = torch.svd_lowrank(matrix, q=sketch, niter=POWER_ITERATIONS)
-    return U[:, :rank], S[:rank], V[:, :rank]
+    G = torch.randn(matrix.shape[1], sketch, generator=torch.Generator().manual_seed(0)).to(matrix)
+    Q = _basis(matrix @ G)
+    for _ in range(POWER_ITERATIONS):
+        Q = _basis(matrix @ _basis(matrix.T @ Q))
+    U, S, Vh = torch.linalg.svd(_factorable(Q.T @ matrix), full_matrices=False)
+    return Q @ U[:, :rank].to(Q), S[:rank].to(Q), Vh[:rank].T.to(Q)
+
+
+def _basis(columns: Tensor) -> Tensor:
+    """Orthonormal columns that span the same."""
+    return torch.linalg.qr(_factorable(columns)).Q.to(columns)
+
+
+def _factorable(matrix: Tensor) -> Tensor:
+    """Where QR and SVD are: on CPUs and CUDA. Apple's GPUs have no QR, or one far slower than their CPU's."""
+    return matrix if matrix.is_cuda else matrix.cpu()
 
 
 def _svd_for_share(matrix: Tensor, wanted: float, largest: int) -> tuple[Tensor, Tensor, Tensor] | None:
@@ -69,7 +87,7 @@ def _svd_for_share(matrix: Tensor, wanted: float, largest: int) -> tuple[Tensor,
         if rank < 1:
             return None
         U, S, V = _svd(matrix, rank)
-        kept = S.double().square().cumsum(0)
+        kept = host_float64(S).square().cumsum(0)
         if kept[-1] >= wanted:
             r = int((kept < wanted).sum()) + 1
             return U[:, :r], S[:r], V[:, :r]
@@ -80,7 +98,7 @@ def _svd_for_share(matrix: Tensor, wanted: float, largest: int) -> tuple[Tensor,
 
 def squared_norm(matrix: Tensor) -> float:
     """Squared Frobenius norm, without a copy; by rows, for one long float32 sum would be off by a thousandth."""
-    return float(torch.linalg.vector_norm(matrix, dim=-1).double().square().sum())
+    return float(host_float64(torch.linalg.vector_norm(matrix, dim=-1)).square().sum())
 
 
 def _factors(dW: Tensor, up: Tensor, down: Tensor, energy: float, dtype: torch.dtype) -> LowRank:

@@ -1,4 +1,7 @@
-"""The published PCM LoRAs by name, with the steps and CFG that each was made for."""
+"""The published PCM LoRAs by name, with the steps and CFG that each was made for, and how a file is known as one."""
+
+import re
+from collections.abc import Iterable
 
 SMALL_CFG_STEPS = (2, 4, 8, 16)
 NORMAL_CFG_STEPS = (4, 8, 16)
@@ -10,6 +13,23 @@ FLOW_LORAS = {
     (3.0, 4): ["pcm_deterministic_4step_shift3, sampler euler", "pcm_stochastic_shift3, sampler lcm"],
 }
 FLOW_SHIFTS = (1.0, 3.0)
+
+
+# The layers that PCM's training adds to, and LCM's: attention, feed-forward, projections, residual blocks, sampling.
+LAYERS = re.compile(
+    r"(to_[qkv]|to_out_0|proj_in|proj_out|ff_net_0_proj|ff_net_2|conv1|conv2|conv_shortcut|time_emb_proj"
+    r"|(down|up)samplers_0_conv)$"
+)
+TELLING = ("conv1", "conv2", "time_emb_proj", "proj_in", "ff_net_2")  # together they are in no LoRA of pictures
+PARTS = (".lora_up.weight", ".lora_down.weight", ".lora_A.weight", ".lora_B.weight", ".alpha")
+
+
+def looks_like_pcm(keys: Iterable[str]) -> bool:
+    """Whether a LoRA's keys are over these layers, all kinds of them, and no others."""
+    modules = {key.removesuffix(part) for key in keys for part in PARTS if key.endswith(part)}
+    found = [LAYERS.search(module.replace(".", "_")) for module in modules]
+    kinds = {match[1] for match in found if match}
+    return all(found) and kinds.issuperset(TELLING)
 
 
 def deterministic(family: str, steps: int) -> list[str]:

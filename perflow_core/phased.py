@@ -24,6 +24,7 @@ Number = TypeVar("Number", np.int64, np.float64)
 Grid = Literal["trailing", "training_edges", "tcd"]
 GRIDS: tuple[Grid, ...] = get_args(Grid)
 
+FINEST = 1 / (2 * NUM_TIMESTEPS)  # of denoise
 LCM_TIMESTEPS = 50  # the fine grid 19, 39, ..., 999 of LCM and TCD
 FINE_TIMESTEPS = {"SD1.5": 50, "SDXL": 40}  # the fine DDIM grid that PCM's LoRAs were trained on
 
@@ -74,8 +75,11 @@ def flow_levels(n: int, pcm_timesteps: int) -> Float64:
 
 
 def grid_steps(steps: int, denoise: float) -> int:
-    """Steps of the whole grid of which `steps` are walked: int(steps / denoise), as KSampler counts; denoise > 0."""
-    return steps if denoise > 0.9999 else int(steps / denoise)
+    """Steps of the whole grid of which `steps` are walked: int(steps / denoise), as KSampler counts; denoise > 0.
+
+    Below FINEST all of them fall on the same timestep, however fine the grid.
+    """
+    return steps if denoise > 0.9999 else int(steps / max(denoise, FINEST))
 
 
 def walked(grid: Callable[[int], NDArray[Number]], steps: int, denoise: float) -> NDArray[Number]:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .host import host_float64
 from .windows import NUM_TIMESTEPS, Float64
 
 FLOAT32_NOISE = 5e-6  # relative: lists that other schedulers made in float32 are off by up to 1e-6
@@ -43,7 +44,7 @@ class TablePath:
 
     def __init__(self, sigmas: Tensor):
         """sigmas: the rising table [1000]."""
-        self.sigmas = sigmas.detach().to("cpu", torch.float64).numpy()
+        self.sigmas = host_float64(sigmas).numpy()
 
     def timestep(self, sigma: Float64) -> Float64:
         """Between entries by the logarithm; the lowest level and what is below it are the end, 0."""
@@ -74,7 +75,7 @@ def lay_evenly(path: Path, sigmas: Tensor, from_noise: bool = False) -> Tensor:
     lists that are even already, that have no step, and that do not fall throughout, which go from data to noise or
     back and forth on purpose.
     """
-    levels = np.nan_to_num(sigmas.detach().to("cpu", torch.float64).numpy(), nan=np.inf)
+    levels = np.nan_to_num(host_float64(sigmas).numpy(), nan=np.inf)
     n = len(levels) - 1
     if n < 1 or not np.all(np.diff(levels) < 0):
         return sigmas

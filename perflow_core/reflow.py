@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .chord import WindowChord
+from .host import host_float64
 from .parameterization import PredictionType, append_dims, output
 from .windows import EDGE_TOLERANCE, NUM_TIMESTEPS, Float64, timesteps, window_edges
 
@@ -124,7 +125,7 @@ class TeacherWalk:
         """
         if solver not in SOLVERS:
             raise ValueError(f'The teacher\'s solver is "{solver}", expected one of {", ".join(SOLVERS)}.')
-        alpha_bar = alphas_cumprod.to("cpu", torch.float64)
+        alpha_bar = host_float64(alphas_cumprod)
         sigma = ((1 - alpha_bar) / alpha_bar).sqrt()
         edges = [max(int(T) - 1, 0) for T in WindowChord.from_alphas_cumprod(alphas_cumprod, K).edge_timesteps]
         spans = list(pairwise(edges))
@@ -139,7 +140,7 @@ class TeacherWalk:
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> "TeacherWalk":
         """The same walk with its tables on another device, the noise levels in another dtype."""
-        return TeacherWalk(self.entries.to(device), self.sigma.to(device, dtype), self.solver)
+        return TeacherWalk(self.entries.to(device), self.sigma.to(dtype).to(device), self.solver)
 
     @property
     def n(self) -> int:

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from .chord import WindowChord
+from .weights_file import shown
 from .windows import NUM_TIMESTEPS, integer_grid, on_edge, spanned_edges, timesteps
 
+LONGEST_LIST = 60  # letters of steps_per_window in a message
 End = Literal["zero", "reference"]
 
 
@@ -52,10 +54,18 @@ def parse_counts(text: str) -> list[int] | None:
     numbers = [part.strip() for part in text.split(",")]
     if not all(number.isdecimal() for number in numbers):
         raise ValueError(
-            f'steps_per_window is "{text}", expected whole numbers with commas between, one a window, as in "2,1,1,1".'
+            f'steps_per_window is "{shown(text, LONGEST_LIST)}", expected whole numbers with commas between, one a '
+            'window, as in "2,1,1,1".'
         )
-    return [int(number) for number in numbers]
+    numbers = [number.lstrip("0") or "0" for number in numbers]
+    counts = [int(number) if len(number) <= 4 else NUM_TIMESTEPS + 1 for number in numbers]
+    if sum(counts) > NUM_TIMESTEPS:
+        raise ValueError(
+            f"steps_per_window ({shown(text, LONGEST_LIST)}) has more than {NUM_TIMESTEPS} steps, expected at most as "
+            "many as there are timesteps: give the windows fewer."
+        )
+    return counts
 
 
 def _listed(counts: list[int]) -> str:
-    return ",".join(map(str, counts))
+    return shown(",".join(map(str, counts)), LONGEST_LIST)

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import safetensors
 from torch import Tensor
@@ -19,13 +19,26 @@ LOW_RANK_MARKS = (".lora_", "_lora.", ".hada_", ".lokr_", ".oft_", ".boft_", ".a
 FLOATS = ("F16", "BF16", "F32", "F64", "F8_E4M3", "F8_E5M2")  # as headers write them
 TEXT_ENCODER_MARKS = ("text_model.", "cond_stage_model.", "conditioner.embedders.", "transformer.resblocks.")
 LAST_NORM = re.compile(r"(^|\.)(out\.0|conv_norm_out)\.(weight|diff)$")  # near 1 in a model, near 0 in a difference
+LARGEST_NORM = 1 << 16  # numbers; a larger tensor of that name is none, and is not read to find out
+LONGEST = 100  # letters of a name in a message
 
 
 class WeightsFileError(ValueError):
     """A file that is not what it should be; the text names it, what was found, what was expected and what to do."""
 
     def __init__(self, text: str):
-        super().__init__(" ".join(text.split()))  # one line, whatever the names in a file hold
+        super().__init__(_printable(" ".join(text.split())))  # one line, whatever the names in a file hold
+
+
+def shown(name: str, most: int = LONGEST) -> str:
+    """A name from a file as a message shows it: in printable letters, the middle of a long one left out."""
+    name = _printable(name)
+    return name if len(name) <= most else f"{name[: most // 2]}...{name[3 - most + most // 2 :]}"
+
+
+def _printable(text: str) -> str:
+    r"""Control characters, and those that turn the direction of a line, as \x1b or \u202e."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 @dataclass(frozen=True)
@@ -65,16 +78,27 @@ def inspect(path: Path) -> WeightsFile:
             shapes = {key: tuple(piece.get_shape()) for key, piece in slices.items()}
             dtypes = Counter(piece.get_dtype() for piece in slices.values())
             metadata = dict(file.metadata() or {})
-            norms = (key for key, piece in slices.items() if LAST_NORM.search(key) and piece.get_dtype() in FLOATS)
+            norms = (key for key, shape in shapes.items() if LAST_NORM.search(key) and _is_norm(shape, slices[key]))
             norm = next((file.get_tensor(key) for key in norms), None)
     except safetensors.SafetensorError as error:
         raise WeightsFileError(
-            f"{path.name} ({size} bytes) cannot be read as .safetensors ({error}), expected a whole file "
-            f"in that format: {_advice(path)}"
+            f"{shown(path.name)} ({size} bytes) cannot be read as .safetensors ({shown(str(error))}), expected a whole "
+            f"file in that format: {_advice(path)}"
         ) from error
     return WeightsFile(
-        path.name, shapes, dict(dtypes), metadata, size, _kind(shapes, norm), _layout(shapes), architecture(shapes)
+        shown(path.name),
+        shapes,
+        dict(dtypes),
+        metadata,
+        size,
+        _kind(shapes, norm),
+        _layout(shapes),
+        architecture(shapes),
     )
+
+
+def _is_norm(shape: Shape, piece: Any) -> bool:
+    return len(shape) == 1 and shape[0] <= LARGEST_NORM and piece.get_dtype() in FLOATS
 
 
 def _kind(shapes: Mapping[str, Shape], norm: Tensor | None) -> Kind:

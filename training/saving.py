@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import safetensors
 import torch
 from torch import Tensor
 
@@ -55,5 +54,5 @@ def write(extraction: Extraction, path: Path, **said: str) -> None:
         write_new(extraction.tensors, path, extraction.metadata(**said))
     except FileExistsError:
         return
-    except (OSError, safetensors.SafetensorError) as error:
+    except OSError as error:
         raise TrainingError(f"{path} cannot be written ({error}): free disk space and start again.") from error

@@ -1,11 +1,9 @@
-"""Making a delta file, and writing it whole or not at all."""
+"""Making a delta, weight by weight."""
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from perflow_core.extraction import Extraction, source_dtype
-from perflow_core.safe_write import write_new
+from perflow_core.extraction import Extraction, largest_names, source_dtype
 
 
 def collected(rank, share=0.0):
@@ -19,6 +17,24 @@ def collected(rank, share=0.0):
     }.items():
         extraction.add(key, torch.randn(shape, generator=generator), torch.float32)
     return extraction
+
+
+def test_tensors_are_handed_on_and_not_held():
+    seen = {}
+    extraction = Extraction(8, 0.0, seen.__setitem__)
+    extraction.add("m.a.weight", torch.randn(64, 64, generator=torch.Generator().manual_seed(0)), torch.float16)
+    extraction.add("m.a.bias", torch.ones(64), torch.float16)
+    assert list(seen) == ["m.a.lora_up.weight", "m.a.lora_down.weight", "m.a.alpha", "m.a.diff_b"]
+    assert extraction.tensors == {}
+    largest = largest_names([("m.a.weight", 2), ("m.a.bias", 1)])
+    assert seen.keys() <= {name for name, _ in largest}
+
+
+@pytest.mark.parametrize(("key", "rank"), [("m.a.bias", 0), ("m.a.weight", 0), ("m.a.weight", 4)])
+def test_what_does_not_fit_the_precision_is_told(key, rank):
+    dW = torch.full((64, 64) if key.endswith("weight") else (64,), 1e6 if not rank else 1e11)
+    with pytest.raises(ValueError, match=f"difference at {key} is too large for float16, which the models have"):
+        Extraction(rank, 0.0).add(key, dW, torch.float16)
 
 
 def test_whole():
@@ -60,31 +76,3 @@ def test_precision_of_the_source_is_found_behind_a_loader_that_widens(dtype):
 def test_damaged_model_is_told():
     with pytest.raises(ValueError, match=r"difference at m\.a\.weight is NaN or Inf"):
         Extraction(0, 0.0).add("m.a.weight", torch.tensor([[float("nan")]]), torch.float32)
-
-
-def test_written_whole(tmp_path):
-    path = tmp_path / "delta.safetensors"
-    write_new({"a": torch.ones(2)}, path, {"windows": "4"})
-    assert torch.equal(load_file(str(path))["a"], torch.ones(2))
-    assert [file.name for file in tmp_path.iterdir()] == ["delta.safetensors"]
-
-
-def test_never_over_another(tmp_path):
-    path = tmp_path / "delta.safetensors"
-    path.write_bytes(b"mine")
-    with pytest.raises(FileExistsError):
-        write_new({"a": torch.ones(2)}, path, {})
-    assert path.read_bytes() == b"mine"
-    assert [file.name for file in tmp_path.iterdir()] == ["delta.safetensors"]
-
-
-def test_nothing_is_left_of_a_failed_write(tmp_path, monkeypatch):
-    def full(*args):
-        (tmp_path / ".delta.safetensors.1.unfinished").touch()
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr("os.getpid", lambda: 1)
-    monkeypatch.setattr("safetensors.torch.save_file", full)
-    with pytest.raises(OSError, match="No space left"):
-        write_new({"a": torch.ones(2)}, tmp_path / "delta.safetensors", {})
-    assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perflow_core import phased
-from perflow_core.pcm_loras import FLOW_LORAS, deterministic, lcm_like
+from perflow_core.pcm_loras import FLOW_LORAS, deterministic, lcm_like, looks_like_pcm
 from perflow_core.solvers import sample_euler
 from perflow_core.windows import steps_per_window
 
@@ -246,3 +246,22 @@ def test_names_of_the_loras():
         "pcm_deterministic_4step_shift3",
         "pcm_stochastic_shift3",
     ]
+
+
+BLOCK = "mid_block.attentions.0.transformer_blocks.0."
+LAYERS = [BLOCK + "attn1.to_q", BLOCK + "attn2.to_out.0", BLOCK + "ff.net.2", "mid_block.attentions.0.proj_in"]
+LAYERS += [f"mid_block.resnets.0.{name}" for name in ("conv1", "conv2", "time_emb_proj")]
+
+
+@pytest.mark.parametrize("naming", ["kohya", "peft"])
+def test_a_pcm_lora_is_known_by_its_layers(naming):
+    def keys(layers):
+        if naming == "peft":
+            return [f"unet.{layer}.lora_{side}.weight" for layer in layers for side in "AB"]
+        parts = ("lora_up.weight", "lora_down.weight", "alpha")
+        return [f"lora_unet_{layer.replace('.', '_')}.{part}" for layer in layers for part in parts]
+
+    assert looks_like_pcm(keys(LAYERS))
+    assert not looks_like_pcm(keys(LAYERS[:4]))  # a LoRA of pictures
+    assert not looks_like_pcm(keys([*LAYERS, "conv_in"]))  # every layer: an extracted difference
+    assert not looks_like_pcm([])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from perflow_core.weights_file import WeightsFileError, inspect
+from perflow_core.weights_file import WeightsFileError, inspect, shown
 
 UNET = {"down_blocks.0.attn2.to_k.weight": torch.zeros(8, 768), "conv_norm_out.weight": torch.zeros(4)}
 
@@ -48,6 +48,21 @@ def test_output_projection_is_not_the_last_norm(inspected):
     """to_out.0.weight ends like out.0.weight."""
     state = {"input_blocks.1.1.attn1.to_out.0.weight": torch.full((4, 4), 9.0), "out.0.weight": torch.zeros(4)}
     assert inspected(state).kind == "difference"
+
+
+def test_a_large_tensor_called_like_the_last_norm_is_not_read(tmp_path):
+    save_file({"conv_norm_out.weight": torch.ones(1 << 17)}, str(tmp_path / "large.safetensors"))
+    save_file({"conv_norm_out.weight": torch.ones(8, 8)}, str(tmp_path / "matrix.safetensors"))
+    assert inspect(tmp_path / "large.safetensors").kind == "unknown"
+    assert inspect(tmp_path / "matrix.safetensors").kind == "unknown"
+
+
+def test_names_as_messages_show_them():
+    assert shown("conv_in.weight") == "conv_in.weight"
+    assert shown("重み") == "重み"
+    assert shown("a\x1b\u202e\n") == r"a\x1b\u202e\n"
+    assert shown("a" * 60 + "b" * 60, 20) == "aaaaaaaaaa...bbbbbbb"
+    assert len(shown("a" * 1000)) == 100
 
 
 def test_summary(inspected):

@@ -84,6 +84,67 @@ def test_two_deltas_keep_one_wrapper_and_the_base_table(small_unet, apply_delta)
     assert torch.equal(a.sigmas, b.sigmas)
 
 
+@pytest.mark.parametrize(
+    ("node", "file_input"), [("PeRFlowApplyDelta", "delta_name"), ("PeRFlowTrainDelta", "resume_from")]
+)
+def test_a_file_replaced_under_its_name_is_noticed(delta_file, node, file_input):
+    """By ComfyUI's own question whether a node has to run again."""
+    import asyncio
+    import os
+    import shutil
+
+    import execution
+    from comfy_execution.graph import DynamicPrompt
+
+    file = shutil.copy(delta_file, delta_file.parent / "replaced.safetensors")
+    inputs = {file_input: file.name, "model": ["0", 0], "strength": 1.0}
+
+    def changed():
+        prompt = {"0": {"class_type": "UNETLoader", "inputs": {}}, "1": {"class_type": node, "inputs": dict(inputs)}}
+        return asyncio.run(execution.IsChangedCache("prompt", DynamicPrompt(prompt), {}).get("1"))
+
+    first = changed()
+    assert changed() == first
+    os.utime(file, ns=(1, 1))
+    second = changed()
+    assert second != first
+    file.unlink()
+    assert changed() not in (first, second)
+    assert changed() == changed()
+
+
+def test_another_strength_does_not_read_the_file_again(comfyui, small_unet, apply_delta, delta_file, monkeypatch):
+    """What was found in it is kept, and no tensor; a file of another time is read."""
+    import os
+    import shutil
+
+    file = shutil.copy(delta_file, delta_file.parent / "strengths.safetensors")
+    read = []
+    aminmax = torch.Tensor.aminmax
+    monkeypatch.setattr(torch.Tensor, "aminmax", lambda tensor: (read.append(tensor.shape), aminmax(tensor))[1])
+
+    def reads(strength):
+        read.clear()
+        apply_delta(small_unet, delta_name=file.name, strength=strength)
+        return len(read)
+
+    whole = reads(1.0)
+    assert whole > 100
+    assert reads(0.5) == reads(2.0) == 0
+    os.utime(file, ns=(1, 1))
+    assert reads(0.5) == whole
+    apply_delta(small_unet)  # another file
+    assert reads(0.5) == whole
+    kept = comfyui.module("nodes.load_delta")._numbers.known
+    assert {type(value) for value in kept.values()} == {float}
+
+
+def test_partial_may_be_left_out(comfyui):
+    """Graphs for the API that were made without it run."""
+    inputs = comfyui.nodes["PeRFlowApplyDelta"].GET_NODE_INFO_V1()["input"]
+    assert list(inputs["optional"]) == ["partial"]
+
+
 @pytest.fixture
 def unharmed(small_unet, weights):
     """Fails when the base model's weights or sampling changed."""

@@ -198,6 +198,33 @@ def test_nan_and_inf_at_the_very_ends(target, value, where):
     assert f"tensor {MIDDLE} holds NaN or Inf" in text
 
 
+@pytest.mark.parametrize(
+    ("dtype", "value", "strength"),
+    [("F64", 1e300, 1.0), ("BF16", 3.38e38, 1.0), ("F32", 1e38, 1.0), ("F32", 3e38, 10.0), ("F16", 65000.0, 2.0)],
+)
+def test_finite_numbers_that_overflow(target, dtype, value, strength):
+    """They would turn the latent into NaN without a word."""
+    draft = target.delta().with_dtype(MIDDLE, dtype).with_number(MIDDLE, value)
+    text = target.refusal(draft, strength=strength)
+    assert f"tensor {MIDDLE} times strength {strength:g} reaches" in text
+    assert "expected at most 65504, beyond which the model gives NaN: lower strength" in text
+
+
+def test_tensors_that_partial_leaves_out_are_not_read(target):
+    """Nor is what is wrong with them held against the others."""
+    draft = target.delta().with_shape(MIDDLE, 1, 1).with_number(MIDDLE, float("nan"))
+    assert MIDDLE in target.refusal(draft)
+    patched = target.apply(draft, partial=True).result[0].patches
+    assert len(patched) == len(target.shapes) - 1
+
+
+@pytest.mark.parametrize("shape", [(0, 2**63), (0, 2**63 - 1), (1,) * 10000])
+def test_shapes_that_no_tensor_has(target, shape):
+    name = "odd" if 0 in shape else FIRST
+    text = target.refusal(target.delta().with_shapes({name: shape}))
+    assert f"tensor {name} has shape" in text or "cannot be read as" in text
+
+
 @pytest.mark.parametrize("value", NOT_FINITE)
 @pytest.mark.parametrize("part", ["lora_up.weight", "lora_down.weight", "alpha"])
 def test_nan_and_inf_in_a_lora(target, part, value):

@@ -7,6 +7,8 @@ from damage import Draft
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from perflow_core.weights_file import shown
+
 TENSORS = (
     "conv_in.weight",
     "conv_in.bias",
@@ -64,7 +66,7 @@ def test_any_renaming_of_one_tensor_is_refused_by_its_name(target, data, name, p
     assume(not supported(target, other) and other != "__metadata__")
     assume(not any(mark in other for mark in LAYOUT_MARKS))
     text = target.refusal(target.delta().with_names(lambda key: other if key == name else key), partial=partial)
-    assert " ".join(f"has 1 tensor ({other}), which the model does not have".split()) in text
+    assert " ".join(f"has 1 tensor ({shown(other)}), which the model does not have".split()) in text
 
 
 @thorough

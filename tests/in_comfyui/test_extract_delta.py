@@ -94,6 +94,81 @@ def test_never_over_another_file(small_unet, merged, extract):
 
 
 @pytest.fixture
+def save(comfyui, monkeypatch):
+    """Save a delta of one number under a prefix; a loop that asks ComfyUI for a number for ever is ended."""
+    import folder_paths
+
+    asked = folder_paths.get_save_image_path
+    calls = []
+
+    def once(*args, **kwargs):
+        calls.append(args)
+        assert len(calls) < 10, "asks for ever"
+        return asked(*args, **kwargs)
+
+    monkeypatch.setattr(folder_paths, "get_save_image_path", once)
+    return lambda prefix: comfyui.module("nodes.save_delta").save_delta({"a": torch.ones(1)}, prefix, {})
+
+
+@pytest.mark.parametrize(
+    ("prefix", "folder"),
+    [("delta/", "delta"), ("a/b/", "a/b"), ("", ""), ("  ", ""), (".", ""), ("a/.", "a"), ("a/..", ""), ("./", "")],
+)
+def test_a_prefix_that_names_a_folder_gets_a_file_in_it(comfyui, save, prefix, folder):
+    """Every time another one."""
+    paths = [save(prefix) for _ in range(3)]
+    numbers = [int(path.name.removeprefix("delta_").removesuffix("_.safetensors")) for path in paths]
+    assert numbers == [numbers[0] + i for i in range(3)]
+    assert {path.parent.resolve() for path in paths} == {(comfyui.base / "output" / "perflow" / folder).resolve()}
+
+
+def test_a_number_that_is_taken_under_another_spelling(comfyui, save, monkeypatch):
+    """Where case does not count, Delta_00001_ is delta_00001_, and ComfyUI counts from 1 again and again."""
+    import folder_paths
+
+    first = save("spelled")
+    found = (str(first.parent), "spelled", 1, "", "spelled")
+    monkeypatch.setattr(folder_paths, "get_save_image_path", lambda *_: found)
+    assert [save("Spelled").name for _ in range(2)] == ["spelled_00002_.safetensors", "spelled_00003_.safetensors"]
+
+
+@pytest.mark.parametrize("prefix", ["../delta", "/delta", "a/../../delta", "a\x00b", "a\nb", "../perflow-else/x"])
+def test_a_prefix_that_leads_elsewhere(save, prefix):
+    with pytest.raises(
+        ValueError, match=r"^filename_prefix is '[ -~]+', expected a name or folders .*: choose one such"
+    ):
+        save(prefix)
+
+
+def test_errors_of_writing_are_one_sentence(comfyui, save):
+    folder = comfyui.base / "output" / "perflow"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "in-the-way").write_bytes(b"")
+    with pytest.raises(
+        OSError, match=r"^n+\.\.\. \(\d+ letters\) cannot be written .* too long\), .*: choose a shorter name\.$"
+    ):
+        save("n" * 300)
+    with pytest.raises(OSError, match=r"^delta cannot be written to [^\n]*in-the-way \([^\n]*\), expected [^\n]+\.$"):
+        save("in-the-way/delta")
+
+
+def test_a_full_disk_is_one_sentence(comfyui, save):
+    """Simulated by a limit on the size of files, at which the system refuses to write as well."""
+    resource = pytest.importorskip("resource", reason="Windows has no such limit")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    folder = comfyui.base / "output" / "perflow" / "full"
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    try:
+        with pytest.raises(
+            OSError, match=r"^delta_00001_\.safetensors cannot be written .*: this disk takes no files of"
+        ):
+            save("full/")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(folder.iterdir()) == []
+
+
+@pytest.fixture
 def interrupted(comfyui):
     """Somebody pressed Cancel; whatever becomes of that, the next test does not see it."""
     import comfy.model_management
@@ -109,6 +184,35 @@ def test_interrupt_leaves_nothing(comfyui, small_unet, merged, extract, interrup
     with pytest.raises(interrupted):
         extract(merged, small_unet)
     assert (set(folder.rglob("*")) if folder.exists() else set()) == before
+
+
+def test_memory_is_asked_for_and_no_tensor_is_held(comfyui, small_unet, merged, extract, monkeypatch):
+    """Room for the largest weight is made on the device first; the file grows while the difference is taken."""
+    import comfy.model_management
+    from safetensors import safe_open
+
+    asked, sizes = [], []
+    free_memory = comfy.model_management.free_memory
+    monkeypatch.setattr(
+        comfy.model_management, "free_memory", lambda *args: (asked.append(args), free_memory(*args))[1]
+    )
+    folder = comfyui.base / "output" / "perflow"
+    interrupted = comfy.model_management.throw_exception_if_processing_interrupted
+
+    def look():
+        interrupted()
+        sizes.extend(file.stat().st_size for file in folder.glob("grows_*.unfinished"))
+
+    monkeypatch.setattr(comfy.model_management, "throw_exception_if_processing_interrupted", look)
+    path = extract(merged, small_unet, filename_prefix="grows")
+    ((needed, device),) = asked
+    largest = max(weight.numel() for weight in small_unet.model_state_dict("diffusion_model.").values())
+    assert device == merged.load_device
+    assert needed >= 4 * 4 * largest
+    with safe_open(str(path), framework="pt") as file:
+        assert len(sizes) == len(file.keys())
+    assert sizes == sorted(sizes)
+    assert sizes[0] < 0.1 * path.stat().st_size < 0.8 * path.stat().st_size < sizes[-1]
 
 
 def test_models_of_two_architectures_are_told(comfyui, small_unet, merged, extract):

@@ -100,5 +100,69 @@ def test_image_to_image_from_mid_window_differs_by_design(perflow, schedule, i2i
 def test_whole_numbers_reach_the_unet(perflow):
     """Every level of the table is told to the UNet as its exact timestep, 1 to 1000."""
     sampling = perflow().get_model_object("model_sampling")
-    assert torch.equal(sampling.timestep(sampling.sigmas), torch.arange(1, 1001).float())
+    assert torch.equal(sampling.timestep(sampling.sigmas[1:]), torch.arange(1, 1001).float())
     assert sampling.timestep(torch.tensor([0.03, 0.001])).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("windows", [1, 4, 7])
+def test_the_table_is_indexed_by_the_timestep(perflow, windows):
+    """sigma(i) is sigmas[i], as in every discrete model of ComfyUI, up to the timestep 1000 that starts the path."""
+    sampling = perflow(windows=windows).get_model_object("model_sampling")
+    assert torch.allclose(sampling.sigma(torch.arange(1001)), sampling.sigmas, rtol=1e-6)
+    assert sampling.sigma_max == sampling.sigmas[1000]
+    assert sampling.timestep(sampling.sigma_max) == 1000
+    assert sampling.timestep(sampling.sigma_min) == 1
+
+
+def test_stock_model_is_indexed_by_the_timestep(analytic):
+    """What is promised above is true of ComfyUI's own."""
+    sampling = analytic.get_model_object("model_sampling")
+    assert torch.allclose(sampling.sigma(torch.arange(1000)), sampling.sigmas, rtol=1e-6)
+    assert torch.equal(sampling.timestep(sampling.sigmas), torch.arange(1000))
+
+
+BY_TABLE, BY_TIMESTEP, BY_ENDS = {"sigmas"}, {"timestep", "sigma", "sigma_min", "sigma_max"}, {"sigma_min", "sigma_max"}
+READS = {
+    "simple": BY_TABLE,
+    "ddim_uniform": BY_TABLE,
+    "beta": BY_TABLE,
+    "normal": BY_TIMESTEP,
+    "sgm_uniform": BY_TIMESTEP,
+    "karras": BY_ENDS,
+    "exponential": BY_ENDS,
+    "kl_optimal": BY_ENDS,
+    "linear_quadratic": {"sigma_max"},
+}
+
+
+class Reads:
+    """A model-sampling object, and which of its members were asked for."""
+
+    def __init__(self, sampling):
+        self.sampling, self.names = sampling, set()
+
+    def __getattr__(self, name):
+        self.names.add(name)
+        return getattr(self.sampling, name)
+
+
+@pytest.mark.parametrize("scheduler", READS)
+def test_what_the_stock_schedulers_read(perflow, scheduler):
+    """Table, timesteps or ends: from each a list falls from 1000 to the end, or, with ddim_uniform, from below it."""
+    import comfy.samplers
+
+    assert READS.keys() >= set(comfy.samplers.SCHEDULER_NAMES)
+    reads = Reads(perflow().get_model_object("model_sampling"))
+    sigmas = comfy.samplers.calculate_sigmas(reads, scheduler, 4)
+    assert reads.names == READS[scheduler]
+    if scheduler != "ddim_uniform":
+        assert sigmas[0] == pytest.approx(float(reads.sampling.sigmas[1000]), rel=1e-6)
+    assert sigmas[-1] == 0
+    assert sigmas.diff().max() < 0
+
+
+def test_sd_turbo_scheduler_asks_by_timestep(run, perflow):
+    """999, 899, ...: the levels of these timesteps, as it gets them of every model."""
+    sampling = perflow().get_model_object("model_sampling")
+    (sigmas,) = run("SDTurboScheduler", model=perflow(), steps=3, denoise=1.0)
+    assert torch.allclose(sigmas[:-1], sampling.sigmas[[999, 899, 799]], rtol=1e-6)

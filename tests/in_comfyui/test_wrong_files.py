@@ -67,7 +67,7 @@ def test_transposed(target, name):
 
 def test_many_misshapen_tensors_are_counted(target):
     draft = Draft.of({name: (*shape, 1) for name, shape in target.shapes.items()})
-    assert f" and {len(target.shapes) - 1} more has shape" in target.refusal(draft)
+    assert f" as in the model, and {len(target.shapes) - 1} more do not fit either: " in target.refusal(draft)
 
 
 @pytest.mark.parametrize("architecture", WIDTHS)
@@ -197,6 +197,7 @@ def test_missing_tensors(target, which, form):
     draft = target.delta().without(*missing).with_names(as_diff if form == "diff" else str)
     text = target.refusal(draft)
     first = min(target.names[name] for name in missing)
-    assert f"has {142 - len(missing)} tensors and lacks {len(missing)} tensor" in text
+    held = 142 - len(missing)
+    assert f"has {held} tensor{'s' if held != 1 else ''} and lacks {len(missing)} tensor" in text
     assert first in text
     assert "turn on partial to apply what there is" in text

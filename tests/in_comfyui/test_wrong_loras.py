@@ -3,6 +3,8 @@
 import pytest
 from damage import Draft, as_diff, lora
 
+from perflow_core.weights_file import shown
+
 QUERY = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
 MODULES = {
     "kohya": "lora_unet_" + QUERY.replace(".", "_"),
@@ -146,6 +148,58 @@ def test_modules_that_the_model_lacks(target, shapes, with_a_good_pair):
     assert "which the model does not have" in text
 
 
+def test_pcm_loras(comfyui, target, unet_file):
+    """Their layers are a part of the model's, so they would fit; one that says that it is PeRFlow's is taken."""
+    import small_models
+    from safetensors.torch import load_file, save_file
+
+    def write(path, **said):
+        small_models.make_pcm_lora(path, unet_file)
+        save_file(load_file(path), path, said)
+
+    text = target.refusal(write)
+    assert "is a LoRA over the layers that PCM's and LCM's have and says nothing of PeRFlow" in text
+    assert "use Load LoRA for it, with Phase Schedule (PCM)" in text
+    assert target.apply(lambda path: write(path, prediction_type="diff_eps"))
+
+
+def test_other_loras_are_asked_about(comfyui, target):
+    """One of a part of the layers may be anybody's."""
+    said = target.apply(Draft.of(PAIR)).ui["text"][0]
+    assert "The file does not say that it is PeRFlow's." in said
+    assert "does not say" not in target.apply(Draft.of(PAIR, metadata={"prediction_type": "diff_eps"})).ui["text"][0]
+
+
+OVERFLOWS = {"up and down": {UP: 1e30, DOWN: 1e30}, "alpha": {UP: 1.0, DOWN: 1.0, f"{MODULE}.alpha": 1e38}}
+
+
+@pytest.mark.parametrize("numbers", OVERFLOWS.values(), ids=OVERFLOWS)
+def test_products_that_overflow(target, numbers):
+    draft = Draft.of(PAIR | {f"{MODULE}.alpha": ()}, dtype="F32")
+    assert target.apply(draft)
+    for name, value in numbers.items():
+        draft = draft.with_number(name, value, 0.0)
+    assert f"tensor {MODULE} times strength 1 reaches" in target.refusal(draft)
+
+
+def test_a_loader_that_copies(target, monkeypatch):
+    """What ComfyUI's loader made of a tensor is known by name, whatever object it is."""
+    import comfy.lora
+
+    load = comfy.lora.load_lora
+    monkeypatch.setattr(
+        comfy.lora,
+        "load_lora",
+        lambda lora, *args, **kwargs: load({k: t.clone() for k, t in lora.items()}, *args, **kwargs),
+    )
+    pairs = PAIR | {
+        f"{MODULE}.alpha": (),
+        "diffusion_model.out.2.diff": (4, 320, 3, 3),
+        "diffusion_model.out.2.diff_b": (4,),
+    }
+    assert len(target.apply(Draft.of(pairs)).result[0].patches) == 3
+
+
 @pytest.mark.parametrize("order", [1, -1])
 @pytest.mark.parametrize(
     "shapes",
@@ -183,7 +237,7 @@ def test_one_module_under_two_names(target, pair, kind):
 def test_prediction_type(target, value, form):
     draft = target.delta({"prediction_type": value}).with_names(form)
     text = target.refusal(draft)
-    assert f'says prediction_type "{" ".join(value[:40].split())}' in text
+    assert f'says prediction_type "{shown(value, 40)}"' in text
     assert target.apply(draft, prediction_type="velocity")
 
 

@@ -88,7 +88,9 @@ class Draft:
             for name, (index, values) in self.numbers.items():
                 dtype = self.tensors[name][0]
                 file.seek(data + true[name]["data_offsets"][0] + index * size(dtype, (1,)))
-                file.write(torch.tensor(values).to(TORCH[dtype]).view(torch.uint8).numpy().tobytes())
+                file.write(
+                    torch.tensor(values, dtype=torch.float64).to(TORCH[dtype]).view(torch.uint8).numpy().tobytes()
+                )
         return path
 
 
