@@ -49,7 +49,7 @@ def align(
     """OUTER_SAMPLE wrapper. It keeps no state, and another model sampling set after ours turns it off.
 
     As many steps are taken as the list has: ddim_uniform at 6 steps has 7. Where the first one stands:
-    - On an empty latent at pure noise, which is what it means. (ddim_uniform's 4 steps begin at timestep 752.)
+    - On an empty latent at pure noise, which is what it means. (ddim_uniform's 4 steps begin near timestep 750.)
     - On an image, and in KSamplerAdvanced from a later step, where the scheduler put it.
     KSamplerAdvanced up to an earlier step keeps the last level too, so that the second half goes on from there. Each
     half shares its steps by itself, since it cannot know the other.

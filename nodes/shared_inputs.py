@@ -33,7 +33,7 @@ def align_steps() -> io.Boolean.Input:
 
 def check_ranges(node: type[io.ComfyNode], **values: Any) -> None:
     """Raises ValueError for what a node's widgets would not take; through links it comes unchecked."""
-    for wanted in node.GET_SCHEMA().inputs:
+    for wanted in node.define_schema().inputs:  # not GET_SCHEMA, which writes to a class that is locked when it runs
         if wanted.id not in values:
             continue
         value = values[wanted.id]
