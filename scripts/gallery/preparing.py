@@ -19,7 +19,7 @@ from .sheets import RANKS, Prepared
 from .studio import Studio
 
 STYLE = "neon"
-PICTURES, STEPS, BATCH, RATE, RANK = 48, 300, 4, 1e-3, 16  # of the LoRA's training
+PICTURES, STEPS, BATCH, RATE, RANK = 48, 200, 4, 1e-3, 16  # of the LoRA's training
 HELD_OUT = 15_000_000  # numbers of drawings that the small model never saw
 DRAWING = Scene("house", "hill", "noon", "clear", "red", "medium", "middle")
 WORDS = "a red house on a hill at noon"
