@@ -33,7 +33,7 @@ class WeightsFileError(ValueError):
 def shown(name: str, most: int = LONGEST) -> str:
     """A name from a file as a message shows it: in printable letters, the middle of a long one left out."""
     name = _printable(name)
-    return name if len(name) <= most else f"{name[: most // 2]}...{name[3 - most + most // 2 :]}"
+    return name if len(name) <= most else f"{name[: most // 2]}…{name[1 - most + most // 2 :]}"
 
 
 def _printable(text: str) -> str:

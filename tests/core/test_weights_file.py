@@ -61,7 +61,7 @@ def test_names_as_messages_show_them():
     assert shown("conv_in.weight") == "conv_in.weight"
     assert shown("重み") == "重み"
     assert shown("a\x1b\u202e\n") == r"a\x1b\u202e\n"
-    assert shown("a" * 60 + "b" * 60, 20) == "aaaaaaaaaa...bbbbbbb"
+    assert shown("a" * 60 + "b" * 60, 20) == "aaaaaaaaaa…bbbbbbbbb"
     assert len(shown("a" * 1000)) == 100
 
 

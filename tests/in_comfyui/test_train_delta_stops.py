@@ -143,7 +143,7 @@ def test_prompts_that_do_not_go_with_the_pictures(small_unet, train):
 
 def test_settings_that_do_not_go_together(small_unet, train, delta_file):
     refuses(train, small_unet, "guidance is 7.5 and negative is not connected", guidance=7.5)
-    refuses(train, small_unet, "300 points in each of 4 windows", points_per_window=300)
+    refuses(train, small_unet, "250 points in each of 5 windows", points_per_window=250, windows=5)
     refuses(train, small_unet, "does not say how many steps", resume_from=delta_file.name)
     path, _, _ = train(small_unet, steps=1)
     refuses(train, small_unet, "was trained with windows 4, and the node says 2", windows=2, resume_from=path.name)
