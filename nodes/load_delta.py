@@ -22,7 +22,8 @@ from ..perflow_core.delta import (
     plain_changes,
 )
 from ..perflow_core.magnitudes import check_numbers
-from ..perflow_core.weights_file import WeightsFile, WeightsFileError, inspect, shown
+from ..perflow_core.weights_file import WeightsFile, WeightsFileError, inspect
+from ..perflow_core.wording import shown
 from . import folders
 from .unet_names import lora_names, plain_names, unet_weights
 

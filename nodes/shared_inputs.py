@@ -5,7 +5,7 @@ from typing import Any, Final, Literal
 from comfy_api.latest import io
 
 from ..perflow_core.parameterization import PREDICTION_TYPES, PredictionType
-from ..perflow_core.weights_file import shown
+from ..perflow_core.wording import shown
 
 AUTO: Final = "auto"
 PredictionChoice = PredictionType | Literal["auto"]

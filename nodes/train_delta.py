@@ -164,15 +164,19 @@ class PeRFlowTrainDelta(io.ComfyNode):
         negative: list[list[Any]] | None = None,
         resume_from: list[str] | None = None,
     ) -> io.NodeOutput:
-        numbers: dict[str, list[Any]] = {
-            "steps": steps,
-            "batch_size": batch_size,
-            "learning_rate": learning_rate,
-            "rank": rank,
-        }
-        numbers |= {"windows": windows, "solving_steps": solving_steps, "guidance": guidance, "seed": seed}
-        numbers |= {"points_per_window": points_per_window}
-        shared_inputs.check_ranges(cls, prediction_type=prediction_type[0], **{k: v[0] for k, v in numbers.items()})
+        shared_inputs.check_ranges(
+            cls,
+            steps=steps[0],
+            batch_size=batch_size[0],
+            learning_rate=learning_rate[0],
+            rank=rank[0],
+            windows=windows[0],
+            prediction_type=prediction_type[0],
+            solving_steps=solving_steps[0],
+            guidance=guidance[0],
+            points_per_window=points_per_window[0],
+            seed=seed[0],
+        )
         check_is_base(model[0])
         resumed = None
         if resume_from and resume_from[0] != NOTHING:

@@ -13,7 +13,8 @@ from torch import Tensor
 from .architecture import Shape, architecture
 from .parameterization import PREDICTION_TYPES, PredictionType
 from .pcm_loras import looks_like_pcm
-from .weights_file import FLOATS, WeightsFile, WeightsFileError, shown
+from .weights_file import FLOATS, WeightsFile, WeightsFileError
+from .wording import shown
 
 MODEL_PREFIX = "diffusion_model."
 FILE_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "unet.")

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from .delta import Change
 from .host import host_float64
-from .weights_file import WeightsFile, WeightsFileError, shown
+from .weights_file import WeightsFile, WeightsFileError
+from .wording import shown
 
 LARGEST_NUMBER = torch.finfo(torch.float16).max  # float32 has larger ones, but layers add up thousands of products
 

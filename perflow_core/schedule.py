@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from .chord import WindowChord
-from .weights_file import shown
 from .windows import NUM_TIMESTEPS, integer_grid, on_edge, spanned_edges, timesteps
+from .wording import shown
 
 LONGEST_LIST = 60  # letters of steps_per_window in a message
 End = Literal["zero", "reference"]

@@ -11,6 +11,7 @@ import safetensors
 from torch import Tensor
 
 from .architecture import Shape, architecture
+from .wording import printable, shown
 
 Kind = Literal["difference", "low-rank difference", "full model", "text encoder", "unknown"]
 Layout = Literal["diffusers", "ComfyUI", "LoRA keys", "unknown"]
@@ -20,25 +21,13 @@ FLOATS = ("F16", "BF16", "F32", "F64", "F8_E4M3", "F8_E5M2")  # as headers write
 TEXT_ENCODER_MARKS = ("text_model.", "cond_stage_model.", "conditioner.embedders.", "transformer.resblocks.")
 LAST_NORM = re.compile(r"(^|\.)(out\.0|conv_norm_out)\.(weight|diff)$")  # near 1 in a model, near 0 in a difference
 LARGEST_NORM = 1 << 16  # numbers; a larger tensor of that name is none, and is not read to find out
-LONGEST = 100  # letters of a name in a message
 
 
 class WeightsFileError(ValueError):
     """A file that is not what it should be; the text names it, what was found, what was expected and what to do."""
 
     def __init__(self, text: str):
-        super().__init__(_printable(" ".join(text.split())))  # one line, whatever the names in a file hold
-
-
-def shown(name: str, most: int = LONGEST) -> str:
-    """A name from a file as a message shows it: in printable letters, the middle of a long one left out."""
-    name = _printable(name)
-    return name if len(name) <= most else f"{name[: most // 2]}…{name[1 - most + most // 2 :]}"
-
-
-def _printable(text: str) -> str:
-    r"""Control characters, and those that turn the direction of a line, as \x1b or \u202e."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        super().__init__(printable(" ".join(text.split())))  # one line, whatever the names in a file hold
 
 
 @dataclass(frozen=True)

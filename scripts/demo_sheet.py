@@ -9,13 +9,11 @@ import io
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 from comfy_server import ComfyServer
 from demo_graph import ENLARGED, Prompt, only
 from environment import say
-from PIL import Image, ImageDraw, ImageFont
-
-Pictures = list[list[Image.Image]]  # rows of a sheet
+from picture_sheet import Pictures, differences, drawn
+from PIL import Image
 
 PROMPTS = (
     "a lighthouse on a cliff at sunset",
@@ -23,7 +21,6 @@ PROMPTS = (
     "a large purple castle in the mountains at night, clear",
     "a yellow balloon above the sea at dawn, in the middle",
 )
-EDGE, LINE = 12, 34  # pixels: around pictures, and the height of a line of text
 
 
 class Column(NamedTuple):
@@ -121,25 +118,13 @@ def graph(
 
 def draw(pictures: Pictures, prompts: Sequence[str]) -> Image.Image:
     """The sheet: titles above the columns, each row's prompt above its pictures."""
-    width, height = (ENLARGED * side for side in pictures[0][0].size)
-    across, down = width + EDGE, height + EDGE + LINE
-    sheet = Image.new("RGB", (EDGE + across * len(COLUMNS), EDGE + LINE + down * len(pictures)), "white")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(LINE * 2 // 3)
-    for c, column in enumerate(COLUMNS):
-        pen.text((EDGE + c * across + width / 2, EDGE + LINE / 2), column.title, "black", font, anchor="mm")
-    for r, row in enumerate(pictures):
-        top = EDGE + LINE + r * down
-        pen.text((EDGE, top + LINE / 2), prompts[r], "dimgrey", font, anchor="lm")
-        for c, picture in enumerate(row):
-            sheet.paste(picture.resize((width, height), Image.Resampling.LANCZOS), (EDGE + c * across, top + LINE))
-    return sheet
+    return drawn(pictures, [column.title for column in COLUMNS], prompts, ENLARGED)
 
 
 def words(pictures: Pictures) -> str:
     """What stands where on the sheet, and how far each column is from the base model's 25 steps."""
     many = COLUMNS.index(BASE_MANY)
-    levels = np.array([[np.asarray(picture, float) for picture in row] for row in pictures])
-    away = np.sqrt(np.square(levels - levels[:, many : many + 1]).mean((0, 2, 3, 4)))
+    away = differences(pictures, many)
     told = [f"{column.title}: {away[c]:.1f}" for c, column in enumerate(COLUMNS) if c != many]
     return (
         "The sheet: one row for each prompt, one column for each way to sample it, all from the same noise. Difference "

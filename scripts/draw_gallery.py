@@ -11,7 +11,6 @@ import argparse
 import io
 import signal
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +20,10 @@ from environment import PACK, UserError, say
 
 if TYPE_CHECKING:
     from gallery.sheets import Sheet
-    from PIL import Image
-
-    Pictures = list[list[Image.Image]]
+    from picture_sheet import Pictures
 
 PAGE, FOLDER = PACK / "docs" / "gallery.md", PACK / "docs" / "gallery"
-ENLARGED, EDGE, LINE = 2, 8, 26
+ENLARGED = 2
 HEAD = """# Gallery
 
 Every picture here comes from the small model that this project trained
@@ -85,27 +82,10 @@ def sampled(server: Any, studio: Any, sheet: Sheet) -> Pictures:
 
 def save(pictures: Pictures, sheet: Sheet, file: Path) -> Path:
     file.parent.mkdir(exist_ok=True)
-    drawn(pictures, sheet).save(file, quality=88, optimize=True)
+    from picture_sheet import drawn
+
+    drawn(pictures, sheet.columns, [row.label for row in sheet.rows], ENLARGED).save(file, quality=88, optimize=True)
     return file
-
-
-def drawn(pictures: Pictures, sheet: Sheet) -> Image.Image:
-    """Titles above the columns, each row's label above its pictures."""
-    from PIL import Image, ImageDraw, ImageFont
-
-    side = ENLARGED * pictures[0][0].width
-    across, down = side + EDGE, side + EDGE + LINE
-    size = EDGE + across * len(sheet.columns), EDGE + LINE + down * len(pictures)
-    picture = Image.new("RGB", size, "white")
-    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(LINE * 2 // 3)
-    for c, title in enumerate(sheet.columns):
-        pen.text((EDGE + c * across + side / 2, EDGE + LINE / 2), title, "black", font, anchor="mm")
-    for r, (row, label) in enumerate(zip(pictures, (row.label for row in sheet.rows), strict=True)):
-        top = EDGE + LINE + r * down
-        pen.text((EDGE, top + LINE / 2), label, "dimgrey", font, anchor="lm")
-        for c, one in enumerate(row):
-            picture.paste(one.resize((side, side), Image.Resampling.LANCZOS), (EDGE + c * across, top + LINE))
-    return picture
 
 
 def section(name: str, sheet: Sheet, file: Path, pictures: Pictures) -> str:
@@ -118,18 +98,12 @@ def section(name: str, sheet: Sheet, file: Path, pictures: Pictures) -> str:
         f"![{sheet.title}: {', '.join(sheet.columns)}](gallery/{name}.jpg)",
     ]
     if sheet.to is not None:
+        from picture_sheet import differences
+
         away = differences(pictures, sheet.to)
         told = [f"{title}: {away[c]:.1f}" for c, title in enumerate(sheet.columns) if c != sheet.to]
         lines += ["", f"Difference to “{sheet.columns[sheet.to]}”: {'; '.join(told)}."]
     return "\n".join([*lines, ""])
-
-
-def differences(pictures: Pictures, to: int) -> Sequence[float]:
-    """Of every column to that one: root mean square, in levels."""
-    import numpy as np
-
-    levels = np.array([[np.asarray(picture, float) for picture in row] for row in pictures])
-    return [float(x) for x in np.sqrt(np.square(levels - levels[:, to : to + 1]).mean((0, 2, 3, 4)))]
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from perflow_core.delta import (
     prediction_type,
     windows,
 )
-from perflow_core.weights_file import WeightsFileError, inspect, shown
+from perflow_core.weights_file import WeightsFileError, inspect
+from perflow_core.wording import shown
 
 MODEL = {
     "diffusion_model.input_blocks.0.0.weight": (4, 4, 3, 3),

@@ -7,7 +7,7 @@ from damage import Draft
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from perflow_core.weights_file import shown
+from perflow_core.wording import shown
 
 TENSORS = (
     "conv_in.weight",

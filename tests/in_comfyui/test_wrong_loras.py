@@ -3,7 +3,7 @@
 import pytest
 from damage import Draft, as_diff, lora
 
-from perflow_core.weights_file import shown
+from perflow_core.wording import shown
 
 QUERY = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
 MODULES = {

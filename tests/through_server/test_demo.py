@@ -33,6 +33,7 @@ def test_the_sheet(server, prompt, find):
     """All its cells through the server, with the graphs' random models, and what is drawn of them."""
     import demo_sheet
     import numpy as np
+    import picture_sheet
     from demo_graph import ENLARGED
     from PIL import Image
 
@@ -44,7 +45,7 @@ def test_the_sheet(server, prompt, find):
     assert all(picture.size == (64, 64) for row in pictures for picture in row)
     assert len({picture.tobytes() for row in pictures for picture in row}) == 2 * 4
     sheet = np.asarray(demo_sheet.draw(pictures, texts))
-    edge, line, side = demo_sheet.EDGE, demo_sheet.LINE, 64 * ENLARGED
+    edge, line, side = picture_sheet.EDGE, picture_sheet.LINE, 64 * ENLARGED
     last = np.asarray(pictures[1][3].resize((side, side), Image.Resampling.LANCZOS))
     assert np.array_equal(sheet[-edge - side : -edge, -edge - side : -edge], last)
     assert (sheet[: edge + line] < 128).any()  # titles

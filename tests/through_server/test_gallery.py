@@ -38,13 +38,14 @@ def test_equal_nodes_are_one(sheets):
 
 def test_a_sheet_and_its_numbers(sheets, tmp_path):
     import draw_gallery
+    import picture_sheet
 
     _, sheet = sheets["steps"]
     grey = [Image.new("RGB", (8, 8), (level,) * 3) for level in (100, 100, 103, 104, 105, 106)]
     pictures = [grey, grey]
-    assert draw_gallery.differences(pictures, 0) == pytest.approx([0, 0, 3, 4, 5, 6])
-    drawn = np.asarray(draw_gallery.drawn(pictures, sheet))
-    side, edge = 8 * draw_gallery.ENLARGED, draw_gallery.EDGE
+    assert picture_sheet.differences(pictures, 0) == pytest.approx([0, 0, 3, 4, 5, 6])
+    drawn = np.asarray(picture_sheet.drawn(pictures, sheet.columns, [row.label for row in sheet.rows], 2))
+    side, edge = 8 * 2, picture_sheet.EDGE
     assert (drawn[-edge - side : -edge, -edge - side : -edge] == 106).all()
     text = draw_gallery.section("steps", sheet, tmp_path / "steps.jpg", pictures)
     assert "(gallery/steps.jpg)" in text
