@@ -17,3 +17,4 @@ def folders_as_they_were(comfyui):
     yield
     for kind, paths in before.items():
         folder_paths.folder_names_and_paths[kind][0][:] = paths
+    folder_paths.filename_list_cache.clear()  # it names those folders too, and ComfyUI asks each of them for its time
