@@ -99,7 +99,7 @@ class OptimizerConfig(Section):
     clip: Size = 1.0
     loss: Literal["mse", "huber"] = "mse"
     huber_c: Size = 0.001
-    loss_weight: Literal["none", "reciprocal", "window"] = "none"
+    loss_weight: Literal["none", "reciprocal", "window", "end_point"] = "none"
     precision: Literal["no", "bf16", "fp16"] = "no"
     channels_last: bool = True
 

@@ -250,7 +250,8 @@ class Run:
         shown = lesson(self.prediction_type, chord, line, examples.T.to(device))
         prompts = self.prompts.embed(examples.prompts)
         m = self.unet(shown.z, shown.T, **self.teacher.unet_arguments(prompts), return_dict=False)[0]
-        return row_losses(self.config.optimizer, chord, m, shown.m, line.w, shown.T), line.w
+        losses = row_losses(self.config.optimizer, self.prediction_type, chord, m, shown.m, line.w, shown.T)
+        return losses, line.w
 
     def _checked(self, seen: Tensor, norm: Any) -> dict[str, float]:
         """The step's numbers over all processes. Raises TrainingError for NaN, before the weights take it in."""

@@ -6,26 +6,43 @@ import torch
 from torch import Tensor
 
 from perflow_core.chord import WindowChord
+from perflow_core.parameterization import PredictionType, eps
 from perflow_core.windows import NUM_TIMESTEPS
 
 from .config import OptimizerConfig
 
-Weight = Literal["none", "reciprocal", "window"]
+Weight = Literal["none", "reciprocal", "window", "end_point"]
 
 
-def row_losses(config: OptimizerConfig, chord: WindowChord, m: Tensor, target: Tensor, w: Tensor, T: Tensor) -> Tensor:
+def row_losses(
+    config: OptimizerConfig,
+    prediction_type: PredictionType,
+    chord: WindowChord,
+    m: Tensor,
+    target: Tensor,
+    w: Tensor,
+    T: Tensor,
+) -> Tensor:
     """The loss of each row, [B]: MSE or Huber (sqrt(d^2 + c^2) - c), in float32, weighted."""
     d = m.float() - target.float()
     if config.loss == "huber":
         losses = ((d**2 + config.huber_c**2).sqrt() - config.huber_c).flatten(1).mean(1)
     else:
         losses = d.square().flatten(1).mean(1)
-    return losses * weights(config.loss_weight, chord, w, T)
+    return losses * weights(config.loss_weight, prediction_type, chord, w, T)
 
 
-def weights(kind: Weight, chord: WindowChord, w: Tensor, T: Tensor) -> Tensor:
-    """1, or the authors' 1 / max(1 - t, 0.1) / 2.3, t being the row's time or the start of its window; [B]."""
+def weights(kind: Weight, prediction_type: PredictionType, chord: WindowChord, w: Tensor, T: Tensor) -> Tensor:
+    """1; the authors' 1 / max(1 - t, 0.1) / 2.3, t being the row's time or the start of its window; or `end_point`; [B].
+
+    end_point: (dz_e / dm)^2, so that a squared error of m counts as what it does to the window's end point,
+    z_e = c_e (X_s + (sigma_e - sigma_s) eps(m)).
+    """
     if kind == "none":
         return torch.ones_like(T)
+    if kind == "end_point":
+        sigma = chord.s / chord.c
+        deps_dm = eps(prediction_type, chord, chord.sigma(T.to(sigma)), torch.ones_like(T, dtype=sigma.dtype), T.new_zeros(()))
+        return (chord.c[w + 1] * (sigma[w + 1] - sigma[w]) * deps_dm).square().to(T)
     t = T / NUM_TIMESTEPS if kind == "reciprocal" else chord.t[w].to(T)
     return 1 / (1 - t).clamp(min=0.1) / 2.3
