@@ -33,16 +33,18 @@ def row_losses(
 
 
 def weights(kind: Weight, prediction_type: PredictionType, chord: WindowChord, w: Tensor, T: Tensor) -> Tensor:
-    """1; the authors' 1 / max(1 - t, 0.1) / 2.3, t being the row's time or the start of its window; or `end_point`; [B].
+    """What each row's loss is multiplied by; [B].
 
-    end_point: (dz_e / dm)^2, so that a squared error of m counts as what it does to the window's end point,
-    z_e = c_e (X_s + (sigma_e - sigma_s) eps(m)).
+    none: 1.    reciprocal, window: the PeRFlow script's 1 / max(1 - t, 0.1) / 2.3 of the row's t or its window's start.
+    end_point: (dz_e / dm)^2 of the window's end z_e = c_e (X_s + (sigma_e - sigma_s) eps(m)), so that a squared error
+    of m counts as the error of the latent that the next window starts from.
     """
     if kind == "none":
         return torch.ones_like(T)
     if kind == "end_point":
         sigma = chord.s / chord.c
-        deps_dm = eps(prediction_type, chord, chord.sigma(T.to(sigma)), torch.ones_like(T, dtype=sigma.dtype), T.new_zeros(()))
+        one, zero = torch.ones_like(T).to(sigma), T.new_zeros(())
+        deps_dm = eps(prediction_type, chord, chord.sigma(T.to(sigma)), one, zero)
         return (chord.c[w + 1] * (sigma[w + 1] - sigma[w]) * deps_dm).square().to(T)
     t = T / NUM_TIMESTEPS if kind == "reciprocal" else chord.t[w].to(T)
     return 1 / (1 - t).clamp(min=0.1) / 2.3

@@ -17,8 +17,9 @@ MISSING = "there is no Chromium"
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
-    """These tests last: Playwright keeps an event loop running, and ComfyUI in this process needs one of its own."""
-    items.sort(key=needs_browser)
+    """Files with such tests last: Playwright keeps an event loop running, and ComfyUI here needs one of its own."""
+    files = {item.path for item in items if needs_browser(item)}  # whole ones: a process is given files, not tests
+    items.sort(key=lambda item: item.path in files)
     try:
         missing = not find_chromium()
     except UserError as error:
