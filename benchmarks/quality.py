@@ -60,7 +60,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--paired", type=int, default=500, help="of those, how many are compared with end points")
     parser.add_argument("--json", type=Path, help="where the rows go")
     parser.add_argument("--quick", action="store_true", help=f"four cells with {QUICK} pictures, to try this")
-    parser.add_argument("--cfg", type=float, default=3.0)
+    parser.add_argument("--cfg", type=float, default=3.0, help="of the base")
+    parser.add_argument("--perflow-cfg", type=float, help="of PeRFlow (1 for the small model, else as --cfg)")
     parser.add_argument("--weights", type=Path, default=REPOSITORY / "training" / "small" / "weights")
     parser.add_argument("--results", type=Path, help="folder of what is known so far (in the cache)")
     parser.add_argument("--wide", action="store_true", help="first check the wide checkpoint against the narrow model")
@@ -74,13 +75,15 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     if options.quick:
         options.claimed = options.paired = options.pictures = options.pictures or QUICK
     options.pictures = options.pictures or 2000
+    if options.perflow_cfg is None:
+        options.perflow_cfg = options.cfg if options.checkpoint else 1.0
     options.results = options.results or environment.cache_root() / "quality"
     return options
 
 
 def drawn_table(comfyui: Any, options: argparse.Namespace) -> list[dict[str, Any]]:
     from picture_quality import table, wide_check
-    from picture_quality.cells import planned
+    from picture_quality.cells import Guidance, planned
     from picture_quality.drawn_judge import REFERENCE_COUNT, DrawnJudge
     from picture_quality.narrow_models import NarrowModels
 
@@ -88,21 +91,22 @@ def drawn_table(comfyui: Any, options: argparse.Namespace) -> list[dict[str, Any
     cells = planned(models.roots(), models.has_delta(), options.quick)
     judge = DrawnJudge(models, options.results, 500 if options.quick else REFERENCE_COUNT)
     amounts = table.Amounts(options.pictures, options.claimed, options.paired)
-    work = table.Table(comfyui.nodes, models, judge, options.results, amounts, options.cfg)
+    guidance = Guidance(options.cfg, options.perflow_cfg)
+    work = table.Table(comfyui.nodes, models, judge, options.results, amounts, guidance)
     if options.wide:
-        print(wide_check.check(comfyui, work, options.weights, models.has_delta(), options.cfg), flush=True)
-    left, rate = work.calls(cells), work.rate()
+        print(wide_check.check(comfyui, work, options.weights, models.has_delta(), guidance), flush=True)
+    left, rate = work.left(cells), work.rate()
     print(
-        f"{len(cells)} cells, {left} model calls to do (CFG {options.cfg:g}, its two passes one call), about "
-        f"{left / rate / 3600:.1f} hours at {rate:.0f} a second; held-out drawings to compare with, minutes once; "
+        f"{len(cells)} cells, {left} passes of the UNet to do (CFG {options.cfg:g}, PeRFlow's {options.perflow_cfg:g}), "
+        f"about {left / rate / 3600:.1f} hours at {rate:.0f} a second; held-out drawings to compare with, minutes once; "
         f"kept in {options.results}",
         flush=True,
     )
     began, done = time.monotonic(), 0
 
-    def report(calls: int) -> None:
+    def report(passes: int) -> None:
         nonlocal done
-        done += calls
+        done += passes
 
     for cell in cells:
         if work.missing(cell):

@@ -46,7 +46,7 @@ def main() -> None:
             picture = server.image(**outputs[only(prompt, "SaveImage")]["images"][0])
             path = save(picture, options.out)
             if options.sheet:
-                png = demo_sheet.make(server, prompt)
+                png = demo_sheet.make(server, prompt, options.base_cfg)
                 say(str(save(png, path.with_name(f"{path.stem}-sheet.png"))))
     timesteps = outputs[only(prompt, "PeRFlowWindowSchedule")]["text"][0]
     say(f"Timesteps visited, window by window: {timesteps}")

@@ -7,7 +7,7 @@ from typing import NoReturn
 from environment import VERSIONS, UserError
 
 # For the small model, which draws 128 pixels and knows the words of training/small/scenes/words.py
-SMALL = dict(size="128", cfg=3.0, prompt="a lighthouse on a cliff at sunset", negative="")
+SMALL = dict(size="128", cfg=1.0, base_cfg=3.0, prompt="a lighthouse on a cliff at sunset", negative="")
 OWN = dict(size="512", cfg=4.5)
 
 
@@ -25,7 +25,9 @@ def parse(description: str | None, arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--prompt", help="what to show (default: a lighthouse on a cliff at sunset)")
     parser.add_argument("--negative", help="what to avoid (default with your own files: the workflow's)")
     parser.add_argument("--steps", type=int, default=4, help="sampling steps (default: 4)")
-    parser.add_argument("--cfg", type=float, help="guidance scale (default: 4.5 with your own files, else 3)")
+    parser.add_argument("--cfg", type=float, help="guidance scale (default: 4.5 with your own files, else 1)")
+    base = "guidance scale of the base model on the sheet (default: as --cfg with your own files, else 3)"
+    parser.add_argument("--base-cfg", type=float, metavar="CFG", help=base)
     parser.add_argument("--size", help="N or WxH (default: 512 with your own files, else 128)")
     parser.add_argument("--seed", type=int, help="of the noise (default: the workflow's)")
     parser.add_argument("--out", type=Path, default=Path("perflow-demo.png"), help="the PNG (default: %(default)s)")
@@ -38,6 +40,8 @@ def parse(description: str | None, arguments: list[str]) -> argparse.Namespace:
     for name, value in (SMALL if options.small else OWN).items():
         if getattr(options, name) is None:
             setattr(options, name, value)
+    if options.base_cfg is None:
+        options.base_cfg = options.cfg
     options.size = parse_size(options.size)
     options.sheet = options.small if options.sheet is None else options.sheet
     if options.steps < 1:

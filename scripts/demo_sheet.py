@@ -38,9 +38,9 @@ COLUMNS = (
 )
 
 
-def make(server: ComfyServer, prompt: Prompt) -> bytes:
+def make(server: ComfyServer, prompt: Prompt, base_cfg: float) -> bytes:
     """The sheet for the demo's graph as a PNG; says what stands where on it."""
-    cells, texts = graph_like(prompt)
+    cells, texts = graph_like(prompt, base_cfg)
     say(f"Making the sheet: {len(texts)} prompts, each sampled in {len(COLUMNS)} ways.")
     pictures = run(server, cells, len(texts))
     png = io.BytesIO()
@@ -49,7 +49,7 @@ def make(server: ComfyServer, prompt: Prompt) -> bytes:
     return png.getvalue()
 
 
-def graph_like(prompt: Prompt) -> tuple[Prompt, list[str]]:
+def graph_like(prompt: Prompt, base_cfg: float) -> tuple[Prompt, list[str]]:
     """The graph of all cells and the prompts of its rows; files, guidance, first prompt and seed are the demo's."""
     guider = prompt[only(prompt, "CFGGuider")]["inputs"]
     positive, negative = (prompt[guider[link][0]]["inputs"]["text"] for link in ("positive", "negative"))
@@ -58,7 +58,8 @@ def graph_like(prompt: Prompt) -> tuple[Prompt, list[str]]:
     delta = prompt[only(prompt, "PeRFlowApplyDelta")]["inputs"]["delta_name"]
     latent = prompt[only(prompt, "EmptyLatentImage")]["inputs"]
     seed = prompt[only(prompt, "RandomNoise")]["inputs"]["noise_seed"]
-    return graph(checkpoint, delta, texts, negative, (latent["width"], latent["height"]), guider["cfg"], seed), texts
+    size, cfg = (latent["width"], latent["height"]), (base_cfg, guider["cfg"])
+    return graph(checkpoint, delta, texts, negative, size, cfg, seed), texts
 
 
 def run(server: ComfyServer, cells: Prompt, rows: int) -> Pictures:
@@ -78,11 +79,17 @@ def run(server: ComfyServer, cells: Prompt, rows: int) -> Pictures:
 
 
 def graph(
-    checkpoint: str, delta: str, prompts: Sequence[str], negative: str, size: tuple[int, int], cfg: float, seed: int
+    checkpoint: str,
+    delta: str,
+    prompts: Sequence[str],
+    negative: str,
+    size: tuple[int, int],
+    cfg: tuple[float, float],
+    seed: int,
 ) -> Prompt:
     """All cells in the form that the server runs; the picture of row r and column c is the output of `r c picture`.
 
-    Row r has the noise of seed + r in every column.
+    Row r has the noise of seed + r in every column; cfg is the base model's and PeRFlow's.
     """
     nodes: Prompt = {}
 
@@ -98,9 +105,9 @@ def graph(
     add("euler", "PeRFlowSampler", solver="euler")
     for r, text in enumerate(prompts):
         said = [add(f"{r}", "CLIPTextEncode", clip=[loader, 1], text=text), 0]
-        conditioning = dict(positive=said, negative=without, cfg=cfg)
+        conditioning = dict(positive=said, negative=without)
         noise = add(f"{r} noise", "RandomNoise", noise_seed=seed + r)
-        guider = add(f"{r} guider", "CFGGuider", model=["PeRFlow", 0], **conditioning)
+        guider = add(f"{r} guider", "CFGGuider", model=["PeRFlow", 0], cfg=cfg[1], **conditioning)
         for c, column in enumerate(COLUMNS):
             name = f"{r} {c} sample"
             if column.perflow:
@@ -109,7 +116,8 @@ def graph(
                 parts = dict(noise=[noise, 0], guider=[guider, 0], sampler=["euler", 0], sigmas=sigmas)
                 add(name, "SamplerCustomAdvanced", **parts, latent_image=empty)
             else:
-                how = dict(sampler_name="euler", scheduler="normal", steps=column.steps, denoise=1.0, seed=seed + r)
+                how = dict(sampler_name="euler", scheduler="normal", steps=column.steps, denoise=1.0)
+                how |= dict(cfg=cfg[0], seed=seed + r)
                 add(name, "KSampler", model=[loader, 0], latent_image=empty, **conditioning, **how)
             decoded = add(f"{r} {c} decode", "VAEDecode", samples=[name, 0], vae=[loader, 2])
             add(f"{r} {c} picture", "PreviewImage", images=[decoded, 0])

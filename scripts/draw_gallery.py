@@ -28,10 +28,10 @@ HEAD = """# Gallery
 
 Every picture here comes from the small model that this project trained
 ([what it is and how good it is](../training/small/README.md)), 128 pixels wide, sampled with ComfyUI's own nodes and
-this pack's. In a row all pictures start from the same noise. The sampler is `euler`, and CFG is 3 where nothing else is
-said. Under a sheet stands how far each column is from its first one: the root mean square of the difference, in levels
-of 0 to 255. A few pictures show what to expect; how good they are on average is another question, which
-`python benchmarks/quality.py` answers.
+this pack's. In a row all pictures start from the same noise. The sampler is `euler`. Where nothing else is said, CFG
+is 3 for the base model and 1 for PeRFlow, whose teacher had CFG 3. Under a sheet stands how far each column is from
+its first one: the root mean square of the difference, in levels of 0 to 255. A few pictures show what to expect; how
+good they are on average is another question, which `python benchmarks/quality.py` answers.
 
 `python scripts/draw_gallery.py` makes this page.
 """

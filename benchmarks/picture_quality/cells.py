@@ -36,6 +36,17 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Guidance:
+    """CFG of the base and of PeRFlow, whose teacher's guidance may be learned into the delta."""
+
+    base: float
+    perflow: float
+
+    def of(self, model: Model) -> float:
+        return self.perflow if model.delta else self.base
+
+
+@dataclass(frozen=True)
 class Cell:
     """claimed: something is said about it, so that it deserves more pictures."""
 
@@ -48,6 +59,10 @@ class Cell:
     def calls(self) -> int:
         """Model calls a picture; CFG's two passes are one call."""
         return self.steps * (2 if self.sampler == "heun" else 1)
+
+    def passes(self, cfg: float) -> int:
+        """Pictures that go through the UNet for one: ComfyUI leaves the negative prompt out at CFG 1."""
+        return self.calls * (1 if cfg == 1 else 2)
 
     @property
     def is_end_point(self) -> bool:

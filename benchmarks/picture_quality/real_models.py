@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from . import sampling
-from .cells import BASE, BASE_SAMPLERS, Cell, Model
+from .cells import BASE, BASE_SAMPLERS, Cell, Guidance, Model
 from .frechet import Estimate, Gaussian, frechet, gaussian, jackknife
 from .rows import Row, rounded
 from .store import Store
@@ -97,7 +97,7 @@ class RealTable:
         self, comfyui: Any, options: argparse.Namespace, captioned: list[tuple[Path, str]], judge: RealJudge
     ) -> None:
         self._nodes, self._options, self._judge = comfyui.nodes, options, judge
-        self._captioned = captioned
+        self._captioned, self._guidance = captioned, Guidance(options.cfg, options.perflow_cfg)
         self.count = min(options.pictures, len(captioned))
 
     @cached_property
@@ -155,7 +155,7 @@ class RealTable:
             sampling.noise_of(numbers, (4, side, side)),
             [[torch.cat(padded), others]],
             encode.encode(clip, "")[0],
-            self._options.cfg,
+            self._guidance.of(cell.model),
         )
         (pictures,) = self._nodes["VAEDecode"]().decode(vae, {"samples": samples})
         return (255 * pictures.permute(0, 3, 1, 2).clamp(0, 1)).round().to(torch.uint8).cpu()
@@ -176,4 +176,4 @@ class RealTable:
         captions = [caption for _, caption in self._captioned]
         digest = hashlib.sha256(repr((told, captions, self._options.size)).encode()).hexdigest()[:10]
         name = f"{cell.model.name} {cell.sampler} {cell.steps}".replace(" ", "-").replace("+", "and")
-        return Store(self._options.results / "real" / f"{name}-cfg{self._options.cfg:g}-{digest}", BATCH)
+        return Store(self._options.results / "real" / f"{name}-cfg{self._guidance.of(cell.model):g}-{digest}", BATCH)

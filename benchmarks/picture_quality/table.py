@@ -13,7 +13,7 @@ from torch import Tensor
 from training.small.scenes.words import ATTRIBUTES
 
 from . import claims, sampling
-from .cells import BASE, BASE_SAMPLERS, Cell, Model, end_point
+from .cells import BASE, BASE_SAMPLERS, Cell, Guidance, Model, end_point
 from .drawn_judge import BATCH, DrawnJudge
 from .frechet import Gaussian
 from .narrow_models import NarrowModels
@@ -43,11 +43,11 @@ class Table:
         judge: DrawnJudge,
         results: Path,
         amounts: Amounts,
-        cfg: float,
+        guidance: Guidance,
         batch: int = BATCH,
     ) -> None:
         self._nodes, self._models, self.judge = nodes, models, judge
-        self._results, self._amounts, self._cfg, self._batch = results, amounts, cfg, batch
+        self._results, self._amounts, self._guidance, self._batch = results, amounts, guidance, batch
         self._rows: dict[Cell, Row] = {}
         self._drawings: list[Row] = []
         self._texts = sampling.Texts()
@@ -57,35 +57,40 @@ class Table:
         """Its folder names the weights, the guidance and the judge, so that other ones get another folder."""
         told = f"{cell.model.name} {cell.sampler} {cell.steps}".replace(" ", "-").replace("+", "and")
         digests = f"{self._models.digest(cell.model)}-{self.judge.digest}"
-        return Store(self._results / "cells" / f"{told}-cfg{self._cfg:g}-{digests}", self._batch)
+        cfg = self._guidance.of(cell.model)
+        return Store(self._results / "cells" / f"{told}-cfg{cfg:g}-{digests}", self._batch)
 
     def missing(self, cell: Cell) -> list[range]:
         return list(self.store(cell).missing(self._amounts.of(cell)))
 
-    def calls(self, cells: Sequence[Cell]) -> int:
-        """Model calls that are left to do, those of one picture each."""
-        return sum(cell.calls * sum(map(len, self.missing(cell))) for cell in cells)
+    def passes(self, cell: Cell) -> int:
+        """Of the UNet for one picture."""
+        return cell.passes(self._guidance.of(cell.model))
+
+    def left(self, cells: Sequence[Cell]) -> int:
+        """Passes that are left to do."""
+        return sum(self.passes(cell) * sum(map(len, self.missing(cell))) for cell in cells)
 
     def rate(self) -> float:
-        """Calls a second, CFG's two passes one call, measured on two steps of one batch."""
+        """Passes a second, measured on two steps of one batch."""
         cell = Cell(Model(BASE), next(iter(BASE_SAMPLERS)), 2)
         self.sample(cell, range(8))  # the first time is slower
         began = time.perf_counter()
         self.sample(cell, range(BATCH))
-        return cell.calls * BATCH / (time.perf_counter() - began)
+        return self.passes(cell) * BATCH / (time.perf_counter() - began)
 
     def sample(self, cell: Cell, numbers: range) -> Tensor:
         """LATENT samples [n, 4, 16, 16] of those pictures."""
         positive = self._texts(self.judge.prompts(numbers))
-        model, noise = self._models[cell.model], sampling.noise_of(numbers)
-        return sampling.sample(self._nodes, model, cell, noise, positive, self._negative, self._cfg)
+        model, noise, cfg = self._models[cell.model], sampling.noise_of(numbers), self._guidance.of(cell.model)
+        return sampling.sample(self._nodes, model, cell, noise, positive, self._negative, cfg)
 
     def fill(self, cell: Cell, done: Callable[[int], None]) -> None:
         """Sample and judge what is missing of a cell, batch by batch."""
         store = self.store(cell)
         for numbers in self.missing(cell):
             store.keep(numbers, self.judge.of_samples(numbers, self.sample(cell, numbers)))
-            done(cell.calls * len(numbers))
+            done(self.passes(cell) * len(numbers))
 
     def known(self, cells: Sequence[Cell]) -> dict[Cell, Judged]:
         """The judged pictures of the cells that are complete."""
@@ -104,7 +109,7 @@ class Table:
     def _drawings_row(self, decoded: bool) -> Row:
         name = "held-out drawings" + (", through the autoencoder" if decoded else "")
         drawings = self.judge.drawings(self._amounts.pictures, None, decoded)
-        told: Row = dict(model=name, sampler="", steps=0, calls=0)
+        told: Row = dict(model=name, sampler="", steps=0, calls=0, passes=0)
         return row(told, drawings, self._references(BASE), None, list(ATTRIBUTES))
 
     def _row(self, cell: Cell) -> Row:
@@ -113,6 +118,7 @@ class Table:
         if not cell.is_end_point and not self.missing(yardstick):
             end_points = self.store(yardstick).read(self._amounts.of(yardstick))["latents"]
         told: Row = dict(model=cell.model.name, sampler=cell.sampler, steps=cell.steps, calls=cell.calls)
+        told |= dict(passes=self.passes(cell), cfg=self._guidance.of(cell.model))
         judged = self.store(cell).read(self._amounts.of(cell))
         return row(told, judged, self._references(cell.model.root), end_points, list(ATTRIBUTES))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from . import sampling
-from .cells import BASE, Cell, Model
+from .cells import BASE, Cell, Guidance, Model
 
 if TYPE_CHECKING:
     from .table import Table
@@ -17,7 +17,7 @@ COUNT, BATCH = 64, 8
 LIMIT = 2 / 255  # of a picture's mean difference; file and maths are 16 bits in places
 
 
-def check(comfyui: Any, table: Table, weights: Path, delta: bool, cfg: float) -> str:
+def check(comfyui: Any, table: Table, weights: Path, delta: bool, guidance: Guidance) -> str:
     """A sentence with the differences of 64 pictures, by Load Checkpoint, CLIP Text Encode and VAE Decode.
 
     Raises ValueError where one picture's mean difference is above 2 levels of 256.
@@ -31,7 +31,7 @@ def check(comfyui: Any, table: Table, weights: Path, delta: bool, cfg: float) ->
         numbers = range(start, start + BATCH)
         texts = [encode.encode(clip, prompt)[0][0][0] for prompt in table.judge.prompts(numbers)]
         positive, noise = [[torch.cat(texts), {}]], sampling.noise_of(numbers)
-        samples = sampling.sample(comfyui.nodes, model, cell, noise, positive, negative, cfg)
+        samples = sampling.sample(comfyui.nodes, model, cell, noise, positive, negative, guidance.of(cell.model))
         (pictures,) = comfyui.nodes["VAEDecode"]().decode(vae, {"samples": samples})
         narrow = table.judge.decode(table.sample(cell, numbers)).permute(0, 2, 3, 1)
         apart.append((pictures.detach() - narrow).abs().mean((1, 2, 3)))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from .studio import CFG, Link, Studio
+from .studio import CFG, PERFLOW_CFG, Link, Studio
 
 LIGHTHOUSE = "a lighthouse on a cliff at sunset"
 CASTLE = "a large purple castle in the mountains at night, clear"
@@ -62,7 +62,8 @@ def strength(s: Studio, made: Prepared) -> Sheet:
     ]
     return Sheet(
         "Strength of the delta",
-        "Four steps each. Strength 0 is the base model on PeRFlow's steps; 1 is what was trained.",
+        "Four steps each, all with CFG 1. Strength 0 is the base model on PeRFlow's steps, without guidance; 1 is what "
+        "was trained.",
         [f"base, {MANY} steps", *(f"strength {value:g}" for value in values)],
         rows,
     )
@@ -76,8 +77,9 @@ def guidance(s: Studio, made: Prepared) -> Sheet:
     ]
     return Sheet(
         "Guidance",
-        "PeRFlow keeps classifier-free guidance: CFG does to it what it does to the base model. CFG 1 takes half the "
-        "time.",
+        f"This delta was trained with a teacher at CFG {CFG:g}, so CFG 1 already gives guided pictures, in half the "
+        "time of any other CFG. A higher CFG guides once more. A delta that was trained with `cfg_sync` takes the CFG "
+        "of its base model.",
         [f"CFG {value:g}" for value in values],
         rows,
         to=None,
@@ -134,7 +136,7 @@ def lora(s: Studio, made: Prepared) -> Sheet:
             text,
             [
                 many(s, text, model=s.base((made.lora, 1.0))),
-                s.sampled(s.base((made.lora, 1.0)), text),
+                s.sampled(s.base((made.lora, 1.0)), text, cfg=CFG),
                 *(with_lora(value, text) for value in (1.0, 0.5, 0.0)),
             ],
         )
@@ -154,15 +156,18 @@ def image_to_image(s: Studio, made: Prepared) -> Sheet:
     source = s.encoded(made.drawing)
     night = "a red house on a hill at night, snowy"
 
-    def row(label: str, model: Link, count: int, scheduler: str) -> Row:
-        again = (s.sampled(model, night, count, latent=source, denoise=v, scheduler=scheduler) for v in values)
+    def row(label: str, model: Link, count: int, **how: Any) -> Row:
+        again = (s.sampled(model, night, count, latent=source, denoise=value, **how) for value in values)
         return Row(f"{label}: {night}", [s.decoded(source), *again])
 
     return Sheet(
         "Image to image",
         f"The source is a drawing of {made.drawing_words}.",
         ["source", *(f"denoise {value:g}" for value in values)],
-        [row("PeRFlow, 4 steps", s.perflow(), 4, "simple"), row(f"base, {MANY} steps", s.base(), MANY, "normal")],
+        [
+            row("PeRFlow, 4 steps", s.perflow(), 4, cfg=PERFLOW_CFG),
+            row(f"base, {MANY} steps", s.base(), MANY, cfg=CFG, scheduler="normal"),
+        ],
         to=None,
     )
 

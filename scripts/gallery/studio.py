@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 Link = list[Any]  # [id of a node, number of its output]
-SIZE, CFG, SEED = 128, 3.0, 1234
+SIZE, SEED = 128, 1234
+CFG, PERFLOW_CFG = 3.0, 1.0  # of the base model, and of PeRFlow, whose teacher had that guidance
 
 
 class Studio:
@@ -63,7 +64,7 @@ class Studio:
         words: str,
         steps: int = 4,
         *,
-        cfg: float = CFG,
+        cfg: float = PERFLOW_CFG,
         seed: int = SEED,
         latent: Link | None = None,
         denoise: float = 1.0,
@@ -81,12 +82,13 @@ class Studio:
         upper = self.add("SplitSigmas", sigmas=self.add("PeRFlowWindowSchedule", model=perflow, **grid), step=2)
         many = self.add("BasicScheduler", model=base, scheduler="simple", steps=2 * steps, denoise=1.0)
         lower = [self.add("SplitSigmas", sigmas=many, step=steps)[0], 1]
-        begun = self._custom(perflow, words, upper, self.empty(), self.add("RandomNoise", noise_seed=seed))
-        return self.decoded(self._custom(base, words, lower, begun, self.add("DisableNoise")))
+        noise = self.add("RandomNoise", noise_seed=seed)
+        begun = self._custom(perflow, PERFLOW_CFG, words, upper, self.empty(), noise)
+        return self.decoded(self._custom(base, CFG, words, lower, begun, self.add("DisableNoise")))
 
-    def _custom(self, model: Link, words: str, sigmas: Link, latent: Link, noise: Link) -> Link:
+    def _custom(self, model: Link, cfg: float, words: str, sigmas: Link, latent: Link, noise: Link) -> Link:
         texts = dict(positive=self.text(words), negative=self.text(""))
-        guider = self.add("CFGGuider", model=model, cfg=CFG, **texts)
+        guider = self.add("CFGGuider", model=model, cfg=cfg, **texts)
         sampler = self.add("KSamplerSelect", sampler_name="euler")
         parts = dict(noise=noise, guider=guider, sampler=sampler, sigmas=sigmas, latent_image=latent)
         return self.add("SamplerCustomAdvanced", **parts)

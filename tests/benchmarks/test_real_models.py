@@ -44,7 +44,9 @@ def test_rows_of_a_checkpoint_with_a_delta(comfyui, captioned, tmp_path):
 
     checkpoint = small_models.make_checkpoint(tmp_path / "real.safetensors", unet_config=small_models.SD15_TINY)
     delta = small_models.make_delta(tmp_path / "real-delta.safetensors", checkpoint)
-    told = dict(checkpoint=checkpoint, delta=delta, results=tmp_path / "results", size=64, cfg=3.0, pictures=10)
+    told = dict(
+        checkpoint=checkpoint, delta=delta, results=tmp_path / "results", size=64, cfg=3.0, perflow_cfg=3.0, pictures=10
+    )
     table = RealTable(comfyui, Namespace(**told), captioned, Colours())
     cells = [Cell(Model(BASE), "euler", 4), Cell(Model(BASE, True), "euler", 4)]
     for cell in cells:

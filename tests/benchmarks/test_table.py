@@ -5,7 +5,7 @@ from itertools import islice
 import pytest
 import torch
 from picture_quality import narrow_models, sampling
-from picture_quality.cells import BASE, BASE_SAMPLERS, LORA, Cell, Model
+from picture_quality.cells import BASE, BASE_SAMPLERS, LORA, Cell, Guidance, Model
 from picture_quality.drawn_judge import DrawnJudge
 from picture_quality.table import Amounts, Table
 
@@ -53,8 +53,8 @@ def table(comfyui, models, tmp_path):
     """Its batches have two pictures."""
 
     def make(pictures: int, cfg: float = 3.0) -> Table:
-        judge = DrawnJudge(models, tmp_path, reference_count=20)
-        return Table(comfyui.nodes, models, judge, tmp_path, Amounts(pictures, pictures, pictures), cfg, batch=2)
+        judge, guidance = DrawnJudge(models, tmp_path, reference_count=20), Guidance(cfg, perflow=1.0)
+        return Table(comfyui.nodes, models, judge, tmp_path, Amounts(pictures, pictures, pictures), guidance, batch=2)
 
     return make
 
@@ -68,7 +68,7 @@ def test_stopped_and_gone_on_with_it_gives_the_same_rows(table):
     for file in islice(whole.store(CELLS[1]).folder.iterdir(), 1):
         file.unlink()
     assert list(stopped.known(CELLS)) == CELLS[:1]
-    assert stopped.calls(CELLS) == 4 * 2
+    assert stopped.left(CELLS) == 4 * 2
     done: list[int] = []
     for cell in CELLS:
         stopped.fill(cell, done.append)
@@ -78,8 +78,8 @@ def test_stopped_and_gone_on_with_it_gives_the_same_rows(table):
 
 def test_more_pictures_and_another_guidance_are_still_to_do(table):
     table(4).fill(CELLS[0], lambda _: None)
-    assert table(6).calls(CELLS[:1]) == 2 * 4
-    assert table(4, cfg=2.0).calls(CELLS[:1]) == 4 * 4
+    assert table(6).left(CELLS[:1]) == 2 * 4 * 2  # guidance takes two passes a call
+    assert table(4, cfg=2.0).left(CELLS[:1]) == 4 * 4 * 2
 
 
 def test_a_row_has_numbers_and_errors(table):

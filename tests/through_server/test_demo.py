@@ -41,7 +41,7 @@ def test_the_sheet(server, prompt, find):
     texts = ["a lighthouse", "a boat"]
     loaders = ("CheckpointLoaderSimple", "ckpt_name"), ("PeRFlowApplyDelta", "delta_name")
     files = [find(prompt, kind)["inputs"][name] for kind, name in loaders]
-    pictures = demo_sheet.run(server, demo_sheet.graph(*files, texts, "", (64, 64), 3.0, seed=5), len(texts))
+    pictures = demo_sheet.run(server, demo_sheet.graph(*files, texts, "", (64, 64), (3.0, 1.0), seed=5), len(texts))
     assert all(picture.size == (64, 64) for row in pictures for picture in row)
     assert len({picture.tobytes() for row in pictures for picture in row}) == 2 * 4
     sheet = np.asarray(demo_sheet.draw(pictures, texts))
@@ -56,7 +56,7 @@ def test_the_sheet_compares_the_same_noise():
     """The base model is sampled by stock nodes, PeRFlow by the pack's, each row from one seed."""
     import demo_sheet
 
-    cells = demo_sheet.graph("base", "delta", ["a", "b"], "", (128, 128), 3.0, seed=5)
+    cells = demo_sheet.graph("base", "delta", ["a", "b"], "", (128, 128), (3.0, 1.0), seed=5)
     for r, c in ((r, c) for r in range(2) for c in range(4)):
         sampler, steps = cells[f"{r} {c} sample"], demo_sheet.COLUMNS[c].steps
         if demo_sheet.COLUMNS[c].perflow:
@@ -74,7 +74,7 @@ def test_the_sheet_compares_the_same_noise():
 def test_the_sheets_first_row_is_the_demos(prompt, find):
     import demo_sheet
 
-    cells, texts = demo_sheet.graph_like(prompt)
+    cells, texts = demo_sheet.graph_like(prompt, 3.0)
     guider = find(prompt, "CFGGuider")["inputs"]
     assert cells["0"]["inputs"]["text"] == texts[0] == prompt[guider["positive"][0]]["inputs"]["text"]
     assert cells["negative"]["inputs"]["text"] == prompt[guider["negative"][0]]["inputs"]["text"]
