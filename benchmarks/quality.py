@@ -97,8 +97,8 @@ def drawn_table(comfyui: Any, options: argparse.Namespace) -> list[dict[str, Any
         print(wide_check.check(comfyui, work, options.weights, models.has_delta(), guidance), flush=True)
     left, rate = work.left(cells), work.rate()
     print(
-        f"{len(cells)} cells, {left} passes of the UNet to do (CFG {options.cfg:g}, PeRFlow's {options.perflow_cfg:g}), "
-        f"about {left / rate / 3600:.1f} hours at {rate:.0f} a second; held-out drawings to compare with, minutes once; "
+        f"{len(cells)} cells, {left} passes of the UNet (CFG {options.cfg:g}, PeRFlow's {options.perflow_cfg:g}), "
+        f"about {left / rate / 3600:.1f} hours at {rate:.0f} a second; held-out drawings, minutes once; "
         f"kept in {options.results}",
         flush=True,
     )
