@@ -21,6 +21,7 @@ from ..perflow_core.delta import MODEL_PREFIX
 from ..perflow_core.extraction import FORMAT_VERSION, source_dtype
 from ..perflow_core.safe_write import write_new
 from ..perflow_core.weights_file import WeightsFile, WeightsFileError, inspect
+from ..perflow_core.wording import shown
 from .save_delta import delta_folder, save_delta
 from .training_loop import Training
 
@@ -97,7 +98,7 @@ def load(training: Training, resumed: Resumed) -> bool:
         training.unet.adapters.load(tensors)
     except (KeyError, RuntimeError) as error:
         raise WeightsFileError(
-            f"{resumed.file.name} ({resumed.file}) does not fit the layers of this model ({error}), expected a delta "
+            f"{resumed.file.name} ({resumed.file}) does not fit the layers of this model ({shown(str(error))}), expected a delta "
             "trained on a model of the same kind: choose another file, or none to begin anew."
         ) from error
     if not state.is_file():

@@ -31,7 +31,7 @@ def make(config: Config, teacher: Teacher) -> Any:
         teacher.shared = True
         seed = int(generator(config.seed, Purpose.ADAPTER).integers(2**62))
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             rank = config.student.rank
             unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=LORA_TARGETS))
         for parameter in trainable(unet):
