@@ -30,28 +30,28 @@ class InstaFlowModelSampling(io.ComfyNode):
             display_name="Model Sampling InstaFlow",
             category="PeRFlow",
             description="Sets the sampling of InstaFlow (one step), 2-Rectified-Flow and Rectified Diffusion on their "
-            "UNets. A plain KSampler with euler is right then; LoRAs, ControlNet and merges keep working.",
+            "UNets. Then a plain KSampler with euler takes the right steps. LoRAs, ControlNet and merges keep working.",
             search_aliases=["instaflow", "2-rectified flow", "rectified flow", "rectified diffusion", "reflow"]
             + ["one step", "few step", "1 step", "accelerate"],
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip="The UNet of InstaFlow, 2-Rectified-Flow or Rectified Diffusion, all of SD1.5's layout, "
-                    "from Load Diffusion Model.",
+                    tooltip="The UNet of InstaFlow, 2-Rectified-Flow or Rectified Diffusion, from Load Diffusion "
+                    "Model. All of them have SD1.5's layout.",
                 ),
                 io.Combo.Input(
                     "family",
                     options=list(FAMILIES),
                     default="rectified_flow",
-                    tooltip="rectified_flow: InstaFlow and 2-Rectified-Flow. rectified_diffusion: rd and cm of "
-                    "Rectified Diffusion, which predict noise; its phased files need no node.",
+                    tooltip="rectified_flow: for InstaFlow and 2-Rectified-Flow. rectified_diffusion: for rd and cm of "
+                    "Rectified Diffusion, which predict noise. The phased files of Rectified Diffusion need no node.",
                 ),
                 io.Boolean.Input(
                     "align_steps",
                     default=True,
                     advanced=True,
-                    tooltip="Lay the steps of any scheduler evenly, so that a plain KSampler is right. Turn off to "
-                    "sample exactly where the scheduler says.",
+                    tooltip="Space the steps of any scheduler evenly, so that a plain KSampler takes the right steps. "
+                    "Turn off to sample exactly where the scheduler says.",
                 ),
             ],
             outputs=[io.Model.Output()],
