@@ -83,7 +83,7 @@ class PeRFlowApplyDelta(io.ComfyNode):
     ) -> io.NodeOutput:
         shared_inputs.check_ranges(cls, strength=strength, prediction_type=prediction_type, windows=windows)
         if strength == 0:
-            return io.NodeOutput(model, ui=node_text.show(cls, "Strength 0: the model as it came."))
+            return io.NodeOutput(model, ui=node_text.show(cls, "Strength 0: the model is unchanged."))
         base_alphas_cumprod(model)  # a model of another kind is told so before its file is
         file, delta = load_delta(folders.delta_path(delta_name), model, partial, strength)
         if prediction_type == shared_inputs.AUTO:
@@ -101,7 +101,7 @@ def describe(file: WeightsFile, delta: Delta, applied: list[tuple[str, float]], 
     """What was applied, and in words what is out of the ordinary."""
     lines = [str(file), sampling]
     if file.kind == "low-rank difference" and not file.metadata.get("prediction_type"):
-        lines.append("The file does not say that it is PeRFlow's. A LoRA of another kind belongs into Load LoRA.")
+        lines.append("The file does not say that it is a PeRFlow delta. For a LoRA of another kind use Load LoRA.")
     if delta.left_out:
         names = ", ".join(delta.left_out[:2]) + (", ..." if len(delta.left_out) > 2 else "")
         lines.append(f"Left out: {len(delta.left_out)} of the model's tensors ({names}).")

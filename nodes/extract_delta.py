@@ -109,8 +109,8 @@ def check_same_family(model_perflow: ModelPatcher, model_base: ModelPatcher) -> 
     for key in sorted(merged.keys() | base.keys()):
         if merged.get(key) != base.get(key):
             raise ValueError(
-                f"Tensor {key} is {merged.get(key, 'not there')} in model_perflow and {base.get(key, 'not there')} in "
-                f"model_base, expected two models of one architecture (these are {architecture(merged)} and "
+                f"Tensor {key} is {merged.get(key, 'missing')} in model_perflow and {base.get(key, 'missing')} in "
+                f"model_base, expected two models of the same architecture (these are {architecture(merged)} and "
                 f"{architecture(base)}): connect the base that the PeRFlow model was made from."
             )
 

@@ -81,11 +81,11 @@ class InterpolatedNoise:
     def _check(self, which: Any, whole: bool) -> None:
         if whole and len(which) != self.frames:
             raise ValueError(
-                f"Interpolated Noise has {self.frames} frames and the latent {len(which)} images, expected as many of "
-                "both: set frames or the latent's batch_size to the other's number."
+                f"Interpolated Noise has {self.frames} frames and the latent has {len(which)} images, expected the "
+                "same number of both: change frames or the latent's batch_size."
             )
         if max(which) >= self.frames:
             raise ValueError(
                 f"Interpolated Noise has {self.frames} frames and the latent holds image {max(which) + 1} of its "
-                "batch, expected no more than frames: set frames to the size of the whole batch."
+                "batch, expected at most one image for each frame: set frames to the size of the whole batch."
             )

@@ -125,7 +125,7 @@ def check_kind(model: ModelPatcher) -> None:
     if isinstance(sampling, PeRFlowSampling):
         raise _not_for("PeRFlow's sampling", "use Window Schedule for it")
     if isinstance(sampling, RectifiedFlowSampling):
-        raise _not_for("InstaFlow's sampling", "a plain KSampler is right for it, without a schedule")
+        raise _not_for("InstaFlow's sampling", "use a plain KSampler for it, without a schedule")
     table = isinstance(sampling, stock.ModelSamplingDiscrete) and sampling.num_timesteps == NUM_TIMESTEPS
     if not (table or isinstance(sampling, stock.ModelSamplingDiscreteFlow)):
         bases = " + ".join(base.__name__ for base in type(sampling).__bases__)

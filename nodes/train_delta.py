@@ -257,7 +257,7 @@ def check_is_base(model: ModelPatcher) -> None:
     if isinstance(model.get_model_object("model_sampling"), PeRFlowSampling):
         raise ValueError(
             "This model has PeRFlow's sampling already, expected the base model, which is the teacher: connect the "
-            "model from before Apply PeRFlow Delta, and choose resume_from to go on with a delta."
+            "model from before Apply PeRFlow Delta; to continue training a delta, choose it in resume_from."
         )
 
 
@@ -273,8 +273,8 @@ def check_settings(settings: Settings, resumed: Resumed | None, with_negative: b
     """Raises ValueError for settings that exclude one another."""
     if settings.guidance not in (0, 1) and not with_negative:
         raise ValueError(
-            f"guidance is {settings.guidance:g} and negative is not connected, expected both or neither: connect the "
-            "empty prompt as negative, or set guidance to 0."
+            f"guidance is {settings.guidance:g} and negative is not connected, expected the empty prompt there: "
+            "connect it as negative, or set guidance to 0."
         )
     if resumed is None:
         return
@@ -285,7 +285,7 @@ def check_settings(settings: Settings, resumed: Resumed | None, with_negative: b
         if found is not None and found != getattr(settings, name):
             raise ValueError(
                 f"{resumed.file.name} was trained with {name} {found}, and the node says {getattr(settings, name)}, "
-                "expected the same: set it as in the file, or begin anew with resume_from none."
+                "expected the same: set it as in the file, or start anew with resume_from none."
             )
 
 
@@ -293,7 +293,7 @@ def resumed_text(resumed: Resumed, rank: int, whole: bool) -> str:
     text = f"resumed {resumed.file.name} after step {resumed.steps}"
     if resumed.file.rank != rank:
         text += f", with its rank {resumed.file.rank}"
-    return text if whole else f"{text}, without its .state file: the optimizer began anew"
+    return text if whole else f"{text}, without its .state file: the optimizer started anew"
 
 
 def reason(error: Exception, training: Training) -> str:
@@ -320,5 +320,5 @@ def report(history: History, path: Path, first: int, seconds: float) -> str:
     )
     return (
         f"{path.name}, {path.stat().st_size / 1e6:.0f} MB, {steps}, {minutes(seconds)}\n"
-        f"loss {start:.4g} in the first tenth, {end:.4g} in the last"
+        f"loss {start:.4g} in the first tenth of the steps, {end:.4g} in the last tenth"
     )
