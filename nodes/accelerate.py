@@ -51,7 +51,7 @@ def trained_prediction(model: ModelPatcher) -> PredictionType:
     found = architecture(unet_shapes(model))
     if found not in TRAINED_PREDICTION:
         raise ValueError(
-            f"No PeRFlow weights are known for this model ({type(model.model).__name__}), so auto has no answer, "
+            f"No PeRFlow weights are known for this model ({type(model.model).__name__}), so auto cannot choose, "
             f"expected SD1.5, SD2.x or SDXL: choose one of {', '.join(PREDICTION_TYPES)}."
         )
     return TRAINED_PREDICTION[found]

@@ -22,15 +22,17 @@ class PeRFlowApplyDelta(io.ComfyNode):
             node_id="PeRFlowApplyDelta",
             display_name="Apply PeRFlow Delta",
             category="PeRFlow",
-            description="Makes a Stable Diffusion model a four-step one: adds the PeRFlow weight difference and "
-            "sets the sampling that goes with it. LoRAs, ControlNet, IP-Adapter, CFG and negatives keep working.",
+            description="Makes a Stable Diffusion model a four-step one: it adds the PeRFlow weight difference and "
+            "sets the matching sampling. LoRAs, ControlNet, IP-Adapter, CFG and negative prompts keep working.",
             search_aliases=["perflow", "few step", "4 step", "accelerate", "fast", "rectified flow", "turbo"],
             inputs=[
-                io.Model.Input("model", tooltip="An SD1.5, SD2.x or SDXL model. LoRAs may come before or after."),
+                io.Model.Input(
+                    "model", tooltip="An SD1.5, SD2.x or SDXL model. LoRAs may come before or after this node."
+                ),
                 io.Combo.Input(
                     "delta_name",
                     options=folders.delta_names(),
-                    tooltip="A file in models/perflow (.safetensors), made for the same kind of model.",
+                    tooltip="A .safetensors file in models/perflow that was made for the same kind of model.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -38,16 +40,16 @@ class PeRFlowApplyDelta(io.ComfyNode):
                     min=-10.0,
                     max=10.0,
                     step=0.01,
-                    tooltip="How much of the difference is added. 1 is as trained; 0 returns the model as it came.",
+                    tooltip="How much of the difference is added. 1 is as trained; 0 returns the model unchanged.",
                 ),
-                shared_inputs.prediction_type(auto="what the file says, else "),
+                shared_inputs.prediction_type(auto="what the file says, otherwise "),
                 io.Int.Input(
                     "windows",
                     default=0,
                     min=0,
                     max=100,
-                    tooltip="Time windows K that the weights were trained with. 0: as the file says, else 4, which all "
-                    "published weights use.",
+                    tooltip="Number of time windows (K) that the weights were trained with. 0: what the file says, "
+                    "otherwise 4, which all published weights use.",
                 ),
                 shared_inputs.align_steps(),
                 io.Boolean.Input(
@@ -56,7 +58,7 @@ class PeRFlowApplyDelta(io.ComfyNode):
                     optional=True,
                     advanced=True,
                     tooltip="Apply what fits and leave out what does not, such as an inpainting model's input layer. "
-                    "Off: such a file is refused.",
+                    "If off, the node refuses such a file.",
                 ),
             ],
             outputs=[io.Model.Output()],
@@ -81,7 +83,7 @@ class PeRFlowApplyDelta(io.ComfyNode):
     ) -> io.NodeOutput:
         shared_inputs.check_ranges(cls, strength=strength, prediction_type=prediction_type, windows=windows)
         if strength == 0:
-            return io.NodeOutput(model, ui=node_text.show(cls, "Strength 0: the model as it came."))
+            return io.NodeOutput(model, ui=node_text.show(cls, "Strength 0: the model is unchanged."))
         base_alphas_cumprod(model)  # a model of another kind is told so before its file is
         file, delta = load_delta(folders.delta_path(delta_name), model, partial, strength)
         if prediction_type == shared_inputs.AUTO:
@@ -99,7 +101,7 @@ def describe(file: WeightsFile, delta: Delta, applied: list[tuple[str, float]], 
     """What was applied, and in words what is out of the ordinary."""
     lines = [str(file), sampling]
     if file.kind == "low-rank difference" and not file.metadata.get("prediction_type"):
-        lines.append("The file does not say that it is PeRFlow's. A LoRA of another kind belongs into Load LoRA.")
+        lines.append("The file does not say that it is a PeRFlow delta. For a LoRA of another kind use Load LoRA.")
     if delta.left_out:
         names = ", ".join(delta.left_out[:2]) + (", ..." if len(delta.left_out) > 2 else "")
         lines.append(f"Left out: {len(delta.left_out)} of the model's tensors ({names}).")

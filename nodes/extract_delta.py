@@ -30,20 +30,20 @@ class PeRFlowExtractDelta(io.ComfyNode):
             node_id="PeRFlowExtractDelta",
             display_name="Extract PeRFlow Delta",
             category="PeRFlow",
-            description="Saves the difference of two models as a delta in output/perflow, full or low-rank: PeRFlow "
-            "minus its base gives a delta for every checkpoint of the family. LoRAs on the models count.",
+            description="Saves the difference of two models as a delta in output/perflow, full or low-rank. A PeRFlow "
+            "model minus its base gives a delta for every checkpoint of the family. LoRAs on the models are included.",
             search_aliases=["perflow", "extract lora", "model difference", "make delta", "subtract"],
             inputs=[
                 io.Model.Input("model_perflow", tooltip="The model with PeRFlow's weights merged in."),
-                io.Model.Input("model_base", tooltip="The model it was made from."),
-                io.String.Input("filename_prefix", default="delta", tooltip="Name of the file, below output/perflow."),
+                io.Model.Input("model_base", tooltip="The model that the PeRFlow model was made from."),
+                io.String.Input("filename_prefix", default="delta", tooltip="Name of the file in output/perflow."),
                 io.Int.Input(
                     "rank",
                     default=0,
                     min=0,
                     max=4096,
-                    tooltip="0: every number of the difference. Otherwise that many directions a layer: smaller, and "
-                    "loadable as a LoRA. 64 to 256 are usual.",
+                    tooltip="0 saves the full difference; any other number is the LoRA rank of each layer. The file is "
+                    "then smaller and loads as a LoRA. 64 to 256 are usual.",
                 ),
                 io.Float.Input(
                     "energy",
@@ -52,15 +52,16 @@ class PeRFlowExtractDelta(io.ComfyNode):
                     max=1.0,
                     step=0.001,
                     tooltip="0: use rank. Otherwise each layer takes the smallest rank that keeps this share of its "
-                    "difference, e.g. 0.95; rank is not used.",
+                    "difference, e.g. 0.95, and the input rank is not used.",
                 ),
-                shared_inputs.prediction_type(auto="what model_perflow samples with, else "),
+                shared_inputs.prediction_type(auto="what model_perflow samples with, otherwise "),
                 io.Int.Input(
                     "windows",
                     default=4,
                     min=1,
                     max=100,
-                    tooltip="Time windows K that the weights were trained with; written into the file.",
+                    tooltip="Number of time windows (K) that the weights were trained with. It is written into the "
+                    "file.",
                 ),
             ],
             outputs=[io.String.Output("path")],
@@ -108,8 +109,8 @@ def check_same_family(model_perflow: ModelPatcher, model_base: ModelPatcher) -> 
     for key in sorted(merged.keys() | base.keys()):
         if merged.get(key) != base.get(key):
             raise ValueError(
-                f"Tensor {key} is {merged.get(key, 'not there')} in model_perflow and {base.get(key, 'not there')} in "
-                f"model_base, expected two models of one architecture (these are {architecture(merged)} and "
+                f"Tensor {key} is {merged.get(key, 'missing')} in model_perflow and {base.get(key, 'missing')} in "
+                f"model_base, expected two models of the same architecture (these are {architecture(merged)} and "
                 f"{architecture(base)}): connect the base that the PeRFlow model was made from."
             )
 

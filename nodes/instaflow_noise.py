@@ -19,8 +19,9 @@ class InstaFlowNoise(io.ComfyNode):
             node_id="InstaFlowNoise",
             display_name="Interpolated Noise",
             category="PeRFlow",
-            description="Start noise for a batch of pictures that turn from one seed's into another's, along the great "
-            "circle between the two noises. Made for one-step models; any image model takes it.",
+            description="Makes the start noise for a batch of pictures that change from one seed's picture to "
+            "another's, along the great circle between the two noises. It is made for one-step models and works with "
+            "any image model.",
             search_aliases=["instaflow", "latent interpolation", "slerp", "seed travel", "morph", "random noise"],
             inputs=[
                 io.Int.Input(
@@ -28,22 +29,23 @@ class InstaFlowNoise(io.ComfyNode):
                     default=0,
                     min=0,
                     max=LARGEST_SEED,
-                    tooltip="The first frame's noise: what RandomNoise gives for this seed and one picture.",
+                    tooltip="Seed of the first frame: its noise is what RandomNoise gives for this seed and one "
+                    "picture.",
                 ),
                 io.Int.Input(
                     "seed_to",
                     default=1,
                     min=0,
                     max=LARGEST_SEED,
-                    tooltip="The last frame's noise, likewise.",
+                    tooltip="Seed of the last frame, used in the same way.",
                 ),
                 io.Int.Input(
                     "frames",
                     default=16,
                     min=1,
                     max=4096,
-                    tooltip="Pictures from the one to the other, both included. The latent needs this batch_size, or "
-                    "is a part of such a batch (Latent From Batch).",
+                    tooltip="Number of pictures from the first seed to the last, both included. The latent must have "
+                    "this batch_size, or be a part of such a batch (Latent From Batch).",
                 ),
             ],
             outputs=[io.Noise.Output()],
@@ -79,11 +81,11 @@ class InterpolatedNoise:
     def _check(self, which: Any, whole: bool) -> None:
         if whole and len(which) != self.frames:
             raise ValueError(
-                f"Interpolated Noise has {self.frames} frames and the latent {len(which)} images, expected as many of "
-                "both: set frames or the latent's batch_size to the other's number."
+                f"Interpolated Noise has {self.frames} frames and the latent has {len(which)} images, expected the "
+                "same number of both: change frames or the latent's batch_size."
             )
         if max(which) >= self.frames:
             raise ValueError(
                 f"Interpolated Noise has {self.frames} frames and the latent holds image {max(which) + 1} of its "
-                "batch, expected no more than frames: set frames to the size of the whole batch."
+                "batch, expected at most one image for each frame: set frames to the size of the whole batch."
             )

@@ -19,8 +19,8 @@ class EvenSteps:
 
     family = "InstaFlow"
     parts_advice = (
-        "This is one part of a path, and its steps may be others than those of one run: "
-        "the scheduler simple gives the same"
+        "This is one part of a path, and its steps may differ from those of a single run: use the scheduler simple to "
+        "get the same steps"
     )
     path: Path
     timestep: Callable[[Tensor], Tensor]
@@ -30,7 +30,7 @@ class EvenSteps:
 
     def steps_text(self, sigmas: Tensor) -> str:
         timesteps = self.timestep(sigmas[:-1]).tolist()
-        return f"steps laid evenly: {' '.join(f'{T:.6g}' for T in timesteps)}"
+        return f"steps spaced evenly: {' '.join(f'{T:.6g}' for T in timesteps)}"
 
 
 class RectifiedFlowSampling(EvenSteps, comfy.model_sampling.ModelSamplingDiscreteFlow, comfy.model_sampling.CONST):

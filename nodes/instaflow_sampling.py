@@ -15,9 +15,10 @@ from .unet_names import unet_shapes
 Family = Literal["rectified_flow", "rectified_diffusion"]
 FAMILIES = {"rectified_flow": RectifiedFlowSampling, "rectified_diffusion": RectifiedDiffusionSampling}
 TEXTS = {
-    "rectified_flow": "Rectified flow: the UNet is told 1000 (1 - i / steps). Sampler euler.\n"
+    "rectified_flow": "Rectified flow: the UNet gets the timesteps 1000 (1 - i / steps). Use the sampler euler.\n"
     "InstaFlow: 1 step, CFG 1. 2-Rectified-Flow: 2 to 25 steps, CFG 1 to 2.",
-    "rectified_diffusion": "Rectified diffusion: predicts noise, linear betas, sigma 25.15 to 0.029. Sampler euler.\n"
+    "rectified_diffusion": "Rectified diffusion: the UNet predicts noise, betas are linear, sigma goes from 25.15 to "
+    "0.029. Use the sampler euler.\n"
     "rd: 1, 2, 4, 8, 16 or 25 steps, CFG 1.5. cm: 1 or 2 steps, CFG 1.",
 }
 
@@ -30,28 +31,28 @@ class InstaFlowModelSampling(io.ComfyNode):
             display_name="Model Sampling InstaFlow",
             category="PeRFlow",
             description="Sets the sampling of InstaFlow (one step), 2-Rectified-Flow and Rectified Diffusion on their "
-            "UNets. A plain KSampler with euler is right then; LoRAs, ControlNet and merges keep working.",
+            "UNets. Then a plain KSampler with euler takes the right steps. LoRAs, ControlNet and merges keep working.",
             search_aliases=["instaflow", "2-rectified flow", "rectified flow", "rectified diffusion", "reflow"]
             + ["one step", "few step", "1 step", "accelerate"],
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip="The UNet of InstaFlow, 2-Rectified-Flow or Rectified Diffusion, all of SD1.5's layout, "
-                    "from Load Diffusion Model.",
+                    tooltip="The UNet of InstaFlow, 2-Rectified-Flow or Rectified Diffusion, from Load Diffusion "
+                    "Model. All of them have SD1.5's layout.",
                 ),
                 io.Combo.Input(
                     "family",
                     options=list(FAMILIES),
                     default="rectified_flow",
-                    tooltip="rectified_flow: InstaFlow and 2-Rectified-Flow. rectified_diffusion: rd and cm of "
-                    "Rectified Diffusion, which predict noise; its phased files need no node.",
+                    tooltip="rectified_flow: for InstaFlow and 2-Rectified-Flow. rectified_diffusion: for rd and cm of "
+                    "Rectified Diffusion, which predict noise. The phased files of Rectified Diffusion need no node.",
                 ),
                 io.Boolean.Input(
                     "align_steps",
                     default=True,
                     advanced=True,
-                    tooltip="Lay the steps of any scheduler evenly, so that a plain KSampler is right. Turn off to "
-                    "sample exactly where the scheduler says.",
+                    tooltip="Space the steps of any scheduler evenly, so that a plain KSampler takes the right steps. "
+                    "Turn off to sample exactly where the scheduler says.",
                 ),
             ],
             outputs=[io.Model.Output()],
@@ -67,7 +68,8 @@ class InstaFlowModelSampling(io.ComfyNode):
         set_alignment(rectified, align_steps)
         text = TEXTS[family]
         if not align_steps:
-            text += "\nalign_steps is off: of the schedulers only simple is even."
+            text += "\n"
+            "align_steps is off: only the scheduler simple has even steps."
         return io.NodeOutput(rectified, ui=node_text.show_with_steps(cls, text, rectified))
 
 
@@ -76,12 +78,12 @@ def check_kind(model: ModelPatcher) -> None:
     if isinstance(model.get_model_object("model_sampling"), PeRFlowSampling):
         raise ValueError(
             "Model Sampling InstaFlow got a model with PeRFlow's sampling, expected an InstaFlow, 2-Rectified-Flow or "
-            "Rectified Diffusion UNet as it is loaded: connect the loader, without a PeRFlow node before this one."
+            "Rectified Diffusion UNet: connect its loader, without a PeRFlow node between."
         )
     found = architecture(unet_shapes(model))
     if found != "SD1.5":
         raise ValueError(
-            f"Model Sampling InstaFlow got a {type(model.model).__name__} model of {found} layout, expected SD1.5's, "
-            "which InstaFlow, 2-Rectified-Flow and Rectified Diffusion have: load one of their UNets with Load "
+            f"Model Sampling InstaFlow got a {type(model.model).__name__} model of {found} layout, expected the SD1.5 "
+            "layout of InstaFlow, 2-Rectified-Flow and Rectified Diffusion: load one of their UNets with Load "
             "Diffusion Model."
         )

@@ -15,7 +15,7 @@ class PeRFlowModelSampling(io.ComfyNode):
             node_id="PeRFlowModelSampling",
             display_name="Model Sampling PeRFlow",
             category="PeRFlow",
-            description="Sets PeRFlow's sampling on a checkpoint whose weights are PeRFlow's already (a merged one).",
+            description="Sets PeRFlow's sampling on a merged checkpoint, which already contains PeRFlow's weights.",
             search_aliases=["perflow", "few step", "4 step", "accelerate", "merged checkpoint", "rectified flow"],
             inputs=[
                 io.Model.Input("model", tooltip="An SD1.5, SD2.x or SDXL model with PeRFlow weights."),
@@ -25,7 +25,8 @@ class PeRFlowModelSampling(io.ComfyNode):
                     default=TRAINED_WINDOWS,
                     min=1,
                     max=100,
-                    tooltip="Time windows K that the weights were trained with; 4 for all published weights.",
+                    tooltip="Number of time windows (K) that the weights were trained with; 4 for all published "
+                    "weights.",
                 ),
                 shared_inputs.align_steps(),
             ],

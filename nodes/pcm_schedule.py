@@ -30,35 +30,38 @@ class PCMPhaseSchedule(io.ComfyNode):
             node_id="PCMPhaseSchedule",
             display_name="Phase Schedule (PCM)",
             category="PeRFlow",
-            description="The steps that PCM's LoRAs for SD1.5, SDXL and SD3 were made for. The node shows the "
-            "timesteps, and the files they fit.",
+            description="Gives the steps that PCM's LoRAs for SD1.5, SDXL and SD3 were made for. The node shows the "
+            "timesteps and the files that they fit.",
             search_aliases=["pcm", "phased consistency", "phased consistency model", "scheduler", "sigmas"]
             + ["few step", "4 step", "tcd", "trailing", "lcm"],
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip="An SD1.5, SDXL or SD3 model with a PCM LoRA. SD3: the shift is read from it.",
+                    tooltip="An SD1.5, SDXL or SD3 model with a PCM LoRA. The node reads the shift from an SD3 model.",
                 ),
                 io.Int.Input(
                     "steps",
                     default=4,
                     min=1,
                     max=1000,
-                    tooltip="The number in the LoRA's name: 2, 4, 8 or 16. An lcmlike LoRA takes any, 4 is usual.",
+                    tooltip="The number in the LoRA's name: 2, 4, 8 or 16. An lcmlike LoRA takes any number; 4 is "
+                    "usual.",
                 ),
                 io.Combo.Input(
                     "grid",
                     options=list(GRIDS),
                     default="trailing",
-                    tooltip="trailing: the authors' sampling, 999 749 499 249. training_edges: where the phases ended "
-                    "in training, SD1.5 999 739 499 239. tcd: the authors' demo and lcmlike LoRAs, 999 759 499 259.",
+                    tooltip="trailing: as in PCM's sampling code, 999 749 499 249. training_edges: where the phases "
+                    "ended in training, for SD1.5 999 739 499 239. tcd: for PCM's demo and lcmlike LoRAs, 999 759 499 "
+                    "259.",
                 ),
                 io.Int.Input(
                     "phases",
                     default=4,
                     min=1,
                     max=min(FINE_TIMESTEPS.values()),
-                    tooltip="Phases the LoRA was trained with, for the grid training_edges: the number in its name.",
+                    tooltip="Number of phases that the LoRA was trained with: the number in its name. Only for the "
+                    "grid training_edges.",
                 ),
                 io.Float.Input(
                     "denoise",
@@ -66,23 +69,23 @@ class PCMPhaseSchedule(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Below 1 the steps are the last ones of a grid of steps / denoise, as KSampler does: "
-                    "2 steps at 0.5 are the last two of four (image to image).",
+                    tooltip="Below 1 the node takes the last steps of a grid of steps / denoise, as KSampler does: 2 "
+                    "steps at 0.5 are the last two of four (image to image).",
                 ),
                 io.Combo.Input(
                     "end",
                     options=["zero", "reference"],
                     default="zero",
-                    tooltip="zero: down to sigma 0, as ComfyUI's samplers do. reference: stop at sigma 0.029 as the "
-                    "authors' code does; their latent is the result times 0.999575 (Latent Multiply).",
+                    tooltip="zero: go down to sigma 0, as ComfyUI's samplers do. reference: stop at sigma 0.029 as the "
+                    "official code does; the official latent is the result times 0.999575 (Latent Multiply).",
                 ),
                 io.Int.Input(
                     "pcm_timesteps",
                     default=50,
                     min=1,
                     max=1000,
-                    tooltip="SD3 only: the fine grid that the steps are chosen from. 50 in the authors' test, 100 in "
-                    "their training.",
+                    tooltip="SD3 only: the size of the fine grid that the steps are chosen from. PCM uses 50 in its "
+                    "test code and 100 in training.",
                 ),
             ],
             outputs=[io.Sigmas.Output()],
@@ -122,7 +125,7 @@ def check_kind(model: ModelPatcher) -> None:
     if isinstance(sampling, PeRFlowSampling):
         raise _not_for("PeRFlow's sampling", "use Window Schedule for it")
     if isinstance(sampling, RectifiedFlowSampling):
-        raise _not_for("InstaFlow's sampling", "a plain KSampler is right for it, without a schedule")
+        raise _not_for("InstaFlow's sampling", "use a plain KSampler for it, without a schedule")
     table = isinstance(sampling, stock.ModelSamplingDiscrete) and sampling.num_timesteps == NUM_TIMESTEPS
     if not (table or isinstance(sampling, stock.ModelSamplingDiscreteFlow)):
         bases = " + ".join(base.__name__ for base in type(sampling).__bases__)

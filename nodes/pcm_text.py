@@ -47,7 +47,8 @@ def of_table(model: ModelPatcher, family: str, sampling: Any, T: Timesteps, sigm
     lines = [_listed(told), *_too_few(len(T), asked.steps)]
     if told != T.tolist():
         lines.append(
-            f"Not quite {_listed(T.tolist())}: set to lcm the model knows only 19, 39, ..., 999. Use grid tcd."
+            f"These are not exactly {_listed(T.tolist())}: a model set to lcm has only 19, 39, ..., 999. Use the grid "
+            "tcd."
         )
     if asked.grid == "training_edges":
         lines += _shared(grid_steps(asked.steps, asked.denoise), asked.phases)
@@ -60,7 +61,7 @@ def _files(model: ModelPatcher, family: str, sampling: Any, asked: Asked) -> str
     if isinstance(sampling, RectifiedDiffusionSampling):
         text = "For rd (1, 2, 4, 8, 16 or 25 steps, CFG 1.5) and cm (1 or 2 steps, CFG 1), sampler euler."
         if asked.grid != "trailing":
-            text += " They take trailing, which Model Sampling InstaFlow restores unless its align_steps is off."
+            text += " They need the grid trailing; Model Sampling InstaFlow restores it unless its align_steps is off."
         return text
     if family not in PREFIX:
         return f"No PCM LoRA is known for this model ({type(model.model).__name__})."
@@ -69,7 +70,7 @@ def _files(model: ModelPatcher, family: str, sampling: Any, asked: Asked) -> str
     trained = asked.phases if asked.grid == "training_edges" else grid_steps(asked.steps, asked.denoise)
     text = f"For {' or '.join(deterministic(family, trained))}, sampler euler."
     if not deterministic(family, trained):
-        made = f"smallcfg for {_or(SMALL_CFG_STEPS)}, normalcfg for {_or(NORMAL_CFG_STEPS)}"
+        made = f"smallcfg LoRAs are for {_or(SMALL_CFG_STEPS)}, normalcfg LoRAs for {_or(NORMAL_CFG_STEPS)}"
         text = f"No PCM LoRA is made for {_steps(trained)}: {made}."
     if asked.grid == "tcd":
         text += f"\nOr for {lcm_like(family)}."
@@ -81,14 +82,14 @@ def _unused(sampling: Any, asked: Asked) -> list[str]:
     lines = []
     if asked.end == "reference":
         if is_distilled(sampling):
-            lines.append("end reference has no part with a model set to lcm: it ends at sigma 0, as the authors' does.")
+            lines.append("A model set to lcm ignores end reference: it ends at sigma 0, as PCM's sampling code does.")
         elif not isinstance(sampling, RectifiedDiffusionSampling):  # which applies it by itself
             factor = (1 + float(sampling.sigmas[0]) ** 2) ** -0.5
-            lines.append(f"The authors' latent is the result times {factor:.6f} (Latent Multiply).")
+            lines.append(f"The official latent is the result times {factor:.6f} (Latent Multiply).")
     if asked.grid != "training_edges" and asked.phases != 4:
-        lines.append("phases has no part in this grid.")
+        lines.append("This grid ignores phases.")
     if asked.pcm_timesteps != 50:
-        lines.append("pcm_timesteps is SD3's only.")
+        lines.append("Only SD3 uses pcm_timesteps.")
     return lines
 
 
@@ -101,17 +102,17 @@ def of_flow(model: ModelPatcher, sampling: Any, sigmas: Tensor, steps: int, deno
     if not isinstance(model.model, comfy.model_base.SD3):
         lines.append(f"No PCM LoRA is known for this model ({type(model.model).__name__}).")
     elif sampling.shift not in FLOW_SHIFTS:
-        lines.append(f"Shift {sampling.shift:g} is that of no PCM LoRA: set 1 or 3 with ModelSamplingSD3.")
+        lines.append(f"No PCM LoRA has shift {sampling.shift:g}: set 1 or 3 with ModelSamplingSD3.")
     elif files:
         lines.append(f"Shift {sampling.shift:g}. For {', or '.join(files)}; CFG 1.2.")
     else:
         lines.append(f"No PCM LoRA is made for {_steps(trained)} at shift {sampling.shift:g}.")
-    lines.append("grid, phases and end have no part here.")
+    lines.append("This model ignores grid, phases and end.")
     return "\n".join(lines)
 
 
 def _too_few(walked: int, steps: int) -> list[str]:
-    return [f"{_steps(walked)}, not {steps}: the grid has no more points there."] if walked < steps else []
+    return [f"{_steps(walked)} instead of {steps}: the grid has no more points there."] if walked < steps else []
 
 
 def _shared(steps: int, phases: int) -> list[str]:
@@ -119,7 +120,10 @@ def _shared(steps: int, phases: int) -> list[str]:
     if steps < phases:
         return [f"{_steps(steps)} for {phases} phases: some edges are left out, so the picture is rougher."]
     if steps % phases:
-        return [f"{steps} steps do not divide by {phases} phases: {_listed(steps_per_window(steps, phases))} a phase."]
+        return [
+            f"{steps} steps do not divide by {phases} phases, so the phases get "
+            f"{_listed(steps_per_window(steps, phases))}."
+        ]
     return []
 
 

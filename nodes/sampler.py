@@ -19,15 +19,16 @@ class PeRFlowSampler(io.ComfyNode):
             node_id="PeRFlowSampler",
             display_name="PeRFlow Sampler",
             category="PeRFlow",
-            description="Solver for the custom sampling nodes. No step crosses a window edge, where the path bends.",
+            description="A solver for the custom sampling nodes. No step crosses a window edge, where the path bends.",
             search_aliases=["perflow", "few step", "4 step", "euler", "heun", "piecewise"],
             inputs=[
                 io.Combo.Input(
                     "solver",
                     options=list(SOLVERS),
                     default="euler",
-                    tooltip="euler: the authors' sampler. heun: second order, two model calls a step. ab2: second "
-                    "order from the step before, no extra calls; equals euler where every window has one step.",
+                    tooltip="euler: as in the official scheduler. heun: second order, two model calls per step. ab2: "
+                    "second order without extra calls, because it uses the step before; the same as euler where every "
+                    "window has one step.",
                 ),
             ],
             outputs=[io.Sampler.Output()],

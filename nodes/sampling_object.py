@@ -20,8 +20,8 @@ class PeRFlowSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sa
 
     family = "PeRFlow"
     parts_advice = (
-        "This is one part of a path, and its steps may be others than those of one run: "
-        "Window Schedule with SplitSigmas gives the same"
+        "This is one part of a path, and its steps may differ from those of a single run: use Window Schedule with "
+        "SplitSigmas to get the same steps"
     )
 
     def __init__(self, config: BASE, alphas_cumprod: Tensor, prediction_type: PredictionType, windows: int):

@@ -57,8 +57,8 @@ def named(prefix: str) -> tuple[Path, str, int]:
     inside = os.path.normpath(os.path.join(root, prefix)).startswith(os.path.join(root, ""))
     if not inside or any(ord(letter) < 32 for letter in prefix):
         raise ValueError(
-            f"filename_prefix is {ascii(prefix)[:100]}, expected a name or folders and a name below {root}: choose one "
-            "such as delta or styles/delta."
+            f"filename_prefix is {ascii(prefix)[:100]}, expected a file name, or folders and a file name, below "
+            f"{root}: choose one such as delta or styles/delta."
         )
     try:
         folder, name, number, _, _ = folder_paths.get_save_image_path(prefix, str(root))

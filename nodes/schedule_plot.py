@@ -16,11 +16,13 @@ class PeRFlowSchedulePlot(io.ComfyNode):
             node_id="PeRFlowSchedulePlot",
             display_name="Plot Window Schedule",
             category="PeRFlow",
-            description="Draws the windows, PeRFlow's path beside the base model's, and where each step stands.",
+            description="Draws the windows, PeRFlow's path next to the base model's, and the place of each step.",
             search_aliases=["perflow", "plot sigmas", "plot schedule", "visualize schedule"],
             inputs=[
                 io.Model.Input("model", tooltip="A model from Apply PeRFlow Delta or Model Sampling PeRFlow."),
-                io.Sigmas.Input("sigmas", tooltip="Window Schedule's, or any other scheduler's to compare."),
+                io.Sigmas.Input(
+                    "sigmas", tooltip="The sigmas of Window Schedule, or of any other scheduler to compare."
+                ),
             ],
             outputs=[io.Image.Output()],
             is_output_node=True,  # it is drawn also when nothing is connected to it

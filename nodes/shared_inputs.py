@@ -17,7 +17,7 @@ def prediction_type(auto: str) -> io.Combo.Input:
         "prediction_type",
         options=[AUTO, *PREDICTION_TYPES],
         default=AUTO,
-        tooltip=f"What the UNet's output means. auto: {auto}SD1.5 diff_eps, SDXL ddim_eps, SD2.x velocity.",
+        tooltip=f"What the UNet's output means. auto: {auto}diff_eps for SD1.5, ddim_eps for SDXL, velocity for SD2.x.",
     )
 
 
@@ -26,8 +26,8 @@ def align_steps() -> io.Boolean.Input:
         "align_steps",
         default=True,
         advanced=True,
-        tooltip="Lay the steps of any sampler and scheduler on the window grid, so that a plain KSampler is right. "
-        "Turn off to sample exactly where the scheduler says.",
+        tooltip="Move the steps of any sampler and scheduler to the window grid, so that a plain KSampler takes the "
+        "right steps. Turn off to sample exactly where the scheduler says.",
     )
 
 

@@ -36,32 +36,42 @@ class PeRFlowTrainDelta(io.ComfyNode):
             display_name="Train PeRFlow Delta",
             category="PeRFlow",
             description="Trains a PeRFlow of your own model: a low-rank delta that makes it a four-step one. The model "
-            "itself is the teacher; pictures and prompts come from the dataset nodes of Train LoRA, or any others.",
+            "itself is the teacher. Pictures and prompts come from the dataset nodes of Train LoRA, or from any other "
+            "nodes.",
             search_aliases=["perflow", "distill", "train lora", "reflow", "make delta"],
             is_input_list=True,
             is_output_node=True,
             inputs=[
-                io.Model.Input("model", tooltip="The SD1.5, SD2.x or SDXL model to make fast. LoRAs on it count."),
+                io.Model.Input(
+                    "model", tooltip="The SD1.5, SD2.x or SDXL model to make fast. LoRAs on it are included."
+                ),
                 io.Latent.Input(
                     "latents",
-                    tooltip="The pictures to learn from, encoded: a batch, or a list as Make Training Dataset gives.",
+                    tooltip="The encoded pictures to learn from: a batch, or a list from Make Training Dataset.",
                 ),
-                io.Conditioning.Input("positive", tooltip="Their prompts: one for all pictures or one for each."),
+                io.Conditioning.Input(
+                    "positive", tooltip="The prompts of the pictures: one for all pictures or one for each."
+                ),
                 io.Conditioning.Input(
                     "negative",
                     optional=True,
-                    tooltip="The empty prompt. One in ten prompts is replaced by it, so that CFG goes on working. "
-                    "Needed for guidance above 0.",
+                    tooltip="The empty prompt. It replaces one in ten prompts, so that CFG keeps working. Needed for "
+                    "guidance above 0.",
                 ),
                 io.Int.Input(
                     "steps",
                     default=1000,
                     min=1,
                     max=1000000,
-                    tooltip="Steps of the optimizer in this run. Interrupting keeps what was trained.",
+                    tooltip="Number of training steps in this run. If you interrupt it, the node saves what was "
+                    "trained.",
                 ),
                 io.Int.Input(
-                    "batch_size", default=4, min=1, max=1024, tooltip="Pictures a step. Memory grows with it."
+                    "batch_size",
+                    default=4,
+                    min=1,
+                    max=1024,
+                    tooltip="Pictures per training step. More pictures need more memory.",
                 ),
                 io.Float.Input(
                     "learning_rate",
@@ -69,25 +79,31 @@ class PeRFlowTrainDelta(io.ComfyNode):
                     min=1e-7,
                     max=1.0,
                     step=1e-7,
-                    tooltip="How far a step goes. 0.0001 is the authors' for SDXL; too much gives NaN or noise.",
+                    tooltip="How far a training step goes. PeRFlow's authors used 0.0001 for SDXL; too much gives NaN "
+                    "or noise.",
                 ),
                 io.Int.Input(
-                    "rank", default=64, min=1, max=1024, tooltip="Directions a layer. The file grows with it."
+                    "rank",
+                    default=64,
+                    min=1,
+                    max=1024,
+                    tooltip="LoRA rank of each layer. A higher rank makes a larger file.",
                 ),
                 io.Int.Input(
                     "windows",
                     default=TRAINED_WINDOWS,
                     min=1,
                     max=100,
-                    tooltip="Time windows K, so the fewest steps of a good picture; 4 in all published weights.",
+                    tooltip="Number of time windows (K). A good picture needs at least this many steps; 4 in all "
+                    "published weights.",
                 ),
-                shared_inputs.prediction_type(auto="what resume_from says, else "),
+                shared_inputs.prediction_type(auto="what resume_from says, otherwise "),
                 io.Int.Input(
                     "solving_steps",
                     default=8,
                     min=1,
                     max=100,
-                    tooltip="Steps of the teacher in each window (second order). More are more exact and slower.",
+                    tooltip="Steps of the teacher in each window (second order). More steps are more exact and slower.",
                 ),
                 io.Float.Input(
                     "guidance",
@@ -95,45 +111,45 @@ class PeRFlowTrainDelta(io.ComfyNode):
                     min=0.0,
                     max=30.0,
                     step=0.1,
-                    tooltip="0: none in training, and CFG as before when sampling (cfg_sync, SD1.5). Otherwise the "
-                    "teacher's CFG is trained in, e.g. 7.5, and sampling takes 1 to 2.5 (the authors' SDXL).",
+                    tooltip="0: train without guidance; sample with the same CFG as before (cfg_sync, as PeRFlow's "
+                    "SD1.5). Otherwise the teacher's CFG, e.g. 7.5, is trained into the delta; sample with CFG 1 to "
+                    "2.5 (as PeRFlow's SDXL).",
                 ),
                 io.Int.Input(
                     "points_per_window",
                     default=4,
                     min=1,
                     max=250,
-                    tooltip="Timesteps of each window that are trained; the start of the window most, since 4 steps "
-                    "see nothing else. 4 makes 4, 8 and 16 steps good.",
+                    tooltip="Number of timesteps that are trained in each window. The start of the window is trained "
+                    "most, because sampling in 4 steps uses nothing else. With 4 points, 4, 8 and 16 steps work well.",
                 ),
                 io.Boolean.Input(
                     "gradient_checkpointing",
                     default=True,
-                    tooltip="Takes much less memory and more time.",
+                    tooltip="Training needs much less memory and more time.",
                 ),
                 io.Int.Input(
                     "seed",
                     default=0,
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
-                    tooltip="For noise, order and the adapters' start. The same seed trains the same.",
+                    tooltip="For the noise, the order of the pictures and the start of the adapters. The same seed "
+                    "gives the same training.",
                 ),
-                io.String.Input(
-                    "filename_prefix", default="trained", tooltip="Name of the file, below output/perflow."
-                ),
+                io.String.Input("filename_prefix", default="trained", tooltip="Name of the file in output/perflow."),
                 io.Combo.Input(
                     "resume_from",
                     options=[NOTHING, *folders.delta_names()],
                     default=NOTHING,
                     optional=True,
-                    tooltip="A delta that this node wrote, to go on from. Rank, windows and prediction type are its "
-                    "own; a new file is written.",
+                    tooltip="A delta that this node wrote, to continue from. Its rank is used; windows and prediction "
+                    "type must be the same. The node writes a new file.",
                 ),
             ],
             outputs=[
                 io.String.Output("path"),
                 io.LossMap.Output("loss_map", tooltip="The loss of each step, for Plot Loss Graph."),
-                io.Image.Output("loss_by_window", tooltip="The loss of each window over the steps."),
+                io.Image.Output("loss_by_window", tooltip="A picture of the loss of each window over the steps."),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -241,7 +257,7 @@ def check_is_base(model: ModelPatcher) -> None:
     if isinstance(model.get_model_object("model_sampling"), PeRFlowSampling):
         raise ValueError(
             "This model has PeRFlow's sampling already, expected the base model, which is the teacher: connect the "
-            "model from before Apply PeRFlow Delta, and choose resume_from to go on with a delta."
+            "model from before Apply PeRFlow Delta; to continue training a delta, choose it in resume_from."
         )
 
 
@@ -257,8 +273,8 @@ def check_settings(settings: Settings, resumed: Resumed | None, with_negative: b
     """Raises ValueError for settings that exclude one another."""
     if settings.guidance not in (0, 1) and not with_negative:
         raise ValueError(
-            f"guidance is {settings.guidance:g} and negative is not connected, expected both or neither: connect the "
-            "empty prompt as negative, or set guidance to 0."
+            f"guidance is {settings.guidance:g} and negative is not connected, expected the empty prompt there: "
+            "connect it as negative, or set guidance to 0."
         )
     if resumed is None:
         return
@@ -269,7 +285,7 @@ def check_settings(settings: Settings, resumed: Resumed | None, with_negative: b
         if found is not None and found != getattr(settings, name):
             raise ValueError(
                 f"{resumed.file.name} was trained with {name} {found}, and the node says {getattr(settings, name)}, "
-                "expected the same: set it as in the file, or begin anew with resume_from none."
+                "expected the same: set it as in the file, or start anew with resume_from none."
             )
 
 
@@ -277,7 +293,7 @@ def resumed_text(resumed: Resumed, rank: int, whole: bool) -> str:
     text = f"resumed {resumed.file.name} after step {resumed.steps}"
     if resumed.file.rank != rank:
         text += f", with its rank {resumed.file.rank}"
-    return text if whole else f"{text}, without its .state file: the optimizer began anew"
+    return text if whole else f"{text}, without its .state file: the optimizer started anew"
 
 
 def reason(error: Exception, training: Training) -> str:
@@ -304,5 +320,5 @@ def report(history: History, path: Path, first: int, seconds: float) -> str:
     )
     return (
         f"{path.name}, {path.stat().st_size / 1e6:.0f} MB, {steps}, {minutes(seconds)}\n"
-        f"loss {start:.4g} in the first tenth, {end:.4g} in the last"
+        f"loss {start:.4g} in the first tenth of the steps, {end:.4g} in the last tenth"
     )

@@ -46,7 +46,7 @@ def read_resumed(path: str) -> Resumed:
     if file.kind != "low-rank difference" or not steps.isdecimal():
         raise WeightsFileError(
             f"{file.name} ({file}) does not say how many steps it was trained, expected a delta that Train PeRFlow "
-            "Delta wrote: choose one of those, or none to begin anew."
+            "Delta wrote: choose one of those, or none to start anew."
         )
     return Resumed(Path(path), file, int(steps))
 
@@ -83,7 +83,10 @@ def save(training: Training, prefix: str, steps: int, **said: str) -> Path:
         scaler = {"scaler": json.dumps(training.scaler.state_dict())}
         write_new(adapters.tensors(torch.float32) | _optimizer_tensors(training), path.with_suffix(STATE), scaler)
     except OSError as error:  # the delta is there, and that is what counts
-        logging.warning(f"{path.with_suffix(STATE).name} could not be written ({error}): resuming will start slowly.")
+        logging.warning(
+            f"{path.with_suffix(STATE).name} could not be written ({error}): a resumed run will start with "
+            "a new optimizer."
+        )
     return path
 
 
@@ -98,8 +101,8 @@ def load(training: Training, resumed: Resumed) -> bool:
         training.unet.adapters.load(tensors)
     except (KeyError, RuntimeError) as error:
         raise WeightsFileError(
-            f"{resumed.file.name} ({resumed.file}) does not fit the layers of this model ({shown(str(error))}), expected a delta "
-            "trained on a model of the same kind: choose another file, or none to begin anew."
+            f"{resumed.file.name} ({resumed.file}) does not fit the layers of this model ({shown(str(error))}), expected "
+            "a delta trained on a model of the same kind: choose another file, or none to start anew."
         ) from error
     if not state.is_file():
         return False

@@ -65,8 +65,8 @@ def _loaded_for_good(model: ModelPatcher) -> ModelPatcher:
         return model.clone(disable_dynamic=True)
     except RuntimeError as error:
         raise ValueError(
-            f"This model ({type(model.model).__name__}) cannot be read from a file again ({error}), expected one that "
-            "a loader node gives: save it with ModelSave and load that file, or start ComfyUI with "
+            f"This model ({type(model.model).__name__}) cannot be read from a file again ({error}), expected a model "
+            "from a loader node: save it with ModelSave and load that file, or start ComfyUI with "
             "--disable-dynamic-vram."
         ) from error
 

@@ -20,7 +20,8 @@ class PeRFlowWindowSchedule(io.ComfyNode):
             node_id="PeRFlowWindowSchedule",
             display_name="Window Schedule",
             category="PeRFlow",
-            description="The steps of the official PeRFlow scheduler, shown on the node window by window.",
+            description="Gives the steps of the official PeRFlow scheduler and shows them on the node, window by "
+            "window.",
             search_aliases=["perflow", "scheduler", "sigmas", "few step", "4 step", "time windows"],
             inputs=[
                 io.Model.Input("model", tooltip="A model from Apply PeRFlow Delta or Model Sampling PeRFlow."),
@@ -29,8 +30,8 @@ class PeRFlowWindowSchedule(io.ComfyNode):
                     default=4,
                     min=1,
                     max=1000,
-                    tooltip="Steps shared by the windows, the noisiest first. 4 to 8 are usual; fewer than the windows "
-                    "work, roughly.",
+                    tooltip="Number of steps. The windows share them; the noisiest windows get the extra ones. 4 to 8 "
+                    "are usual; fewer steps than windows also work, at lower quality.",
                 ),
                 io.Float.Input(
                     "denoise",
@@ -38,22 +39,22 @@ class PeRFlowWindowSchedule(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Where the path starts, as a share of the whole time: 1 from pure noise, 0.5 from halfway "
-                    "(image to image). The steps are shared by the windows that are left.",
+                    tooltip="Where the path starts, as a share of the whole time: 1 is pure noise, 0.5 is halfway "
+                    "(image to image). The windows that are left share the steps.",
                 ),
                 io.Combo.Input(
                     "end",
                     options=["zero", "reference"],
                     default="zero",
-                    tooltip="zero: down to sigma 0, as ComfyUI's samplers do. reference: stop at sigma 0.029 as the "
-                    "authors' code does, to compare with it.",
+                    tooltip="zero: go down to sigma 0, as ComfyUI's samplers do. reference: stop at sigma 0.029 as the "
+                    "official code does, to compare with it.",
                 ),
                 io.String.Input(
                     "steps_per_window",
                     default="",
                     advanced=True,
-                    tooltip='Steps of each window, noisiest first, instead of steps: "2,1,1,1". 0 leaves a window to '
-                    "the step before it.",
+                    tooltip='Replaces steps: the number of steps of each window, noisiest first, such as "2,1,1,1". '
+                    "The step before a window with 0 goes across it.",
                 ),
             ],
             outputs=[io.Sigmas.Output()],

@@ -113,8 +113,8 @@ def check_all_used(file: WeightsFile, unused: Sequence[str]) -> None:
     """Raises WeightsFileError for tensors of known modules that no change was made of."""
     if unused:
         raise WeightsFileError(
-            f"{file.name} has {_some(unused)} of an unknown kind, half of a pair, or second for a weight, expected one "
-            ".diff or one lora_up and lora_down for each: make the file again."
+            f"{file.name} has {_some(unused)} of an unknown kind, half of a pair, or a second one for a weight, "
+            "expected one .diff or one pair of lora_up and lora_down for each weight: make the file again."
         )
 
 
@@ -139,18 +139,19 @@ def check_kind(file: WeightsFile, model_architecture: str) -> None:
         raise WeightsFileError(f"{file.name} is a text encoder, {expected}: choose another file.")
     if file.kind == "full model" and file.architecture == "unknown":
         raise WeightsFileError(
-            f"{file.name} is a full model of an unknown kind (its norm weights are near 1, a difference's near 0), "
-            f"{expected}: choose another file."
+            f"{file.name} is a full model of an unknown kind (its norm weights are near 1; a difference has them near "
+            f"0), {expected}: choose another file."
         )
     if file.kind == "full model":
         raise WeightsFileError(
-            f"{file.name} is a full {file.architecture} model (its norm weights are near 1, a difference's near 0), "
-            f"{expected}: load it with Load Diffusion Model and use Model Sampling PeRFlow."
+            f"{file.name} is a full {file.architecture} model (its norm weights are near 1; a difference has them near "
+            f"0), {expected}: load it with Load Diffusion Model and use Model Sampling PeRFlow."
         )
     if file.kind == "low-rank difference" and "prediction_type" not in file.metadata and looks_like_pcm(file.shapes):
         raise WeightsFileError(
-            f"{file.name} is a LoRA over the layers that PCM's and LCM's have and says nothing of PeRFlow, {expected}: "
-            "use Load LoRA for it, with Phase Schedule (PCM) for PCM's or Model Sampling PeRFlow for PeRFlow's weights."
+            f"{file.name} is a LoRA for the layers that PCM and LCM LoRAs change, and it does not mention PeRFlow, "
+            f"{expected}: use Load LoRA for it, with Phase Schedule (PCM) for a PCM LoRA or Model Sampling PeRFlow for "
+            "PeRFlow's weights."
         )
     if file.architecture not in (model_architecture, "unknown"):
         raise WeightsFileError(
@@ -222,7 +223,7 @@ def prediction_type(file: WeightsFile) -> PredictionType | None:
         return None
     raise WeightsFileError(
         f'{file.name} says prediction_type "{shown(value, 40)}", expected one of {", ".join(PREDICTION_TYPES)}: '
-        "choose it on the node instead of auto, after asking who made the file."
+        "ask whoever made the file, and choose it on the node instead of auto."
     )
 
 

@@ -62,7 +62,7 @@ class TimePoints:
         Raises ValueError for a grid that leaves a window without a point.
         """
         if not 1 <= K <= N:
-            raise ValueError(f"{N} time points for {K} windows, expected at least one a window.")
+            raise ValueError(f"{N} time points for {K} windows, expected at least one for each window.")
         T = NUM_TIMESTEPS * torch.arange(N, 0, -1, dtype=torch.float64) / N
         edges = torch.from_numpy(NUM_TIMESTEPS * window_edges(K)[1:-1])
         w = (T[:, None] <= edges + EDGE_TOLERANCE).sum(dim=1)

@@ -36,7 +36,9 @@ def window_schedule(
 
 def _counted_timesteps(counts: list[int], K: int, t_s: float) -> np.ndarray:
     if len(counts) != K:
-        raise ValueError(f"steps_per_window has {len(counts)} numbers ({_listed(counts)}), expected {K}, one a window.")
+        raise ValueError(
+            f"steps_per_window has {len(counts)} numbers ({_listed(counts)}), expected {K}, one for each window."
+        )
     edges = spanned_edges(K, t_s)
     used = counts[K - (len(edges) - 1) :]
     if used[0] < 1:
@@ -54,8 +56,8 @@ def parse_counts(text: str) -> list[int] | None:
     numbers = [part.strip() for part in text.split(",")]
     if not all(number.isdecimal() for number in numbers):
         raise ValueError(
-            f'steps_per_window is "{shown(text, LONGEST_LIST)}", expected whole numbers with commas between, one a '
-            'window, as in "2,1,1,1".'
+            f'steps_per_window is "{shown(text, LONGEST_LIST)}", expected whole numbers with commas between '
+            'them, one for each window, such as "2,1,1,1".'
         )
     numbers = [number.lstrip("0") or "0" for number in numbers]
     counts = [int(number) if len(number) <= 4 else NUM_TIMESTEPS + 1 for number in numbers]

@@ -52,7 +52,7 @@ def test_v_prediction_models_are_a_base(model_of_type, perflow):
 
 
 def test_auto_needs_a_known_architecture(analytic, perflow):
-    with pytest.raises(ValueError, match=r"auto has no answer, expected SD1\.5, SD2\.x or SDXL: choose one of"):
+    with pytest.raises(ValueError, match=r"auto cannot choose, expected SD1\.5, SD2\.x or SDXL: choose one of"):
         perflow("auto")
 
 

@@ -135,7 +135,7 @@ def test_a_number_that_is_taken_under_another_spelling(comfyui, save, monkeypatc
 @pytest.mark.parametrize("prefix", ["../delta", "/delta", "a/../../delta", "a\x00b", "a\nb", "../perflow-else/x"])
 def test_a_prefix_that_leads_elsewhere(save, prefix):
     with pytest.raises(
-        ValueError, match=r"^filename_prefix is '[ -~]+', expected a name or folders .*: choose one such"
+        ValueError, match=r"^filename_prefix is '[ -~]+', expected a file name, or folders .*: choose one such"
     ):
         save(prefix)
 
@@ -220,7 +220,9 @@ def test_models_of_two_architectures_are_told(comfyui, small_unet, merged, extra
     import small_models
 
     sd21 = small_models.make_unet(comfyui.base / "other-sd21.safetensors", small_models.SD21_SMALL)
-    with pytest.raises(ValueError, match=r"expected two models of one architecture \(these are SD1\.5 and SD2\.x\)"):
+    with pytest.raises(
+        ValueError, match=r"expected two models of the same architecture \(these are SD1\.5 and SD2\.x\)"
+    ):
         extract(merged, comfy.sd.load_diffusion_model(str(sd21)))
 
 

@@ -155,8 +155,8 @@ def test_the_log_says_what_was_changed(run, instaflow, caplog):
         ksampler(run, instaflow("rectified_diffusion"), 4, "karras")
     lines = [record.message for record in caplog.records if "InstaFlow" in record.message]
     assert lines == [
-        "InstaFlow: steps laid evenly: 1000 666.667 333.333",
-        "InstaFlow: steps laid evenly: 999 749 499 249",
+        "InstaFlow: steps spaced evenly: 1000 666.667 333.333",
+        "InstaFlow: steps spaced evenly: 999 749 499 249",
     ]
 
 
@@ -234,7 +234,7 @@ def test_percentages_are_timesteps(instaflow):
     ("family", "align_steps", "expected"),
     [
         ("rectified_flow", True, "InstaFlow: 1 step, CFG 1. 2-Rectified-Flow: 2 to 25 steps, CFG 1 to 2."),
-        ("rectified_flow", False, "align_steps is off: of the schedulers only simple is even."),
+        ("rectified_flow", False, "align_steps is off: only the scheduler simple has even steps."),
         ("rectified_diffusion", True, "rd: 1, 2, 4, 8, 16 or 25 steps, CFG 1.5. cm: 1 or 2 steps, CFG 1."),
     ],
 )
@@ -256,7 +256,7 @@ class TestWrongUse:
         from family_models import sd3_model
 
         with pytest.raises(
-            ValueError, match=r"got a AnalyticSD3 model of unknown layout, expected SD1\.5's, [^\n]+\.$"
+            ValueError, match=r"got a AnalyticSD3 model of unknown layout, expected the SD1\.5 layout of [^\n]+\.$"
         ):
             instaflow(model=sd3_model(reference))
 

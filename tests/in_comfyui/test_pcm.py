@@ -242,7 +242,9 @@ class TestText:
         assert text(laid_out_model(pcm, 2048), steps=8)[1:] == [f"For {files}, sampler euler."]
 
     def test_no_file_for_that_many(self, sd15, text):
-        expected = "No PCM LoRA is made for 5 steps: smallcfg for 2, 4, 8 or 16, normalcfg for 4, 8 or 16."
+        expected = (
+            "No PCM LoRA is made for 5 steps: smallcfg LoRAs are for 2, 4, 8 or 16, normalcfg LoRAs for 4, 8 or 16."
+        )
         assert text(sd15, steps=5) == ["999 799 599 399 199", expected]
 
     def test_the_grid_below_denoise_1_counts(self, sd15, text):
@@ -256,24 +258,24 @@ class TestText:
     def test_a_grid_that_lcms_table_does_not_have(self, sd15, lcm, text):
         said, warning, _ = text(lcm(sd15))
         assert said == "999 739 499 239"  # what the UNet is told
-        assert warning.startswith("Not quite 999 749 499 249: set to lcm the model knows only")
+        assert warning.startswith("These are not exactly 999 749 499 249: a model set to lcm has only")
 
     def test_steps_and_phases(self, sd15, text):
         shared = text(sd15, steps=6, grid="training_edges")
-        assert shared[1] == "6 steps do not divide by 4 phases: 2 2 1 1 a phase."
+        assert shared[1] == "6 steps do not divide by 4 phases, so the phases get 2 2 1 1."
         assert shared[2].startswith(self.SD15)  # the LoRA has as many phases as its name says, whatever the steps
         assert text(sd15, steps=1, grid="training_edges")[1].startswith("1 step for 4 phases: some edges are left out")
         assert len(text(sd15, steps=8, grid="training_edges")) == 2
-        assert text(sd15, phases=8)[-1] == "phases has no part in this grid."
+        assert text(sd15, phases=8)[-1] == "This grid ignores phases."
 
     def test_reference_end(self, sd15, lcm, text):
-        expected = f"The authors' latent is the result times {REFERENCE_END} (Latent Multiply)."
+        expected = f"The official latent is the result times {REFERENCE_END} (Latent Multiply)."
         assert text(sd15, end="reference")[-1] == expected
-        assert text(lcm(sd15), grid="tcd", end="reference")[-1].startswith("end reference has no part with a model set")
+        assert text(lcm(sd15), grid="tcd", end="reference")[-1].startswith("A model set to lcm ignores end reference")
 
     def test_more_steps_than_the_grid_has(self, sd15, text, phases):
         assert len(phases(sd15, 60, grid="tcd")) == 51
-        assert text(sd15, steps=60, grid="tcd")[1] == "50 steps, not 60: the grid has no more points there."
+        assert text(sd15, steps=60, grid="tcd")[1] == "50 steps instead of 60: the grid has no more points there."
 
     @pytest.mark.parametrize(
         ("shift", "steps", "expected"),
@@ -286,7 +288,7 @@ class TestText:
                 "Shift 3. For pcm_deterministic_4step_shift3, sampler euler, or pcm_stochastic_shift3, sampler lcm;",
             ),
             (3.0, 6, "No PCM LoRA is made for 6 steps at shift 3."),
-            (2.0, 4, "Shift 2 is that of no PCM LoRA: set 1 or 3 with ModelSamplingSD3."),
+            (2.0, 4, "No PCM LoRA has shift 2: set 1 or 3 with ModelSamplingSD3."),
         ],
     )
     def test_sd3(self, comfyui, run, sd3, text, shift, steps, expected):
@@ -296,10 +298,10 @@ class TestText:
         timesteps, files, last = text(model, steps=steps)
         assert timesteps.startswith("1000 ")
         assert files.startswith(expected)
-        assert last == "grid, phases and end have no part here."
+        assert last == "This model ignores grid, phases and end."
 
     def test_inputs_of_sd3_on_others(self, sd15, text):
-        assert text(sd15, pcm_timesteps=100)[-1] == "pcm_timesteps is SD3's only."
+        assert text(sd15, pcm_timesteps=100)[-1] == "Only SD3 uses pcm_timesteps."
 
     def test_models_without_a_pcm_lora(self, comfyui, pcm, text):
         from family_models import laid_out_model
@@ -322,9 +324,7 @@ class TestWrongUse:
 
     def test_instaflow(self, run, sd15, phases):
         model = run("InstaFlowModelSampling", model=sd15, family="rectified_flow", align_steps=True)[0]
-        with pytest.raises(
-            ValueError, match=r"got InstaFlow's sampling, expected .*: a plain KSampler is right for it"
-        ):
+        with pytest.raises(ValueError, match=r"got InstaFlow's sampling, expected .*: use a plain KSampler for it"):
             phases(model)
 
     @pytest.mark.parametrize("kind", ["FLUX", "EDM", "V_PREDICTION_EDM", "V_PREDICTION_CONTINUOUS", "STABLE_CASCADE"])

@@ -65,7 +65,7 @@ class TestPairs:
         for shapes in (both, both | lora(OTHER, 320, 320)):
             text = target.refusal(Draft.of(shapes))
             assert f"({module}.lora_down.weight, {module}.lora_up.weight)" in text
-            assert "second for a weight" in text
+            assert "second one for a weight" in text
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_pcm_loras(comfyui, target, unet_file):
         save_file(load_file(path), path, said)
 
     text = target.refusal(write)
-    assert "is a LoRA over the layers that PCM's and LCM's have and says nothing of PeRFlow" in text
+    assert "is a LoRA for the layers that PCM and LCM LoRAs change, and it does not mention PeRFlow" in text
     assert "use Load LoRA for it, with Phase Schedule (PCM)" in text
     assert target.apply(lambda path: write(path, prediction_type="diff_eps"))
 
@@ -166,7 +166,7 @@ def test_pcm_loras(comfyui, target, unet_file):
 def test_other_loras_are_asked_about(comfyui, target):
     """One of a part of the layers may be anybody's."""
     said = target.apply(Draft.of(PAIR)).ui["text"][0]
-    assert "The file does not say that it is PeRFlow's." in said
+    assert "The file does not say that it is a PeRFlow delta." in said
     assert "does not say" not in target.apply(Draft.of(PAIR, metadata={"prediction_type": "diff_eps"})).ui["text"][0]
 
 
@@ -214,7 +214,7 @@ def test_a_loader_that_copies(target, monkeypatch):
 )
 def test_one_weight_twice_in_one_module(target, shapes, order):
     draft = Draft.of(dict(list((PAIR | shapes).items())[::order]))
-    assert "of an unknown kind, half of a pair, or second for a weight" in target.refusal(draft)
+    assert "of an unknown kind, half of a pair, or a second one for a weight" in target.refusal(draft)
 
 
 @pytest.mark.parametrize("pair", [("kohya", "ComfyUI"), ("kohya", "kohya, ComfyUI"), ("diffusers", "diffusers, unet")])

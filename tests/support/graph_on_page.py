@@ -4,10 +4,10 @@ from itertools import combinations
 
 # The longest of what our nodes say when the example graphs run.
 TEXTS = {
-    "InstaFlowModelSampling": "Rectified flow: the UNet is told 1000 (1 - i / steps). Sampler euler.\n"
-    "InstaFlow: 1 step, CFG 1. 2-Rectified-Flow: 2 to 25 steps, CFG 1 to 2.",
+    "InstaFlowModelSampling": "Rectified flow: the UNet gets the timesteps 1000 (1 - i / steps). Use the sampler "
+    "euler.\nInstaFlow: 1 step, CFG 1. 2-Rectified-Flow: 2 to 25 steps, CFG 1 to 2.",
     "PCMPhaseSchedule": "1000 904.762 750 513.158\nShift 3. For pcm_deterministic_4step_shift3, sampler euler, or "
-    "pcm_stochastic_shift3, sampler lcm; CFG 1.2.\ngrid, phases and end have no part here.",
+    "pcm_stochastic_shift3, sampler lcm; CFG 1.2.\nThis model ignores grid, phases and end.",
     "PeRFlowApplyDelta": "SD1.5 difference, 686 tensors, F32, 3438 MB\ndiff_eps, 4 windows",
     "PeRFlowExtractDelta": "perflow-sdxl-delta-rank64_00001_.safetensors, 790 MB, 70 s\n"
     "kept 37.03 % of the difference\n10.9 % of diffusion_model.label_emb.0.0\n15.3 % of diffusion_model.label_emb.0.2\n"
