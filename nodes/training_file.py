@@ -101,8 +101,8 @@ def load(training: Training, resumed: Resumed) -> bool:
         training.unet.adapters.load(tensors)
     except (KeyError, RuntimeError) as error:
         raise WeightsFileError(
-            f"{resumed.file.name} ({resumed.file}) does not fit the layers of this model ({shown(str(error))}), expected "
-            "a delta trained on a model of the same kind: choose another file, or none to start anew."
+            f"{resumed.file.name} ({resumed.file}) does not fit the layers of this model ({shown(str(error))}), "
+            "expected a delta trained on a model of the same kind: choose another file, or none to start anew."
         ) from error
     if not state.is_file():
         return False
