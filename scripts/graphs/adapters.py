@@ -7,8 +7,8 @@ from .drawing import Graph, Socket
 from .parts import decode, empty_latent, ksampler, prompts, save
 from .text_to_image import SD15_SETTINGS
 
-IPADAPTER_PLUS = """Needs the node pack [ComfyUI_IPAdapter_plus](https://github.com/cubiq/ComfyUI_IPAdapter_plus)
-(in the Manager under the same name)."""
+IPADAPTER_PLUS = """This graph needs the node pack
+[ComfyUI_IPAdapter_plus](https://github.com/cubiq/ComfyUI_IPAdapter_plus) (the same name in the Manager)."""
 
 
 def controlnet(g: Graph) -> None:
@@ -18,13 +18,13 @@ def controlnet(g: Graph) -> None:
 
 {files.file_list(files.SD15, files.SD15_DELTA, files.DEPTH, files.CANNY)}
 
-**Depth** (as it is): choose a depth map in *Load Image*, near is white. A node pack such as comfyui_controlnet_aux
-makes one of a photo.
+**Depth** (set already): choose a depth map in *Load Image*; near things are white. A node pack such as
+comfyui_controlnet_aux makes one from a photo.
 
 **Canny**: choose the canny file in *Load ControlNet Model*, select the bypassed *Canny* node, press Ctrl+B, and load
 an ordinary picture.
 
-**Pose**: choose `control_v11p_sd15_openpose_fp16.safetensors` of the same page and load a picture of the skeleton.
+**Pose**: choose `control_v11p_sd15_openpose_fp16.safetensors` from the same page and load a picture of the skeleton.
 
 {SD15_SETTINGS}
 With 4 steps *start_percent* and *end_percent* have four useful values: 0, 0.25, 0.5, 0.75.
@@ -71,7 +71,7 @@ def ip_adapter_sd15(g: Graph) -> None:
 
 *IPAdapter Advanced* goes after *Apply PeRFlow Delta*: it reads the sampling when it runs.
 
-The ControlNet beside it takes a depth map, near is white. To do without, select *Apply ControlNet* and press Ctrl+B.
+The ControlNet takes a depth map; near things are white. To switch it off, select *Apply ControlNet* and press Ctrl+B.
 
 **Settings**: 4 steps, CFG 4.5, weight 0.6.
 """,
@@ -117,7 +117,7 @@ def ip_adapter_sdxl(g: Graph) -> None:
 
 {files.file_list(files.SDXL_PERFLOW, files.SDXL, files.IP_ADAPTER_SDXL, files.VIT_H)}
 
-**Settings**, as in the authors' demo: 6 steps, CFG 1.5, weight 0.6. The demo uses `ip-adapter_sdxl`, whose image
+**Settings**, as in PeRFlow's demo: 6 steps, CFG 1.5, weight 0.6. The demo uses `ip-adapter_sdxl`, whose image
 encoder (ViT-bigG) is three times as large; both work here.
 """,
     )

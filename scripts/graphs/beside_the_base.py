@@ -14,10 +14,11 @@ def hand_over(g: Graph) -> None:
 
 {files.file_list(files.SD15, files.SD15_DELTA)}
 
-PeRFlow takes the first two of its four steps, down to timestep 500. The base model goes on from the same sigma
+PeRFlow takes the first two of its four steps, down to timestep 500. The base model continues from the same sigma
 (1.613) with the second half of a 20-step schedule: 12 steps instead of 20.
 
-At a window's edge both models have the same noise level, so the latent passes over as it is. Where to hand over:
+At a window edge both models have the same noise level, so the base model takes the latent unchanged. You can hand
+over at these places:
 
 | PeRFlow steps | sigma | Split of the base's 20 |
 |---|---|---|
@@ -25,10 +26,10 @@ At a window's edge both models have the same noise level, so the latent passes o
 | 2 of 4 | 1.613 | 10 |
 | 3 of 4 | 0.693 | 15 |
 
-The base's scheduler must be `simple`, which has these levels in its list. CFG may differ between the two.
+The base's scheduler must be `simple`, which has these levels in its list. The two may have different CFG.
 
-PeRFlow alone in two parts is made in the same way, with both halves of *Window Schedule*, and is the picture of one run
-wherever it is cut. *KSamplerAdvanced* shares the steps of each part by itself.
+You can also run PeRFlow alone in two parts, with both halves of *Window Schedule*. The picture is the same as in one
+run, wherever you cut. *KSamplerAdvanced* is different: there, each part shares its own steps.
 """,
     )
     g.column(380)
@@ -74,10 +75,10 @@ def comparison(g: Graph) -> None:
 
 {files.file_list(files.SD15, files.SD15_DELTA)}
 
-One seed and one pair of prompts for all three. The base model needs its 25 steps; at 4 it is unfinished. PeRFlow at 4
-is meant to look like the base at 25: similar in composition, not the same picture.
+All three use the same seed and prompts. The base model needs its 25 steps; at 4 the picture is unfinished. PeRFlow
+at 4 is meant to look like the base at 25: similar in composition, not the same picture.
 
-The base has CFG 7.5, PeRFlow the authors' 4.5 for 4 steps.
+The base has CFG 7.5. PeRFlow has 4.5, which its authors use for 4 steps.
 """,
     )
     g.column(380)

@@ -16,14 +16,14 @@ def make(g: Graph) -> None:
 
 {files.file_list(files.SDXL_PERFLOW, files.SDXL)}
 
-The authors publish SDXL with PeRFlow merged in, and no delta. The difference of that UNet and SDXL's own is one, and
-it works on every SDXL checkpoint.
+PeRFlow's authors publish SDXL with PeRFlow merged in, and no delta. The difference between that UNet and SDXL's own
+is a delta, and it works on every SDXL checkpoint.
 
-**Full** keeps every number: 5.1 GB. **Low-rank** keeps the strongest directions of each layer: smaller, and the node
-says how much of the difference was kept. Bypass the one you do not want (Ctrl+B).
+**Full** saves the full difference: 5.1 GB. **Low-rank** saves each layer at rank 64. That file is smaller, and the node
+says how much of the difference it keeps. Bypass the one you do not want (Ctrl+B).
 
-The files land in `output/perflow`. Press R, and *Apply PeRFlow Delta* lists them. The weights' licence
-({files.NON_COMMERCIAL}) goes with them.
+The files are saved in `output/perflow`. Press R, and *Apply PeRFlow Delta* lists them. They keep the licence of the
+weights ({files.NON_COMMERCIAL}).
 """,
     )
     g.column(400)
@@ -47,18 +47,18 @@ def train(g: Graph) -> None:
 
 {files.file_list(files.SD15, files.SD15_DELTA)}
 
-The base model makes 16 pictures, *Train PeRFlow Delta* learns to make such pictures in four steps, and two 4-step
-pictures of one seed show what that is worth: without, and with the delta.
+The base model makes 16 pictures, and *Train PeRFlow Delta* learns to make such pictures in four steps. Two 4-step
+pictures of one seed then show the effect: one without the delta, one with it.
 
-1. Run. The node shows a four-step picture every 25 steps. Interrupting it keeps what was trained.
-2. Press R, choose your file in *Apply PeRFlow Delta*, and take away its bypass (Ctrl+B).
+1. Run. The node shows a four-step picture every 25 steps. If you interrupt it, it saves what was trained.
+2. Press R, choose your file in *Apply PeRFlow Delta*, and remove its bypass (Ctrl+B).
 3. Run again. The training is not repeated while its inputs stay the same.
 
-200 steps of 4 pictures show that it works; a good delta takes many thousands and more varied pictures. Put more
-prompts in, or train on pictures of your own: Load Image-Text (from Folder) and Make Training Dataset give `latents` and
-`positive`. *resume_from* goes on with a file.
+200 steps of 4 pictures show that it works; a good delta takes many thousands of steps and more varied pictures. Add
+more prompts, or train on your own pictures: Load Image-Text (from Folder) and Make Training Dataset give `latents` and
+`positive`. To continue training a file, choose it in *resume_from*.
 
-The authors' delta stands in *Apply PeRFlow Delta* to begin with, to compare with; you need it for that alone
+*Apply PeRFlow Delta* holds the official delta at first, so that you can compare; you need the file only for that
 ({files.NON_COMMERCIAL}).
 """,
     )

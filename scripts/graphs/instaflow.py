@@ -14,13 +14,13 @@ def one_step(g: Graph) -> None:
 
 {files.file_list(files.INSTAFLOW, files.SD15)}
 
-**Model Sampling InstaFlow** turns the sign of what the UNet predicts, which is opposite to that of SD3 and Flux, and
-lays any scheduler's steps evenly.
+**Model Sampling InstaFlow** changes the sign of what the UNet predicts, which is opposite to that of SD3 and Flux, and
+spaces the steps of any scheduler evenly.
 
 **Settings**: 1 step, CFG 1, 512 px. CFG 1 means no guidance, so the negative prompt has no effect.
 
-The authors' own demo looks better than the bare file: it adds the difference of dreamshaper and SD1.5 to the UNet and
-takes dreamshaper's text encoder and VAE. *ModelMergeSubtract* and *ModelMergeAdd* do that here.
+InstaFlow's own demo looks better than the file alone: it adds the difference between dreamshaper and SD1.5 to the UNet
+and uses dreamshaper's text encoder and VAE. You can do the same with *ModelMergeSubtract* and *ModelMergeAdd*.
 """,
     )
     model, clip, vae = rectified_model(g, files.INSTAFLOW)
@@ -41,7 +41,7 @@ def controlnet(g: Graph) -> None:
 
 {files.file_list(files.INSTAFLOW, files.SD15, files.CANNY)}
 
-SD1.5's ControlNets work on InstaFlow as they are. In the one step the ControlNet, like the UNet, is given timestep
+SD1.5's ControlNets work on InstaFlow without changes. In the one step both the ControlNet and the UNet get timestep
 1000.
 
 **Other ControlNets**: choose the depth or openpose file in *Load ControlNet Model*, bypass *Canny* (Ctrl+B), and load a
@@ -82,7 +82,7 @@ def with_sdxl_refiner(g: Graph) -> None:
 
 {files.file_list(files.INSTAFLOW, files.SD15, files.SDXL_REFINER)}
 
-The picture is scaled to 1024 and SDXL's refiner goes over it, as in the authors' demo.
+The picture is scaled to 1024, and SDXL's refiner works on it, as in InstaFlow's demo.
 
 **Settings of the refiner**: `euler` with `ddim_uniform`, 15 steps at denoise 0.3 (the last 15 of 50), CFG 5, aesthetic
 score 6 for the positive and 2.5 for the empty negative prompt.
@@ -128,12 +128,13 @@ def two_rectified_flow(g: Graph) -> None:
 
 {files.file_list(files.TWO_RECTIFIED_FLOW, files.SD15)}
 
-The model InstaFlow was distilled from. It takes any number of steps: 2 to 8 are rough to good, 25 is the authors'
-example.
+InstaFlow was distilled from this model. It takes any number of steps: 2 to 8 are rough to good, and the official
+example takes 25.
 
 **Settings**: 8 steps, CFG 1 to 2 (1.5 here), 512 px. The negative prompt works when CFG is above 1.
 
-Any sampler and scheduler may be set; `euler` is the authors'. **Model Sampling InstaFlow** lays the steps evenly.
+You can use any sampler and scheduler; the official code uses `euler`. **Model Sampling InstaFlow** spaces the steps
+evenly.
 """,
     )
     model, clip, vae = rectified_model(g, files.TWO_RECTIFIED_FLOW)
@@ -155,13 +156,13 @@ def interpolation(g: Graph) -> None:
 
 {files.file_list(files.INSTAFLOW, files.SD15)}
 
-**Interpolated Noise** walks from the noise of one seed to that of another along the great circle, so every frame's
-noise is as strong as any noise. With one-step weights each frame is one model call.
+**Interpolated Noise** goes from the noise of one seed to that of another along the great circle, so the noise of every
+frame has the usual strength. With one-step weights each frame is one model call.
 
 *frames* there and *batch_size* in *Empty Latent Image* must be equal. The first and the last frame are the pictures of
 the two seeds.
 
-Too large for the memory at hand: fewer frames, or a smaller picture.
+If the memory is too small, use fewer frames or a smaller picture.
 """,
     )
     model, clip, vae = rectified_model(g, files.INSTAFLOW)

@@ -24,8 +24,8 @@ def sd15(g: Graph) -> None:
 | normalcfg | 4, 8, 16 | 2.5 to 6 | euler |
 | lcmlike | 4 | 1 | lcm |
 
-*grid* in **Phase Schedule (PCM)**: `trailing` is the authors' for inference (999, 749, 499, 249), `training_edges` is
-where the phases ended in training (999, 739, 499, 239).
+*grid* in **Phase Schedule (PCM)**: `trailing` is what PCM's code samples with (999, 749, 499, 249), `training_edges`
+is where the phases ended in training (999, 739, 499, 239).
 """,
     )
     lora_and_prompts(g, files.SD15, files.PCM_SD15, size=512, cfg=1.5, steps=4, name="PCM-SD15")
@@ -38,9 +38,9 @@ def sdxl(g: Graph) -> None:
 
 {files.file_list(files.SDXL, files.PCM_SDXL)}
 
-{NAME_IS_STEPS} smallcfg files go with CFG 1 to 2, normalcfg files with 2.5 to 6.
+{NAME_IS_STEPS} Use CFG 1 to 2 with smallcfg files and 2.5 to 6 with normalcfg files.
 
-On SDXL the authors' inference grid and the phases of training are the same: 999, 749, 499, 249.
+On SDXL the grid of PCM's sampling code and the phases of training are the same: 999, 749, 499, 249.
 """,
     )
     lora_and_prompts(g, files.SDXL, files.PCM_SDXL, size=1024, cfg=1.5, steps=4, name="PCM-SDXL")
@@ -53,10 +53,10 @@ def sd3_deterministic(g: Graph) -> None:
 
 {files.file_list(files.SD3, files.PCM_SD3)}
 
-**shift** in *ModelSamplingSD3* is the one in the file's name: 3 here, 1 for the `shift1` files.
+**shift** in *ModelSamplingSD3* must be the one in the file's name: 3 here, 1 for the `shift1` files.
 
-**Settings**: 4 steps, CFG 1.2, `euler`. **Phase Schedule (PCM)** gives the authors' steps, 1000, 905, 750, 513, which
-no stock scheduler does.
+**Settings**: 4 steps, CFG 1.2, `euler`. **Phase Schedule (PCM)** gives the official steps, 1000, 905, 750, 513. No
+stock scheduler gives these.
 """,
     )
     sd3(g, files.PCM_SD3, "euler", "PCM-SD3")
@@ -69,9 +69,9 @@ def sd3_stochastic(g: Graph) -> None:
 
 {files.file_list(files.SD3, files.PCM_SD3_STOCHASTIC)}
 
-Each step goes to a clean picture and adds fresh noise for the next: stock `lcm` does that on SD3.
+Each step goes to a clean picture and adds new noise for the next step. ComfyUI's own `lcm` does that on SD3.
 
-**Settings**: 4 steps, CFG 1.2, shift 3. Other step counts work with this file.
+**Settings**: 4 steps, CFG 1.2, shift 3. This file also works with other step counts.
 """,
     )
     sd3(g, files.PCM_SD3_STOCHASTIC, "lcm", "PCM-SD3-stochastic")

@@ -17,12 +17,12 @@ def image_to_image(g: Graph) -> None:
 
 {files.file_list(files.SD15, files.SD15_DELTA)}
 
-**denoise** in *Window Schedule* says where the path starts: 0.75 at timestep 750. Window edges (0.25, 0.5, 0.75) are
-the natural starts; between them the first window is a shorter one. More of the picture stays the lower it is.
+**denoise** in *Window Schedule* says where the path starts: 0.75 is timestep 750. Start at a window edge (0.25, 0.5,
+0.75) if you can; between edges the first window is shorter. With a lower value more of the picture stays.
 
-**steps** are shared by the windows that are left: three at 0.75, so 3 steps are enough.
+**steps** are shared by the windows that are left. At 0.75 three are left, so 3 steps are enough.
 
-**CFG** as for text to image: 4.5 at 4 steps.
+**CFG** is the same as for text to image: 4.5 at 4 steps.
 """,
     )
     model, clip, vae = sd15_model(g)
@@ -51,12 +51,12 @@ def inpainting(g: Graph) -> None:
 
 {files.file_list(files.SD15, files.SD15_DELTA)}
 
-As it is, the rectangle in the middle is painted anew and the rest stays.
+The graph repaints the rectangle in the middle and keeps the rest.
 
-**To paint the mask yourself**: right-click the picture, *Open in Mask Editor*, and connect MASK of *Load Image* to
-*Set Latent Noise Mask* in place of the rectangle.
+**To paint the mask yourself**: right-click the picture, choose *Open in Mask Editor*, and connect MASK of *Load Image*
+to *Set Latent Noise Mask* instead of the rectangle.
 
-An inpainting checkpoint (9 input channels) works too: turn on *partial* in *Apply PeRFlow Delta* and encode with
+An inpainting checkpoint (9 input channels) also works: turn on *partial* in *Apply PeRFlow Delta* and encode with
 *InpaintModelConditioning*.
 
 {SD15_SETTINGS}
@@ -69,7 +69,7 @@ An inpainting checkpoint (9 input channels) works too: turn on *partial* in *App
     scaled = g.add("ImageScale", image=image, upscale_method="lanczos", width=512, height=512, crop="center")["IMAGE"]
     latent = g.add("VAEEncode", pixels=scaled, vae=vae)["LATENT"]
     g.column(320)
-    g.group("3  What to paint anew")
+    g.group("3  What to repaint")
     keep = g.add("SolidMask", title="Keep", value=0.0, width=512, height=512)["MASK"]
     paint = g.add("SolidMask", title="Paint", value=1.0, width=256, height=256)["MASK"]
     mask = g.add("MaskComposite", destination=keep, source=paint, x=128, y=128, operation="add")["MASK"]
@@ -90,11 +90,11 @@ def refiner(g: Graph) -> None:
 
 {files.file_list(files.SD15, files.SD15_DELTA, files.TILE)}
 
-The picture is scaled to 1024 and goes in twice: as the start of the path and, through ControlNet-Tile, as what to
-keep to.
+The picture is scaled to 1024 and used twice: as the start of the path, and as the picture that ControlNet-Tile keeps
+to.
 
-**Settings**, the authors': strength (denoise) 1.0, 4 steps, CFG 4.5. A ControlNet strength below 1 gives the model
-more freedom.
+**Settings**, as in PeRFlow's demo: strength (denoise) 1.0, 4 steps, CFG 4.5. A ControlNet strength below 1 gives the
+model more freedom.
 """,
     )
     model, clip, vae = sd15_model(g)
@@ -117,10 +117,11 @@ def text_to_image_then_refiner(g: Graph) -> None:
 
 {files.file_list(files.SD15, files.SD15_DELTA, files.TILE)}
 
-The first picture is made at 512, where SD1.5 composes best, then scaled to 1024 and refined with ControlNet-Tile.
+The first picture is made at 512, the size that SD1.5 was trained for, then scaled to 1024 and refined with
+ControlNet-Tile.
 
-**Settings** for both: 4 steps, CFG 4.5. The refiner's strength (denoise) is 1.0: the picture reaches it through the
-ControlNet.
+**Settings** for both: 4 steps, CFG 4.5. The refiner's strength (denoise) is 1.0; the ControlNet keeps it close to the
+first picture.
 """,
     )
     model, clip, vae = sd15_model(g)

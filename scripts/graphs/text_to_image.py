@@ -23,10 +23,10 @@ def sd15(g: Graph) -> None:
 
 {files.file_list(files.SD15, files.SD15_DELTA)}
 
-Any SD1.5 checkpoint will do.
+Any SD1.5 checkpoint works.
 
 {SD15_SETTINGS}
-Negative prompts, LoRAs and ControlNet work as always. LoRAs go before or after *Apply PeRFlow Delta*.
+Negative prompts, LoRAs and ControlNet work as usual. Put LoRAs before or after *Apply PeRFlow Delta*.
 """,
     )
     g.column(380)
@@ -51,7 +51,7 @@ Negative prompts, LoRAs and ControlNet work as always. LoRAs go before or after 
         """### A plain KSampler works too
 
 Connect *Apply PeRFlow Delta* to a **KSampler** and use sampler `euler`, any scheduler, 4 steps.
-The model lays the steps on its time windows by itself and says so in the log.
+The model moves the steps to its time windows by itself and says so in the log.
 """,
         title="KSampler",
     )
@@ -64,7 +64,7 @@ def sdxl(g: Graph) -> None:
 
 {files.file_list(files.SDXL_PERFLOW, files.SDXL)}
 
-The authors publish SDXL with PeRFlow merged in, so *Load Diffusion Model* loads the UNet and **Model Sampling
+PeRFlow's authors publish SDXL with PeRFlow merged in, so *Load Diffusion Model* loads the UNet and **Model Sampling
 PeRFlow** sets the sampling. Text encoders and VAE are SDXL's own.
 
 **Settings**: 6 steps or more, CFG 1.5 to 2.5, 1024 px.
@@ -101,12 +101,12 @@ def sd21_merged(g: Graph) -> None:
 
 {files.file_list(files.SD21_PERFLOW, files.SD21_TEXT, files.SD21_VAE)}
 
-Merged weights need no delta, only the sampling: **Model Sampling PeRFlow**. On `auto` it takes what the authors
-trained for the architecture: SD2.1 *velocity*, SD1.5 *diff_eps*, SDXL *ddim_eps*.
+Merged weights need no delta, only the sampling of **Model Sampling PeRFlow**. On `auto` it uses what PeRFlow's authors
+trained for each architecture: *velocity* for SD2.1, *diff_eps* for SD1.5, *ddim_eps* for SDXL.
 
 **Settings**: 8 steps, CFG 7.5, 768 px.
 
-The sampler is a plain KSampler: any scheduler will do, since the model lays the steps on its windows.
+The sampler is a plain KSampler. Any scheduler works: the model moves the steps to its windows.
 """,
     )
     g.column(390)
@@ -132,11 +132,11 @@ def loras(g: Graph) -> None:
 
 {files.file_list(files.SD15, files.SD15_DELTA, files.ADD_DETAIL, files.BLINDBOX)}
 
-Any SD1.5 LoRA works, at the strength it always had, before or after the delta: both are added to the same weights, so
-the order does not matter.
+Any SD1.5 LoRA works, at its usual strength, before or after the delta. Both are added to the same weights, so the order
+does not matter.
 
 {SD15_SETTINGS}
-The second LoRA is bypassed: select it and press Ctrl+B to switch it on, then put its words into the prompt.
+The second LoRA is bypassed. Select it and press Ctrl+B to switch it on, then put its trigger words into the prompt.
 """,
     )
     g.column(380)
