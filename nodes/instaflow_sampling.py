@@ -68,8 +68,7 @@ class InstaFlowModelSampling(io.ComfyNode):
         set_alignment(rectified, align_steps)
         text = TEXTS[family]
         if not align_steps:
-            text += "\n"
-            "align_steps is off: only the scheduler simple has even steps."
+            text += "\nalign_steps is off: only the scheduler simple has even steps."
         return io.NodeOutput(rectified, ui=node_text.show_with_steps(cls, text, rectified))
 
 

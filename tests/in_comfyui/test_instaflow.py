@@ -262,7 +262,7 @@ class TestWrongUse:
 
     def test_a_perflow_model(self, base, perflow, instaflow):
         with pytest.raises(
-            ValueError, match=r"got a model with PeRFlow's sampling, expected [^\n]+: connect the loader"
+            ValueError, match=r"got a model with PeRFlow's sampling, expected [^\n]+: connect its loader"
         ):
             instaflow(model=perflow(model=base))
 

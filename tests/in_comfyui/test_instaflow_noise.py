@@ -66,7 +66,7 @@ def test_any_models_latents(noise, shape):
 
 def test_frames_and_images_that_do_not_match(noise):
     with pytest.raises(
-        ValueError, match=r"^Interpolated Noise has 5 frames and the latent 4 images, expected [^\n]+\.$"
+        ValueError, match=r"^Interpolated Noise has 5 frames and the latent has 4 images, expected [^\n]+\.$"
     ):
         noise().generate_noise(batch(4))
     with pytest.raises(ValueError, match=r"has 5 frames and the latent holds image 7 of its batch, expected [^\n]+\.$"):

@@ -312,7 +312,7 @@ class TestText:
     def test_rectified_diffusion(self, comfyui, run, pcm, text, sd15):
         model = run("InstaFlowModelSampling", model=sd15, family="rectified_diffusion", align_steps=True)[0]
         assert text(model)[1].startswith("For rd (1, 2, 4, 8, 16 or 25 steps, CFG 1.5) and cm (1 or 2 steps, CFG 1)")
-        assert text(model, grid="tcd")[1].endswith("restores unless its align_steps is off.")
+        assert text(model, grid="tcd")[1].endswith("restores it unless its align_steps is off.")
 
 
 class TestWrongUse:
