@@ -42,7 +42,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = make_run(Path(folder), options.batch)
         authors = AuthorsLoop(run, options.batch)
-        steps = {"the authors' loop": authors.step, "training/": lambda: our_step(run)}
+        steps = {"the official loop": authors.step, "training/": lambda: our_step(run)}
         for step in steps.values():
             step()
         speeds: dict[str, list[float]] = {name: [] for name in steps}

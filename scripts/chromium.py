@@ -62,7 +62,7 @@ def install_chromium() -> None:
     install = [*apt_get, "install", "--yes", "--no-install-recommends"]
     worked = run([*install, "chromium"]) or run([*install, "chromium-browser"])  # Debian's name, Ubuntu's name
     if not worked or not find_chromium():
-        raise UserError("apt-get brought no Chromium (its output is above): install Chrome by hand instead.")
+        raise UserError("apt-get installed no Chromium (its output is above): install Chrome by hand instead.")
 
 
 def is_root() -> bool:

@@ -133,8 +133,9 @@ class Progress:
         # Fast steps go untold, parts of divided steps are told as the same step: the larger count is the true one.
         count = max(last - first, len(later) - 1)
         if count == 0:
-            return f"{end - start:.2f} s for the one step, with loading the model."
-        return f"{(end - after_first) / count:.2f} s a step, by the server's messages after the first and the last."
+            return f"{end - start:.2f} s for the one step, including the time to load the model."
+        seconds = (end - after_first) / count
+        return f"{seconds:.2f} s per step, from the server's message after the first step to the one after the last."
 
 
 def save(picture: bytes, wanted: Path) -> Path:

@@ -29,7 +29,7 @@ def parse(description: str | None, arguments: list[str]) -> argparse.Namespace:
     base = "guidance scale of the base model on the sheet (default: as --cfg with your own files, else 3)"
     parser.add_argument("--base-cfg", type=float, metavar="CFG", help=base)
     parser.add_argument("--size", help="N or WxH (default: 512 with your own files, else 128)")
-    parser.add_argument("--seed", type=int, help="of the noise (default: the workflow's)")
+    parser.add_argument("--seed", type=int, help="seed of the noise (default: the workflow's)")
     parser.add_argument("--out", type=Path, default=Path("perflow-demo.png"), help="the PNG (default: %(default)s)")
     sheet = "also make the sheet (default: not with your own files)"
     parser.add_argument("--sheet", action=argparse.BooleanOptionalAction, help=sheet)
@@ -60,7 +60,9 @@ def check_files(options: argparse.Namespace) -> None:
         if file and not file.is_file():
             raise UserError(f"--{name} is {file}, which is not a file: give the path of a model file.")
     if options.delta and options.delta.suffix not in (".safetensors", ".sft"):
-        raise UserError(f"--delta is {options.delta.name}: only .safetensors files are read, pickles can run code.")
+        raise UserError(
+            f"--delta is {options.delta.name}: only .safetensors files are read, because pickles can run code."
+        )
     if options.out.suffix.lower() != ".png" or not options.out.parent.is_dir():
         raise UserError(f"--out is {options.out}: it must end in .png and lie in a folder that exists.")
 

@@ -135,6 +135,6 @@ def words(pictures: Pictures) -> str:
     away = differences(pictures, many)
     told = [f"{column.title}: {away[c]:.1f}" for c, column in enumerate(COLUMNS) if c != many]
     return (
-        "The sheet: one row for each prompt, one column for each way to sample it, all from the same noise. Difference "
-        f"to {BASE_MANY.title}, root mean square in levels of 0 to 255: {'; '.join(told)}."
+        "The sheet has one row for each prompt and one column for each way to sample it, all from the same noise. The "
+        f"difference to {BASE_MANY.title}, as root mean square in levels of 0 to 255: {'; '.join(told)}."
     )

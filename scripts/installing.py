@@ -121,7 +121,7 @@ def run_installer(command: Sequence[str], target: Path, settings: Mapping[str, s
             r"^ *(?:error:|×)(.*)", log.read_text(encoding="utf-8"), re.IGNORECASE | re.MULTILINE | re.DOTALL
         )
         reason = " ".join(found[1].split())[:400] if found else f"it ended with code {process.returncode}"
-        raise UserError(f"{target.name} could not be filled: {reason} (all of the installer's words are in {log}).")
+        raise UserError(f"{target.name} could not be filled: {reason} (the installer's whole output is in {log}).")
 
 
 def _heartbeat(done: threading.Event) -> None:

@@ -25,7 +25,7 @@ def main() -> None:
     except TrainingError as error:
         sys.exit(f"Error: {error}")
     except (Stopped, KeyboardInterrupt):
-        sys.exit("Stopped. The same command goes on from here.")
+        sys.exit("Stopped. Run the same command again to continue from here.")
 
 
 if __name__ == "__main__":

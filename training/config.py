@@ -171,10 +171,10 @@ def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
 def _sentence(error: Any) -> str:
     key = ".".join(str(part) for part in error["loc"] if not _is_branch(part))
     if error["type"] == "missing":
-        return f"{key} is missing, write it there"
+        return f"{key} is missing, add it"
     if error["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(error["loc"][-1]), _keys(error["loc"][:-1]), 1)
-        return f"{key} is no key of a configuration" + (f", {near[0]} is" if near else ", take it out")
+        return f"{key} is not a configuration key" + (f", use {near[0]}" if near else ", remove it")
     expected = error["msg"][:1].lower() + error["msg"][1:]
     return f"{key} is {error['input']!r}, {expected}"
 

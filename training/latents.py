@@ -58,7 +58,7 @@ class LatentFiles:
             self.captions.append(captions)
             self.rows += [(i, row) for row in range(len(captions))]
         if not self.rows:
-            raise TrainingError(f"{path} holds no latents, expected one at least: none of the pictures could be read.")
+            raise TrainingError(f"{path} holds no latents, expected at least one: none of the pictures could be read.")
         self.shape = tuple(self.files[0].get_shape()[1:])
         self._order: tuple[int, Tensor] = (-1, torch.zeros(0))
 
@@ -242,11 +242,11 @@ def _prepare_samples(
         lines = [line.strip() for line in Path(data.path).expanduser().read_text(encoding="utf-8").splitlines()]
     except OSError as error:
         raise TrainingError(
-            f"data.path {data.path} cannot be read ({error.strerror}): give a text of prompts."
+            f"data.path {data.path} cannot be read ({error.strerror}): give a text file of prompts."
         ) from error
     texts = [line for line in lines if line]
     if not texts:
-        raise TrainingError(f"data.path {data.path} holds no prompts, expected one a line: write some.")
+        raise TrainingError(f"data.path {data.path} holds no prompts, expected one per line: write some.")
     device = teacher.device
     walk = TeacherWalk.plan(teacher.alphas_cumprod, 1, data.sampling_steps).to(device, torch.float32)
     shape = (4, data.resolution // 8, data.resolution // 8)

@@ -153,7 +153,7 @@ class Run:
             self.step, places = state.load(self.accelerator, self.config, found)
             self.source.place = places[self.accelerator.process_index]
             self._take_the_rate_now()
-            self.say(f"Going on from step {self.step}, {found}.")
+            self.say(f"Continuing from step {self.step}, {found}.")
         self.end_points.forget(self.step)
 
     def _take_the_rate_now(self) -> None:

@@ -95,7 +95,7 @@ class ShardStream:
         if missing or not shards:
             raise TrainingError(f"data.path: the shard {missing[0] if missing else config.path} is not there.")
         if len(shards) < processes:
-            raise TrainingError(f"{len(shards)} shards for {processes} processes, expected one for each at least.")
+            raise TrainingError(f"{len(shards)} shards for {processes} processes, expected at least one for each.")
         self.shards = shards[rank::processes]
         self.epoch, self.taken = 0, 0
         self._samples: Iterator[Picture] | None = None

@@ -63,8 +63,8 @@ def load(accelerator: Accelerator, config: Config, path: Path) -> tuple[int, lis
     for key in now:
         if key not in FREE and not key.startswith(FREE_SECTIONS) and then.get(key) != now[key]:
             raise TrainingError(
-                f"{path} was made with {key} = {then.get(key)!r}, and it is {now[key]!r} now: set it back to go on, or "
-                "choose another output for a new run."
+                f"{path} was made with {key} = {then.get(key)!r}, and it is {now[key]!r} now: set it back to continue, "
+                "or choose another output for a new run."
             )
     accelerator.load_state(str(path))
     return note["step"], note["place"]

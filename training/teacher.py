@@ -20,7 +20,7 @@ from perflow_core.weights_file import WeightsFileError, inspect
 from .config import TeacherConfig
 from .errors import TrainingError
 
-KINDS = "a noise or v predicting Stable Diffusion 1.5, 2.x or SDXL"
+KINDS = "a Stable Diffusion 1.5, 2.x or SDXL model that predicts noise or v"
 PIPELINES: dict[str, Any] = {
     "SD1.5": diffusers.StableDiffusionPipeline,
     "SD2.x": diffusers.StableDiffusionPipeline,

@@ -121,7 +121,7 @@ def two_deltas(s: Studio, made: Prepared) -> Sheet:
     ]
     return Sheet(
         "Two deltas on one model",
-        "Two Apply nodes in a row add up: half of the full delta and half of its low-rank file.",
+        "Two Apply nodes in a row add up. The last column has half of the full delta and half of its low-rank file.",
         ["full delta", f"rank {RANKS[1]}", "half of each"],
         rows,
     )
@@ -182,7 +182,7 @@ def inpainting(s: Studio, made: Prepared) -> Sheet:
     ]
     return Sheet(
         "Inpainting",
-        "The middle of the drawing is painted anew (Set Latent Noise Mask), the rest is kept.",
+        "The middle of the drawing is repainted (Set Latent Noise Mask); the rest stays as it is.",
         ["source", "castle", "windmill", "tree"],
         rows,
         to=None,

@@ -39,7 +39,7 @@ def test_installation(nowhere, monkeypatch, root):
     monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}" if name in ("apt-get", "sudo") else None)
     monkeypatch.setattr(chromium, "is_root", lambda: root)
     monkeypatch.setattr(chromium, "run", lambda command: commands.append(command) or command[-1] == "chromium-browser")
-    with pytest.raises(UserError, match="apt-get brought no Chromium"):
+    with pytest.raises(UserError, match="apt-get installed no Chromium"):
         chromium.install_chromium()
     apt_get = ["/bin/apt-get"] if root else ["/bin/sudo", "/bin/apt-get"]
     install = [*apt_get, "install", "--yes", "--no-install-recommends"]

@@ -25,7 +25,7 @@ def test_demo(repository, tmp_path):
     assert path.parent == tmp_path
     assert (tmp_path / "perflow-demo.png").read_bytes() == b"mine"  # never over another file
     assert any("1000 875 | 750 625 | 500 | 250" in line for line in lines)
-    assert any("s a step" in line for line in lines)
+    assert any("s per step" in line for line in lines)
     assert any("drawings" in line for line in lines)
 
 

@@ -16,8 +16,8 @@ def test_the_shipped_ones_can_be_read(repository):
 
 
 MISTAKES = [
-    ({"optimizer": {"learnin_rate": 1}}, "optimizer.learnin_rate is no key of a configuration, learning_rate is"),
-    ({"colour": 1}, "colour is no key of a configuration, take it out"),
+    ({"optimizer": {"learnin_rate": 1}}, "optimizer.learnin_rate is not a configuration key, use learning_rate"),
+    ({"colour": 1}, "colour is not a configuration key, remove it"),
     ({"optimizer": {"batch_size": 0}}, "optimizer.batch_size is 0, input should be greater than or equal to 1"),
     ({"optimizer": {"batch_size": "4"}}, "optimizer.batch_size is '4', input should be a valid integer"),
     ({"student": {"windows": 0}}, "student.windows is 0, input should be greater"),

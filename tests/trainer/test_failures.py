@@ -166,7 +166,7 @@ def test_teachers_of_another_kind(teacher_folder, tmp_path):
         with pytest.raises(TrainingError) as error:
             load(path)
         assert sentence in one_sentence(error)
-        assert "expected a noise or v predicting Stable Diffusion" in str(error.value)
+        assert "expected a Stable Diffusion 1.5, 2.x or SDXL model that predicts noise or v" in str(error.value)
 
 
 def test_teachers_that_cannot_be_loaded(teacher_folder, tmp_path):
