@@ -61,7 +61,13 @@ def with_editing(model: ModelPatcher) -> ModelPatcher:
 
 
 def prepare_run(
-    executor: WrapperExecutor, guider: Any, sigmas: Tensor, extra_args: Options, callback: Any, noise: Tensor, *args: Any
+    executor: WrapperExecutor,
+    guider: Any,
+    sigmas: Tensor,
+    extra_args: Options,
+    callback: Any,
+    noise: Tensor,
+    *args: Any,
 ) -> Tensor:
     """SAMPLER_SAMPLE wrapper: finds the edits among the prompts and checks that the batch fits them."""
     conds = [cond for conds in guider.conds.values() for cond in conds if KEY in cond]

@@ -35,7 +35,13 @@ def p2p(run, clips, models):
         model = model if model is not None else models(family)
         given = DEFAULTS | inputs
         return run(
-            "PeRFlowPromptToPrompt", model=model, clip=clips(family), latent=latent, source=source, edited=edited, **given
+            "PeRFlowPromptToPrompt",
+            model=model,
+            clip=clips(family),
+            latent=latent,
+            source=source,
+            edited=edited,
+            **given,
         )
 
     return call
@@ -348,7 +354,9 @@ def test_what_the_node_says(comfyui, clips, models, name):
 
 def test_a_batch_that_does_not_fit(p2p, sample, run):
     model, positive, _ = p2p()
-    with pytest.raises(ValueError, match=r"^Prompt-to-Prompt has a source and 2 edits and the latent 1 pictures, expec"):
+    with pytest.raises(
+        ValueError, match=r"^Prompt-to-Prompt has a source and 2 edits and the latent 1 pictures, expec"
+    ):
         sample(model, positive, LATENT)
 
 
@@ -363,7 +371,9 @@ def test_prompts_joined_on_the_way(p2p, sample, run, encode):
 def test_a_model_without_the_unet(p2p, golden):
     from family_models import sd3_model
 
-    with pytest.raises(ValueError, match=r"^Prompt-to-Prompt got a model without Stable Diffusion's UNet \(AnalyticSD3\), "):
+    with pytest.raises(
+        ValueError, match=r"^Prompt-to-Prompt got a model without Stable Diffusion's UNet \(AnalyticSD3\), "
+    ):
         p2p(model=sd3_model(golden("pcm_sd3")))
 
 
