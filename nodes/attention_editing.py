@@ -210,11 +210,16 @@ class EditedPart(NamedTuple):
         return grouped[:, :1].expand_as(grouped[:, 1:]).flatten(0, 1)
 
     def values(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Of the edits' rows, for the source's map and for their own; v [n, E, L, C] or a context repeated."""
+        """Of the edits' rows, for the source's map and for their own; v [n, E, L, C], or a context repeated."""
         assert self.alpha is not None
-        times = v.shape[2] // self.edits.g.shape[-1]
-        once = v[:, :, : self.edits.g.shape[-1]]
-        of_source, of_target = self.edits.values(once, self.alpha)
+        length = self.edits.g.shape[-1]
+        times, rest = divmod(v.shape[2], length)
+        if rest:
+            raise ValueError(
+                f"Prompt-to-Prompt got {v.shape[2]} tokens in the cross attention, expected {length} or a multiple: "
+                "take away the node that adds tokens to the prompt inside the model."
+            )
+        of_source, of_target = self.edits.values(v[:, :, :length], self.alpha)
         return of_source.repeat(1, 1, times, 1), of_target.repeat(1, 1, times, 1)
 
 

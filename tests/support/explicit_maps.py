@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
