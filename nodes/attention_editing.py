@@ -169,6 +169,14 @@ class ScheduledEdit:
         active[list(self_steps(self.steps, (0.0, self.plan.self_steps)))] = True
         return active
 
+    @cached_property
+    def edits_cross(self) -> bool:
+        return bool(self.alpha[: self.steps].any())
+
+    @cached_property
+    def edits_self(self) -> bool:
+        return bool(self.self_active.any())
+
     def on(self, device: torch.device, dtype: torch.dtype) -> "tuple[TokenEdit, Tensor, Tensor, Tensor | None]":
         if (device, dtype) not in self.moved:
             edits = TokenEdit(*(table.to(dtype).to(device) for table in self.plan.edits))
@@ -182,8 +190,8 @@ class ScheduledEdit:
             rows,
             self.plan.rows,
             edits,
-            alpha.index_select(0, step[None])[0] if self.alpha.any() else None,
-            self_active.index_select(0, step[None])[0] if self.self_active.any() else None,
+            alpha.index_select(0, step[None])[0] if self.edits_cross else None,
+            self_active.index_select(0, step[None])[0] if self.edits_self else None,
             words if located is not None and located.plan is self.plan else None,
             located if located is not None and located.size == tuple(x.shape[2:]) else None,
         )

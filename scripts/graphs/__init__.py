@@ -25,6 +25,7 @@ GRAPHS: dict[str, Callable[[Graph], None]] = {
     "PeRFlow SD1.5 Refiner to 1024": pictures.refiner,
     "PeRFlow SD1.5 text to image then Refiner": pictures.text_to_image_then_refiner,
     "PeRFlow SD1.5 edit by words": editing.by_words,
+    "PeRFlow SD1.5 edit a photo": editing.photo,
     "PeRFlow SD1.5 hand-over to the base model": beside_the_base.hand_over,
     "PeRFlow SD1.5 compared with the base model": beside_the_base.comparison,
     "PeRFlow make a delta": deltas.make,
