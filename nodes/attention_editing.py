@@ -210,7 +210,7 @@ class EditedPart(NamedTuple):
 
     def of(self, tensor: Tensor) -> Tensor:
         """This part of a batch, [n, 1 + E, ...]; a view."""
-        return tensor[self.rows].unflatten(0, (-1, self.group))
+        return tensor[self.rows].view(-1, self.group, *tensor.shape[1:])
 
     def source(self, tensor: Tensor) -> Tensor:
         """The sources' rows, one for every edit: [n E, ...]."""
@@ -320,9 +320,9 @@ def locate(q: Tensor, k: Tensor, v: Tensor, extra: Options, part: EditedPart) ->
     times = of_v.shape[2] // part.words.shape[1]
     w = part.words.repeat(1, times)[None, :, :, None].expand_as(of_v)
     alone = part._replace(rows=slice(None), words=None)
-    edited = partial(cross_attention, parts=[alone], before=None, level=None)
-    out = edited(*(tensor.flatten(0, 1) for tensor in (q, k, w)), extra)
-    return out.float().mean(-1).unflatten(0, (-1, part.group))
+    flat = (tensor.flatten(0, 1) for tensor in (q, k, w))
+    out = cross_attention(*flat, extra=extra, parts=[alone], before=None, level=None)
+    return alone.of(out.float().mean(-1))
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, extra: Options) -> Tensor:
@@ -338,7 +338,7 @@ def _edits(part: EditedPart, tensor: Tensor) -> Tensor:
 
 def _add(out: Tensor, part: EditedPart, edits: Tensor) -> None:
     grouped = part.of(out)
-    grouped[:, 1:] += edits.unflatten(0, (-1, part.group - 1))
+    grouped[:, 1:] += edits.view_as(grouped[:, 1:])
 
 
 class LocatedWords:
@@ -346,14 +346,14 @@ class LocatedWords:
 
     def __init__(self, plan: EditPlan, noise: Tensor):
         self.plan = plan
-        self.size = tuple(noise.shape[2:])
+        self.size: tuple[int, int] = (noise.shape[2], noise.shape[3])
         self.maps: Tensor | None = None
 
     def add(self, attention: Tensor, level: int) -> None:
         """attention [n, 1 + E, pixels] of a layer where the latent was halved `level` times."""
         height, width = (-(-side // 2**level) for side in self.size)
         if attention.shape[-1] == height * width:  # not so where another node cuts pictures into tiles
-            maps = attention.unflatten(-1, (height, width))
+            maps = attention.view(*attention.shape[:2], height, width)
             self.maps = maps if self.maps is None else self.maps + maps
 
     def blend(self, x: Tensor) -> Tensor:

@@ -24,5 +24,5 @@ def blend(x: Tensor, mask: Tensor) -> Tensor:
 
     x [n (1 + E), C, H, W], every source followed by its edits; mask as `blend_mask` returns it.
     """
-    grouped = x.unflatten(0, mask.shape[:2])
+    grouped = x.view(*mask.shape[:2], *x.shape[1:])
     return torch.where(mask, grouped, grouped[:, :1]).flatten(0, 1)

@@ -16,6 +16,8 @@ from .alignment import path_timesteps
 from .chord import WindowChord
 from .windows import EDGE_TOLERANCE
 
+REFINEMENTS = 3  # model calls of a rising step, beside the first
+
 Denoiser = Callable[..., Tensor]
 Callback = Callable[[dict[str, Any]], None]
 
@@ -43,13 +45,18 @@ def sample_euler(
 ) -> Tensor:
     """X' = X + (sigma' - sigma) d with d = (X - x0) / sigma: the official PeRFlow step, one model call.
 
-    x of shape [B, ...], sigmas of shape [n + 1], falling; model(x, sigma[B], **extra_args) returns x0. Returns x.
-    `disable` belongs to the signature (progress bars) and is not used here.
+    x of shape [B, ...], sigmas of shape [n + 1]; model(x, sigma[B], **extra_args) returns x0. Returns x. A rising list
+    goes from the picture back to its noise: X' that the falling step would bring to X, X' = X + (sigma' - sigma) d(X'),
+    by REFINEMENTS fixed-point iterations from the slope at X. `disable` belongs to the signature (progress bars) and
+    is not used here.
     """
     slope = Slope(model, x, extra_args, callback)
     for step in window_steps(sigmas, chord):
+        h = step.sigma_next - step.sigma
         d = slope(x, step.look, step.i)
-        x = x + (step.sigma_next - step.sigma) * d
+        for _ in range(REFINEMENTS if h > 0 else 0):
+            d = slope(x + h * d, step.sigma_next)
+        x = x + h * d
     return x
 
 

@@ -67,7 +67,7 @@ def photo(g: Graph) -> None:
 
 {files.file_list(files.SD15, files.SD15_DELTA)}
 
-First the picture is turned back into noise: the same solver with its steps from the last to the first (*FlipSigmas*), no
+First the picture is turned back into noise: the same solver, its steps from the last to the first (*FlipSigmas*), no
 noise added. From there **Prompt-to-Prompt** makes the picture again, and its edits. The first of the pictures shows
 how near the source comes back.
 
