@@ -1,4 +1,4 @@
-"""The trained small model as it is stored, narrow, in ComfyUI's own classes: far quicker than widened to SD1.5's layout."""
+"""The trained small model as it is stored: narrow, in ComfyUI's own classes, quicker than in SD1.5's layout."""
 
 import comfy.supported_models
 import small_families
