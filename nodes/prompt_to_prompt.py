@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ..perflow_core.prompt_tokens import parse_emphasis, parse_phrases
 from ..perflow_core.token_edit import stacked
-from . import node_text
-from .attention_editing import KEY, EditPlan, with_editing
+from . import node_text, shared_inputs
+from .attention_editing import KEY, with_editing
+from .edit_plan import EditPlan
 from .prompt_edits import Kind, described, marked, read_edits
 from .prompt_reading import encode_batch, phrase, read_prompt
 
@@ -120,6 +121,9 @@ class PeRFlowPromptToPrompt(io.ComfyNode):
         blend: str,
         blend_threshold: float,
     ) -> io.NodeOutput:
+        shared_inputs.check_ranges(
+            cls, edit=edit, cross_steps=cross_steps, self_steps=self_steps, blend_threshold=blend_threshold
+        )
         check_model(model, clip)
         original = read_prompt(clip, source)
         lines = [line.strip() for line in edited.splitlines() if line.strip()] or [source]

@@ -1,8 +1,11 @@
 """A prompt as cross attention meets it: tokens at places in the context, and the words that they make."""
 
+import math
 import re
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
+
+from .weights_file import shown
 
 NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)"
 
@@ -40,7 +43,9 @@ def parse_emphasis(text: str) -> list[tuple[str, float]]:
     emphasis = []
     for part in parse_phrases(text):
         phrase, _, factor = part.rpartition(" ")
-        if not phrase or not re.fullmatch(NUMBER, factor):
-            raise ValueError(f'emphasis has "{part}", expected a word and a number: write it like "snowy 2, red 0.5".')
+        if not phrase or not re.fullmatch(NUMBER, factor) or math.isinf(float(factor)):
+            raise ValueError(
+                f'emphasis has "{shown(part, 40)}", expected a word and a number: write it like "snowy 2, red 0.5".'
+            )
         emphasis.append((phrase, float(factor)))
     return emphasis

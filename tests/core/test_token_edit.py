@@ -219,7 +219,7 @@ def test_parsing():
     assert parse_emphasis("") == []
 
 
-@pytest.mark.parametrize("text", ["snowy", "2", "snowy two", "snowy 2 red", "snowy:2", "snowy nan", "snowy 1e400"])
+@pytest.mark.parametrize("text", ["snowy", "2", "snowy two", "snowy 2 red", "snowy:2", "snowy nan", "snowy 1e4"])
 def test_emphasis_that_cannot_be_read(text):
     with pytest.raises(ValueError, match=rf'^emphasis has "{text}", expected [^\n]+: [^\n]+\.$'):
         parse_emphasis(text)

@@ -379,6 +379,12 @@ def test_a_model_without_the_unet(p2p, golden):
         p2p(model=sd3_model(golden("pcm_sd3")))
 
 
+@pytest.mark.parametrize(("name", "value"), [("edit", "swap"), ("cross_steps", 1.5), ("self_steps", float("nan"))])
+def test_values_through_links(p2p, name, value):
+    with pytest.raises(ValueError, match=rf"^{name} is {value}, expected [^\n]+: change what is connected to {name}\.$"):
+        p2p(**{name: value})
+
+
 def test_no_clip(run, models):
     with pytest.raises(ValueError, match=r"^Prompt-to-Prompt got no clip, expected a text model: [^\n]+\.$"):
         run(
