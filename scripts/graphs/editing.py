@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from . import files
 from .drawing import Graph
 from .parts import UNWANTED, decode, empty_latent, ksampler, save
@@ -94,7 +96,7 @@ Describe the picture in **Source prompt**, as a caption would, and the same with
     nothing = g.add("DisableNoise")["NOISE"]
     solver = g.add("PeRFlowSampler")["SAMPLER"]
     back = g.add("CFGGuider", model=model, positive=positive, negative=negative, cfg=1.0)["GUIDER"]
-    parts = {"noise": nothing, "sampler": solver}
+    parts: dict[str, Any] = {"noise": nothing, "sampler": solver}
     noise = g.add("SamplerCustomAdvanced", **parts, guider=back, sigmas=rising, latent_image=latent)["output"]
     g.column(400)
     g.group("5  Edit")
