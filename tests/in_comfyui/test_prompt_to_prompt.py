@@ -381,7 +381,9 @@ def test_a_model_without_the_unet(p2p, golden):
 
 @pytest.mark.parametrize(("name", "value"), [("edit", "swap"), ("cross_steps", 1.5), ("self_steps", float("nan"))])
 def test_values_through_links(p2p, name, value):
-    with pytest.raises(ValueError, match=rf"^{name} is {value}, expected [^\n]+: change what is connected to {name}\.$"):
+    with pytest.raises(
+        ValueError, match=rf"^{name} is {value}, expected [^\n]+: change what is connected to {name}\.$"
+    ):
         p2p(**{name: value})
 
 
