@@ -5,7 +5,7 @@ import re
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
-from .weights_file import shown
+from .wording import shown
 
 NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)"
 
