@@ -203,6 +203,33 @@ def hand_over(s: Studio, made: Prepared) -> Sheet:
     )
 
 
+def edit_by_words(s: Studio, made: Prepared) -> Sheet:
+    source = LIGHTHOUSE
+
+    def row(label: str, words: str, of: str, emphasis: str = "", steps: int = 4) -> Row:
+        model, scheduler = (s.perflow(), "simple") if steps == 4 else (s.base(), "normal")
+        how = dict(emphasis=emphasis, scheduler=scheduler)
+        first, edit = s.edited(model, source, words, steps, **how)
+        _, blended = s.edited(model, source, words, steps, blend=of, **how)
+        alone = s.sampled(model, words, steps, scheduler=scheduler)
+        return Row(f"{'PeRFlow, 4' if steps == 4 else f'base, {steps}'} steps: {label}", [first, alone, edit, blended])
+
+    castle = ("lighthouse to castle", "a castle on a cliff at sunset", "lighthouse, castle")
+    return Sheet(
+        "Edit by words",
+        f"Prompt-to-Prompt changes words of the source's prompt, “{source}”. The second column is the new prompt "
+        "without it, from the same noise. In the last column only the places of the words that differ may change "
+        "(LocalBlend).",
+        ["source", "new prompt alone", "Prompt-to-Prompt", "with LocalBlend"],
+        [
+            row(*castle),
+            row("sunset to night", "a lighthouse on a cliff at night", "sunset, night"),
+            row("snowy 2", "a lighthouse on a cliff at sunset, snowy", "snowy", "snowy 2"),
+            row(*castle, steps=MANY),
+        ],
+    )
+
+
 def many(s: Studio, text: str, *, model: Link | None = None, cfg: float = CFG, latent: Link | None = None) -> Link:
     """The base model's own picture, as everybody samples it."""
     return s.sampled(model or s.base(), text, MANY, cfg=cfg, latent=latent, scheduler="normal")
@@ -218,4 +245,5 @@ SHEETS: dict[str, Callable[[Studio, Prepared], Sheet]] = {
     "image-to-image": image_to_image,
     "inpainting": inpainting,
     "hand-over": hand_over,
+    "edit-by-words": edit_by_words,
 }
