@@ -25,13 +25,13 @@ class PeRFlowPromptToPrompt(io.ComfyNode):
             node_id="PeRFlowPromptToPrompt",
             display_name="Prompt-to-Prompt",
             category="PeRFlow",
-            description="Edits a picture by its prompt: one batch of the source and its edits, which keep the source's "
-            "layout because they attend where it does (Hertz et al. 2022). For SD1.5, SD2.x and SDXL, with or without "
-            "PeRFlow.",
+            description="Edits a picture by changing its prompt. The source and its edits are one batch, and the edits "
+            "keep the source's layout because they look where it looks (Hertz et al. 2022). For SD1.5, SD2.x and SDXL, "
+            "with or without PeRFlow.",
             search_aliases=["p2p", "prompt editing", "edit by words", "attention control", "local blend", "reweight"],
             inputs=[
                 io.Model.Input("model", tooltip="An SD1.5, SD2.x or SDXL model, PeRFlow or not, with LoRAs if wanted."),
-                io.Clip.Input("clip", tooltip="Its text model."),
+                io.Clip.Input("clip", tooltip="The text model of the same checkpoint."),
                 io.Latent.Input(
                     "latent",
                     tooltip="Where the source starts: an empty latent, or a picture turned back into noise. Each of "

@@ -204,28 +204,27 @@ def hand_over(s: Studio, made: Prepared) -> Sheet:
 
 
 def edit_by_words(s: Studio, made: Prepared) -> Sheet:
-    source = LIGHTHOUSE
+    def row(label: str, words: str, of: str, emphasis: str = "") -> Row:
+        return Row(f"PeRFlow, 4 steps: {label}", edits(s.perflow(), words, of, emphasis))
 
-    def row(label: str, words: str, of: str, emphasis: str = "", steps: int = 4) -> Row:
-        model, scheduler = (s.perflow(), "simple") if steps == 4 else (s.base(), "normal")
-        how = dict(emphasis=emphasis, scheduler=scheduler)
-        first, edit = s.edited(model, source, words, steps, **how)
-        _, blended = s.edited(model, source, words, steps, blend=of, **how)
-        alone = s.sampled(model, words, steps, scheduler=scheduler)
-        return Row(f"{'PeRFlow, 4' if steps == 4 else f'base, {steps}'} steps: {label}", [first, alone, edit, blended])
+    def edits(model: Link, words: str, of: str, emphasis: str = "", steps: int = 4, **how: Any) -> list[Link]:
+        first, edit = s.edited(model, LIGHTHOUSE, words, steps, emphasis=emphasis, **how)
+        _, blended = s.edited(model, LIGHTHOUSE, words, steps, emphasis=emphasis, blend=of, **how)
+        return [first, s.sampled(model, words, steps, **how), edit, blended]
 
-    castle = ("lighthouse to castle", "a castle on a cliff at sunset", "lighthouse, castle")
+    castle, places = "a castle on a cliff at sunset", "lighthouse, castle"
+    base = edits(s.base(), castle, places, steps=MANY, cfg=CFG, scheduler="normal")
     return Sheet(
         "Edit by words",
-        f"Prompt-to-Prompt changes words of the source's prompt, “{source}”. The second column is the new prompt "
+        f"Prompt-to-Prompt changes words of the source's prompt, “{LIGHTHOUSE}”. The second column is the new prompt "
         "without it, from the same noise. In the last column only the places of the words that differ may change "
         "(LocalBlend).",
         ["source", "new prompt alone", "Prompt-to-Prompt", "with LocalBlend"],
         [
-            row(*castle),
+            row("lighthouse to castle", castle, places),
             row("sunset to night", "a lighthouse on a cliff at night", "sunset, night"),
             row("snowy 2", "a lighthouse on a cliff at sunset, snowy", "snowy", "snowy 2"),
-            row(*castle, steps=MANY),
+            Row(f"base, {MANY} steps: lighthouse to castle", base),
         ],
     )
 

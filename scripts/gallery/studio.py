@@ -81,6 +81,7 @@ class Studio:
         words: str,
         steps: int = 4,
         *,
+        cfg: float = PERFLOW_CFG,
         emphasis: str = "",
         blend: str = "",
         scheduler: str = "simple",
@@ -90,7 +91,7 @@ class Studio:
         shares = dict(cross_steps=0.8, self_steps=0.4, blend_threshold=0.3)
         clip = [self._loader[0], 1]
         made = self.add("PeRFlowPromptToPrompt", model=model, clip=clip, latent=self.empty(), **texts, **shares)[0]
-        how = dict(steps=steps, cfg=CFG, seed=SEED, denoise=1.0, scheduler=scheduler)
+        how = dict(steps=steps, cfg=cfg, seed=SEED, denoise=1.0, scheduler=scheduler)
         both = self.decoded(self._ksampled([made, 0], [made, 1], [made, 2], **how))
         first, second = (self.add("ImageFromBatch", image=both, batch_index=i, length=1) for i in range(2))
         return first, second
