@@ -6,6 +6,7 @@ from .instaflow_noise import InstaFlowNoise
 from .instaflow_sampling import InstaFlowModelSampling
 from .model_sampling import PeRFlowModelSampling
 from .pcm_schedule import PCMPhaseSchedule
+from .prompt_to_prompt import PeRFlowPromptToPrompt
 from .sampler import PeRFlowSampler
 from .schedule_plot import PeRFlowSchedulePlot
 from .train_delta import PeRFlowTrainDelta
@@ -22,4 +23,5 @@ NODES = [
     InstaFlowModelSampling,
     InstaFlowNoise,
     PCMPhaseSchedule,
+    PeRFlowPromptToPrompt,
 ]

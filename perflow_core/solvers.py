@@ -16,6 +16,8 @@ from .alignment import path_timesteps
 from .chord import WindowChord
 from .windows import EDGE_TOLERANCE
 
+REFINEMENTS = 3  # model calls of a rising step, beside the first
+
 Denoiser = Callable[..., Tensor]
 Callback = Callable[[dict[str, Any]], None]
 
@@ -28,6 +30,7 @@ class Step(NamedTuple):
     sigma_next: float
     probe: float  # the lowest sigma of the step that is still in its window; 0 where there is none
     fresh: bool  # no step before it in this window
+    look: float  # where the first model call looks from: sigma, or just inside the window of a rising step
 
 
 def sample_euler(
@@ -42,13 +45,18 @@ def sample_euler(
 ) -> Tensor:
     """X' = X + (sigma' - sigma) d with d = (X - x0) / sigma: the official PeRFlow step, one model call.
 
-    x of shape [B, ...], sigmas of shape [n + 1], falling; model(x, sigma[B], **extra_args) returns x0. Returns x.
-    `disable` belongs to the signature (progress bars) and is not used here.
+    x of shape [B, ...], sigmas of shape [n + 1]; model(x, sigma[B], **extra_args) returns x0. Returns x. A rising list
+    goes from the picture back to its noise: X' that the falling step would bring to X, X' = X + (sigma' - sigma) d(X'),
+    by REFINEMENTS fixed-point iterations from the slope at X. `disable` belongs to the signature (progress bars) and
+    is not used here.
     """
     slope = Slope(model, x, extra_args, callback)
     for step in window_steps(sigmas, chord):
-        d = slope(x, step.sigma, step.i)
-        x = x + (step.sigma_next - step.sigma) * d
+        h = step.sigma_next - step.sigma
+        d = slope(x, step.look, step.i)
+        for _ in range(REFINEMENTS if h > 0 else 0):
+            d = slope(x + h * d, step.sigma_next)
+        x = x + h * d
     return x
 
 
@@ -70,7 +78,7 @@ def sample_heun(
     slope = Slope(model, x, extra_args, callback)
     for step in window_steps(sigmas, chord):
         h = step.sigma_next - step.sigma
-        d = slope(x, step.sigma, step.i)
+        d = slope(x, step.look, step.i)
         if step.probe > 0:
             d_probe = slope(x + (step.probe - step.sigma) * d, step.probe)
             d = d + (d_probe - d) * h / (2 * (step.probe - step.sigma))
@@ -97,7 +105,7 @@ def sample_ab2(
     d_before, h_before = None, 0.0
     for step in window_steps(sigmas, chord):
         h = step.sigma_next - step.sigma
-        d = slope(x, step.sigma, step.i)
+        d = slope(x, step.look, step.i)
         if step.fresh or d_before is None:
             x = x + h * d
         else:
@@ -114,12 +122,15 @@ def window_steps(sigmas: Tensor, chord: WindowChord | None) -> list[Step]:
     levels = sigmas.tolist()
     pairs = list(pairwise(levels))
     if chord is None:
-        return [Step(i, a, b, b, i == 0) for i, (a, b) in enumerate(pairs)]
+        return [Step(i, a, b, b, i == 0, a) for i, (a, b) in enumerate(pairs)]
     chord = chord.to("cpu", torch.float64)
     T = path_timesteps(chord, sigmas)
     edges = chord.edge_timesteps
     steps: list[Step] = []
     for i, (sigma, sigma_next) in enumerate(pairs):
+        if sigma_next > sigma:
+            steps += _rising_steps(chord, i, (sigma, sigma_next), (T[i], T[i + 1]))
+            continue
         crossed = [e for e in edges if T[i + 1] + EDGE_TOLERANCE < e < T[i] - EDGE_TOLERANCE]
         ends_on_edge = any(abs(T[i + 1] - e) <= EDGE_TOLERANCE for e in edges)
         starts_on_edge = any(abs(T[i] - e) <= EDGE_TOLERANCE for e in edges)
@@ -128,8 +139,21 @@ def window_steps(sigmas: Tensor, chord: WindowChord | None) -> list[Step]:
         stops = [sigma, *(_sigma(chord, e) for e in crossed), sigma_next]
         for part, probe in enumerate([*inside, last_probe]):
             fresh = i == 0 or part > 0 or starts_on_edge
-            steps.append(Step(i, stops[part], stops[part + 1], probe if probe < stops[part] else 0.0, fresh))
+            probe = probe if probe < stops[part] else 0.0
+            steps.append(Step(i, stops[part], stops[part + 1], probe, fresh, stops[part]))
     return steps
+
+
+def _rising_steps(chord: WindowChord, i: int, levels: tuple[float, float], T: tuple[float, float]) -> list[Step]:
+    """From picture to noise. An edge belongs to the window below it, so a part looks from one timestep above."""
+    crossed = [e for e in reversed(chord.edge_timesteps) if T[0] + EDGE_TOLERANCE < e < T[1] - EDGE_TOLERANCE]
+    starts_on_edge = any(abs(T[0] - e) <= EDGE_TOLERANCE for e in chord.edge_timesteps)
+    looks = [_sigma(chord, round(T[0]) + 1) if starts_on_edge else levels[0], *(_sigma(chord, e + 1) for e in crossed)]
+    stops = [levels[0], *(_sigma(chord, e) for e in crossed), levels[1]]
+    return [
+        Step(i, stops[part], stops[part + 1], stops[part + 1], i == 0 or part > 0 or starts_on_edge, look)
+        for part, look in enumerate(looks)
+    ]
 
 
 class Slope:

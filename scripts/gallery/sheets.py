@@ -203,6 +203,32 @@ def hand_over(s: Studio, made: Prepared) -> Sheet:
     )
 
 
+def edit_by_words(s: Studio, made: Prepared) -> Sheet:
+    def row(label: str, words: str, of: str, emphasis: str = "") -> Row:
+        return Row(f"PeRFlow, 4 steps: {label}", edits(s.perflow(), words, of, emphasis))
+
+    def edits(model: Link, words: str, of: str, emphasis: str = "", steps: int = 4, **how: Any) -> list[Link]:
+        first, edit = s.edited(model, LIGHTHOUSE, words, steps, emphasis=emphasis, **how)
+        _, blended = s.edited(model, LIGHTHOUSE, words, steps, emphasis=emphasis, blend=of, **how)
+        return [first, s.sampled(model, words, steps, **how), edit, blended]
+
+    castle, places = "a castle on a cliff at sunset", "lighthouse, castle"
+    base = edits(s.base(), castle, places, steps=MANY, cfg=CFG, scheduler="normal")
+    return Sheet(
+        "Edit by words",
+        f"Prompt-to-Prompt changes words of the source's prompt, “{LIGHTHOUSE}”. The second column is the new prompt "
+        "without it, from the same noise. In the last column only the places of the words that differ may change "
+        "(LocalBlend).",
+        ["source", "new prompt alone", "Prompt-to-Prompt", "with LocalBlend"],
+        [
+            row("lighthouse to castle", castle, places),
+            row("sunset to night", "a lighthouse on a cliff at night", "sunset, night"),
+            row("snowy 2", "a lighthouse on a cliff at sunset, snowy", "snowy", "snowy 2"),
+            Row(f"base, {MANY} steps: lighthouse to castle", base),
+        ],
+    )
+
+
 def many(s: Studio, text: str, *, model: Link | None = None, cfg: float = CFG, latent: Link | None = None) -> Link:
     """The base model's own picture, as everybody samples it."""
     return s.sampled(model or s.base(), text, MANY, cfg=cfg, latent=latent, scheduler="normal")
@@ -218,4 +244,5 @@ SHEETS: dict[str, Callable[[Studio, Prepared], Sheet]] = {
     "image-to-image": image_to_image,
     "inpainting": inpainting,
     "hand-over": hand_over,
+    "edit-by-words": edit_by_words,
 }

@@ -71,9 +71,34 @@ class Studio:
         scheduler: str = "simple",
     ) -> Link:
         """The picture that a KSampler with euler makes, decoded."""
-        how = dict(seed=seed, steps=steps, cfg=cfg, sampler_name="euler", scheduler=scheduler, denoise=denoise)
-        texts = dict(positive=self.text(words), negative=self.text(""))
-        return self.decoded(self.add("KSampler", model=model, latent_image=latent or self.empty(), **texts, **how))
+        how = dict(steps=steps, cfg=cfg, seed=seed, denoise=denoise, scheduler=scheduler)
+        return self.decoded(self._ksampled(model, self.text(words), latent or self.empty(), **how))
+
+    def edited(
+        self,
+        model: Link,
+        source: str,
+        words: str,
+        steps: int = 4,
+        *,
+        cfg: float = PERFLOW_CFG,
+        emphasis: str = "",
+        blend: str = "",
+        scheduler: str = "simple",
+    ) -> tuple[Link, Link]:
+        """The pictures of the source and of its edit by Prompt-to-Prompt."""
+        texts = dict(source=source, edited=words, edit="auto", emphasis=emphasis, blend=blend)
+        shares = dict(cross_steps=0.8, self_steps=0.4, blend_threshold=0.3)
+        clip = [self._loader[0], 1]
+        made = self.add("PeRFlowPromptToPrompt", model=model, clip=clip, latent=self.empty(), **texts, **shares)[0]
+        how = dict(steps=steps, cfg=cfg, seed=SEED, denoise=1.0, scheduler=scheduler)
+        both = self.decoded(self._ksampled([made, 0], [made, 1], [made, 2], **how))
+        first, second = (self.add("ImageFromBatch", image=both, batch_index=i, length=1) for i in range(2))
+        return first, second
+
+    def _ksampled(self, model: Link, positive: Link, latent: Link, **how: Any) -> Link:
+        prompts = dict(positive=positive, negative=self.text(""))
+        return self.add("KSampler", model=model, latent_image=latent, sampler_name="euler", **prompts, **how)
 
     def handed_over(self, words: str, steps: int, seed: int = SEED) -> Link:
         """PeRFlow's first two windows, then the base model with `steps` steps over the whole way, its lower half."""

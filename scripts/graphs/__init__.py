@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import adapters, beside_the_base, deltas, instaflow, pcm, pictures, text_to_image
+from . import adapters, beside_the_base, deltas, editing, instaflow, pcm, pictures, text_to_image
 from .drawing import Graph
 
 # The title is the file's name and what the template browser shows.
@@ -24,6 +24,8 @@ GRAPHS: dict[str, Callable[[Graph], None]] = {
     "PeRFlow SD1.5 inpainting": pictures.inpainting,
     "PeRFlow SD1.5 Refiner to 1024": pictures.refiner,
     "PeRFlow SD1.5 text to image then Refiner": pictures.text_to_image_then_refiner,
+    "PeRFlow SD1.5 edit by words": editing.by_words,
+    "PeRFlow SD1.5 edit a photo": editing.photo,
     "PeRFlow SD1.5 hand-over to the base model": beside_the_base.hand_over,
     "PeRFlow SD1.5 compared with the base model": beside_the_base.comparison,
     "PeRFlow make a delta": deltas.make,

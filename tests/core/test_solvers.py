@@ -141,3 +141,48 @@ def test_extra_args_reach_the_model(chord):
         return X
 
     sample_euler(model, torch.ones(1, 1), window_schedule(chord, 4).float(), {"seed": 7}, chord=chord)
+
+
+@pytest.mark.parametrize("solver", [sample_euler, sample_heun, sample_ab2])
+@pytest.mark.parametrize("steps", [1, 4, 6, 8])
+def test_a_rising_list_goes_the_way_back(chord, solver, steps):
+    """Where the path is straight in every window, from the picture to the noise and down again is no change."""
+    slopes = torch.tensor([0.3, -1.2, 0.7, 2.0], dtype=torch.float64)
+
+    def straight(X, sigma):
+        return X - append_dims(sigma * slopes[chord.window(sigma)], X)
+
+    picture = torch.randn(1, 4, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    falling = window_schedule(chord, steps)
+    noise = solver(straight, picture, falling.flip(0), chord=chord)
+    assert (noise - picture).abs().max() > 1
+    assert torch.allclose(solver(straight, noise, falling, chord=chord), picture, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("steps", [4, 8])
+def test_euler_goes_back_the_way_it_came(chord, steps):
+    """On a bent path the rising step solves the falling one, where heun and ab2 take a step of their own."""
+
+    def bent(X, sigma):
+        level = append_dims(sigma, X)
+        return X - level * torch.tanh(X / (1 + level))
+
+    picture = torch.randn(1, 4, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    falling = window_schedule(chord, steps)
+
+    def lost(solver):
+        noise = solver(bent, picture, falling.flip(0), chord=chord)
+        return float((sample_euler(bent, noise, falling, chord=chord) - picture).norm() / picture.norm())
+
+    assert lost(sample_euler) < 0.1 * lost(sample_ab2)
+
+
+def test_rising_steps_look_from_inside_their_window(chord):
+    """Each part of a step is in one window and looks from there, one timestep above an edge."""
+    rising = chord.sigma(torch.tensor([0.0, 250.0, 400.0, 1000.0], dtype=torch.float64))
+    steps = window_steps(rising, chord)
+    assert [step.i for step in steps] == [0, 1, 2, 2, 2]
+    looks = chord.timestep(torch.tensor([step.look for step in steps], dtype=torch.float64))
+    assert [round(look) for look in looks.tolist()] == [1, 251, 400, 501, 751]
+    ends = chord.timestep(torch.tensor([step.sigma_next for step in steps], dtype=torch.float64))
+    assert [round(end) for end in ends.tolist()] == [250, 400, 500, 750, 1000]

@@ -18,6 +18,7 @@ NODES = [
     "InstaFlowModelSampling",
     "InstaFlowNoise",
     "PCMPhaseSchedule",
+    "PeRFlowPromptToPrompt",
 ]
 CONTRACT = Path(__file__).parent.parent / "node_contract.json"
 

@@ -3,7 +3,9 @@
 import copy
 import io
 
+import numpy as np
 import pytest
+from PIL import Image
 
 
 @pytest.fixture(scope="session")
@@ -42,13 +44,26 @@ def find_id():
 
 @pytest.fixture
 def picture(server, find_id):
-    """Run a prompt; the saved picture as an array."""
-    import numpy as np
-    from PIL import Image
+    """Run a prompt; the saved picture as an array, and all outputs."""
 
     def run(prompt, on_event=lambda kind, data: None, server=server):
         outputs = server.run(prompt, on_event)["outputs"]
         (image,) = outputs[find_id(prompt, "SaveImage")]["images"]
-        return np.asarray(Image.open(io.BytesIO(server.image(**image)))).astype(float), outputs
+        return pixels(server, image), outputs
 
     return run
+
+
+@pytest.fixture
+def pictures(find_id):
+    """Run a prompt on a server; the saved pictures of a batch as one array."""
+
+    def run(prompt, server):
+        images = server.run(prompt)["outputs"][find_id(prompt, "SaveImage")]["images"]
+        return np.stack([pixels(server, image) for image in images])
+
+    return run
+
+
+def pixels(server, image):
+    return np.asarray(Image.open(io.BytesIO(server.image(**image)))).astype(float)

@@ -16,19 +16,25 @@ def test_the_interface_is_the_packs(info, kind):
 
 
 @pytest.fixture
-def run(request, ipadapter_server, info, picture, find):
-    """(title, inputs of the node that applies the image prompt) -> the picture."""
+def prompt(info, find):
+    """(title, inputs of the node that applies the image prompt) -> the graph as the server runs it."""
     from comfy_server import to_api
 
-    def run(title, **inputs):
+    def make(title, **inputs):
         prompt = graphs.smaller(to_api(graphs.read(title), info))
         find(prompt, "IPAdapterAdvanced")["inputs"] |= inputs
-        pixels, _ = picture(prompt, server=ipadapter_server)
-        return pixels
+        return prompt
 
-    return run
+    return make
 
 
+@pytest.fixture
+def run(ipadapter_server, prompt, picture):
+    """The same -> the picture."""
+    return lambda title, **inputs: picture(prompt(title, **inputs), server=ipadapter_server)[0]
+
+
+CHECKPOINT = "CheckpointLoaderSimple"
 SD15, SDXL = "PeRFlow SD1.5 IP-Adapter and ControlNet", "PeRFlow SDXL IP-Adapter"
 
 
@@ -43,3 +49,33 @@ def test_an_end_takes_effect_at_the_step_it_names(run, title, before, after):
     first_step_only = run(title, end_at=0.01)
     assert abs(first_step_only - run(title, end_at=before)).max() == 0
     assert abs(first_step_only - run(title, end_at=after)).mean() > 0.1
+
+
+@pytest.fixture
+def edited(ipadapter_server, prompt, find, find_id, pictures):
+    """Prompt-to-Prompt before or after the image prompt -> the pictures of the source and of the edit."""
+
+    def run(order, edited, **inputs):
+        graph = prompt(SD15, **inputs)
+        sampler, adapter = find(graph, "KSampler")["inputs"], find(graph, "IPAdapterAdvanced")["inputs"]
+        changed = adapter if order == "before" else sampler
+        texts = {"source": "a red cat", "edited": edited, "edit": "auto", "emphasis": "", "blend": ""}
+        shares = {"cross_steps": 0.8, "self_steps": 0.4, "blend_threshold": 0.3}
+        links = {"model": changed["model"], "latent": sampler["latent_image"], "clip": [find_id(graph, CHECKPOINT), 1]}
+        graph["edit"] = {"class_type": "PeRFlowPromptToPrompt", "inputs": links | texts | shares}
+        changed["model"], sampler["latent_image"] = ["edit", 0], ["edit", 2]
+        find(graph, "ControlNetApplyAdvanced")["inputs"]["positive"] = ["edit", 1]
+        return pictures(graph, ipadapter_server)
+
+    return run
+
+
+def test_edits_of_a_picture_with_an_image_prompt(edited):
+    before, after = edited("before", "a blue dog"), edited("after", "a blue dog")
+    assert abs(before - after).max() == 0
+    source, edit = after
+    assert abs(source - edit).mean() > 1
+    assert abs(after - edited("after", "a blue dog", weight=0.0)).mean() > 1
+    same = edited("after", "a red cat")
+    assert abs(same[0] - same[1]).max() == 0
+    assert abs(same[0] - source).max() == 0

@@ -1,0 +1,87 @@
+"""What an edit by Prompt-to-Prompt costs beside the same two prompts unedited, as ratios measured side by side.
+
+    python benchmarks/prompt_to_prompt.py [--small] [--pairs 9] [--cfg 1]
+
+Source and edit are one batch of two, sampled in four steps by stock euler: SD1.5's real size at 512 pixels, or with
+--small a UNet of the demo's size (168 M weights) at 256 pixels. At CFG 1 half of the rows are edited, above it a
+quarter. Runs alternate, the order within a pair too; printed is the median of the ratios of the pairs.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path += [str(REPOSITORY / "scripts"), str(REPOSITORY / "tests" / "support")]
+
+import environment  # noqa: E402
+import measuring  # noqa: E402
+from overhead import compare  # noqa: E402
+
+SOURCE, EDITED = "a lighthouse on a cliff at sunset", "a castle on a cliff at sunset"
+EDIT = {"edit": "auto", "cross_steps": 0.8, "self_steps": 0.4, "emphasis": "", "blend_threshold": 0.3}
+
+
+def main() -> None:
+    comfyui_path = environment.enter()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--small", action="store_true", help="a small UNet at 256 pixels")
+    parser.add_argument("--pairs", type=int, default=9, help="how often each is run (default: %(default)s)")
+    parser.add_argument("--cfg", type=float, default=1.0, help="guidance (default: %(default)s)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        import comfyui_process
+
+        comfyui = comfyui_process.start(comfyui_path, REPOSITORY, Path(folder))
+        print("\nmaking a UNet ...", flush=True)
+        runs = make_runs(comfyui, Path(folder), options.small, options.cfg)
+        unedited = runs.pop("unedited")
+        for name, run in runs.items():
+            ratio, low, high = compare(unedited, run, options.pairs)
+            spread = f"middle half of {options.pairs} pairs: {low:.3f} to {high:.3f}"
+            print(f"{name} / unedited: {ratio:.3f} ({spread})", flush=True)
+
+
+def make_runs(comfyui, folder: Path, small: bool, cfg: float) -> dict[str, Callable[[], object]]:
+    """Four model calls each, on one UNet in memory."""
+    import comfy.sample
+    import comfy.samplers
+    import comfy.sd
+    import small_families
+    import small_models
+    import torch
+    from edited_prompts import unedited
+    from small_models.unets import SD15_DRAWN
+
+    preset = SD15_DRAWN if small else small_models.SD15_SMALL | measuring.SD15
+    base = comfy.sd.load_diffusion_model(str(small_models.make_unet(folder / "unet.safetensors", preset)))
+    clip, size = small_families.clip("SD1.5"), 32 if small else 64
+    noise = torch.randn(1, 4, size, size, generator=torch.Generator().manual_seed(0)).repeat(2, 1, 1, 1)
+    negative = [[torch.zeros(1, 77, 768), {}]]
+    euler = comfy.samplers.sampler_object("euler")
+    simple = comfy.samplers.calculate_sigmas(base.get_model_object("model_sampling"), "simple", 4)
+
+    def edited(blend: str):
+        latent = {"samples": torch.zeros(1, 4, size, size)}
+        node = comfyui.nodes["PeRFlowPromptToPrompt"]
+        return node.execute(base, clip, latent, SOURCE, EDITED, blend=blend, **EDIT).result
+
+    def run(model, positive) -> Callable[[], object]:
+        latent = torch.zeros_like(noise)
+        return lambda: comfy.sample.sample_custom(
+            model, noise.clone(), cfg, euler, simple, positive, negative, latent, disable_pbar=True, seed=0
+        )
+
+    model, positive, _ = edited("")
+    return {
+        "unedited": run(base, unedited(positive)),
+        "unedited again": run(base, unedited(positive)),
+        "edit": run(model, positive),
+        "edit with LocalBlend": run(*edited("lighthouse, castle")[:2]),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""Prompt-to-Prompt inside ComfyUI: wrappers that hand edited attention to whichever UNet call holds the edit's prompts.
+
+The edit travels with the CONDITIONING, so it is found whatever the guider, the order of the batch and its splitting
+are. Attention that other nodes have replaced (IP-Adapter) is called, not replaced, whether they come before or after.
+"""
+
+from typing import Any
+from uuid import UUID
+
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
+from torch import Tensor
+
+from ..perflow_core.edit_schedule import step_of
+from .edit_plan import EditedPart, EditPlan, LocatedWords, ScheduledEdit
+from .edited_attention import Options, edited_blocks
+
+KEY = "prompt_to_prompt"
+
+
+def with_editing(model: ModelPatcher) -> ModelPatcher:
+    """A clone that carries out the edits of its CONDITIONING, and samples as before without one."""
+    edited = model.clone()
+    for kind, wrapper in (
+        (WrappersMP.SAMPLER_SAMPLE, prepare_run),
+        (WrappersMP.PREDICT_NOISE, blend_pictures),
+        (WrappersMP.DIFFUSION_MODEL, edit_attention),
+    ):
+        edited.remove_wrappers_with_key(kind, KEY)
+        edited.add_wrapper_with_key(kind, KEY, wrapper)
+    return edited
+
+
+def prepare_run(
+    executor: WrapperExecutor,
+    guider: Any,
+    sigmas: Tensor,
+    extra_args: Options,
+    callback: Any,
+    noise: Tensor,
+    *args: Any,
+) -> Tensor:
+    """SAMPLER_SAMPLE wrapper: finds the edits among the prompts and checks that the batch fits them."""
+    conds = [cond for conds in guider.conds.values() for cond in conds if KEY in cond]
+    for cond in conds:
+        _check(cond, len(noise))
+    if conds:
+        options = extra_args["model_options"].setdefault("transformer_options", {})
+        options[KEY] = EditingRun({cond["uuid"]: cond[KEY] for cond in conds}, sigmas, noise)
+    return executor(guider, sigmas, extra_args, callback, noise, *args)
+
+
+def _check(cond: Options, pictures: int) -> None:
+    plan: EditPlan = cond[KEY]
+    shape = tuple(cond["cross_attn"].shape[:2])
+    if pictures % plan.rows:
+        raise ValueError(
+            f"Prompt-to-Prompt has a source and {plan.rows - 1} edits and the latent {pictures} pictures, expected "
+            f"{plan.rows} or a multiple: connect the node's latent to the sampler."
+        )
+    if shape != (plan.rows, plan.length):
+        raise ValueError(
+            f"The positive of Prompt-to-Prompt reached the sampler with {shape[0]} prompts of {shape[1]} tokens, "
+            f"expected {plan.rows} of {plan.length}: take away the node between them that joins prompts."
+        )
+
+
+def blend_pictures(
+    executor: WrapperExecutor, x: Tensor, timestep: Tensor, model_options: Options, seed: int | None
+) -> Tensor:
+    """PREDICT_NOISE wrapper, for any sampler: outside the words' places the edits see and get the source's picture.
+
+    The authors blend the latent after every step; a step from a blended latent to a blended x0 is the same.
+    """
+    run: EditingRun | None = model_options.get("transformer_options", {}).get(KEY)
+    if run is None or run.located is None:
+        return executor(x, timestep, model_options, seed)
+    denoised = executor(run.located.blend(x), timestep, model_options, seed)
+    return run.located.blend(denoised)
+
+
+def edit_attention(
+    executor: WrapperExecutor,
+    x: Tensor,
+    timesteps: Tensor,
+    context: Tensor,
+    y: Tensor | None,
+    control: Any,
+    transformer_options: Options,
+    **kwargs: Any,
+) -> Tensor:
+    """DIFFUSION_MODEL wrapper: replaces the attention of this one call, where it holds prompts that are edited."""
+    run: EditingRun | None = transformer_options.get(KEY)
+    parts = run.parts(x, transformer_options) if run is not None else []
+    if parts:
+        replaced = edited_blocks(executor.class_obj, parts, transformer_options.get("patches_replace", {}))
+        transformer_options = transformer_options | {"patches_replace": replaced}
+    return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
+
+
+class EditingRun:
+    """One sampling run: the plans by the prompts' ids, and what was learnt on the way."""
+
+    def __init__(self, plans: dict[UUID, EditPlan], sigmas: Tensor, noise: Tensor):
+        self.plans = plans
+        self.sigmas = sigmas
+        self.tables = {plan: ScheduledEdit(plan, len(sigmas) - 1) for plan in plans.values()}
+        blending = next((plan for plan in plans.values() if plan.words is not None), None)
+        self.located = LocatedWords(blending, noise) if blending is not None else None
+
+    def parts(self, x: Tensor, options: Options) -> list[EditedPart]:
+        """The rows of this call that are edited: ComfyUI puts prompts into one call, or several, in any order."""
+        uuids = options["uuids"]
+        size = len(x) // len(uuids)
+        step = step_of(options["sigmas"][0], self.sigmas)
+        return [
+            self.tables[self.plans[uuid]].at(step, slice(i * size, (i + 1) * size), x, self.located)
+            for i, uuid in enumerate(uuids)
+            if uuid in self.plans
+        ]

@@ -1,0 +1,134 @@
+"""A Prompt-to-Prompt edit on its way from the node to the attention: as asked, laid over steps, in one UNet call."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..perflow_core.edit_schedule import cross_alpha, self_steps
+from ..perflow_core.local_blend import blend, blend_mask
+from ..perflow_core.token_edit import TokenEdit
+
+
+@dataclass(frozen=True, eq=False)
+class EditPlan:
+    """What one node asks for; it rides on the CONDITIONING. Rows: the source, then E edits."""
+
+    edits: TokenEdit  # stacked, every context L tokens long
+    cross_steps: float
+    self_steps: float
+    words: Tensor | None  # [1 + E, L]: 1 for tokens whose place may change; None without LocalBlend
+    threshold: float
+
+    @property
+    def rows(self) -> int:
+        return len(self.edits.M) + 1
+
+    @property
+    def length(self) -> int:
+        return self.edits.M.shape[-1]
+
+
+@dataclass(eq=False)
+class ScheduledEdit:
+    """A plan laid over the steps of a run; its tables are moved to a device once."""
+
+    plan: EditPlan
+    steps: int
+    moved: dict[Any, Any] = field(default_factory=dict)
+
+    @cached_property
+    def alpha(self) -> Tensor:
+        """[n + 1]"""
+        return cross_alpha(self.steps, torch.tensor([0.0, self.plan.cross_steps], dtype=torch.float64))
+
+    @cached_property
+    def self_active(self) -> Tensor:
+        """[n], boolean"""
+        active = torch.zeros(self.steps, dtype=torch.bool)
+        active[list(self_steps(self.steps, (0.0, self.plan.self_steps)))] = True
+        return active
+
+    @cached_property
+    def edits_cross(self) -> bool:
+        return bool(self.alpha[: self.steps].any())
+
+    @cached_property
+    def edits_self(self) -> bool:
+        return bool(self.self_active.any())
+
+    def on(self, device: torch.device, dtype: torch.dtype) -> "tuple[TokenEdit, Tensor, Tensor, Tensor | None]":
+        if (device, dtype) not in self.moved:
+            edits = TokenEdit(*(table.to(dtype).to(device) for table in self.plan.edits))
+            words = None if self.plan.words is None else self.plan.words.to(dtype).to(device)
+            self.moved[device, dtype] = edits, self.alpha.to(dtype).to(device), self.self_active.to(device), words
+        return self.moved[device, dtype]
+
+    def at(self, step: Tensor, rows: slice, x: Tensor, located: "LocatedWords | None") -> "EditedPart":
+        edits, alpha, self_active, words = self.on(x.device, x.dtype)
+        return EditedPart(
+            rows,
+            self.plan.rows,
+            edits,
+            alpha.index_select(0, step[None])[0] if self.edits_cross else None,
+            self_active.index_select(0, step[None])[0] if self.edits_self else None,
+            words if located is not None and located.plan is self.plan else None,
+            located if located is not None and located.size == tuple(x.shape[2:]) else None,
+        )
+
+
+class EditedPart(NamedTuple):
+    """The rows of one UNet call that hold sources and their edits, each source followed by its edits."""
+
+    rows: slice
+    group: int  # 1 + E
+    edits: TokenEdit
+    alpha: Tensor | None  # of this step; None where no step has any
+    self_active: Tensor | None  # likewise
+    words: Tensor | None
+    located: "LocatedWords | None"
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """This part of a batch, [n, 1 + E, ...]; a view."""
+        return tensor[self.rows].view(-1, self.group, *tensor.shape[1:])
+
+    def source(self, tensor: Tensor) -> Tensor:
+        """The sources' rows, one for every edit: [n E, ...]."""
+        grouped = self.of(tensor)
+        return grouped[:, :1].expand_as(grouped[:, 1:]).flatten(0, 1)
+
+    def values(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the edits' rows, for the source's map and for their own; v [n, E, L, C], or a context repeated."""
+        assert self.alpha is not None
+        length = self.edits.g.shape[-1]
+        times, rest = divmod(v.shape[2], length)
+        if rest:
+            raise ValueError(
+                f"Prompt-to-Prompt got {v.shape[2]} tokens in the cross attention, expected {length} or a multiple: "
+                "take away the node that adds tokens to the prompt inside the model."
+            )
+        of_source, of_target = self.edits.values(v[:, :, :length], self.alpha)
+        return of_source.repeat(1, 1, times, 1), of_target.repeat(1, 1, times, 1)
+
+
+class LocatedWords:
+    """Where the chosen words are, summed over layers and steps so far."""
+
+    def __init__(self, plan: EditPlan, noise: Tensor):
+        self.plan = plan
+        self.size: tuple[int, int] = (noise.shape[2], noise.shape[3])
+        self.maps: Tensor | None = None
+
+    def add(self, attention: Tensor, level: int) -> None:
+        """attention [n, 1 + E, pixels] of a layer where the latent was halved `level` times."""
+        height, width = (-(-side // 2**level) for side in self.size)
+        if attention.shape[-1] == height * width:  # not so where another node cuts pictures into tiles
+            maps = attention.view(*attention.shape[:2], height, width)
+            self.maps = maps if self.maps is None else self.maps + maps
+
+    def blend(self, x: Tensor) -> Tensor:
+        if self.maps is None:
+            return x
+        return blend(x, blend_mask(self.maps, self.size, self.plan.threshold))
