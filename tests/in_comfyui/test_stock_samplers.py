@@ -184,7 +184,7 @@ def test_parts_share_their_steps_each_by_itself_and_say_so(analytic, perflow, in
         "PeRFlow: steps aligned to the windows: 1000 875 | 750",
         "PeRFlow: steps aligned to the windows: 500 375 | 250",
     ]
-    assert all(line.endswith("Window Schedule with SplitSigmas gives the same") for line in lines)
+    assert all(line.endswith("use Window Schedule with SplitSigmas to get the same steps") for line in lines)
 
 
 def test_whole_runs_are_not_called_parts(perflow, ksampler, caplog):

@@ -22,16 +22,24 @@ class AnalyticUNet(torch.nn.Module):
         self.cond: dict[str, float] = {}
         self.uncond: dict[str, float] = {}
         self.seen: list[float] = []
+        self.positive_seen = False  # in the last of those calls
         self.weight = torch.nn.Parameter(torch.zeros(1, device=device))
 
     def forward(self, x: Tensor, timesteps: Tensor, context: Tensor, control: Any = None, **kwargs: Any) -> Tensor:
-        if not self.seen or self.seen[-1] != timesteps[0].item() or context[0, 0, 0] == 1:
-            self.seen.append(timesteps[0].item())
+        self._note(timesteps[0].item(), bool((context[:, 0, 0] == 1).any()))
         rows = [
             self.output(self.cond if context[row, 0, 0] == 1 else self.uncond, x[row], timesteps[row])
             for row in range(len(x))
         ]
         return torch.stack(rows)
+
+    def _note(self, timestep: float, positive: bool) -> None:
+        """One entry a call of the sampler, though ComfyUI makes two of it, in any order, where memory is short."""
+        if self.seen and self.seen[-1] == timestep and not (positive and self.positive_seen):
+            self.positive_seen |= positive
+        else:
+            self.seen.append(timestep)
+            self.positive_seen = positive
 
     @staticmethod
     def output(p: dict[str, float], x: Tensor, t: Tensor) -> Tensor:
