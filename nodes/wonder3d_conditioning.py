@@ -48,7 +48,9 @@ class Wonder3DConditioning(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, clip_vision: ClipVisionModel, vae: VAE, image: Tensor, mask: Tensor | None = None) -> io.NodeOutput:
+    def execute(
+        cls, clip_vision: ClipVisionModel, vae: VAE, image: Tensor, mask: Tensor | None = None
+    ) -> io.NodeOutput:
         picture = on_white(image, mask)
         context = image_embedding(clip_vision, picture)
         seen = each_twelve_times(vae.encode(picture))

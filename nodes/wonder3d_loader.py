@@ -23,8 +23,8 @@ class Wonder3DLoader(io.ComfyNode):
                 io.Combo.Input(
                     "unet_name",
                     options=folder_paths.get_filename_list(KEY),
-                    tooltip="Wonder3D's UNet in models/diffusion_models: unet/diffusion_pytorch_model of wonder3d-v1.0, "
-                    "as .bin or .safetensors. Nothing in a .bin file is run.",
+                    tooltip="Wonder3D's UNet in models/diffusion_models: unet/diffusion_pytorch_model of "
+                    "wonder3d-v1.0, as .bin or .safetensors. Nothing in a .bin file is run.",
                 )
             ],
             outputs=[io.Model.Output()],

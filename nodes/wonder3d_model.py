@@ -36,7 +36,7 @@ from .wonder3d_unet import LAYOUT, Wonder3DUNet
 class Wonder3DConfig(comfy.supported_models_base.BASE):
     """What ComfyUI keeps of a model's layout, as for the models it knows."""
 
-    unet_extra_config = {"num_heads": 8, "num_head_channels": -1}
+    unet_extra_config = {"num_heads": 8, "num_head_channels": -1}  # noqa: RUF012 - as in ComfyUI's
     latent_format = comfy.latent_formats.SD15
 
 

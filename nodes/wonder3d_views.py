@@ -31,6 +31,6 @@ class Wonder3DViews(io.ComfyNode):
     @classmethod
     def execute(cls, images: Tensor) -> io.NodeOutput:
         normals, colours = domains(images)
-        pairs = zip(normals.split(len(VIEWS)), colours.split(len(VIEWS)), strict=True)
-        sheets = torch.cat([draw_sheet(*pair) for pair in pairs])
-        return io.NodeOutput(colours, normals, sheets)
+        objects = range(0, len(normals), len(VIEWS))
+        sheets = [draw_sheet(normals[i : i + len(VIEWS)], colours[i : i + len(VIEWS)]) for i in objects]
+        return io.NodeOutput(colours, normals, torch.cat(sheets))

@@ -48,10 +48,13 @@ class Change:
 
 @dataclass(frozen=True)
 class Delta:
-    """The changes that fit, by the model's names, and the names of those that were left out (with `partial` only)."""
+    """The changes that fit, by the model's names; with `partial` also the names of those of another shape, and of the
+    weights for which the file has none.
+    """
 
     changes: dict[str, Change]
     left_out: list[str]
+    without: list[str]
 
 
 def plain_changes(
@@ -184,15 +187,15 @@ def fit(
         raise WeightsFileError(_misfit(file, misfits, changes, model_shapes))
     if missing and not partial:
         raise WeightsFileError(
-            f"{file.name} has {tensor_count(len(changes))} and lacks {tensors_named(missing)}, {expected}: download or make it "
-            "again, or turn on partial to apply what there is."
+            f"{file.name} has {tensor_count(len(changes))} and lacks {tensors_named(missing)}, {expected}: download or "
+            "make it again, or turn on partial to apply what there is."
         )
     fitting = {key: change for key, change in changes.items() if key not in misfits}
     if not fitting:
         raise WeightsFileError(
             f"{file.name} has no tensor that fits, {expected}: choose a delta made for this kind of model."
         )
-    return Delta(fitting, misfits + missing)
+    return Delta(fitting, misfits, missing)
 
 
 def _misfit(

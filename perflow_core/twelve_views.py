@@ -58,6 +58,6 @@ def domains(pictures: Tensor) -> tuple[Tensor, Tensor]:
             f"There are {len(pictures)} pictures, expected {ROWS} for each object, 6 views as normals and 6 as "
             "colours: connect what VAE Decode makes of the whole latent of Wonder3D Conditioning."
         )
-    by_object = pictures.unflatten(0, (-1, len(DOMAINS), len(VIEWS)))
+    by_object = pictures.reshape(-1, len(DOMAINS), len(VIEWS), *pictures.shape[1:])
     normals, colours = (by_object[:, domain].flatten(0, 1) for domain in range(len(DOMAINS)))
     return normals, colours

@@ -1,7 +1,7 @@
 """Wonder3D's UNet file: its names, by diffusers or by ComfyUI, and whether it is one.
 
-It is Stable Diffusion 1.5's UNet with eight input channels (the picture's latent beside the noisy one), a class embedding
-for camera and domain, and in each transformer block a second attention with a norm of its own.
+It is Stable Diffusion 1.5's UNet with eight input channels (the picture's latent beside the noisy one), a class
+embedding for camera and domain, and in each transformer block a second attention with a norm of its own.
 """
 
 import re
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from .architecture import Shape
 from .delta import FILE_PREFIXES
 from .weights_file import WeightsFileError
-from .wording import shown, sizes, tensors_named
+from .wording import shown, sizes, tensor_count, tensors_named
 
 NORM, ATTENTION = "norm_joint_mid", "attn_joint_mid"  # the joint attention's modules in a transformer block
 OLD_NAME = re.compile(r"(?<=_joint_)twice(?=\.)")  # what the first published files called them
@@ -34,7 +34,11 @@ EXPECTED = "expected Wonder3D's UNet (unet/diffusion_pytorch_model of wonder3d-v
 
 
 def with_joint_names(names: Mapping[str, str]) -> dict[str, str]:
-    """Diffusers' name -> ComfyUI's, with the joint attention's tensors beside each transformer block's others."""
+    """Diffusers' name -> ComfyUI's, with the joint attention's tensors beside each transformer block's others.
+
+    ComfyUI's map has a second name for the class embedding, SDXL's, which is left out.
+    """
+    names = {theirs: ours for theirs, ours in names.items() if not theirs.startswith("add_embedding.")}
     blocks = {
         theirs.removesuffix(IN_EACH_BLOCK): ours.removesuffix(IN_EACH_BLOCK)
         for theirs, ours in names.items()
@@ -71,8 +75,8 @@ def check_kind(file: str, shapes: Mapping[str, Shape]) -> None:
     layers = [shapes.get(key, ()) for key in (INPUT_LAYER, *LEVELS, READS_CONTEXT)]
     if len(shape) != 4 or any(len(layer) < 2 or not layer[0] or layer[0] % GROUPS for layer in layers):
         raise WeightsFileError(
-            f"{file} has {len(shapes)} tensors and not the layers of a Stable Diffusion 1.5 UNet, {EXPECTED}: choose "
-            "another file."
+            f"{file} has {tensor_count(len(shapes))} and not the layers of a Stable Diffusion 1.5 UNet, {EXPECTED}: "
+            "choose another file."
         )
     if shape[1] != CHANNELS:
         raise WeightsFileError(
