@@ -32,6 +32,18 @@ from ..perflow_core.wonder3d_file import (
 from ..perflow_core.wording import shown
 from .wonder3d_unet import LAYOUT, Wonder3DUNet
 
+# What ComfyUI's reader lets through for files that are damaged, or hold other things than tensors by name.
+UNREADABLE = (
+    AttributeError,
+    EOFError,
+    KeyError,
+    RuntimeError,
+    SafetensorError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+)
+
 
 class Wonder3DConfig(comfy.supported_models_base.BASE):
     """What ComfyUI keeps of a model's layout, as for the models it knows."""
@@ -45,7 +57,6 @@ class Wonder3DModel(comfy.model_base.BaseModel):
 
     def __init__(self, config: Wonder3DConfig, device: torch.device | None = None):
         super().__init__(config, comfy.model_base.ModelType.EPS, device, unet_model=Wonder3DUNet)
-        self.concat_keys = ("concat_image",)
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         """Raises ValueError for another latent than of twelve rows, and for another node's conditioning."""
@@ -63,7 +74,14 @@ class Wonder3DModel(comfy.model_base.BaseModel):
         return super().extra_conds(**kwargs)
 
     def encode_adm(self, **kwargs: Any) -> Tensor:
-        return class_vectors().to(kwargs["device"], torch.float32)
+        return class_vectors().float().to(kwargs["device"])
+
+    def concat_cond(self, **kwargs: Any) -> Tensor:
+        """The picture's latent, scaled as the noisy one is; ComfyUI repeats it, like the context, for more rows."""
+        picture, noise = kwargs["concat_latent_image"], kwargs["noise"]
+        if picture.shape[2:] != noise.shape[2:]:
+            picture = comfy.utils.common_upscale(picture, noise.shape[-1], noise.shape[-2], "bilinear", "center")
+        return self.process_latent_in(picture).to(kwargs["device"])
 
 
 def load_wonder3d(path: str, disable_dynamic: bool = False) -> ModelPatcher:
@@ -88,14 +106,14 @@ def load_wonder3d(path: str, disable_dynamic: bool = False) -> ModelPatcher:
 def _read(path: str) -> dict[str, Tensor]:
     """The UNet's tensors; nothing in the file is run."""
     try:
-        tensors = comfy.utils.load_torch_file(path, safe_load=True)
-    except (SafetensorError, pickle.UnpicklingError, EOFError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        found = comfy.utils.load_torch_file(path, safe_load=True)
+        tensors = {str(key): value for key, value in found.items() if isinstance(value, Tensor)}
+    except UNREADABLE as error:
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise WeightsFileError(
             f"{shown(Path(path).name)} cannot be read ({shown(first)}), {EXPECTED} as .safetensors, or as .bin with "
             "nothing but tensors: download it again."
         ) from error
-    tensors = {key: value for key, value in tensors.items() if isinstance(value, Tensor)}
     checkpoint = FILE_PREFIXES[0]
     return {key: tensors[key] for key in tensors if key.startswith(checkpoint)} or tensors
 

@@ -23,7 +23,7 @@ JOINT_TENSORS = (
     f"{ATTENTION}.to_out.0.weight",
     f"{ATTENTION}.to_out.0.bias",
 )
-IN_EACH_BLOCK = "norm1.weight"  # a tensor that every transformer block has, to find the blocks by
+IN_EACH_BLOCK = "attn1.to_q.weight"  # a tensor that every transformer block has, to find the blocks by
 INPUT_LAYER = "input_blocks.0.0.weight"
 CLASS_EMBEDDING = "label_emb.0.0.weight"
 CHANNELS = 8

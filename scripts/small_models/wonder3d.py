@@ -29,17 +29,12 @@ WONDER3D_SMALL: Config = dict(
     num_classes="sequential",
     adm_in_channels=10,
 )
-BLOCK = ".norm1.weight"  # every transformer block has one
+BLOCK = ".attn1.to_q.weight"  # every transformer block has one
 
 
 def make_wonder3d(path: Path, seed: int = 21) -> Path:
-    """Write the UNet: a .safetensors file, or else one as torch.save makes it (fp16)."""
-    tensors = wonder3d(seed)
-    if path.suffix == ".safetensors":
-        return save(tensors, path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({name: tensor.clone() for name, tensor in tensors.items()}, path)
-    return path
+    """Write the UNet (fp16)."""
+    return save(wonder3d(seed), path)
 
 
 def make_wonder3d_delta(path: Path, seed: int = 22, scale: float = 0.05) -> Path:

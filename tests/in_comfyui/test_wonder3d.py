@@ -106,6 +106,16 @@ class TestSampling:
         assert memory.rows == [24] * 4
         assert torch.allclose(apart, both, atol=1e-5 * both.std())
 
+    def test_more_rows_than_the_conditioning_has_repeat_it(self, run, tiny):
+        """Repeat Latent Batch behind the conditioning: each object twice."""
+        from wonder3d_models import conditioned
+
+        random = torch.Generator().manual_seed(2)
+        prompts = conditioned(torch.randn(2, 4, 8, 8, generator=random), torch.randn(2, 1, 16, generator=random))
+        noise = torch.randn(24, 4, 8, 8, generator=random)
+        once, twice = (ksample(run, tiny, prompts, latent=x)["samples"] for x in (noise, noise.repeat(2, 1, 1, 1)))
+        assert torch.allclose(twice, once.repeat(2, 1, 1, 1), atol=1e-5 * once.std())
+
     def test_cfg_1_needs_one_set_of_rows(self, tiny, memory):
         memory.sample(tiny, plenty=True, width=16, cfg=1.0)
         assert memory.rows == [12, 12]
@@ -145,18 +155,20 @@ class TestSampling:
 
         prompts = conditioned(torch.zeros(1, 4, 8, 8), torch.zeros(1, 1, 16))
         with pytest.raises(ValueError, match=f"given a latent of {rows} pictures, expected 12 for each object"):
-            ksample(run, tiny, prompts, rows)
+            ksample(run, tiny, prompts, torch.zeros(rows, 4, 8, 8))
 
     def test_other_conditioning_is_refused(self, run, tiny):
         prompts = [[[torch.zeros(1, 77, 16), {}]]] * 2
         with pytest.raises(ValueError, match="conditioning without a picture, expected positive and negative of Won"):
-            ksample(run, tiny, prompts, 12)
+            ksample(run, tiny, prompts, torch.zeros(12, 4, 8, 8))
 
 
-def ksample(run, model, prompts, rows: int) -> torch.Tensor:
-    settings = {"seed": 1, "steps": 1, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
-    latent = {"samples": torch.zeros(rows, 4, 8, 8)}
-    return run("KSampler", model=model, positive=prompts[0], negative=prompts[1], latent_image=latent, **settings)[0]
+def ksample(run, model, prompts, latent: torch.Tensor) -> dict[str, torch.Tensor]:
+    """One step from a latent without noise added, so that equal rows stay equal."""
+    settings = {"noise_seed": 1, "steps": 1, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple"}
+    settings |= {"add_noise": "disable", "start_at_step": 0, "end_at_step": 1, "return_with_leftover_noise": "disable"}
+    inputs = {"positive": prompts[0], "negative": prompts[1], "latent_image": {"samples": latent}}
+    return run("KSamplerAdvanced", model=model, **inputs, **settings)[0]
 
 
 class TestFilesThatAreRefused:
