@@ -115,8 +115,8 @@ def check_all_used(file: WeightsFile, unused: Sequence[str]) -> None:
     """Raises WeightsFileError for tensors of known modules that no change was made of."""
     if unused:
         raise WeightsFileError(
-            f"{file.name} has {tensors_named(unused)} of an unknown kind, half of a pair, or a second one for a weight, "
-            "expected one .diff or one pair of lora_up and lora_down for each weight: make the file again."
+            f"{file.name} has {tensors_named(unused)} of an unknown kind, half of a pair, or a second one for a "
+            "weight, expected one .diff or one pair of lora_up and lora_down for each weight: make the file again."
         )
 
 
