@@ -11,6 +11,9 @@ from .sampler import PeRFlowSampler
 from .schedule_plot import PeRFlowSchedulePlot
 from .train_delta import PeRFlowTrainDelta
 from .window_schedule import PeRFlowWindowSchedule
+from .wonder3d_conditioning import Wonder3DConditioning
+from .wonder3d_loader import Wonder3DLoader
+from .wonder3d_views import Wonder3DViews
 
 NODES = [
     PeRFlowApplyDelta,
@@ -24,4 +27,7 @@ NODES = [
     InstaFlowNoise,
     PCMPhaseSchedule,
     PeRFlowPromptToPrompt,
+    Wonder3DLoader,
+    Wonder3DConditioning,
+    Wonder3DViews,
 ]

@@ -8,6 +8,7 @@ from ..perflow_core.delta import Delta
 from ..perflow_core.delta import prediction_type as trained_prediction_in
 from ..perflow_core.delta import windows as windows_in
 from ..perflow_core.weights_file import WeightsFile
+from ..perflow_core.wording import tensor_count, tensors_named
 from . import folders, node_text, shared_inputs
 from .accelerate import base_alphas_cumprod, trained_prediction, with_perflow_sampling
 from .load_delta import load_delta
@@ -103,8 +104,11 @@ def describe(file: WeightsFile, delta: Delta, applied: list[tuple[str, float]], 
     if file.kind == "low-rank difference" and not file.metadata.get("prediction_type"):
         lines.append("The file does not say that it is a PeRFlow delta. For a LoRA of another kind use Load LoRA.")
     if delta.left_out:
-        names = ", ".join(delta.left_out[:2]) + (", ..." if len(delta.left_out) > 2 else "")
-        lines.append(f"Left out: {len(delta.left_out)} of the model's tensors ({names}).")
+        fitting = len(delta.changes)
+        lines.append(f"Applied: {fitting} of {tensor_count(fitting + len(delta.left_out))}.")
+        lines.append(f"Left out, being of another shape: {tensors_named(delta.left_out)}.")
+    if delta.without:
+        lines.append(f"Left as they are, with nothing for them in the file: {tensors_named(delta.without)}.")
     if len(applied) > 1:
         total = sum(strength for _, strength in applied)
         each = " + ".join(f"{name} {strength:g}" for name, strength in applied)

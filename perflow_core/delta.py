@@ -14,14 +14,13 @@ from .architecture import Shape, architecture
 from .parameterization import PREDICTION_TYPES, PredictionType
 from .pcm_loras import looks_like_pcm
 from .weights_file import FLOATS, WeightsFile, WeightsFileError
-from .wording import shown
+from .wording import MOST_DIMENSIONS, shown, sizes, tensor_count, tensors_named
 
 MODEL_PREFIX = "diffusion_model."
 FILE_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "unet.")
 INTEGERS = ("I8", "I16", "I32", "I64", "U8")  # readable, but good for the alpha of a LoRA only
 OLD_NAMES = {"epsilon": "diff_eps"}  # what the authors' code called it before 2024-04-25
 INPUT_LAYER = "input_blocks.0.0.weight"  # the one that an inpainting model has wider
-MOST_DIMENSIONS = 8
 LARGEST_SIZE = 2**31
 
 
@@ -49,10 +48,13 @@ class Change:
 
 @dataclass(frozen=True)
 class Delta:
-    """The changes that fit, by the model's names, and the names of those that were left out (with `partial` only)."""
+    """The changes that fit, by the model's names; with `partial` also the names of those of another shape, and of the
+    weights for which the file has none.
+    """
 
     changes: dict[str, Change]
     left_out: list[str]
+    without: list[str]
 
 
 def plain_changes(
@@ -113,8 +115,8 @@ def check_all_used(file: WeightsFile, unused: Sequence[str]) -> None:
     """Raises WeightsFileError for tensors of known modules that no change was made of."""
     if unused:
         raise WeightsFileError(
-            f"{file.name} has {_some(unused)} of an unknown kind, half of a pair, or a second one for a weight, "
-            "expected one .diff or one pair of lora_up and lora_down for each weight: make the file again."
+            f"{file.name} has {tensors_named(unused)} of an unknown kind, half of a pair, or a second one for a "
+            "weight, expected one .diff or one pair of lora_up and lora_down for each weight: make the file again."
         )
 
 
@@ -126,7 +128,7 @@ def check_kind(file: WeightsFile, model_architecture: str) -> None:
     for key, shape in file.shapes.items():
         if len(shape) > MOST_DIMENSIONS or max(shape, default=0) >= LARGEST_SIZE:
             raise WeightsFileError(
-                f"{file.name}: tensor {shown(key)} has shape {_shape(shape)}, expected one that a model can have: "
+                f"{file.name}: tensor {shown(key)} has shape {sizes(shape)}, expected one that a model can have: "
                 "download or make the file again."
             )
     unreadable = [dtype for dtype in file.dtypes if dtype not in FLOATS + INTEGERS]
@@ -176,7 +178,7 @@ def fit(
     expected = f"expected a delta for the {len(model_shapes)} UNet tensors of this {architecture(model_shapes)} model"
     if unclaimed:
         raise WeightsFileError(
-            f"{file.name} has {_some(unclaimed)}, which the model does not have, {expected}: "
+            f"{file.name} has {tensors_named(unclaimed)}, which the model does not have, {expected}: "
             "choose a PeRFlow delta made for this kind of model."
         )
     misfits = [key for key, change in changes.items() if change.shape != model_shapes[key]]
@@ -185,15 +187,15 @@ def fit(
         raise WeightsFileError(_misfit(file, misfits, changes, model_shapes))
     if missing and not partial:
         raise WeightsFileError(
-            f"{file.name} has {_count(len(changes))} and lacks {_some(missing)}, {expected}: download or make it "
-            "again, or turn on partial to apply what there is."
+            f"{file.name} has {tensor_count(len(changes))} and lacks {tensors_named(missing)}, {expected}: download or "
+            "make it again, or turn on partial to apply what there is."
         )
     fitting = {key: change for key, change in changes.items() if key not in misfits}
     if not fitting:
         raise WeightsFileError(
             f"{file.name} has no tensor that fits, {expected}: choose a delta made for this kind of model."
         )
-    return Delta(fitting, misfits + missing)
+    return Delta(fitting, misfits, missing)
 
 
 def _misfit(
@@ -207,7 +209,7 @@ def _misfit(
         kind = "an inpainting model" if expected[1] == 9 else "a model with extra input channels"
         advice = f"this is {kind}, so turn on partial to leave that tensor out and apply the others"
     return (
-        f"{file.name}: tensor {shown(changes[key].file_key)} has shape {_shape(found)}, expected {_shape(expected)} "
+        f"{file.name}: tensor {shown(changes[key].file_key)} has shape {sizes(found)}, expected {sizes(expected)} "
         f"as in the model{others}: {advice}."
     )
 
@@ -236,22 +238,4 @@ def windows(file: WeightsFile) -> int | None:
         return int(value)
     raise WeightsFileError(
         f'{file.name} says windows "{shown(value, 40)}", expected a whole number from 1 to 1000: choose it on the node.'
-    )
-
-
-def _some(keys: Sequence[str]) -> str:
-    """Say "3 tensors (a, b, ...)"; two names are enough to recognise a layout."""
-    names = ", ".join(map(shown, keys[:2])) + (", ..." if len(keys) > 2 else "")
-    return f"{_count(len(keys))} ({names})"
-
-
-def _count(n: int) -> str:
-    return f"{n} tensor{'s' if n != 1 else ''}"
-
-
-def _shape(shape: Shape) -> str:
-    sizes = [str(size) for size in shape]
-    return (
-        "x".join(sizes if len(sizes) <= MOST_DIMENSIONS else [*sizes[:4], f"...x{sizes[-1]} ({len(sizes)} dimensions)"])
-        or "()"
     )

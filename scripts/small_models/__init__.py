@@ -23,6 +23,7 @@ from .unets import (
     make_unet,
 )
 from .vaes import make_vae
+from .wonder3d import make_wonder3d, make_wonder3d_delta
 
 __all__ = [
     "REFINER_SMALL",
@@ -45,4 +46,6 @@ __all__ = [
     "make_text_encoder",
     "make_unet",
     "make_vae",
+    "make_wonder3d",
+    "make_wonder3d_delta",
 ]

@@ -20,7 +20,12 @@ def zeros(shape: torch.Size, dtype: torch.dtype = torch.float16) -> torch.Tensor
 
 
 def save(tensors: Tensors, path: Path, metadata: dict[str, str] | None = None) -> Path:
-    """Write a .safetensors file: 8 bytes with the header's length, the header, then the tensors one after another."""
+    """Write a .safetensors file: 8 bytes with the header's length, the header, then the tensors one after another.
+
+    One whose name ends in .bin is written as torch.save does, where zeros take no place either.
+    """
+    if path.suffix == ".bin":
+        return _save_with_torch(tensors, path)
     header: dict[str, object] = {"__metadata__": metadata} if metadata else {}
     places: dict[str, int] = {}
     end = 0
@@ -41,6 +46,14 @@ def save(tensors: Tensors, path: Path, metadata: dict[str, str] | None = None) -
         for name, tensor in tensors.items():
             _write(tensor, file, start + places[name])
         file.truncate(start + end)
+    unfinished.replace(path)
+    return path
+
+
+def _save_with_torch(tensors: Tensors, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    torch.save(tensors, unfinished)
     unfinished.replace(path)
     return path
 

@@ -103,8 +103,9 @@ def _predict_noise(unet: Tensors, config: Config, sign: int) -> None:
     The input's channels travel twice, with both signs, through the outermost skip connection. The output layer
     adds the two up again: silu(x) - silu(-x) = x, so the path is straight.
     """
-    channels = config["in_channels"]
-    group = config["model_channels"] // 32  # the last norm takes groups this large; the rest of the first stays zero
+    channels = config["out_channels"]  # further input channels are a picture, without noise
+    # The last norm takes groups this large; the rest of the first stays zero.
+    group = max(config["model_channels"] // 32, 2 * channels)
     last = f"output_blocks.{sum(config['num_res_blocks']) + len(config['num_res_blocks']) - 1}."
     skip = f"{last}0.skip_connection.weight"
     for name in ("input_blocks.0.0.weight", skip, f"{last}0.out_layers.3.weight", f"{last}1.proj_out.weight"):

@@ -21,7 +21,7 @@ NUMBER = re.compile(r"(?<![A-Za-z0-9.])-?[0-9]+(?:\.[0-9]+)?(?![A-Za-z0-9])")
 HAN_OR_KANA = re.compile("[\u3040-\u30ff\u4e00-\u9fff]")
 PICTURE = re.compile(r"!\[[^]]+\]\(([^)]+)\)")
 LARGEST_SEED = 0xFFFFFFFFFFFFFFFF
-FILE_LISTS = ("delta_name", "resume_from")
+FILE_LISTS = ("delta_name", "resume_from", "unet_name")
 FILE_LIMIT = 100_000  # bytes of a picture
 
 

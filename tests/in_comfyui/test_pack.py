@@ -19,6 +19,9 @@ NODES = [
     "InstaFlowNoise",
     "PCMPhaseSchedule",
     "PeRFlowPromptToPrompt",
+    "Wonder3DLoader",
+    "Wonder3DConditioning",
+    "Wonder3DViews",
 ]
 CONTRACT = Path(__file__).parent.parent / "node_contract.json"
 

@@ -1,0 +1,71 @@
+"""Wonder3D's UNet, narrow but in its real layout and with diffusers' names as it is published; a delta for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from .files import Tensors, save
+from .unets import Config, unet
+from .weights import Shapes, find_comfyui, generator, random
+
+# Stable Diffusion 1.5's layout with 32 channels for 320, the picture's latent as further input, and a class embedding.
+WONDER3D_SMALL: Config = dict(
+    image_size=32,
+    in_channels=8,
+    out_channels=4,
+    model_channels=32,
+    channel_mult=[1, 2, 4, 4],
+    num_res_blocks=[2, 2, 2, 2],
+    transformer_depth=[1, 1, 1, 1, 1, 1, 0, 0],
+    transformer_depth_middle=1,
+    transformer_depth_output=[1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
+    context_dim=768,
+    num_heads=8,
+    use_spatial_transformer=True,
+    use_linear_in_transformer=False,
+    legacy=False,
+    num_classes="sequential",
+    adm_in_channels=10,
+)
+BLOCK = ".attn1.to_q.weight"  # every transformer block has one
+
+
+def make_wonder3d(path: Path, seed: int = 21) -> Path:
+    """Write the UNet (fp16)."""
+    return save(wonder3d(seed), path)
+
+
+def make_wonder3d_delta(path: Path, seed: int = 22, scale: float = 0.05) -> Path:
+    """Write an SD1.5 delta of these widths: 686 tensors, the input layer's with four channels (fp16)."""
+    find_comfyui()
+    from comfy.utils import unet_to_diffusers
+
+    sd15 = {name: value for name, value in WONDER3D_SMALL.items() if name not in ("num_classes", "adm_in_channels")}
+    tensors = unet(sd15 | {"in_channels": 4}, seed)
+    delta = {}
+    for theirs, ours in unet_to_diffusers(sd15).items():
+        if ours in tensors:
+            size = scale * max(float(tensors[ours].float().std()), 0.02)
+            delta[theirs] = (torch.randn(tensors[ours].shape, generator=generator(ours, seed)) * size).half()
+    return save(delta, path)
+
+
+def wonder3d(seed: int) -> Tensors:
+    """All 802 tensors by diffusers' names."""
+    find_comfyui()
+    from comfy.utils import unet_to_diffusers
+
+    tensors = unet(WONDER3D_SMALL, seed)
+    names = {ours: theirs for theirs, ours in unet_to_diffusers(WONDER3D_SMALL).items() if "add_emb" not in theirs}
+    named = {names[ours]: tensor for ours, tensor in tensors.items()}
+    shapes: Shapes = {}
+    for name, tensor in named.items():
+        if name.endswith(BLOCK):
+            block, width = name.removesuffix(BLOCK), len(tensor)
+            shapes |= {f"{block}.norm_joint_mid.{end}": torch.Size([width]) for end in ("weight", "bias")}
+            shapes |= {f"{block}.attn_joint_mid.to_{x}.weight": torch.Size([width, width]) for x in ("q", "k", "v")}
+            shapes[f"{block}.attn_joint_mid.to_out.0.weight"] = torch.Size([width, width])
+            shapes[f"{block}.attn_joint_mid.to_out.0.bias"] = torch.Size([width])
+    return named | random(shapes, seed)
