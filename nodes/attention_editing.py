@@ -93,7 +93,8 @@ def edit_attention(
     run: EditingRun | None = transformer_options.get(KEY)
     parts = run.parts(x, transformer_options) if run is not None else []
     if parts:
-        replaced = edited_blocks(executor.class_obj, parts, transformer_options.get("patches_replace", {}))
+        size = (x.shape[2], x.shape[3])
+        replaced = edited_blocks(executor.class_obj, size, parts, transformer_options.get("patches_replace", {}))
         transformer_options = transformer_options | {"patches_replace": replaced}
     return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
 

@@ -123,7 +123,7 @@ class LocatedWords:
 
     def add(self, attention: Tensor, level: int) -> None:
         """attention [n, 1 + E, pixels] of a layer where the latent was halved `level` times."""
-        height, width = (-(-side // 2**level) for side in self.size)
+        height, width = sides(self.size, level)
         if attention.shape[-1] == height * width:  # not so where another node cuts pictures into tiles
             maps = attention.view(*attention.shape[:2], height, width)
             self.maps = maps if self.maps is None else self.maps + maps
@@ -132,3 +132,9 @@ class LocatedWords:
         if self.maps is None:
             return x
         return blend(x, blend_mask(self.maps, self.size, self.plan.threshold))
+
+
+def sides(size: tuple[int, int], level: int) -> tuple[int, int]:
+    """Height and width of a latent after `level` halvings, which round up."""
+    height, width = size
+    return -(-height // 2**level), -(-width // 2**level)

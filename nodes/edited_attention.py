@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from math import prod
 from typing import Any
 
 import torch
@@ -9,18 +10,19 @@ from comfy.ldm.modules.attention import SpatialTransformer, optimized_attention
 from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, UNetModel
 from torch import Tensor
 
-from .edit_plan import EditedPart
+from .edit_plan import EditedPart, sides
 
-QUARTER = 2  # how often the latent was halved where self attention is edited and words are located: 16 x 16 of 64 x 64
+MAP = 16 * 16  # pixels of the authors' maps: self attention is edited, and words are located, where there are no more
+QUARTER = 2  # how often the latent is halved at most until there: 16 x 16 of 64 x 64, and 32 x 32 of SDXL's 128 x 128
 
 Attention = Callable[[Tensor, Tensor, Tensor, dict[str, Any]], Tensor]
 Options = dict[str, Any]
 
 
-def edited_blocks(unet: UNetModel, parts: list[EditedPart], replaced: Options) -> Options:
+def edited_blocks(unet: UNetModel, size: tuple[int, int], parts: list[EditedPart], replaced: Options) -> Options:
     """`patches_replace` with every edited attention layer in it, around what other nodes have put there."""
     blocks = attention_blocks(unet)
-    coarse = min(QUARTER, max((level for (place, *_), level in blocks.items() if place == "input"), default=0))
+    coarse = coarse_level({level for (place, *_), level in blocks.items() if place != "middle"}, size)
     kinds = {kind: dict(replaced.get(kind, {})) for kind in ("attn1", "attn2")}
     for key, level in blocks.items():
         before = {kind: layers.get(key, layers.get(key[:2])) for kind, layers in kinds.items()}
@@ -32,6 +34,12 @@ def edited_blocks(unet: UNetModel, parts: list[EditedPart], replaced: Options) -
                 cross_attention, parts=parts, before=before["attn2"], level=level if locates else None
             )
     return dict(replaced) | kinds
+
+
+def coarse_level(levels: set[int], size: tuple[int, int]) -> int:
+    """The finest of these levels with maps of the authors' size, for latents of size [H, W]."""
+    fits = next(level for level in range(QUARTER + 1) if level == QUARTER or prod(sides(size, level)) <= MAP)
+    return min((level for level in levels if level >= fits), default=max(levels, default=0))
 
 
 def attention_blocks(unet: UNetModel) -> dict[tuple[str, int, int], int]:

@@ -204,24 +204,29 @@ def hand_over(s: Studio, made: Prepared) -> Sheet:
 
 
 def edit_by_words(s: Studio, made: Prepared) -> Sheet:
-    def row(label: str, words: str, of: str, emphasis: str = "") -> Row:
-        return Row(f"PeRFlow, 4 steps: {label}", edits(s.perflow(), words, of, emphasis))
+    less = 0.5  # of the steps, where the default is 0.8
 
-    def edits(model: Link, words: str, of: str, emphasis: str = "", steps: int = 4, **how: Any) -> list[Link]:
-        first, edit = s.edited(model, LIGHTHOUSE, words, steps, emphasis=emphasis, **how)
-        _, blended = s.edited(model, LIGHTHOUSE, words, steps, emphasis=emphasis, blend=of, **how)
-        return [first, s.sampled(model, words, steps, **how), edit, blended]
+    def row(label: str, words: str, places: str, emphasis: str = "") -> Row:
+        return Row(f"PeRFlow, 4 steps: {label}", edits(s.perflow(), words, places, emphasis))
 
-    castle, places = "a castle on a cliff at sunset", "lighthouse, castle"
-    base = edits(s.base(), castle, places, steps=MANY, cfg=CFG, scheduler="normal")
+    def edits(model: Link, words: str, places: str, emphasis: str = "", steps: int = 4, **how: Any) -> list[Link]:
+        asked: dict[str, Any] = dict(emphasis=emphasis, **how)
+        first, edit = s.edited(model, LIGHTHOUSE, words, steps, **asked)
+        _, freer = s.edited(model, LIGHTHOUSE, words, steps, cross_steps=less, **asked)
+        _, blended = s.edited(model, LIGHTHOUSE, words, steps, cross_steps=less, blend=places, **asked)
+        return [first, s.sampled(model, words, steps, **how), edit, freer, blended]
+
+    castle, both = "a castle on a cliff at sunset", "lighthouse, castle"
+    base = edits(s.base(), castle, both, steps=MANY, cfg=CFG, scheduler="normal")
     return Sheet(
         "Edit by words",
         f"Prompt-to-Prompt changes words of the source's prompt, “{LIGHTHOUSE}”. The second column is the new prompt "
-        "without it, from the same noise. In the last column only the places of the words that differ may change "
-        "(LocalBlend).",
-        ["source", "new prompt alone", "Prompt-to-Prompt", "with LocalBlend"],
+        "without it, from the same noise. The third has the node's defaults: words stay at the source's places in all "
+        f"of 4 steps. With cross_steps {less:g} they do so in the first two. In the last column only the places of the "
+        "words that differ may change (blend, with threshold 0.6).",
+        ["source", "new prompt alone", "Prompt-to-Prompt", f"cross_steps {less:g}", f"{less:g} and blend"],
         [
-            row("lighthouse to castle", castle, places),
+            row("lighthouse to castle", castle, both),
             row("sunset to night", "a lighthouse on a cliff at night", "sunset, night"),
             row("snowy 2", "a lighthouse on a cliff at sunset, snowy", "snowy", "snowy 2"),
             Row(f"base, {MANY} steps: lighthouse to castle", base),

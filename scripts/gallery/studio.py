@@ -84,11 +84,12 @@ class Studio:
         cfg: float = PERFLOW_CFG,
         emphasis: str = "",
         blend: str = "",
+        cross_steps: float = 0.8,
         scheduler: str = "simple",
     ) -> tuple[Link, Link]:
         """The pictures of the source and of its edit by Prompt-to-Prompt."""
         texts = dict(source=source, edited=words, edit="auto", emphasis=emphasis, blend=blend)
-        shares = dict(cross_steps=0.8, self_steps=0.4, blend_threshold=0.3)
+        shares = dict(cross_steps=cross_steps, self_steps=0.4, blend_threshold=0.6)
         clip = [self._loader[0], 1]
         made = self.add("PeRFlowPromptToPrompt", model=model, clip=clip, latent=self.empty(), **texts, **shares)[0]
         how = dict(steps=steps, cfg=cfg, seed=SEED, denoise=1.0, scheduler=scheduler)

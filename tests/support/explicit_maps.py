@@ -6,10 +6,11 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 
-def with_explicit_maps(
-    model: ModelPatcher, M: Tensor, g: Tensor, cross: range, own: range, coarse: set[tuple[str, int]]
-) -> ModelPatcher:
-    """A clone for one source and its edits, sampled in one chunk of prompts; the steps whose maps are edited."""
+def with_explicit_maps(model: ModelPatcher, M: Tensor, g: Tensor, cross: range, own: range) -> ModelPatcher:
+    """A clone for one source and its edits, sampled in one chunk of prompts; the steps whose maps are edited.
+
+    The self attention of all layers: for latents of no more than 16 x 16.
+    """
     edited = model.clone()
 
     def step(extra: dict[str, Any]) -> int:
@@ -42,6 +43,5 @@ def with_explicit_maps(
     for place, count in (("input", 12), ("middle", 1), ("output", 12)):
         for number in range(count):
             edited.set_model_attn2_replace(cross_attention, place, number)
-            if (place, number) in coarse:
-                edited.set_model_attn1_replace(self_attention, place, number)
+            edited.set_model_attn1_replace(self_attention, place, number)
     return edited

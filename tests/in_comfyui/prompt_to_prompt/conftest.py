@@ -3,9 +3,6 @@
 import pytest
 from edited_prompts import DEFAULTS, EDITED, KEY, LATENT, SOURCE, unedited
 
-# The narrow models' blocks where the latent was halved twice.
-COARSE = {("input", 5), ("middle", 0), ("output", 0), ("output", 1)}
-
 
 @pytest.fixture(scope="session")
 def clips(comfyui):
@@ -57,9 +54,9 @@ def with_maps(comfyui):
     """(MODEL, positive of the node) -> one that does the same edit of 4 steps by explicit maps, and its positive."""
     from explicit_maps import with_explicit_maps
 
-    def call(model, positive, coarse=COARSE):
+    def call(model, positive):
         plan = positive[0][1][KEY]
-        made = with_explicit_maps(model, *plan.edits, cross=range(0, 4), own=range(0, 1), coarse=coarse)
+        made = with_explicit_maps(model, *plan.edits, cross=range(0, 4), own=range(0, 1))
         return made, unedited(positive)
 
     return call

@@ -4,8 +4,6 @@ import pytest
 import torch
 from edited_prompts import SOURCE, unedited
 
-ALL = {("input", 1), ("middle", 0), ("output", 0), ("output", 1)}  # the tiny UNet has one level, which is its coarsest
-
 
 def test_the_positive_found_in_any_guider(p2p, encode, run):
     """DualCFGGuider counts the negative first; with one prompt for both it is CFGGuider."""
@@ -99,7 +97,7 @@ def test_a_controlnet(p2p, sample, run, comfyui, tiny, encode, with_maps):
     model, prompts, latent = p2p(model=base, latent=empty)
     positive, negative = controlled(prompts)
     found = sample(model, positive, latent, 3.0, negative=negative)
-    wanted = sample(*with_maps(base, positive, ALL), latent, 3.0, negative=negative)
+    wanted = sample(*with_maps(base, positive), latent, 3.0, negative=negative)
     assert relative_error(found, wanted) < bound
     without = sample(model, prompts, latent, 3.0)
     assert all(relative_error(found[row], without[row]) > 1e-3 for row in range(3))
@@ -129,7 +127,7 @@ def test_a_lora_before_or_after(p2p, sample, run, tiny, lora, with_maps):
     before = sample(model, positive, latent)
     model, positive, _ = p2p(model=base, latent=empty)
     assert torch.equal(sample(styled(model), positive, latent), before)
-    assert relative_error(before, sample(*with_maps(styled(base), positive, ALL), latent)) < bound
+    assert relative_error(before, sample(*with_maps(styled(base), positive), latent)) < bound
     assert relative_error(before, sample(model, positive, latent)) > 1e-2
 
 
@@ -147,6 +145,6 @@ def test_a_lora_that_hangs_on_the_prompts(p2p, sample, run, tiny, lora, clips, w
     model, positive, latent = p2p(model=base, clip=clip, latent=empty)
     assert len(positive) == 2
     found = sample(model, positive, latent, 3.0)
-    assert relative_error(found, sample(*with_maps(base, positive, ALL), latent, 3.0)) < bound
+    assert relative_error(found, sample(*with_maps(base, positive), latent, 3.0)) < bound
     _, plain, _ = p2p(model=base, latent=empty)
     assert relative_error(found, sample(model, plain, latent, 3.0)) > 1e-2

@@ -23,6 +23,45 @@ def test_edits_equal_explicit_maps(p2p, sample, models, with_maps, family):
         assert relative_error(found[row], plain[row]) > 1e-4
 
 
+@pytest.mark.parametrize(
+    ("levels", "size", "coarse"),
+    [
+        ({0, 1, 2}, (64, 64), 2),  # SD1.5, 512 pixels
+        ({0, 1, 2}, (96, 64), 2),
+        ({1, 2}, (128, 128), 2),  # SDXL, 1024 pixels
+        ({0, 1, 2}, (32, 32), 1),
+        ({0, 1, 2}, (16, 16), 0),
+        ({1, 2}, (16, 16), 1),
+        ({0}, (64, 64), 0),
+    ],
+)
+def test_where_self_attention_is_edited_and_words_are_located(comfyui, levels, size, coarse):
+    """Where maps have 16 x 16 pixels, as the authors' at 512, and no later than at a quarter of the latent's side."""
+    assert comfyui.module("nodes.edited_attention").coarse_level(levels, size) == coarse
+
+
+def test_the_layers_of_a_large_latent(p2p, sample, monkeypatch, comfyui):
+    """At 512 pixels: self attention at a quarter of the side and below, words at a quarter, edits in every layer."""
+    editing = comfyui.module("nodes.attention_editing")
+    seen = []
+
+    def edited_blocks(*args):
+        seen.append(original(*args))
+        return seen[-1]
+
+    original = editing.edited_blocks
+    monkeypatch.setattr(editing, "edited_blocks", edited_blocks)
+    large = {"samples": torch.zeros(1, 4, 64, 64)}
+    model, positive, latent = p2p(latent=large, edited="a castle", blend="castle", self_steps=1.0)
+    sample(model, positive, latent, steps=1)
+    (layers,) = seen
+    coarse = {("input", 5), ("middle", 0), ("output", 0), ("output", 1)}
+    assert {key[:2] for key in layers["attn1"]} == coarse
+    assert {key[:2] for key in layers["attn2"]} == coarse | {("input", 3), ("output", 2), ("output", 3)}
+    located = {key[:2] for key, layer in layers["attn2"].items() if layer.keywords["level"] is not None}
+    assert located == coarse - {("middle", 0)}
+
+
 @pytest.mark.parametrize("cfg", [1.0, 3.0])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_without_an_edit_the_second_row_is_the_first(p2p, sample, family, cfg):
