@@ -1,5 +1,7 @@
 """Prompt-to-Prompt on narrow models of the real layouts: the node, and a plain KSampler behind it."""
 
+from contextlib import contextmanager
+
 import pytest
 from edited_prompts import DEFAULTS, EDITED, KEY, LATENT, SOURCE, unedited
 
@@ -67,9 +69,10 @@ def little_memory(comfyui):
     """Inside it ComfyUI runs prompts one after the other."""
     import comfy.model_base
 
+    @contextmanager
     def patched():
-        patch = pytest.MonkeyPatch()
-        patch.setattr(comfy.model_base.BaseModel, "memory_required", lambda *args, **kwargs: float("inf"))
-        return patch.context()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(comfy.model_base.BaseModel, "memory_required", lambda *args, **kwargs: float("inf"))
+            yield
 
     return patched
