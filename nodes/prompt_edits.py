@@ -64,7 +64,7 @@ def described(
     asked: Literal["auto"] | Kind,
 ) -> str:
     """What stands on the node: each edit, then what of the inputs has no effect."""
-    lines = [f"{i}. {_edit(source, edit, asked)}" for i, edit in enumerate(edits, 1)]
+    lines = [f"Edit {i}: {_edit(source, edit, asked)}" for i, edit in enumerate(edits, 1)]
     if not source.tokens.words:
         lines.append("The source is empty: the edits share only its layout.")
     longest = max(prompt.tokens.length for prompt in (source, *(edit.target for edit in edits)))
@@ -93,7 +93,7 @@ def _change(source: Prompt, edit: Edit) -> str:
     target = edit.target
     if target.tokens == source.tokens:
         if target.weights == source.weights:
-            return "the same prompt" if edit.emphasized else "the same prompt: repeats the source"
+            return "the same prompt" if edit.emphasized else "the same prompt, so it repeats the source"
         return "the same words with other weights"
     if edit.kind == "replace":
         changes = zip(source.tokens.words, target.tokens.words, source.spelling, target.spelling, strict=True)

@@ -15,8 +15,8 @@ TEXTS = {
     "27.9 % of diffusion_model.middle_block.1.transformer_blocks.0.ff.net.0.proj\n"
     "27.9 % of diffusion_model.input_blocks.7.1.transformer_blocks.3.ff.net.0.proj",
     "PeRFlowModelSampling": "velocity, 4 windows",
-    "PeRFlowPromptToPrompt": "1. replace lighthouse to castle\n2. replace sunset to night\n"
-    "3. refine, new: snowy; snowy times 2",
+    "PeRFlowPromptToPrompt": "Edit 1: replace lighthouse to castle\nEdit 2: replace sunset to night\n"
+    "Edit 3: refine, new: snowy; snowy times 2",
     "PeRFlowWindowSchedule": "1000 875 | 750 625 | 500 | 250",
 }
 ROUNDING = 2  # units of the graph: screen pixels come back a little off

@@ -18,7 +18,7 @@ TEXTS = {
     "PeRFlowTrainDelta": r".+\.safetensors, \d+ MB, 2 steps, .+\nloss .+ in the last tenth\n16 pictures",
     "PCMPhaseSchedule": r"[\d.]+( [\d.]+)*\n.+",
     "InstaFlowModelSampling": r"Rectified flow: .+",
-    "PeRFlowPromptToPrompt": r"(\d+\. .+\n?)+",
+    "PeRFlowPromptToPrompt": r"(Edit \d+: .+\n?)+",
 }
 # A wrong layout shows in the log: tensors that were not found, or not used.
 TROUBLE = re.compile(

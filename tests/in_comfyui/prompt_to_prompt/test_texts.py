@@ -5,17 +5,17 @@ import torch
 from edited_prompts import DEFAULTS, LATENT, SOURCE
 
 SAID = {
-    "replace": ({"edited": "a castle, at sunset"}, ["1. replace lighthouse to castle"]),
-    "refine": ({"edited": "a tall red lighthouse, at sunset"}, ["1. refine, new: tall red"]),
-    "left out": ({"edited": "a lighthouse"}, ["1. refine, words left out"]),
-    "equal": ({"edited": SOURCE}, ["1. the same prompt: repeats the source"]),
-    "no edit": ({"edited": "  \n"}, ["1. the same prompt: repeats the source"]),
-    "weights": ({"edited": "a (lighthouse:1.4), at sunset"}, ["1. the same words with other weights"]),
-    "reweight": ({"edited": "", "emphasis": "sunset 2"}, ["1. the same prompt; sunset times 2"]),
+    "replace": ({"edited": "a castle, at sunset"}, ["Edit 1: replace lighthouse to castle"]),
+    "refine": ({"edited": "a tall red lighthouse, at sunset"}, ["Edit 1: refine, new: tall red"]),
+    "left out": ({"edited": "a lighthouse"}, ["Edit 1: refine, words left out"]),
+    "equal": ({"edited": SOURCE}, ["Edit 1: the same prompt, so it repeats the source"]),
+    "no edit": ({"edited": "  \n"}, ["Edit 1: the same prompt, so it repeats the source"]),
+    "weights": ({"edited": "a (lighthouse:1.4), at sunset"}, ["Edit 1: the same words with other weights"]),
+    "reweight": ({"edited": "", "emphasis": "sunset 2"}, ["Edit 1: the same prompt; sunset times 2"]),
     "no such word": (
         {"edited": "a castle, at sunset", "emphasis": "snowy 2", "blend": "moon, castle"},
         [
-            "1. replace lighthouse to castle",
+            "Edit 1: replace lighthouse to castle",
             'emphasis: "snowy" is in no edited prompt, so it has no effect.',
             'blend: "moon" is in no prompt, so it has no effect.',
         ],
@@ -23,23 +23,23 @@ SAID = {
     "no word to blend": (
         {"edited": SOURCE, "blend": "moon"},
         [
-            "1. the same prompt: repeats the source",
+            "Edit 1: the same prompt, so it repeats the source",
             'blend: "moon" is in no prompt, so it has no effect.',
             "The whole picture may change.",
         ],
     ),
     "empty source": (
         {"source": "", "edited": "a castle"},
-        ["1. refine, new: a castle", "The source is empty: the edits share only its layout."],
+        ["Edit 1: refine, new: a castle", "The source is empty: the edits share only its layout."],
     ),
     "unequal": (
         {"edited": "a castle", "edit": "replace"},
-        ["1. refine, new: castle (replace needs equal numbers of words, here 5 and 2)"],
+        ["Edit 1: refine, new: castle (replace needs equal numbers of words, here 5 and 2)"],
     ),
     "long": (
         {"edited": SOURCE + " very" * 80},
         [
-            f"1. refine, new: {' '.join(['very'] * 80)}",
+            f"Edit 1: refine, new: {' '.join(['very'] * 80)}",
             "Prompts take up to 154 tokens, in parts of 77, as in CLIP Text Encode.",
         ],
     ),
@@ -106,4 +106,4 @@ def test_embeddings(comfyui, run, models, tmp_path):
     given = {"source": SOURCE, "edited": SOURCE + " embedding:style"} | DEFAULTS
     node = comfyui.nodes["PeRFlowPromptToPrompt"]
     said = node.execute(model=models("SD1.5"), clip=clip, latent=LATENT, **given).ui["text"]
-    assert said == ["1. refine, new: embedding embedding embedding"]
+    assert said == ["Edit 1: refine, new: embedding embedding embedding"]
