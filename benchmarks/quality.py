@@ -4,6 +4,7 @@
     python benchmarks/quality.py --checkpoint FILE --delta FILE --reference FOLDER [--pictures N] [--json FILE]
 
 Without --checkpoint it is about the small model of drawn pictures. A row has
+  passes       of the UNet for a picture: the calls, twice as many with CFG above 1
   frechet      Fréchet distance to held-out drawings in the features of the domain's classifier, not comparable with FID
   frechet_to_decoded  the same to those drawings as the autoencoder gives them back
   attributes   share of the attributes named by the caption that the classifier finds

@@ -7,13 +7,14 @@ are. Attention that other nodes have replaced (IP-Adapter) is called, not replac
 from typing import Any
 from uuid import UUID
 
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from torch import Tensor
 
 from ..perflow_core.edit_schedule import step_of
 from .edit_plan import EditedPart, EditPlan, LocatedWords, ScheduledEdit
-from .edited_attention import Options, edited_blocks
+from .edited_attention import Blocks, Options, attention_blocks, edited_blocks
 
 KEY = "prompt_to_prompt"
 
@@ -91,10 +92,9 @@ def edit_attention(
 ) -> Tensor:
     """DIFFUSION_MODEL wrapper: replaces the attention of this one call, where it holds prompts that are edited."""
     run: EditingRun | None = transformer_options.get(KEY)
-    parts = run.parts(x, transformer_options) if run is not None else []
-    if parts:
-        size = (x.shape[2], x.shape[3])
-        replaced = edited_blocks(executor.class_obj, size, parts, transformer_options.get("patches_replace", {}))
+    if run is not None and (parts := run.parts(x, transformer_options)):
+        blocks, size = run.blocks(executor.class_obj), (x.shape[2], x.shape[3])
+        replaced = edited_blocks(blocks, size, parts, transformer_options.get("patches_replace", {}))
         transformer_options = transformer_options | {"patches_replace": replaced}
     return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
 
@@ -108,6 +108,12 @@ class EditingRun:
         self.tables = {plan: ScheduledEdit(plan, len(sigmas) - 1) for plan in plans.values()}
         blending = next((plan for plan in plans.values() if plan.words is not None), None)
         self.located = LocatedWords(blending, noise) if blending is not None else None
+        self._blocks: Blocks = {}
+
+    def blocks(self, unet: UNetModel) -> Blocks:
+        """Looked for once a run: the UNet's layout does not change."""
+        self._blocks = self._blocks or attention_blocks(unet)
+        return self._blocks
 
     def parts(self, x: Tensor, options: Options) -> list[EditedPart]:
         """The rows of this call that are edited: ComfyUI puts prompts into one call, or several, in any order."""

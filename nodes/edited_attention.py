@@ -17,11 +17,11 @@ QUARTER = 2  # how often the latent is halved at most until there: 16 x 16 of 64
 
 Attention = Callable[[Tensor, Tensor, Tensor, dict[str, Any]], Tensor]
 Options = dict[str, Any]
+Blocks = dict[tuple[str, int, int], int]  # transformer blocks by name, and how often the latent was halved there
 
 
-def edited_blocks(unet: UNetModel, size: tuple[int, int], parts: list[EditedPart], replaced: Options) -> Options:
+def edited_blocks(blocks: Blocks, size: tuple[int, int], parts: list[EditedPart], replaced: Options) -> Options:
     """`patches_replace` with every edited attention layer in it, around what other nodes have put there."""
-    blocks = attention_blocks(unet)
     coarse = coarse_level({level for (place, *_), level in blocks.items() if place != "middle"}, size)
     kinds = {kind: dict(replaced.get(kind, {})) for kind in ("attn1", "attn2")}
     for key, level in blocks.items():
@@ -42,7 +42,7 @@ def coarse_level(levels: set[int], size: tuple[int, int]) -> int:
     return min((level for level in levels if level >= fits), default=max(levels, default=0))
 
 
-def attention_blocks(unet: UNetModel) -> dict[tuple[str, int, int], int]:
+def attention_blocks(unet: UNetModel) -> Blocks:
     """Every transformer block as `patches_replace` names it, and how often the latent was halved there."""
     levels, halved = [], 0
     for block in unet.input_blocks:

@@ -57,6 +57,11 @@ class Delta:
     without: list[str]
 
 
+def without_prefix(key: str) -> str:
+    """A tensor's name in its UNet, whatever a file puts before it."""
+    return next((key.removeprefix(prefix) for prefix in FILE_PREFIXES if key.startswith(prefix)), key)
+
+
 def plain_changes(
     file: WeightsFile, tensors: Mapping[str, Tensor], names: Mapping[str, str]
 ) -> tuple[dict[str, Change], list[str]]:
@@ -67,8 +72,7 @@ def plain_changes(
     changes: dict[str, Change] = {}
     unclaimed = []
     for key, tensor in tensors.items():
-        bare = next((key.removeprefix(prefix) for prefix in FILE_PREFIXES if key.startswith(prefix)), key)
-        model_key = names.get(bare)
+        model_key = names.get(without_prefix(key))
         if model_key is None:
             unclaimed.append(key)
         elif model_key in changes:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from .architecture import Shape
-from .delta import FILE_PREFIXES
+from .delta import INPUT_LAYER, without_prefix
 from .weights_file import WeightsFileError
 from .wording import shown, sizes, tensor_count, tensors_named
 
@@ -24,7 +24,6 @@ JOINT_TENSORS = (
     f"{ATTENTION}.to_out.0.bias",
 )
 IN_EACH_BLOCK = "attn1.to_q.weight"  # a tensor that every transformer block has, to find the blocks by
-INPUT_LAYER = "input_blocks.0.0.weight"
 CLASS_EMBEDDING = "label_emb.0.0.weight"
 CHANNELS = 8
 GROUPS = 32  # of the norms: every width is a multiple
@@ -56,8 +55,7 @@ def model_names(file: str, keys: Iterable[str], names: Mapping[str, str]) -> dic
     found: dict[str, str] = {}
     first: dict[str, str] = {}
     for key in keys:
-        bare = next((key.removeprefix(prefix) for prefix in FILE_PREFIXES if key.startswith(prefix)), key)
-        bare = OLD_NAME.sub("mid", bare)
+        bare = OLD_NAME.sub("mid", without_prefix(key))
         ours = names.get(bare, bare)
         if ours in first:
             raise WeightsFileError(

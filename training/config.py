@@ -21,6 +21,7 @@ Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+LossWeight = Literal["none", "reciprocal", "window", "end_point"]  # see losses.py
 
 
 class Section(BaseModel):
@@ -99,7 +100,7 @@ class OptimizerConfig(Section):
     clip: Size = 1.0
     loss: Literal["mse", "huber"] = "mse"
     huber_c: Size = 0.001
-    loss_weight: Literal["none", "reciprocal", "window", "end_point"] = "none"
+    loss_weight: LossWeight = "none"
     precision: Literal["no", "bf16", "fp16"] = "no"
     channels_last: bool = True
 

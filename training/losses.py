@@ -1,7 +1,5 @@
 """How far the student's answer is from the lesson."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
@@ -9,9 +7,7 @@ from perflow_core.chord import WindowChord
 from perflow_core.parameterization import PredictionType, eps
 from perflow_core.windows import NUM_TIMESTEPS
 
-from .config import OptimizerConfig
-
-Weight = Literal["none", "reciprocal", "window", "end_point"]
+from .config import LossWeight, OptimizerConfig
 
 
 def row_losses(
@@ -32,7 +28,7 @@ def row_losses(
     return losses * weights(config.loss_weight, prediction_type, chord, w, T)
 
 
-def weights(kind: Weight, prediction_type: PredictionType, chord: WindowChord, w: Tensor, T: Tensor) -> Tensor:
+def weights(kind: LossWeight, prediction_type: PredictionType, chord: WindowChord, w: Tensor, T: Tensor) -> Tensor:
     """What each row's loss is multiplied by; [B].
 
     none: 1.    reciprocal, window: the PeRFlow script's 1 / max(1 - t, 0.1) / 2.3 of the row's t or its window's start.
