@@ -108,8 +108,8 @@ class ComfyServer:
         return f"{answer['subfolder']}/{answer['name']}" if answer.get("subfolder") else answer["name"]
 
     def forget(self) -> None:
-        """Let go of what nodes gave and of the list of prompts, so that the next prompt runs all of its nodes."""
-        self._request("/free", json.dumps({"free_memory": True}).encode())
+        """Let go of models, of what nodes gave and of the list of prompts, so that the next prompt runs all its nodes."""
+        self._request("/free", json.dumps({"free_memory": True, "unload_models": True}).encode())
         # The server gets to that before the next prompt or, where it is late, right after it.
         self.run({"1": {"class_type": "PreviewAny", "inputs": {"source": ""}}})
         # 0.16.3's page reports an error where the list of what ran has a prompt that gave text alone.

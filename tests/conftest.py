@@ -58,9 +58,12 @@ def server(comfyui_path, model_paths, tmp_path_factory):
     yield from run_server(comfyui_path, model_paths, tmp_path_factory.mktemp("server"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ipadapter_server(comfyui_path, model_paths, tmp_path_factory):
-    """The same with ComfyUI_IPAdapter_plus, where IPADAPTER_PLUS_PATH names a checkout of it."""
+    """The same with ComfyUI_IPAdapter_plus, where IPADAPTER_PLUS_PATH names a checkout of it.
+
+    It ends with each of the few files that ask for it: it takes up to 5 GB beside the other server.
+    """
     if not os.environ.get("IPADAPTER_PLUS_PATH"):
         pytest.skip(WITHOUT_IPADAPTER)
     pack = Path(os.environ["IPADAPTER_PLUS_PATH"]).expanduser().absolute()

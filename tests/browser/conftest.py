@@ -70,7 +70,7 @@ def shared_page(request, browser, server):
     page.close()
 
 
-@pytest.fixture(scope="session", params=RENDERINGS)
+@pytest.fixture(scope="module", params=RENDERINGS)
 def ipadapter_page(request, browser, ipadapter_server):
     """A page of a server that has ComfyUI_IPAdapter_plus."""
     from comfy_page import ComfyPage
