@@ -108,7 +108,7 @@ class ComfyServer:
         return f"{answer['subfolder']}/{answer['name']}" if answer.get("subfolder") else answer["name"]
 
     def forget(self) -> None:
-        """Let go of models, of what nodes gave and of the list of prompts, so that the next prompt runs all its nodes."""
+        """Let go of models, of what nodes gave and of the list of prompts: the next prompt runs all of its nodes."""
         self._request("/free", json.dumps({"free_memory": True, "unload_models": True}).encode())
         # The server gets to that before the next prompt or, where it is late, right after it.
         self.run({"1": {"class_type": "PreviewAny", "inputs": {"source": ""}}})
