@@ -2,7 +2,8 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from .nodes import NODES, folders
+from .nodes import NODES
+from .nodes.comfyui import folders
 
 WEB_DIRECTORY = "web"  # help pages, web/docs/<node id>.md
 

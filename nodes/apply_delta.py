@@ -9,9 +9,9 @@ from ..perflow_core.delta import prediction_type as trained_prediction_in
 from ..perflow_core.delta import windows as windows_in
 from ..perflow_core.weights_file import WeightsFile
 from ..perflow_core.wording import tensor_count, tensors_named
-from . import folders, node_text, shared_inputs
-from .accelerate import base_alphas_cumprod, trained_prediction, with_perflow_sampling
-from .load_delta import load_delta
+from .comfyui import folders, node_text, shared_inputs
+from .comfyui.delta_patches import load_delta
+from .comfyui.perflow_sampling import base_alphas_cumprod, trained_prediction, with_perflow_sampling
 
 APPLIED = "perflow_deltas"  # the MODEL's note of what was applied to it: [(file, strength), ...]
 

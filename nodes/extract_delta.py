@@ -14,11 +14,11 @@ from torch import Tensor
 
 from ..perflow_core.architecture import architecture
 from ..perflow_core.extraction import Extraction, largest_names, source_dtype
-from . import node_text, shared_inputs
-from .accelerate import trained_prediction
-from .sampling_object import PeRFlowSampling
-from .save_delta import new_delta
-from .unet_names import stored_weights, unet_shapes
+from .comfyui import node_text, shared_inputs
+from .comfyui.chord_sampling import PeRFlowSampling
+from .comfyui.perflow_sampling import trained_prediction
+from .comfyui.save_delta import new_delta
+from .comfyui.unet import stored_weights, unet_shapes
 
 COPIES = 6  # of the largest weight in float32: both weights, patches on them, and what a decomposition takes
 

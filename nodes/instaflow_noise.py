@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..perflow_core.great_circle import great_circle
-from . import shared_inputs
+from .comfyui import shared_inputs
 
 LARGEST_SEED = 0xFFFFFFFFFFFFFFFF
 

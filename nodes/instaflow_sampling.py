@@ -6,11 +6,11 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..perflow_core.architecture import architecture
-from . import node_text, shared_inputs
-from .alignment import set_alignment
-from .instaflow_objects import RectifiedDiffusionSampling, RectifiedFlowSampling
-from .sampling_object import PeRFlowSampling
-from .unet_names import unet_shapes
+from .comfyui import node_text, shared_inputs
+from .comfyui.chord_sampling import PeRFlowSampling
+from .comfyui.rectified_sampling import RectifiedDiffusionSampling, RectifiedFlowSampling
+from .comfyui.step_alignment import set_alignment
+from .comfyui.unet import unet_shapes
 
 Family = Literal["rectified_flow", "rectified_diffusion"]
 FAMILIES = {"rectified_flow": RectifiedFlowSampling, "rectified_diffusion": RectifiedDiffusionSampling}

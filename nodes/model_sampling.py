@@ -4,8 +4,8 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..perflow_core.architecture import TRAINED_WINDOWS
-from . import node_text, shared_inputs
-from .accelerate import base_alphas_cumprod, trained_prediction, with_perflow_sampling
+from .comfyui import node_text, shared_inputs
+from .comfyui.perflow_sampling import base_alphas_cumprod, trained_prediction, with_perflow_sampling
 
 
 class PeRFlowModelSampling(io.ComfyNode):

@@ -15,10 +15,10 @@ from ..perflow_core.architecture import architecture
 from ..perflow_core.phased import FINE_TIMESTEPS, GRIDS, Grid, Timesteps, walked
 from ..perflow_core.schedule import End
 from ..perflow_core.windows import NUM_TIMESTEPS
-from . import node_text, pcm_text, shared_inputs
-from .instaflow_objects import RectifiedFlowSampling
-from .sampling_object import PeRFlowSampling
-from .unet_names import unet_shapes
+from .comfyui import node_text, pcm_text, shared_inputs
+from .comfyui.chord_sampling import PeRFlowSampling
+from .comfyui.rectified_sampling import RectifiedFlowSampling
+from .comfyui.unet import unet_shapes
 
 OTHER_FINE_TIMESTEPS = 50  # of a family that PCM was not trained for
 

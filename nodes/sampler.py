@@ -8,8 +8,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..perflow_core.solvers import SOLVERS, Callback
-from . import shared_inputs
-from .sampling_object import PeRFlowSampling
+from .comfyui import shared_inputs
+from .comfyui.chord_sampling import PeRFlowSampling
 
 
 class PeRFlowSampler(io.ComfyNode):

@@ -5,8 +5,8 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io, ui
 
-from .accelerate import perflow_sampling
-from .schedule_drawing import draw_schedule
+from ..perflow_core.schedule_drawing import draw_schedule
+from .comfyui.perflow_sampling import perflow_sampling
 
 
 class PeRFlowSchedulePlot(io.ComfyNode):

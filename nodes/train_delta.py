@@ -13,17 +13,18 @@ from comfy_api.latest import io
 
 from ..perflow_core import delta
 from ..perflow_core.architecture import TRAINED_WINDOWS, architecture
+from ..perflow_core.loss_drawing import draw_losses
 from ..perflow_core.parameterization import PredictionType
-from . import folders, node_text, shared_inputs, training_file
-from .accelerate import base_alphas_cumprod, trained_prediction
+from .comfyui import folders, node_text, shared_inputs
+from .comfyui.chord_sampling import PeRFlowSampling
+from .comfyui.perflow_sampling import base_alphas_cumprod, trained_prediction
+from .comfyui.training import files as training_file
+from .comfyui.training.examples import Examples
+from .comfyui.training.files import Resumed
+from .comfyui.training.loop import NotFiniteError, Settings, Training
+from .comfyui.training.run import History, is_out_of_memory, minutes, out_of_memory, run
+from .comfyui.unet import unet_shapes
 from .extract_delta import source_name
-from .loss_drawing import draw_losses
-from .sampling_object import PeRFlowSampling
-from .training_data import Examples
-from .training_file import Resumed
-from .training_loop import NotFiniteError, Settings, Training
-from .training_run import History, is_out_of_memory, minutes, out_of_memory, run
-from .unet_names import unet_shapes
 
 NOTHING = "none"
 
@@ -247,7 +248,7 @@ def train(
     path = kept()
     assert path is not None
     text = "\n".join([report(history, path, first, time.monotonic() - started), *said])
-    picture = torch.from_numpy(np.asarray(draw_losses(history), dtype=np.float32) / 255)[None]
+    picture = torch.from_numpy(np.asarray(draw_losses(history.by_window, history.steps), dtype=np.float32) / 255)[None]
     return io.NodeOutput(str(path), {"loss": history.losses}, picture, ui=node_text.show(node, text))
 
 

@@ -9,8 +9,8 @@ from ..perflow_core.chord import WindowChord
 from ..perflow_core.schedule import End, parse_counts, window_schedule
 from ..perflow_core.solvers import window_steps
 from ..perflow_core.windows import NUM_TIMESTEPS, by_window, spanned_edges
-from . import node_text, shared_inputs
-from .accelerate import perflow_sampling
+from .comfyui import node_text, shared_inputs
+from .comfyui.perflow_sampling import perflow_sampling
 
 
 class PeRFlowWindowSchedule(io.ComfyNode):

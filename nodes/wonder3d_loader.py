@@ -3,8 +3,8 @@
 import folder_paths
 from comfy_api.latest import io
 
-from . import folders
-from .wonder3d_model import load_wonder3d
+from .comfyui import folders
+from .comfyui.wonder3d.model import load_wonder3d
 
 KEY = "diffusion_models"
 

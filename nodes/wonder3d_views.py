@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..perflow_core.twelve_views import VIEWS, domains
-from .wonder3d_sheet import draw_sheet
+from ..perflow_core.views_sheet import draw_sheet
 
 
 class Wonder3DViews(io.ComfyNode):

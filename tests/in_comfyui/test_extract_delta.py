@@ -107,7 +107,7 @@ def save(comfyui, monkeypatch):
         return asked(*args, **kwargs)
 
     monkeypatch.setattr(folder_paths, "get_save_image_path", once)
-    return lambda prefix: comfyui.module("nodes.save_delta").save_delta({"a": torch.ones(1)}, prefix, {})
+    return lambda prefix: comfyui.module("nodes.comfyui.save_delta").save_delta({"a": torch.ones(1)}, prefix, {})
 
 
 @pytest.mark.parametrize(

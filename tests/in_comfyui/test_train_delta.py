@@ -104,7 +104,7 @@ def test_the_student_answers_as_the_merged_model(comfyui, small_unet, apply_delt
     from node_training import examples_for
 
     path = trained[0]
-    loop, file = comfyui.module("nodes.training_loop"), comfyui.module("nodes.training_file")
+    loop, file = comfyui.module("nodes.comfyui.training.loop"), comfyui.module("nodes.comfyui.training.files")
     training = loop.Training(small_unet, examples_for(comfyui, small_unet), loop.Settings(**SETTINGS))
     file.load(training, file.read_resumed(str(path)))
     z, T = pictures()["samples"], torch.tensor([1000.0, 437.0])
@@ -203,7 +203,7 @@ def test_guidance_is_the_teachers(comfyui, small_unet):
     """eps = eps_negative + g (eps_positive - eps_negative), in the end points that are taught."""
     from node_training import examples_for
 
-    loop = comfyui.module("nodes.training_loop")
+    loop = comfyui.module("nodes.comfyui.training.loop")
 
     def line(guidance, positive):
         examples = examples_for(comfyui, small_unet, prompts(positive), prompts(0.9))
@@ -221,10 +221,10 @@ def test_the_loss_as_picture_and_for_the_stock_plot(comfyui, trained):
     assert image.shape == (1, 600, 800, 3)
     assert 0 <= image.min() < image.max() <= 1
     assert len(image.reshape(-1, 3).unique(dim=0)) > 20
-    history = comfyui.module("nodes.training_run").History(windows=12)
+    history = comfyui.module("nodes.comfyui.training.run").History(windows=12)
     for step in range(200):
         history.add([step % 12, (step + 1) % 12], [1 / (step + 1), 2 / (step + 1)])
-    assert comfyui.module("nodes.loss_drawing").draw_losses(history).size == (800, 600)
+    assert comfyui.module("perflow_core.loss_drawing").draw_losses(history.by_window, history.steps).size == (800, 600)
     assert all(isinstance(loss, float) for loss in losses)
 
 

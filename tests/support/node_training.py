@@ -51,7 +51,7 @@ def train_on(comfyui: Any, model: Any, latents: Any = None, positive: Any = None
 
 
 def examples_for(comfyui: Any, model: Any, positive: Any = None, negative: Any = None) -> Any:
-    examples = comfyui.module("nodes.training_data").Examples
+    examples = comfyui.module("nodes.comfyui.training.examples").Examples
     return examples(model, [pictures()], [positive or prompts(0.1)], [negative] if negative else None)
 
 

@@ -37,12 +37,12 @@ def test_edits_equal_explicit_maps(p2p, sample, models, with_maps, family):
 )
 def test_where_self_attention_is_edited_and_words_are_located(comfyui, levels, size, coarse):
     """Where maps have 16 x 16 pixels, as the authors' at 512, and no later than at a quarter of the latent's side."""
-    assert comfyui.module("nodes.edited_attention").coarse_level(levels, size) == coarse
+    assert comfyui.module("nodes.comfyui.editing.edited_attention").coarse_level(levels, size) == coarse
 
 
 def test_the_layers_of_a_large_latent(p2p, sample, monkeypatch, comfyui):
     """At 512 pixels: self attention at a quarter of the side and below, words at a quarter, edits in every layer."""
-    editing = comfyui.module("nodes.attention_editing")
+    editing = comfyui.module("nodes.comfyui.editing.attention_editing")
     seen = []
 
     def edited_blocks(*args):
@@ -194,7 +194,7 @@ def test_blend_ends(p2p, sample):
 @pytest.mark.parametrize("sampler", ["euler", "heun", "dpmpp_2m", "dpm_2"])
 def test_the_step_is_the_one_the_sigma_lies_in(p2p, sample, monkeypatch, comfyui, sampler):
     """Whatever calls a sampler makes in a step."""
-    editing = comfyui.module("nodes.attention_editing")
+    editing = comfyui.module("nodes.comfyui.editing.attention_editing")
     seen = []
 
     def step_of(sigma, sigmas):

@@ -16,11 +16,11 @@ from comfy.model_patcher import ModelPatcher
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ..perflow_core.architecture import Shape
-from ..perflow_core.delta import FILE_PREFIXES
-from ..perflow_core.twelve_views import ROWS, class_vectors
-from ..perflow_core.weights_file import WeightsFileError
-from ..perflow_core.wonder3d_file import (
+from ....perflow_core.architecture import Shape
+from ....perflow_core.delta import FILE_PREFIXES
+from ....perflow_core.twelve_views import ROWS, class_vectors
+from ....perflow_core.weights_file import WeightsFileError
+from ....perflow_core.wonder3d_file import (
     EXPECTED,
     check_complete,
     check_kind,
@@ -29,8 +29,8 @@ from ..perflow_core.wonder3d_file import (
     widths,
     with_joint_names,
 )
-from ..perflow_core.wording import shown
-from .wonder3d_unet import LAYOUT, Wonder3DUNet
+from ....perflow_core.wording import shown
+from .unet import LAYOUT, Wonder3DUNet
 
 # What ComfyUI's reader lets through for files that are damaged, or hold other things than tensors by name.
 UNREADABLE = (

@@ -7,9 +7,9 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ..perflow_core.alignment import path_timesteps
-from ..perflow_core.chord import WindowChord
-from ..perflow_core.windows import NUM_TIMESTEPS
+from .alignment import path_timesteps
+from .chord import WindowChord
+from .windows import NUM_TIMESTEPS
 
 SIZE = (800, 600)  # with letters of this size it reads at half the width, as on a node
 LETTERS = 26

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..perflow_core.edit_schedule import cross_alpha, self_steps
-from ..perflow_core.local_blend import blend, blend_mask
-from ..perflow_core.token_edit import TokenEdit
+from ....perflow_core.edit_schedule import cross_alpha, self_steps
+from ....perflow_core.local_blend import blend, blend_mask
+from ....perflow_core.token_edit import TokenEdit
 
 
 @dataclass(frozen=True, eq=False)

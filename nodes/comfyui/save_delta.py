@@ -9,7 +9,7 @@ from pathlib import Path
 import folder_paths
 from torch import Tensor
 
-from ..perflow_core.safe_write import NewFile, header_room, in_one_sentence
+from ...perflow_core.safe_write import NewFile, header_room, in_one_sentence
 from . import folders
 
 NAME = "delta"  # of a file whose prefix names a folder only

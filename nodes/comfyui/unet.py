@@ -7,8 +7,8 @@ import comfy.utils
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..perflow_core.architecture import Shape
-from ..perflow_core.delta import MODEL_PREFIX
+from ...perflow_core.architecture import Shape
+from ...perflow_core.delta import MODEL_PREFIX
 
 # What a quantised layer stores beside its weight, by the end of the name.
 QUANTISATION = {"comfy_quant", "weight_scale", "weight_scale_2", "input_scale", "pre_quant_scale"}

@@ -1,31 +1,34 @@
 """The picture of a training run: the loss over the steps, a line for each window."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
 from .schedule_drawing import BOTTOM, FAINT, LEFT, RIGHT, TOP, Canvas
-from .training_run import History
 
 COLOURS = ["#dc2626", "#d97706", "#059669", "#2563eb", "#7c3aed", "#db2777", "#5b6472", "#0891b2"]
 SPANS = 60  # points of a line at most: single losses scatter, so each point is the mean of those around
 LABELLED = 8  # windows that the legend names
 
 
-def draw_losses(history: History) -> Image.Image:
-    """RGB picture of 800 x 600; the loss on a logarithmic scale."""
-    lines = [_smooth(points, history.steps) for points in history.by_window]
+def draw_losses(by_window: Sequence[Sequence[tuple[int, float]]], steps: int) -> Image.Image:
+    """RGB picture of 800 x 600; the loss on a logarithmic scale.
+
+    by_window: for each window its losses, as (number of the step, loss).
+    """
+    lines = [_smooth(points, steps) for points in by_window]
     levels = [loss for line in lines for _, loss in line if loss > 0] or [1.0]
     low, high = math.log10(min(levels)) - 0.05, math.log10(max(levels)) + 0.05
 
     def place(step: float, loss: float) -> tuple[float, float]:
-        across = (step + 0.5) / max(history.steps, 1)
+        across = (step + 0.5) / max(steps, 1)
         up = (math.log10(max(loss, min(levels))) - low) / (high - low)
         return LEFT + across * (RIGHT - LEFT), BOTTOM - up * (BOTTOM - TOP)
 
     canvas = Canvas()
-    _draw_frame(canvas, history, low, high)
+    _draw_frame(canvas, steps, low, high)
     for w, line in enumerate(lines):
         colour = COLOURS[w % len(COLOURS)]
         points = [place(*point) for point in line]
@@ -41,7 +44,7 @@ def draw_losses(history: History) -> Image.Image:
     return canvas.finished()
 
 
-def _smooth(points: list[tuple[int, float]], steps: int) -> list[tuple[float, float]]:
+def _smooth(points: Sequence[tuple[int, float]], steps: int) -> list[tuple[float, float]]:
     """Mean step and loss of each of at most SPANS parts of the run."""
     width = max(1, math.ceil(steps / SPANS))
     spans: dict[int, list[tuple[int, float]]] = {}
@@ -50,7 +53,7 @@ def _smooth(points: list[tuple[int, float]], steps: int) -> list[tuple[float, fl
     return [tuple(np.mean(span, axis=0).tolist()) for _, span in sorted(spans.items())]
 
 
-def _draw_frame(canvas: Canvas, history: History, low: float, high: float) -> None:
+def _draw_frame(canvas: Canvas, steps: int, low: float, high: float) -> None:
     for level in (scale * 10.0**power for power in range(-9, 4) for scale in (1, 2, 5)):
         share = (math.log10(level) - low) / (high - low)
         if 0 <= share <= 1:
@@ -60,7 +63,7 @@ def _draw_frame(canvas: Canvas, history: History, low: float, high: float) -> No
     for share in (0, 0.5, 1):
         x = LEFT + share * (RIGHT - LEFT)
         canvas.line([(x, BOTTOM), (x, BOTTOM + 8)], FAINT, 1.5)
-        canvas.text(x, BOTTOM + 28, f"{share * history.steps:.0f}", colour=FAINT)
+        canvas.text(x, BOTTOM + 28, f"{share * steps:.0f}", colour=FAINT)
     canvas.line([(LEFT, TOP), (LEFT, BOTTOM), (RIGHT, BOTTOM)], FAINT, 1.5)
     canvas.text((LEFT + RIGHT) / 2, BOTTOM + 72, "step")
-    canvas.text(LEFT, 30, f"loss by window, {history.steps} step{'s' if history.steps != 1 else ''}", "lm")
+    canvas.text(LEFT, 30, f"loss by window, {steps} step{'s' if steps != 1 else ''}", "lm")

@@ -7,7 +7,7 @@ import comfy.model_base
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..perflow_core.pcm_loras import (
+from ...perflow_core.pcm_loras import (
     FLOW_LORAS,
     FLOW_SHIFTS,
     NORMAL_CFG_STEPS,
@@ -16,10 +16,10 @@ from ..perflow_core.pcm_loras import (
     deterministic,
     lcm_like,
 )
-from ..perflow_core.phased import Grid, Timesteps, grid_steps
-from ..perflow_core.schedule import End
-from ..perflow_core.windows import NUM_TIMESTEPS, steps_per_window
-from .instaflow_objects import RectifiedDiffusionSampling
+from ...perflow_core.phased import Grid, Timesteps, grid_steps
+from ...perflow_core.schedule import End
+from ...perflow_core.windows import NUM_TIMESTEPS, steps_per_window
+from .rectified_sampling import RectifiedDiffusionSampling
 
 NO_STEPS = "No steps: with denoise 0 the latent stays as it is."
 

@@ -5,7 +5,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ..perflow_core.twelve_views import DOMAINS, VIEWS
+from .twelve_views import DOMAINS, VIEWS
 
 PAPER, INK = "#ffffff", "#1f2430"
 LETTERS = 22

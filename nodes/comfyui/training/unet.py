@@ -13,7 +13,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .training_adapters import Adapters
+from .adapters import Adapters
 
 Conditions = Mapping[str, Any]
 

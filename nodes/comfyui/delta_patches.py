@@ -10,8 +10,8 @@ from comfy.model_patcher import ModelPatcher
 from comfy.weight_adapter import LoRAAdapter, WeightAdapterBase
 from torch import Tensor
 
-from ..perflow_core.architecture import Shape, architecture
-from ..perflow_core.delta import (
+from ...perflow_core.architecture import Shape, architecture
+from ...perflow_core.delta import (
     Change,
     Delta,
     Factors,
@@ -21,11 +21,11 @@ from ..perflow_core.delta import (
     group_by_module,
     plain_changes,
 )
-from ..perflow_core.magnitudes import check_numbers
-from ..perflow_core.weights_file import WeightsFile, WeightsFileError, inspect
-from ..perflow_core.wording import shown
+from ...perflow_core.magnitudes import check_numbers
+from ...perflow_core.weights_file import WeightsFile, WeightsFileError, inspect
+from ...perflow_core.wording import shown
 from . import folders
-from .unet_names import lora_names, plain_names, unet_weights
+from .unet import lora_names, plain_names, unet_weights
 
 WHOLE = (".diff", ".w_norm", ".diff_b", ".b_norm")  # what a weight and a bias may be called, in the order of their rank
 

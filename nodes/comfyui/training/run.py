@@ -9,7 +9,7 @@ import comfy.utils
 import latent_preview
 import torch
 
-from .training_loop import Settings, Training
+from .loop import Settings, Training
 
 PREVIEW_EVERY = 25  # steps
 TELL_EVERY = 2.0  # seconds

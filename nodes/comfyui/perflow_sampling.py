@@ -4,14 +4,14 @@ import comfy.model_sampling as stock
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..perflow_core.architecture import TRAINED_PREDICTION, architecture
-from ..perflow_core.host import host_float64
-from ..perflow_core.parameterization import PREDICTION_TYPES, PredictionType
-from ..perflow_core.windows import NUM_TIMESTEPS
-from .alignment import set_alignment
-from .instaflow_objects import RectifiedDiffusionSampling
-from .sampling_object import PeRFlowSampling
-from .unet_names import unet_shapes
+from ...perflow_core.architecture import TRAINED_PREDICTION, architecture
+from ...perflow_core.host import host_float64
+from ...perflow_core.parameterization import PREDICTION_TYPES, PredictionType
+from ...perflow_core.windows import NUM_TIMESTEPS
+from .chord_sampling import PeRFlowSampling
+from .rectified_sampling import RectifiedDiffusionSampling
+from .step_alignment import set_alignment
+from .unet import unet_shapes
 
 
 def with_perflow_sampling(

@@ -17,13 +17,13 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..perflow_core.delta import MODEL_PREFIX
-from ..perflow_core.extraction import FORMAT_VERSION, source_dtype
-from ..perflow_core.safe_write import write_new
-from ..perflow_core.weights_file import WeightsFile, WeightsFileError, inspect
-from ..perflow_core.wording import shown
-from .save_delta import delta_folder, save_delta
-from .training_loop import Training
+from ....perflow_core.delta import MODEL_PREFIX
+from ....perflow_core.extraction import FORMAT_VERSION, source_dtype
+from ....perflow_core.safe_write import write_new
+from ....perflow_core.weights_file import WeightsFile, WeightsFileError, inspect
+from ....perflow_core.wording import shown
+from ..save_delta import delta_folder, save_delta
+from .loop import Training
 
 OPTIMIZER = "optimizer."
 STATE = ".state"

@@ -7,8 +7,8 @@ import torch
 from comfy.supported_models_base import BASE
 from torch import Tensor
 
-from ..perflow_core.parameterization import append_dims
-from ..perflow_core.rectified import FlowPath, Path, TablePath, lay_evenly, linear_beta_sigmas
+from ...perflow_core.parameterization import append_dims
+from ...perflow_core.rectified import FlowPath, Path, TablePath, lay_evenly, linear_beta_sigmas
 
 
 class EvenSteps:

@@ -12,7 +12,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from torch import Tensor
 
-from ..perflow_core.edit_schedule import step_of
+from ....perflow_core.edit_schedule import step_of
 from .edit_plan import EditedPart, EditPlan, LocatedWords, ScheduledEdit
 from .edited_attention import Blocks, Options, attention_blocks, edited_blocks
 

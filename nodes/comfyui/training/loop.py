@@ -8,15 +8,15 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
-from ..perflow_core.curriculum import Curriculum, Draw
-from ..perflow_core.parameterization import PredictionType, append_dims
-from ..perflow_core.reflow import Line, TeacherWalk, TimePoints, lesson, line_through, window_start
-from ..perflow_core.schedule import window_schedule
-from ..perflow_core.solvers import sample_euler
-from .accelerate import base_alphas_cumprod
-from .sampling_object import PeRFlowSampling
-from .training_data import Examples
-from .training_unet import Conditions, TrainingUNet
+from ....perflow_core.curriculum import Curriculum, Draw
+from ....perflow_core.parameterization import PredictionType, append_dims
+from ....perflow_core.reflow import Line, TeacherWalk, TimePoints, lesson, line_through, window_start
+from ....perflow_core.schedule import window_schedule
+from ....perflow_core.solvers import sample_euler
+from ..chord_sampling import PeRFlowSampling
+from ..perflow_sampling import base_alphas_cumprod
+from .examples import Examples
+from .unet import Conditions, TrainingUNet
 
 DROPOUT = 0.1  # of the prompts, as the authors do, so that CFG goes on working
 WARM_UP = 20  # steps until the full learning rate

@@ -5,10 +5,10 @@ import torch
 from comfy.supported_models_base import BASE
 from torch import Tensor
 
-from ..perflow_core.alignment import align, path_timesteps
-from ..perflow_core.chord import WindowChord
-from ..perflow_core.parameterization import PredictionType, append_dims, denoised
-from ..perflow_core.windows import NUM_TIMESTEPS, by_window
+from ...perflow_core.alignment import align, path_timesteps
+from ...perflow_core.chord import WindowChord
+from ...perflow_core.parameterization import PredictionType, append_dims, denoised
+from ...perflow_core.windows import NUM_TIMESTEPS, by_window
 
 
 class PeRFlowSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS):

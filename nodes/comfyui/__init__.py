@@ -1,0 +1,1 @@
+"""What ties the methods of `perflow_core` to ComfyUI: its MODELs, its sampling, its files, its page."""

@@ -1,0 +1,1 @@
+"""Prompt-to-Prompt: prompts read, edits planned, the attention of a sampling edited."""

@@ -1,0 +1,1 @@
+"""Wonder3D as a ComfyUI model."""
