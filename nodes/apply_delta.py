@@ -4,14 +4,14 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..perflow_core.architecture import TRAINED_WINDOWS
-from ..perflow_core.delta import Delta
-from ..perflow_core.delta import prediction_type as trained_prediction_in
-from ..perflow_core.delta import windows as windows_in
+from ..perflow_core.delta_match import Delta, metadata_prediction_type, metadata_windows
 from ..perflow_core.weights_file import WeightsFile
 from ..perflow_core.wording import tensor_count, tensors_named
 from .comfyui import folders, node_text, shared_inputs
+from .comfyui.advice import with_advice
 from .comfyui.delta_patches import load_delta
 from .comfyui.perflow_sampling import base_alphas_cumprod, trained_prediction, with_perflow_sampling
+from .comfyui.unet import describe
 
 APPLIED = "perflow_deltas"  # the MODEL's note of what was applied to it: [(file, strength), ...]
 
@@ -86,19 +86,21 @@ class PeRFlowApplyDelta(io.ComfyNode):
         if strength == 0:
             return io.NodeOutput(model, ui=node_text.show(cls, "Strength 0: the model is unchanged."))
         base_alphas_cumprod(model)  # a model of another kind is told so before its file is
-        file, delta = load_delta(folders.delta_path(delta_name), model, partial, strength)
-        if prediction_type == shared_inputs.AUTO:
-            prediction_type = trained_prediction_in(file) or trained_prediction(model)
-        windows = windows or windows_in(file) or TRAINED_WINDOWS
+        unet = describe(model)
+        with with_advice():
+            file, delta, patches = load_delta(folders.delta_path(delta_name), unet, partial, strength)
+            if prediction_type == shared_inputs.AUTO:
+                prediction_type = metadata_prediction_type(file) or trained_prediction(model, unet)
+            windows = windows or metadata_windows(file) or TRAINED_WINDOWS
         accelerated = with_perflow_sampling(model, prediction_type, windows, align_steps)
-        accelerated.add_patches({key: change.patch for key, change in delta.changes.items()}, strength)
+        accelerated.add_patches(patches, strength)
         applied = [*(model.get_attachment(APPLIED) or []), (file.name, strength)]
         accelerated.set_attachments(APPLIED, applied)
-        text = describe(file, delta, applied, f"{prediction_type}, {windows} windows")
+        text = applied_text(file, delta, applied, f"{prediction_type}, {windows} windows")
         return io.NodeOutput(accelerated, ui=node_text.show_with_steps(cls, text, accelerated))
 
 
-def describe(file: WeightsFile, delta: Delta, applied: list[tuple[str, float]], sampling: str) -> str:
+def applied_text(file: WeightsFile, delta: Delta, applied: list[tuple[str, float]], sampling: str) -> str:
     """What was applied, and in words what is out of the ordinary."""
     lines = [str(file), sampling]
     if file.kind == "low-rank difference" and not file.metadata.get("prediction_type"):

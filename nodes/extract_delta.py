@@ -12,13 +12,13 @@ from comfy.model_patcher import ModelPatcher, get_key_weight
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..perflow_core.architecture import architecture
+from ..perflow_core.architecture import UNet
 from ..perflow_core.extraction import Extraction, largest_names, source_dtype
 from .comfyui import node_text, shared_inputs
 from .comfyui.chord_sampling import PeRFlowSampling
 from .comfyui.perflow_sampling import trained_prediction
 from .comfyui.save_delta import new_delta
-from .comfyui.unet import stored_weights, unet_shapes
+from .comfyui.unet import describe, source_name, stored_weights
 
 COPIES = 6  # of the largest weight in float32: both weights, patches on them, and what a decomposition takes
 
@@ -82,19 +82,19 @@ class PeRFlowExtractDelta(io.ComfyNode):
     ) -> io.NodeOutput:
         shared_inputs.check_ranges(cls, rank=rank, energy=energy, prediction_type=prediction_type, windows=windows)
         started = time.perf_counter()
-        check_same_family(model_perflow, model_base)
+        unet = describe(model_base)
+        check_same_family(describe(model_perflow), unet)
         if prediction_type == shared_inputs.AUTO:
             sampling = model_perflow.get_model_object("model_sampling")
             known = isinstance(sampling, PeRFlowSampling)
-            prediction_type = sampling.prediction_type if known else trained_prediction(model_perflow)
-        shapes = unet_shapes(model_base)
-        with new_delta(filename_prefix, largest_names((key, len(shape)) for key, shape in shapes.items())) as file:
-            extraction = extract(model_perflow, model_base, Extraction(rank, energy, file.add))
+            prediction_type = sampling.prediction_type if known else trained_prediction(model_perflow, unet)
+        with new_delta(filename_prefix, largest_names((key, len(shape)) for key, shape in unet.shapes.items())) as file:
+            extraction = extract(model_perflow, model_base, unet, Extraction(rank, energy, file.add))
             seconds = time.perf_counter() - started
             metadata = extraction.metadata(
                 prediction_type=prediction_type,
                 windows=str(windows),
-                architecture=architecture(shapes),
+                architecture=unet.family,
                 source=f"{source_name(model_perflow)} - {source_name(model_base)}",
                 seconds=f"{seconds:.1f}",
             )
@@ -103,22 +103,22 @@ class PeRFlowExtractDelta(io.ComfyNode):
         return io.NodeOutput(str(path), ui=node_text.show(cls, text))
 
 
-def check_same_family(model_perflow: ModelPatcher, model_base: ModelPatcher) -> None:
-    """Raises ValueError for models whose UNets differ in a tensor's name or shape."""
-    merged, base = unet_shapes(model_perflow), unet_shapes(model_base)
-    for key in sorted(merged.keys() | base.keys()):
-        if merged.get(key) != base.get(key):
+def check_same_family(perflow: UNet, base: UNet) -> None:
+    """Raises ValueError for UNets that differ in a tensor's name or shape."""
+    for key in sorted(perflow.shapes.keys() | base.shapes.keys()):
+        found, expected = perflow.shapes.get(key, "missing"), base.shapes.get(key, "missing")
+        if found != expected:
             raise ValueError(
-                f"Tensor {key} is {merged.get(key, 'missing')} in model_perflow and {base.get(key, 'missing')} in "
-                f"model_base, expected two models of the same architecture (these are {architecture(merged)} and "
-                f"{architecture(base)}): connect the base that the PeRFlow model was made from."
+                f"Tensor {key} is {found} in model_perflow and {expected} in "
+                f"model_base, expected two models of the same architecture (these are {perflow.family} and "
+                f"{base.family}): connect the base that the PeRFlow model was made from."
             )
 
 
-def extract(model_perflow: ModelPatcher, model_base: ModelPatcher, extraction: Extraction) -> Extraction:
+def extract(model_perflow: ModelPatcher, model_base: ModelPatcher, unet: UNet, extraction: Extraction) -> Extraction:
     """W_perflow - W_base, patches included, computed in float32 on the model's device, weight by weight."""
     device = model_perflow.load_device
-    largest = max(prod(shape) for shape in unet_shapes(model_base).values())
+    largest = max(prod(shape) for shape in unet.shapes.values())
     comfy.model_management.free_memory(COPIES * 4 * largest, device)
     stored = stored_weights(model_perflow)
     dtype = source_dtype(stored.values())
@@ -146,13 +146,6 @@ def patched_weight(model: ModelPatcher, key: str, device: torch.device) -> Tenso
     if convert is not None:
         weight = convert(weight, inplace=True).to(torch.float32)
     return comfy.lora.calculate_weight(model.patches.get(key, []), weight, key)
-
-
-def source_name(model: ModelPatcher) -> str:
-    """The file a MODEL was loaded from, where its loader left a note of it, else the name of its class."""
-    factory = getattr(model, "cached_patcher_init", None)
-    paths = [part for part in (factory[1] if factory else ()) if isinstance(part, str)]
-    return Path(paths[0]).name if paths else type(model.model).__name__
 
 
 def report(extraction: Extraction, path: Path, seconds: float) -> str:

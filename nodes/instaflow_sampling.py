@@ -5,12 +5,11 @@ from typing import Literal
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..perflow_core.architecture import architecture
 from .comfyui import node_text, shared_inputs
 from .comfyui.chord_sampling import PeRFlowSampling
 from .comfyui.rectified_sampling import RectifiedDiffusionSampling, RectifiedFlowSampling
 from .comfyui.step_alignment import set_alignment
-from .comfyui.unet import unet_shapes
+from .comfyui.unet import describe
 
 Family = Literal["rectified_flow", "rectified_diffusion"]
 FAMILIES = {"rectified_flow": RectifiedFlowSampling, "rectified_diffusion": RectifiedDiffusionSampling}
@@ -79,7 +78,7 @@ def check_kind(model: ModelPatcher) -> None:
             "Model Sampling InstaFlow got a model with PeRFlow's sampling, expected an InstaFlow, 2-Rectified-Flow or "
             "Rectified Diffusion UNet: connect its loader, without a PeRFlow node between."
         )
-    found = architecture(unet_shapes(model))
+    found = describe(model).family
     if found != "SD1.5":
         raise ValueError(
             f"Model Sampling InstaFlow got a {type(model.model).__name__} model of {found} layout, expected the SD1.5 "

@@ -6,6 +6,7 @@ from comfy_api.latest import io
 from ..perflow_core.architecture import TRAINED_WINDOWS
 from .comfyui import node_text, shared_inputs
 from .comfyui.perflow_sampling import base_alphas_cumprod, trained_prediction, with_perflow_sampling
+from .comfyui.unet import describe
 
 
 class PeRFlowModelSampling(io.ComfyNode):
@@ -41,7 +42,7 @@ class PeRFlowModelSampling(io.ComfyNode):
         shared_inputs.check_ranges(cls, prediction_type=prediction_type, windows=windows)
         base_alphas_cumprod(model)  # a model of another kind is told so first
         if prediction_type == shared_inputs.AUTO:
-            prediction_type = trained_prediction(model)
+            prediction_type = trained_prediction(model, describe(model))
         accelerated = with_perflow_sampling(model, prediction_type, windows, align_steps)
         text = f"{prediction_type}, {windows} windows"
         return io.NodeOutput(accelerated, ui=node_text.show_with_steps(cls, text, accelerated))

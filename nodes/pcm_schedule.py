@@ -11,14 +11,13 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..perflow_core import phased
-from ..perflow_core.architecture import architecture
-from ..perflow_core.phased import FINE_TIMESTEPS, GRIDS, Grid, Timesteps, walked
+from ..perflow_core.phased import FINE_TIMESTEPS, GRIDS, Grid, Timesteps, is_distilled, walked
 from ..perflow_core.schedule import End
 from ..perflow_core.windows import NUM_TIMESTEPS
 from .comfyui import node_text, pcm_text, shared_inputs
 from .comfyui.chord_sampling import PeRFlowSampling
 from .comfyui.rectified_sampling import RectifiedFlowSampling
-from .comfyui.unet import unet_shapes
+from .comfyui.unet import describe
 
 OTHER_FINE_TIMESTEPS = 50  # of a family that PCM was not trained for
 
@@ -111,7 +110,7 @@ class PCMPhaseSchedule(io.ComfyNode):
             sigmas = flow_sigmas(sampling, steps, denoise, pcm_timesteps)
             text = pcm_text.of_flow(model, sampling, sigmas, steps, denoise)
         else:
-            family = architecture(unet_shapes(model))
+            family = describe(model).family
             fine = FINE_TIMESTEPS.get(family, OTHER_FINE_TIMESTEPS)
             T = table_timesteps(steps, grid, phases, fine, denoise)
             sigmas = table_sigmas(sampling, T, end)
@@ -157,7 +156,7 @@ def table_sigmas(sampling: Any, T: Timesteps, end: End) -> Tensor:
     if len(T) == 0:
         return torch.zeros(0)
     last = torch.zeros(1)
-    if end == "reference" and not pcm_text.is_distilled(sampling):
+    if end == "reference" and not is_distilled(sampling.sigmas):
         last = sampling.sigma(torch.zeros(1))
     return torch.cat([sampling.sigma(torch.from_numpy(T)), last]).float()
 

@@ -1,30 +1,26 @@
 """Train PeRFlow Delta: a low-rank delta for a MODEL, from pictures and their prompts."""
 
-import logging
-import time
-from pathlib import Path
 from typing import Any
 
-import comfy.model_management
 import numpy as np
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..perflow_core import delta
-from ..perflow_core.architecture import TRAINED_WINDOWS, architecture
+from ..perflow_core.architecture import TRAINED_WINDOWS, UNet
+from ..perflow_core.delta_match import metadata_prediction_type, metadata_windows
 from ..perflow_core.loss_drawing import draw_losses
 from ..perflow_core.parameterization import PredictionType
 from .comfyui import folders, node_text, shared_inputs
+from .comfyui.advice import with_advice
 from .comfyui.chord_sampling import PeRFlowSampling
 from .comfyui.perflow_sampling import base_alphas_cumprod, trained_prediction
-from .comfyui.training import files as training_file
+from .comfyui.training import files
 from .comfyui.training.examples import Examples
 from .comfyui.training.files import Resumed
-from .comfyui.training.loop import NotFiniteError, Settings, Training
-from .comfyui.training.run import History, is_out_of_memory, minutes, out_of_memory, run
-from .comfyui.unet import unet_shapes
-from .extract_delta import source_name
+from .comfyui.training.loop import Settings, Training
+from .comfyui.training.session import train
+from .comfyui.unet import describe, source_name
 
 NOTHING = "none"
 
@@ -195,15 +191,15 @@ class PeRFlowTrainDelta(io.ComfyNode):
             seed=seed[0],
         )
         check_is_base(model[0])
-        resumed = None
+        unet, resumed = describe(model[0]), None
         if resume_from and resume_from[0] != NOTHING:
-            resumed = training_file.read_resumed(folders.delta_path(resume_from[0]))
+            resumed = files.read_resumed(folders.delta_path(resume_from[0]))
         settings = Settings(
             batch_size=batch_size[0],
             learning_rate=learning_rate[0],
             rank=resumed.file.rank if resumed else rank[0],
             windows=windows[0],
-            prediction_type=chosen_prediction(model[0], prediction_type[0], resumed),
+            prediction_type=chosen_prediction(model[0], unet, prediction_type[0], resumed),
             solving_steps=solving_steps[0],
             guidance=guidance[0],
             points_per_window=points_per_window[0],
@@ -216,40 +212,16 @@ class PeRFlowTrainDelta(io.ComfyNode):
             training = Training(model[0], examples, settings)
             said = [f"{len(examples.latents)} picture{'s' if len(examples.latents) > 1 else ''}"]
             if resumed:
-                whole = training_file.load(training, resumed)
-                said.append(resumed_text(resumed, rank[0], whole))
-        training_file.check_free_space(training)
-        return train(cls, training, resumed.steps if resumed else 0, steps[0], filename_prefix[0], said)
-
-
-def train(
-    node: type[io.ComfyNode], training: Training, first: int, steps: int, prefix: str, said: list[str]
-) -> io.NodeOutput:
-    """Take the steps and write the file; what was trained is written too where the run ends early."""
-    history, started = History(training.settings.windows), time.monotonic()
-
-    def kept() -> Path | None:
-        model = training.unet.patcher
-        source = f"Train PeRFlow Delta on {source_name(model)}"
-        seconds = f"{time.monotonic() - started:.1f}"
-        described = {"architecture": architecture(unet_shapes(model)), "source": source, "seconds": seconds}
-        return training_file.save(training, prefix, first + history.steps, **described) if history.steps else None
-
-    try:
-        run(training, history, first, steps, lambda text: node_text.show(node, text))
-    except comfy.model_management.InterruptProcessingException:
-        when = f"after step {history.steps}" if history.steps else "before the first step"
-        text = f"Interrupted {when}.{kept_text(kept())}"
-        logging.info(text)
-        node_text.show(node, text)
-        raise
-    except (NotFiniteError, RuntimeError, MemoryError) as error:
-        raise RuntimeError(reason(error, training) + kept_text(kept())) from error
-    path = kept()
-    assert path is not None
-    text = "\n".join([report(history, path, first, time.monotonic() - started), *said])
-    picture = torch.from_numpy(np.asarray(draw_losses(history.by_window, history.steps), dtype=np.float32) / 255)[None]
-    return io.NodeOutput(str(path), {"loss": history.losses}, picture, ui=node_text.show(node, text))
+                whole = files.load(training, resumed)
+                said.append(resumed.text(rank[0], whole))
+        files.check_free_space(training)
+        said_of_file = {"architecture": unet.family, "source": f"Train PeRFlow Delta on {source_name(model[0])}"}
+        first = resumed.steps if resumed else 0
+        path, text, history = train(cls, training, first, steps[0], filename_prefix[0], said_of_file)
+        picture = draw_losses(history.by_window, history.steps)
+        image = torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255)[None]
+        text = "\n".join([text, *said])
+        return io.NodeOutput(str(path), {"loss": history.losses}, image, ui=node_text.show(cls, text))
 
 
 def check_is_base(model: ModelPatcher) -> None:
@@ -262,14 +234,16 @@ def check_is_base(model: ModelPatcher) -> None:
         )
 
 
+@with_advice()
 def chosen_prediction(
-    model: ModelPatcher, choice: shared_inputs.PredictionChoice, resumed: Resumed | None
+    model: ModelPatcher, unet: UNet, choice: shared_inputs.PredictionChoice, resumed: Resumed | None
 ) -> PredictionType:
     if choice != shared_inputs.AUTO:
         return choice
-    return (delta.prediction_type(resumed.file) if resumed else None) or trained_prediction(model)
+    return (metadata_prediction_type(resumed.file) if resumed else None) or trained_prediction(model, unet)
 
 
+@with_advice()
 def check_settings(settings: Settings, resumed: Resumed | None, with_negative: bool) -> None:
     """Raises ValueError for settings that exclude one another."""
     if settings.guidance not in (0, 1) and not with_negative:
@@ -280,46 +254,11 @@ def check_settings(settings: Settings, resumed: Resumed | None, with_negative: b
     if resumed is None:
         return
     for name, found in (
-        ("windows", delta.windows(resumed.file)),
-        ("prediction_type", delta.prediction_type(resumed.file)),
+        ("windows", metadata_windows(resumed.file)),
+        ("prediction_type", metadata_prediction_type(resumed.file)),
     ):
         if found is not None and found != getattr(settings, name):
             raise ValueError(
                 f"{resumed.file.name} was trained with {name} {found}, and the node says {getattr(settings, name)}, "
                 "expected the same: set it as in the file, or start anew with resume_from none."
             )
-
-
-def resumed_text(resumed: Resumed, rank: int, whole: bool) -> str:
-    text = f"resumed {resumed.file.name} after step {resumed.steps}"
-    if resumed.file.rank != rank:
-        text += f", with its rank {resumed.file.rank}"
-    return text if whole else f"{text}, without its .state file: the optimizer started anew"
-
-
-def reason(error: Exception, training: Training) -> str:
-    """What stopped the run, in one sentence."""
-    if isinstance(error, NotFiniteError):
-        return f"{error}, expected finite numbers: lower learning_rate, or try another seed."
-    if is_out_of_memory(error):
-        shapes = {tuple(latent.shape[1:]) for latent in training.examples.latents}
-        sizes = " and ".join(f"{height}x{width}" for height, width in sorted(shapes, reverse=True)[:2])
-        return out_of_memory(training.settings, sizes)
-    return str(error)
-
-
-def kept_text(path: Path | None) -> str:
-    return f" What was trained until then is in {path}." if path else " Nothing was written."
-
-
-def report(history: History, path: Path, first: int, seconds: float) -> str:
-    """The file, how long it took, and how the loss went."""
-    tenth = max(1, history.steps // 10)
-    start, end = np.mean(history.losses[:tenth]), np.mean(history.losses[-tenth:])
-    steps = f"{history.steps} step{'s' if history.steps > 1 else ''}" + (
-        f", {first + history.steps} in all" if first else ""
-    )
-    return (
-        f"{path.name}, {path.stat().st_size / 1e6:.0f} MB, {steps}, {minutes(seconds)}\n"
-        f"loss {start:.4g} in the first tenth of the steps, {end:.4g} in the last tenth"
-    )

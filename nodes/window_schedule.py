@@ -4,9 +4,8 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..perflow_core.alignment import path_timesteps
 from ..perflow_core.chord import WindowChord
-from ..perflow_core.schedule import End, parse_counts, window_schedule
+from ..perflow_core.schedule import End, parse_steps_per_window, window_schedule
 from ..perflow_core.solvers import window_steps
 from ..perflow_core.windows import NUM_TIMESTEPS, by_window, spanned_edges
 from .comfyui import node_text, shared_inputs
@@ -65,7 +64,7 @@ class PeRFlowWindowSchedule(io.ComfyNode):
     def execute(cls, model: ModelPatcher, steps: int, denoise: float, end: End, steps_per_window: str) -> io.NodeOutput:
         shared_inputs.check_ranges(cls, steps=steps, denoise=denoise, end=end)
         chord = perflow_sampling(model, "Window Schedule").chord
-        counts = parse_counts(steps_per_window)
+        counts = parse_steps_per_window(steps_per_window)
         sigmas = window_schedule(chord, steps, denoise, end, counts).float()
         text = describe(chord, sigmas)
         if counts is not None:
@@ -77,7 +76,7 @@ def describe(chord: WindowChord, sigmas: torch.Tensor) -> str:
     """The timesteps by window, and in words what they mean where that is not the usual."""
     if len(sigmas) == 0:
         return "No steps: with denoise 0 the latent stays as it is."
-    T = path_timesteps(chord, sigmas[:-1])
+    T = chord.path_timesteps(sigmas[:-1])
     text = by_window(T, chord.K)
     steps, windows = len(T), len(spanned_edges(chord.K, T[0] / NUM_TIMESTEPS)) - 1
     calls = len(window_steps(sigmas, chord))

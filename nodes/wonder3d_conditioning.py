@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..perflow_core.object_picture import SIZE, on_white
 from ..perflow_core.twelve_views import each_twelve_times
+from .comfyui.advice import with_advice
 
 CONTEXT = 768  # the width of the image embedding that the UNet reads: CLIP ViT-L/14's
 LATENT = (4, SIZE // 8, SIZE // 8)
@@ -51,7 +52,8 @@ class Wonder3DConditioning(io.ComfyNode):
     def execute(
         cls, clip_vision: ClipVisionModel, vae: VAE, image: Tensor, mask: Tensor | None = None
     ) -> io.NodeOutput:
-        picture = on_white(image, mask)
+        with with_advice():
+            picture = on_white(image, mask)
         context = image_embedding(clip_vision, picture)
         seen = each_twelve_times(vae.encode(picture))
         rows = each_twelve_times(context)

@@ -4,6 +4,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from .comfyui import folders
+from .comfyui.advice import with_advice
 from .comfyui.wonder3d.model import load_wonder3d
 
 KEY = "diffusion_models"
@@ -38,4 +39,5 @@ class Wonder3DLoader(io.ComfyNode):
 
     @classmethod
     def execute(cls, unet_name: str) -> io.NodeOutput:
-        return io.NodeOutput(load_wonder3d(folder_paths.get_full_path_or_raise(KEY, unet_name)))
+        with with_advice():
+            return io.NodeOutput(load_wonder3d(folder_paths.get_full_path_or_raise(KEY, unet_name)))

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ..perflow_core.twelve_views import VIEWS, domains
 from ..perflow_core.views_sheet import draw_sheet
+from .comfyui.advice import with_advice
 
 
 class Wonder3DViews(io.ComfyNode):
@@ -30,7 +31,8 @@ class Wonder3DViews(io.ComfyNode):
 
     @classmethod
     def execute(cls, images: Tensor) -> io.NodeOutput:
-        normals, colours = domains(images)
+        with with_advice():
+            normals, colours = domains(images)
         objects = range(0, len(normals), len(VIEWS))
         sheets = [draw_sheet(normals[i : i + len(VIEWS)], colours[i : i + len(VIEWS)]) for i in objects]
         return io.NodeOutput(colours, normals, torch.cat(sheets))

@@ -17,13 +17,8 @@ from .windows import (
     window_edges,
 )
 
-FLOAT32_NOISE = 2e-3  # in timesteps: what is left of it after `WindowChord.timestep` between whole ones
+ON_THE_GRID = 2e-3  # in timesteps: float32 noise that `WindowChord.timestep` leaves between whole ones
 CUT = 1.0  # in timesteps: whole timesteps are cut ones, so a part of a grid is even to one only
-
-
-def path_timesteps(chord: WindowChord, sigmas: Tensor) -> Float64:
-    """The timesteps of a list of sigmas, in float64 on the host (the one wait for the device); shape of `sigmas`."""
-    return chord.to("cpu", torch.float64).timestep(host_float64(sigmas)).numpy()
 
 
 def align(chord: WindowChord, sigmas: Tensor, from_noise: bool = False) -> Tensor:
@@ -66,10 +61,10 @@ def is_window_grid(T: Float64, K: int) -> bool:
         return False
     edges = spanned_edges(K, T_s / NUM_TIMESTEPS, T_e / NUM_TIMESTEPS)
     windows = len(edges) - 1
-    starts = np.trunc(NUM_TIMESTEPS * edges[1:-1] + FLOAT32_NOISE)
+    starts = np.trunc(NUM_TIMESTEPS * edges[1:-1] + ON_THE_GRID)
     window = (T[:-1, None] <= starts + EDGE_TOLERANCE).sum(axis=1)
     grid = integer_grid(np.bincount(window, minlength=windows).tolist(), edges)
     exact = NUM_TIMESTEPS * window_edges(K)  # 666.667 for three windows, whose grid stands on 666
-    cut = [w for w, end in ((0, T_s), (windows - 1, T_e)) if np.abs(exact - end).min() > FLOAT32_NOISE]
-    tolerance = np.where(np.isin(window, cut), CUT, FLOAT32_NOISE)
+    cut = [w for w, end in ((0, T_s), (windows - 1, T_e)) if np.abs(exact - end).min() > ON_THE_GRID]
+    tolerance = np.where(np.isin(window, cut), CUT, ON_THE_GRID)
     return bool((np.abs(T[:-1] - grid) <= tolerance).all())

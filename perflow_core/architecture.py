@@ -2,6 +2,10 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
 
 from .parameterization import PredictionType
 
@@ -14,6 +18,26 @@ READS_CONTEXT = re.compile(
 )
 TRAINED_PREDICTION: dict[str, PredictionType] = {"SD1.5": "diff_eps", "SD2.x": "velocity", "SDXL": "ddim_eps"}
 TRAINED_WINDOWS = 4
+INPUT_LAYER = "input_blocks.0.0.weight"  # ComfyUI's name of the one that an inpainting model has wider
+
+
+@dataclass(frozen=True)
+class UNet:
+    """What there is to know about a model's UNet; its weights go by the names of the program that runs it.
+
+    shapes, dtypes: as they are in computing, of quantised weights too. names: every name that a state dict may use for
+    a weight, without prefix -> the program's. modules: every name that a LoRA file may use for a layer -> the program's
+    name of its weight.
+    """
+
+    shapes: dict[str, Shape]
+    dtypes: dict[str, torch.dtype]
+    names: dict[str, str]
+    modules: dict[str, str]
+
+    @cached_property
+    def family(self) -> str:
+        return architecture(self.shapes)
 
 
 def architecture(shapes: Mapping[str, Shape]) -> str:

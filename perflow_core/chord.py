@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from .host import host_float64
-from .windows import EDGE_TOLERANCE, NUM_TIMESTEPS, edge_timesteps, window_edges
+from .windows import EDGE_TOLERANCE, NUM_TIMESTEPS, Float64, edge_timesteps, window_edges
 
-FLOAT32_NOISE = 1e-3  # in timesteps: the inverse in float32 is off by up to 1.3e-4 (K = 1..10)
+NEAR_A_WHOLE_TIMESTEP = 1e-3  # the inverse in float32 is off by up to 1.3e-4 (K = 1..10)
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,11 @@ class WindowChord:
         """
         w, u = self.locate(sigma)
         T = NUM_TIMESTEPS * torch.lerp(self.t[w], self.t[w + 1], u)
-        return torch.where((T - T.round()).abs() < FLOAT32_NOISE, T.round(), T)
+        return torch.where((T - T.round()).abs() < NEAR_A_WHOLE_TIMESTEP, T.round(), T)
+
+    def path_timesteps(self, sigmas: Tensor) -> Float64:
+        """The timesteps of a list of sigmas [n], in float64 on the host (the one wait for the device); [n]."""
+        return self.to("cpu", torch.float64).timestep(host_float64(sigmas)).numpy()
 
     def signal(self, sigma: Tensor) -> Tensor:
         """c(sigma), what brings X = z / c back to the latent z that the UNet was trained on.

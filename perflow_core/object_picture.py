@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from .errors import Problem, UnusableError
+
 SIZE = 256  # pixels a side
 OBJECT = 192  # the longer side of the object's box in it, as in Wonder3D's training pictures
 VISIBLE = 5 / 255  # a weaker mask is background
@@ -15,7 +17,7 @@ def on_white(image: Tensor, mask: Tensor | None = None) -> Tensor:
 
     image: [n, H, W, 3] or, with its own mask as alpha, [n, H, W, 4], values 0 to 1; mask: [n or 1, h, w], 1 where the
     object is. Without any mask the whole picture is fitted in. Returns [n, 256, 256, 3].
-    Raises ValueError for a mask without an object, and for as many masks as do not fit.
+    Raises UnusableError for a mask without an object, and for as many masks as do not fit.
     """
     if mask is None and image.shape[-1] == 4:
         mask = image[..., 3]
@@ -23,9 +25,9 @@ def on_white(image: Tensor, mask: Tensor | None = None) -> Tensor:
     if mask is None:
         return torch.stack([_centred(picture, SIZE) for picture in image])
     if len(mask) not in (1, len(image)):
-        raise ValueError(
-            f"There are {len(mask)} masks for {len(image)} pictures, expected one for each or one for all: connect the "
-            "mask that was made from these pictures."
+        raise UnusableError(
+            f"There are {len(mask)} masks for {len(image)} pictures, expected one for each or one for all",
+            Problem.MASKS_DO_NOT_FIT,
         )
     masks = _resized(mask[..., None].to(image), image.shape[1:3])[..., 0].expand(len(image), -1, -1)
     return torch.stack([_cut_out(*pair) for pair in zip(image, masks, strict=True)])
@@ -35,10 +37,7 @@ def _cut_out(picture: Tensor, mask: Tensor) -> Tensor:
     """The object of one picture [H, W, 3] by its mask [H, W]."""
     rows, columns = torch.where(mask > VISIBLE)
     if not len(rows):
-        raise ValueError(
-            "The mask is black everywhere, expected white where the object is: connect the mask of Remove Background, "
-            "or none; the mask of Load Image is the other way round and goes through Invert Mask first."
-        )
+        raise UnusableError("The mask is black everywhere, expected white where the object is", Problem.EMPTY_MASK)
     mask = torch.where(mask > VISIBLE, mask, 0)[..., None]
     picture = picture * mask + WHITE * (1 - mask)
     box = picture[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]

@@ -16,6 +16,7 @@ from typing import Literal, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from .windows import NUM_TIMESTEPS, Float64, steps_per_window
 
@@ -27,6 +28,11 @@ GRIDS: tuple[Grid, ...] = get_args(Grid)
 FINEST = 1 / (2 * NUM_TIMESTEPS)  # of denoise
 LCM_TIMESTEPS = 50  # the fine grid 19, 39, ..., 999 of LCM and TCD
 FINE_TIMESTEPS = {"SD1.5": 50, "SDXL": 40}  # the fine DDIM grid that PCM's LoRAs were trained on
+
+
+def is_distilled(sigmas: Tensor) -> bool:
+    """Whether a model's table is the one that LCM-like sampling sets: fewer levels than Stable Diffusion's 1000."""
+    return len(sigmas) < NUM_TIMESTEPS
 
 
 def trailing(n: int) -> Timesteps:

@@ -17,11 +17,11 @@ from torch import Tensor
 from .host import host_float64
 from .windows import NUM_TIMESTEPS, Float64
 
-FLOAT32_NOISE = 5e-6  # relative: lists that other schedulers made in float32 are off by up to 1e-6
+SAME_LEVEL = 5e-6  # relative: lists that other schedulers made in float32 are off by up to 1e-6
 WHOLE = 2e-3  # in timesteps: what that noise makes of a whole one, where the table is flattest
 
 
-class Path(Protocol):
+class NoisePath(Protocol):
     """Noise levels of a path by T = 1000 t, from 1000 (noise) down to 0 (data); float64 in and out, any shape."""
 
     def timestep(self, sigma: Float64) -> Float64: ...
@@ -51,7 +51,7 @@ class TablePath:
         with np.errstate(divide="ignore"):  # sigma 0 is the end
             entry = np.interp(np.log(sigma), np.log(self.sigmas), np.arange(NUM_TIMESTEPS))
         entry = np.where(np.abs(entry - np.round(entry)) < WHOLE, np.round(entry), entry)
-        return np.where(sigma <= self.sigmas[0] * (1 + FLOAT32_NOISE), 0.0, entry + 1)
+        return np.where(sigma <= self.sigmas[0] * (1 + SAME_LEVEL), 0.0, entry + 1)
 
     def sigma(self, T: Float64) -> Float64:
         """Of the nearest whole timestep, halves to even; T in 1..1000."""
@@ -67,7 +67,7 @@ def linear_beta_sigmas() -> Tensor:
     return ((1 - alphas_cumprod) / alphas_cumprod).sqrt()
 
 
-def lay_evenly(path: Path, sigmas: Tensor, from_noise: bool = False) -> Tensor:
+def lay_evenly(path: NoisePath, sigmas: Tensor, from_noise: bool = False) -> Tensor:
     """The same number of steps from the first sigma to the last, T_i = T_0 + (T_n - T_0) i / n; shape of `sigmas`.
 
     The first sigma stays, but becomes that of pure noise (T = 1000) where the latent is empty (`from_noise`), where it
@@ -83,6 +83,6 @@ def lay_evenly(path: Path, sigmas: Tensor, from_noise: bool = False) -> Tensor:
     first = top if from_noise or levels[0] > top[0] else levels[:1]
     T_0, T_n = path.timestep(first), path.timestep(levels[-1:])
     laid = np.concatenate([first, path.sigma(T_0 + (T_n - T_0) * np.arange(1, n) / n), levels[-1:]])
-    if np.allclose(laid, levels, rtol=FLOAT32_NOISE, atol=0):
+    if np.allclose(laid, levels, rtol=SAME_LEVEL, atol=0):
         return sigmas
     return torch.from_numpy(laid).to(sigmas)

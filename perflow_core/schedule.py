@@ -15,20 +15,20 @@ End = Literal["zero", "reference"]
 
 
 def window_schedule(
-    chord: WindowChord, n: int, denoise: float = 1.0, end: End = "zero", counts: list[int] | None = None
+    chord: WindowChord, n: int, denoise: float = 1.0, end: End = "zero", steps_per_window: list[int] | None = None
 ) -> Tensor:
     """The sigmas of an n-step path from t = denoise down to t = 0; float64, shape [n + 1].
 
     A start beside a window edge goes on it (`windows.on_edge`).
     end="zero" closes with sigma 0, as ComfyUI's samplers expect; end="reference" with sigma(0), about 0.029, where the
-    official scheduler stops. `counts` gives the steps of each of the K windows instead of n; those of windows above
-    `denoise` are not used. Without a step there is no schedule: shape [0].
-    Raises ValueError for counts that cannot be walked.
+    official scheduler stops. `steps_per_window`, K numbers, replaces n; those of windows above `denoise` are not used.
+    Without a step there is no schedule: shape [0]. Raises ValueError for counts that cannot be walked.
     """
-    steps = n if counts is None else max(sum(counts), 1)
+    steps = n if steps_per_window is None else max(sum(steps_per_window), 1)
     if steps < 1 or denoise <= 0:
         return torch.zeros(0, dtype=torch.float64)
     t_s = on_edge(NUM_TIMESTEPS * denoise, chord.K, NUM_TIMESTEPS * denoise / steps) / NUM_TIMESTEPS
+    counts = steps_per_window
     T = timesteps(n, chord.K, t_s) if counts is None else _counted_timesteps(counts, chord.K, t_s)
     last = chord.sigma(chord.t.new_zeros(1)) if end == "reference" else chord.t.new_zeros(1)
     return torch.cat([chord.sigma(torch.from_numpy(T)), last])
@@ -49,7 +49,7 @@ def _counted_timesteps(counts: list[int], K: int, t_s: float) -> np.ndarray:
     return integer_grid(used, edges)
 
 
-def parse_counts(text: str) -> list[int] | None:
+def parse_steps_per_window(text: str) -> list[int] | None:
     """The text "2,1,1,1" -> [2, 1, 1, 1]; an empty text -> None. Raises ValueError for anything but whole numbers."""
     if not text.strip():
         return None

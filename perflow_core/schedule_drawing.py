@@ -7,7 +7,6 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from .alignment import path_timesteps
 from .chord import WindowChord
 from .windows import NUM_TIMESTEPS
 
@@ -108,7 +107,7 @@ def _draw_curves(canvas: Canvas, axes: Axes, chord: WindowChord, alphas_cumprod:
 
 def _draw_steps(canvas: Canvas, axes: Axes, chord: WindowChord, sigmas: Tensor) -> None:
     levels = sigmas[:-1].tolist()
-    T = path_timesteps(chord, sigmas[:-1])
+    T = chord.path_timesteps(sigmas[:-1])
     last_label = float("inf")
     for t, sigma in zip(T, levels, strict=True):
         x, y = axes.x(t), axes.y(sigma)

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .alignment import path_timesteps
 from .chord import WindowChord
 from .windows import EDGE_TOLERANCE
 
@@ -124,7 +123,7 @@ def window_steps(sigmas: Tensor, chord: WindowChord | None) -> list[Step]:
     if chord is None:
         return [Step(i, a, b, b, i == 0, a) for i, (a, b) in enumerate(pairs)]
     chord = chord.to("cpu", torch.float64)
-    T = path_timesteps(chord, sigmas)
+    T = chord.path_timesteps(sigmas)
     edges = chord.edge_timesteps
     steps: list[Step] = []
     for i, (sigma, sigma_next) in enumerate(pairs):

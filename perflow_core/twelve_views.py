@@ -8,6 +8,8 @@ Queries, keys and values come from the same tokens in both, so each is a plain s
 import torch
 from torch import Tensor
 
+from .errors import Problem, UnusableError
+
 VIEWS = ("front", "front right", "right", "back", "left", "front left")
 DOMAINS = ("normals", "colours")
 ROWS = len(DOMAINS) * len(VIEWS)
@@ -51,12 +53,12 @@ def each_twelve_times(pictures: Tensor) -> Tensor:
 def domains(pictures: Tensor) -> tuple[Tensor, Tensor]:
     """Twelve pictures for each object [12 n, ...] -> its normals and its colours, each [6 n, ...].
 
-    Raises ValueError for another number of pictures.
+    Raises UnusableError for another number of pictures.
     """
     if not len(pictures) or len(pictures) % ROWS:
-        raise ValueError(
-            f"There are {len(pictures)} pictures, expected {ROWS} for each object, 6 views as normals and 6 as "
-            "colours: connect what VAE Decode makes of the whole latent of Wonder3D Conditioning."
+        raise UnusableError(
+            f"There are {len(pictures)} pictures, expected {ROWS} for each object, 6 views as normals and 6 as colours",
+            Problem.NOT_TWELVE_VIEWS,
         )
     by_object = pictures.reshape(-1, len(DOMAINS), len(VIEWS), *pictures.shape[1:])
     normals, colours = (by_object[:, domain].flatten(0, 1) for domain in range(len(DOMAINS)))

@@ -11,7 +11,8 @@ import safetensors
 from torch import Tensor
 
 from .architecture import Shape, architecture
-from .wording import printable, shown
+from .errors import UnusableError
+from .wording import shown
 
 Kind = Literal["difference", "low-rank difference", "full model", "text encoder", "unknown"]
 Layout = Literal["diffusers", "ComfyUI", "LoRA keys", "unknown"]
@@ -23,11 +24,8 @@ LAST_NORM = re.compile(r"(^|\.)(out\.0|conv_norm_out)\.(weight|diff)$")  # near 
 LARGEST_NORM = 1 << 16  # numbers; a larger tensor of that name is none, and is not read to find out
 
 
-class WeightsFileError(ValueError):
-    """A file that is not what it should be; the text names it, what was found, what was expected and what to do."""
-
-    def __init__(self, text: str):
-        super().__init__(printable(" ".join(text.split())))  # one line, whatever the names in a file hold
+class WeightsFileError(UnusableError):
+    """A file that is not what it should be; the text names it."""
 
 
 @dataclass(frozen=True)

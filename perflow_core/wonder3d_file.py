@@ -7,8 +7,9 @@ embedding for camera and domain, and in each transformer block a second attentio
 import re
 from collections.abc import Iterable, Mapping
 
-from .architecture import Shape
-from .delta import INPUT_LAYER, without_prefix
+from .architecture import INPUT_LAYER, Shape
+from .delta import without_prefix
+from .errors import Problem
 from .weights_file import WeightsFileError
 from .wording import shown, sizes, tensor_count, tensors_named
 
@@ -78,13 +79,13 @@ def check_kind(file: str, shapes: Mapping[str, Shape]) -> None:
         )
     if shape[1] != CHANNELS:
         raise WeightsFileError(
-            f"{file} is a UNet with {shape[1]} input channels, {EXPECTED} with {CHANNELS}: choose another file, or "
-            "load this one with Load Diffusion Model."
+            f"{file} is a UNet with {shape[1]} input channels, {EXPECTED} with {CHANNELS}", Problem.OTHER_UNET
         )
     if CLASS_EMBEDDING not in shapes:
         raise WeightsFileError(
             f"{file} is a UNet with {CHANNELS} input channels and without class_embedding, as InstructPix2Pix and "
-            f"Zero123 are, {EXPECTED}: choose another file, or load this one with Load Diffusion Model."
+            f"Zero123 are, {EXPECTED}",
+            Problem.OTHER_UNET,
         )
 
 

@@ -5,7 +5,7 @@ import torch
 from comfy.supported_models_base import BASE
 from torch import Tensor
 
-from ...perflow_core.alignment import align, path_timesteps
+from ...perflow_core.alignment import align
 from ...perflow_core.chord import WindowChord
 from ...perflow_core.parameterization import PredictionType, append_dims, denoised
 from ...perflow_core.windows import NUM_TIMESTEPS, by_window
@@ -69,7 +69,7 @@ class PeRFlowSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sa
         return align(self.chord, sigmas, from_noise)
 
     def steps_text(self, sigmas: Tensor) -> str:
-        T = path_timesteps(self.chord, sigmas[:-1])
+        T = self.chord.path_timesteps(sigmas[:-1])
         return f"steps aligned to the windows: {by_window(T, self.chord.K)}"
 
     def inverse_noise_scaling(self, sigma: Tensor, latent: Tensor) -> Tensor:

@@ -1,33 +1,37 @@
-"""A delta file's patches for a MODEL, the tensors as they lie in the file."""
+"""A delta file as ComfyUI's patches for a MODEL, the tensors as they lie in the file."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import comfy.lora
 import comfy.utils
-from comfy.model_patcher import ModelPatcher
 from comfy.weight_adapter import LoRAAdapter, WeightAdapterBase
 from torch import Tensor
 
-from ...perflow_core.architecture import Shape, architecture
-from ...perflow_core.delta import (
-    Change,
-    Delta,
-    Factors,
-    check_all_used,
-    check_kind,
-    fit,
-    group_by_module,
-    plain_changes,
-)
+from ...perflow_core.architecture import Shape, UNet
+from ...perflow_core.delta import Change, Factors, check_all_used, group_by_module, plain_changes
+from ...perflow_core.delta_match import Delta, check_kind, match
+from ...perflow_core.errors import Problem
 from ...perflow_core.magnitudes import check_numbers
 from ...perflow_core.weights_file import WeightsFile, WeightsFileError, inspect
 from ...perflow_core.wording import shown
 from . import folders
-from .unet import lora_names, plain_names, unet_weights
 
 WHOLE = (".diff", ".w_norm", ".diff_b", ".b_norm")  # what a weight and a bias may be called, in the order of their rank
+
+Patch = Any  # what ModelPatcher.add_patches takes for a weight
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The changes in a file and ComfyUI's patch for each, by the model's names; the tensors without a place there."""
+
+    changes: dict[str, Change]
+    patches: dict[str, Patch]
+    unclaimed: list[str]
 
 
 class _Numbers:
@@ -50,76 +54,83 @@ _numbers = _Numbers()
 
 
 def load_delta(
-    path: str, model: ModelPatcher, partial: bool = False, strength: float = 1.0
-) -> tuple[WeightsFile, Delta]:
-    """What the file is, and its changes by the model's names. Raises WeightsFileError for one that does not fit."""
+    path: str, unet: UNet, partial: bool = False, strength: float = 1.0
+) -> tuple[WeightsFile, Delta, dict[str, Patch]]:
+    """What the file is, what of it fits the UNet, and the patches for that.
+
+    Raises WeightsFileError for a file that does not fit.
+    """
     known = _numbers.of(folders.stamp(path))
     file = inspect(Path(path))
-    weights = unet_weights(model)
-    shapes = {key: tuple(weight.shape) for key, weight in weights.items()}
-    check_kind(file, architecture(shapes))
-    check_can_be_patched(weights)
-    tensors = comfy.utils.load_torch_file(path, safe_load=True)
-    if file.layout == "LoRA keys":
-        changes, unclaimed = adapter_changes(file, tensors, lora_names(model), shapes)
-    else:
-        changes, unclaimed = plain_changes(file, tensors, plain_names(model, shapes))
-    delta = fit(file, changes, unclaimed, shapes, partial)
-    check_numbers(file, delta.changes, strength, {key: weight.dtype for key, weight in weights.items()}, known)
-    return file, delta
+    check_kind(file, unet.family)
+    check_can_be_patched(unet)
+    reading = read(file, comfy.utils.load_torch_file(path, safe_load=True), unet)
+    delta = match(file, reading.changes, reading.unclaimed, unet, partial)
+    check_numbers(file, delta.changes, strength, unet.dtypes, known)
+    return file, delta, {key: reading.patches[key] for key in delta.changes}
 
 
-def check_can_be_patched(weights: Mapping[str, Tensor]) -> None:
+def check_can_be_patched(unet: UNet) -> None:
     """Raises ValueError for weights in a form of which ComfyUI knows no way to add to them."""
-    for key, weight in weights.items():
-        if not weight.dtype.is_floating_point:
+    for key, dtype in unet.dtypes.items():
+        if not dtype.is_floating_point:
             raise ValueError(
-                f"The model's weight {key} is stored as {weight.dtype}, to which nothing can be added, expected fp16, "
+                f"The model's weight {key} is stored as {dtype}, to which nothing can be added, expected fp16, "
                 "bf16, fp32, fp8 or another format that ComfyUI's own loaders quantise with: load the model in one of "
                 "those."
             )
 
 
-def adapter_changes(
-    file: WeightsFile, tensors: Mapping[str, Tensor], names: Mapping[str, str], shapes: Mapping[str, Shape]
-) -> tuple[dict[str, Change], list[str]]:
-    """The changes of a file with LoRA keys (.diff, .diff_b, low rank), and its tensors the model has no place for."""
-    names = {name: key for name, key in names.items() if key in shapes}  # ComfyUI's map has more than the model
-    modules, unclaimed = group_by_module(file, tensors, names)
+def read(file: WeightsFile, tensors: Mapping[str, Tensor], unet: UNet) -> Reading:
+    """Which weight each tensor is for, in a file that names them as a model does or by LoRA keys."""
+    if file.layout == "LoRA keys":
+        return _read_lora_keys(file, tensors, unet)
+    changes, unclaimed = plain_changes(file, tensors, unet.names)
+    return Reading(changes, {key: ("diff", tuple(c.tensors.values())) for key, c in changes.items()}, unclaimed)
+
+
+def _read_lora_keys(file: WeightsFile, tensors: Mapping[str, Tensor], unet: UNet) -> Reading:
+    """`.diff`, `.diff_b` and low rank, as ComfyUI's LoRA loader reads them."""
+    modules, unclaimed = group_by_module(file, tensors, unet.modules)
     changes: dict[str, Change] = {}
+    patches: dict[str, Patch] = {}
     for stem, keys in modules.items():
-        changes |= _module_changes(file, stem, {key: tensors[key] for key in keys}, names[stem], shapes)
+        module = _module_patches(file, stem, {key: tensors[key] for key in keys}, unet.modules[stem])
+        patches |= module
+        for key, patch in module.items():
+            of_weight = key == unet.modules[stem]
+            changes[key] = _change(file, stem, tensors, patch, unet.shapes.get(key, ()), of_weight)
     used = {key for change in changes.values() for key in change.tensors}
     check_all_used(file, [key for keys in modules.values() for key in keys if key not in used])
-    unclaimed += [changes.pop(key).file_key for key in list(changes) if key not in shapes]  # a bias the module lacks
-    return changes, unclaimed
+    unclaimed += [changes.pop(key).file_key for key in list(changes) if key not in unet.shapes]  # a layer without bias
+    return Reading(changes, patches, unclaimed)
 
 
-def _module_changes(
-    file: WeightsFile, stem: str, tensors: Mapping[str, Tensor], weight_key: str, shapes: Mapping[str, Shape]
-) -> dict[str, Change]:
-    """The changes of one module, as ComfyUI's LoRA loader makes them of its tensors; what it read is told by name."""
+def _module_patches(file: WeightsFile, stem: str, tensors: Mapping[str, Tensor], weight_key: str) -> dict[str, Patch]:
+    """The patches of one module, as ComfyUI's LoRA loader makes them of its tensors."""
     try:
-        patches = comfy.lora.load_lora(tensors, {stem: weight_key}, log_missing=False)
+        return comfy.lora.load_lora(tensors, {stem: weight_key}, log_missing=False)
     except (KeyError, RuntimeError, ValueError) as error:
         raise WeightsFileError(
             f"{file.name} has names that do not belong together (ComfyUI's LoRA loader stopped at "
             f"{shown(str(error), 120)}), expected lora_up and lora_down for each module and a single number for alpha: "
             "make the file again."
         ) from error
-    changes: dict[str, Change] = {}
-    for key, patch in patches.items():
-        if isinstance(patch, WeightAdapterBase):
-            factors = _factors(file, stem, patch)
-            read = {name: tensors[name] for name in patch.loaded_keys if not name.endswith(WHOLE)}
-            changes[key] = Change(stem, _multiplied_out(factors, shapes[key]), patch, read, factors)
-        elif patch[0] == "diff":
-            whole, norm = WHOLE[:2] if key == weight_key else WHOLE[2:]
-            name = stem + (whole if stem + whole in tensors else norm)
-            changes[key] = Change(name, tuple(tensors[name].shape), patch, {name: tensors[name]})
-        else:
-            raise _other_kind(file, stem, patch[0])
-    return changes
+
+
+def _change(
+    file: WeightsFile, stem: str, tensors: Mapping[str, Tensor], patch: Patch, weight: Shape, of_weight: bool
+) -> Change:
+    """What a patch of ComfyUI's LoRA loader changes, and the tensors that it was made of, told by their names."""
+    if isinstance(patch, WeightAdapterBase):
+        factors = _factors(file, stem, patch)
+        read = {name: tensors[name] for name in patch.loaded_keys if not name.endswith(WHOLE)}
+        return Change(stem, _multiplied_out(factors, weight), read, factors)
+    if patch[0] != "diff":
+        raise _other_kind(file, stem, patch[0])
+    whole, norm = WHOLE[:2] if of_weight else WHOLE[2:]
+    name = stem + (whole if stem + whole in tensors else norm)
+    return Change(name, tuple(tensors[name].shape), {name: tensors[name]})
 
 
 def _factors(file: WeightsFile, stem: str, adapter: WeightAdapterBase) -> Factors:
@@ -147,6 +158,6 @@ def _multiplied_out(factors: Factors, weight: Shape) -> Shape:
 
 def _other_kind(file: WeightsFile, stem: str, kind: str) -> WeightsFileError:
     return WeightsFileError(
-        f"{file.name} is of the kind {kind} ({shown(stem)}), expected full differences or LoRA pairs: use Load LoRA "
-        "for it, and Model Sampling PeRFlow if it holds PeRFlow's weights."
+        f"{file.name} is of the kind {kind} ({shown(stem)}), expected full differences or LoRA pairs",
+        Problem.OTHER_ADAPTER,
     )

@@ -16,9 +16,9 @@ from ...perflow_core.pcm_loras import (
     deterministic,
     lcm_like,
 )
-from ...perflow_core.phased import Grid, Timesteps, grid_steps
+from ...perflow_core.phased import Grid, Timesteps, grid_steps, is_distilled
 from ...perflow_core.schedule import End
-from ...perflow_core.windows import NUM_TIMESTEPS, steps_per_window
+from ...perflow_core.windows import steps_per_window
 from .rectified_sampling import RectifiedDiffusionSampling
 
 NO_STEPS = "No steps: with denoise 0 the latent stays as it is."
@@ -33,11 +33,6 @@ class Asked(NamedTuple):
     denoise: float
     end: End
     pcm_timesteps: int
-
-
-def is_distilled(sampling: Any) -> bool:
-    """Whether the table is the one ModelSamplingDiscrete sets for lcm: 50 of the 1000 levels."""
-    return len(sampling.sigmas) < NUM_TIMESTEPS
 
 
 def of_table(model: ModelPatcher, family: str, sampling: Any, T: Timesteps, sigmas: Tensor, asked: Asked) -> str:
@@ -65,7 +60,7 @@ def _files(model: ModelPatcher, family: str, sampling: Any, asked: Asked) -> str
         return text
     if family not in PREFIX:
         return f"No PCM LoRA is known for this model ({type(model.model).__name__})."
-    if is_distilled(sampling):
+    if is_distilled(sampling.sigmas):
         return f"For {lcm_like(family)}."
     trained = asked.phases if asked.grid == "training_edges" else grid_steps(asked.steps, asked.denoise)
     text = f"For {' or '.join(deterministic(family, trained))}, sampler euler."
@@ -81,7 +76,7 @@ def _unused(sampling: Any, asked: Asked) -> list[str]:
     """Inputs that have no part here, where they were set, and the end where it is not ComfyUI's."""
     lines = []
     if asked.end == "reference":
-        if is_distilled(sampling):
+        if is_distilled(sampling.sigmas):
             lines.append("A model set to lcm ignores end reference: it ends at sigma 0, as PCM's sampling code does.")
         elif not isinstance(sampling, RectifiedDiffusionSampling):  # which applies it by itself
             factor = (1 + float(sampling.sigmas[0]) ** 2) ** -0.5

@@ -4,14 +4,13 @@ import comfy.model_sampling as stock
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ...perflow_core.architecture import TRAINED_PREDICTION, architecture
+from ...perflow_core.architecture import TRAINED_PREDICTION, UNet
 from ...perflow_core.host import host_float64
 from ...perflow_core.parameterization import PREDICTION_TYPES, PredictionType
 from ...perflow_core.windows import NUM_TIMESTEPS
 from .chord_sampling import PeRFlowSampling
 from .rectified_sampling import RectifiedDiffusionSampling
 from .step_alignment import set_alignment
-from .unet import unet_shapes
 
 
 def with_perflow_sampling(
@@ -46,15 +45,14 @@ def base_alphas_cumprod(model: ModelPatcher) -> Tensor:
     return 1 / (1 + host_float64(sampling.sigmas) ** 2)
 
 
-def trained_prediction(model: ModelPatcher) -> PredictionType:
+def trained_prediction(model: ModelPatcher, unet: UNet) -> PredictionType:
     """What "auto" means for a model: the parameterization PeRFlow's authors trained for its architecture."""
-    found = architecture(unet_shapes(model))
-    if found not in TRAINED_PREDICTION:
+    if unet.family not in TRAINED_PREDICTION:
         raise ValueError(
             f"No PeRFlow weights are known for this model ({type(model.model).__name__}), so auto cannot choose, "
             f"expected SD1.5, SD2.x or SDXL: choose one of {', '.join(PREDICTION_TYPES)}."
         )
-    return TRAINED_PREDICTION[found]
+    return TRAINED_PREDICTION[unet.family]
 
 
 def perflow_sampling(model: ModelPatcher, node: str) -> PeRFlowSampling:

@@ -8,11 +8,11 @@ from comfy.supported_models_base import BASE
 from torch import Tensor
 
 from ...perflow_core.parameterization import append_dims
-from ...perflow_core.rectified import FlowPath, Path, TablePath, lay_evenly, linear_beta_sigmas
+from ...perflow_core.rectified import FlowPath, NoisePath, TablePath, lay_evenly, linear_beta_sigmas
 
 
 class EvenSteps:
-    """The path has no bend, so even steps are right from wherever a list begins; see `nodes/alignment.py`.
+    """The path has no bend, so even steps are right from wherever a list begins; see `step_alignment.py`.
 
     Lists laid out by hand become even too: they cannot be told from a scheduler's (`align_steps` off keeps them).
     """
@@ -22,7 +22,7 @@ class EvenSteps:
         "This is one part of a path, and its steps may differ from those of a single run: use the scheduler simple to "
         "get the same steps"
     )
-    path: Path
+    path: NoisePath
     timestep: Callable[[Tensor], Tensor]
 
     def lay(self, sigmas: Tensor, from_noise: bool) -> Tensor:

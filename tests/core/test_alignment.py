@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perflow_core.alignment import align, path_timesteps
+from perflow_core.alignment import align
 from perflow_core.chord import WindowChord
 from perflow_core.schedule import window_schedule
 
@@ -21,7 +21,7 @@ def sigmas_at(chord, T: list[float]) -> torch.Tensor:
 
 def laid(chord, T: list[float], **inputs) -> list[float]:
     """The timesteps of a list after it was aligned, without the end; fractions to the float32 of the list."""
-    return path_timesteps(chord, align(chord, sigmas_at(chord, T), **inputs)[:-1]).round(2).tolist()
+    return chord.path_timesteps(align(chord, sigmas_at(chord, T), **inputs)[:-1]).round(2).tolist()
 
 
 @pytest.mark.parametrize("n", range(2, 24))
@@ -37,7 +37,8 @@ def test_any_full_list_becomes_the_official_one(chord, n):
 def test_window_grids_of_any_counts_are_left_alone(chord):
     assert len(COUNTS) == 500
     for counts in COUNTS:
-        zero, reference = (window_schedule(chord, 4, counts=counts, end=end).float() for end in ("zero", "reference"))
+        zero = window_schedule(chord, 4, steps_per_window=counts).float()
+        reference = window_schedule(chord, 4, end="reference", steps_per_window=counts).float()
         assert align(chord, zero) is zero, counts
         assert align(chord, reference, from_noise=True) is reference, counts
 
@@ -48,7 +49,7 @@ def test_slices_of_window_grids_are_left_alone(chord, counts, denoise, data):
     """As SplitSigmas cuts them, from Window Schedule at any denoise."""
     used = counts[next(w for w in range(4) if 100 - 25 * w >= denoise > 75 - 25 * w) :]
     counts = counts[: 4 - len(used)] + [max(used[0], 1), *used[1:]]
-    sigmas = window_schedule(chord, 4, denoise / 100, counts=counts).float()
+    sigmas = window_schedule(chord, 4, denoise / 100, steps_per_window=counts).float()
     first = data.draw(st.integers(0, len(sigmas) - 2))
     part = sigmas[first : data.draw(st.integers(first + 2, len(sigmas)))]
     assert align(chord, part) is part
@@ -86,7 +87,7 @@ def test_slices_with_other_windows_are_left_alone(alphas_cumprod, K):
 )
 def test_all_other_lists_are_laid(chord, T, expected):
     if expected is window_schedule:
-        expected = path_timesteps(chord, window_schedule(chord, len(T))[:-1]).tolist()
+        expected = chord.path_timesteps(window_schedule(chord, len(T))[:-1]).tolist()
     assert laid(chord, T) == expected
 
 
@@ -101,7 +102,7 @@ def test_first_and_last_stay(chord):
     aligned = align(chord, sigmas)
     assert aligned[0] == sigmas[0]
     assert aligned[-1] == sigmas[-1]
-    T = path_timesteps(chord, aligned)
+    T = chord.path_timesteps(aligned)
     assert T[1:-1].tolist() == [750, 500]
     assert aligned.dtype == sigmas.dtype
     assert sigmas.tolist() == [9.0, 5.0, 2.0, 1.0]
@@ -127,7 +128,7 @@ class TestStart:
     def test_an_end_beside_an_edge_is_on_it(self, chord):
         """KSamplerAdvanced up to a step: the second half begins on the edge too."""
         sigmas = sigmas_at(chord, [1000, 875.1, 750.25, 625.4, 500.5])[:-1]
-        assert path_timesteps(chord, align(chord, sigmas)).tolist() == [1000, 875, 750, 625, 500]
+        assert chord.path_timesteps(align(chord, sigmas)).tolist() == [1000, 875, 750, 625, 500]
 
     def test_the_fine_steps_of_a_long_list_are_no_rounding(self, chord):
         assert laid(chord, [253, 251, 249, 247, *range(245, 4, -5)])[:3] == [253, 250, 245]
@@ -148,7 +149,7 @@ class TestStart:
         """KarrasScheduler's own values: 14.614642 down to 0.0291675, then 0."""
         rho = 14.614642 ** (1 / 7) + torch.linspace(0, 1, 4) * (0.0291675 ** (1 / 7) - 14.614642 ** (1 / 7))
         aligned = align(chord, torch.cat([rho**7, torch.zeros(1)]))
-        assert path_timesteps(chord, aligned[:-1]).tolist() == [1000, 750, 500, 250]
+        assert chord.path_timesteps(aligned[:-1]).tolist() == [1000, 750, 500, 250]
 
 
 @settings(deadline=None)
@@ -159,7 +160,7 @@ def test_what_is_laid(chord, first, last, n, power):
     sigmas = chord.sigma(torch.from_numpy(T))
     aligned = align(chord, sigmas)
     assert len(aligned) == n + 1
-    found = path_timesteps(chord, aligned)
+    found = chord.path_timesteps(aligned)
     assert abs(found[0] - T[0]) < 5.01
     assert abs(found[-1] - T[-1]) < 5.01
     fair = (found[0] - found[-1]) / n  # even steps would be that long

@@ -20,14 +20,14 @@ def file(tmp_path):
 
 def numbers(file, state, strength=1.0, dtype=torch.float32, known=None):
     """Check what a file holds, as a change of one weight for each tensor."""
-    changes = {key: Change(key, tuple(tensor.shape), None, {key: tensor}) for key, tensor in state.items()}
+    changes = {key: Change(key, tuple(tensor.shape), {key: tensor}) for key, tensor in state.items()}
     check_numbers(file, changes, strength, dict.fromkeys(changes, dtype), known)
 
 
 def pair(up, down, scale=1.0, size=8):
     """A low-rank change whose factors hold one number each."""
     up, down = torch.full((size, 2), up), torch.full((2, size), down)
-    return {"w": Change("w", (size, size), None, {"w.up": up, "w.down": down}, Factors(up, down, scale))}
+    return {"w": Change("w", (size, size), {"w.up": up, "w.down": down}, Factors(up, down, scale))}
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

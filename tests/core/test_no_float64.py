@@ -4,7 +4,7 @@ import pytest
 import torch
 from no_float64 import DEVICE, Elsewhere, without_float64
 
-from perflow_core.alignment import align, path_timesteps
+from perflow_core.alignment import align
 from perflow_core.chord import WindowChord
 from perflow_core.great_circle import great_circle
 from perflow_core.lowrank import compress
@@ -44,7 +44,7 @@ def test_steps_are_aligned(there, chord):
     found = align(chord, there(FOREIGN))
     assert found.device == DEVICE
     assert torch.equal(found.cpu(), expected)
-    assert path_timesteps(chord, there(FOREIGN)).tolist() == path_timesteps(chord, FOREIGN).tolist()
+    assert chord.path_timesteps(there(FOREIGN)).tolist() == chord.path_timesteps(FOREIGN).tolist()
 
 
 def test_the_chord_is_made_moved_and_brought_back(there, alphas_cumprod):

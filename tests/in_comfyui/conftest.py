@@ -31,6 +31,12 @@ def models_leave(comfyui):
 
 
 @pytest.fixture(scope="session")
+def core(comfyui):
+    """A module of `perflow_core` by its name, as the pack in ComfyUI has it; the importable one is another copy."""
+    return lambda name: comfyui.module(f"perflow_core.{name}")
+
+
+@pytest.fixture(scope="session")
 def t2i(golden):
     return golden("perflow_t2i")
 

@@ -7,8 +7,6 @@ from damage import Draft
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from perflow_core.wording import shown
-
 TENSORS = (
     "conv_in.weight",
     "conv_in.bias",
@@ -61,11 +59,12 @@ def supported(target, name):
 
 @thorough
 @given(data=st.data(), name=names, partial=st.booleans())
-def test_any_renaming_of_one_tensor_is_refused_by_its_name(target, data, name, partial):
+def test_any_renaming_of_one_tensor_is_refused_by_its_name(target, core, data, name, partial):
     other = data.draw(misspelt(name))
     assume(not supported(target, other) and other != "__metadata__")
     assume(not any(mark in other for mark in LAYOUT_MARKS))
     text = target.refusal(target.delta().with_names(lambda key: other if key == name else key), partial=partial)
+    shown = core("wording").shown
     assert " ".join(f"has 1 tensor ({shown(other)}), which the model does not have".split()) in text
 
 

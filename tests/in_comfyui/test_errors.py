@@ -92,3 +92,13 @@ def test_numbers_out_of_range_are_refused_by_the_schema(comfyui, node, inputs):
     for name, value in inputs.items():
         options = (schema["input"]["required"] | schema["input"].get("optional", {}))[name][1]
         assert not options["min"] <= value <= options["max"]
+
+
+def test_every_problem_of_the_core_has_advice(comfyui, core):
+    """The core says what is wrong; what to do about it is the nodes' to say."""
+    advice, errors = comfyui.module("nodes.comfyui.advice"), core("errors")
+    assert set(advice.ADVICE) == set(errors.Problem)
+    for problem, text in [*advice.ADVICE.items(), (None, None)]:
+        with pytest.raises(errors.UnusableError) as caught, advice.with_advice():
+            raise errors.UnusableError("found, expected", problem)
+        assert str(caught.value) == (f"found, expected: {text}." if text else "found, expected")

@@ -37,9 +37,8 @@ def extract(run):
     return call
 
 
-def test_extracted_and_applied_again(family, apply_delta, extract, weights):
-    from perflow_core.weights_file import inspect
-
+def test_extracted_and_applied_again(family, apply_delta, extract, weights, core):
+    inspect = core("weights_file").inspect
     name, model, delta = family
     merged = apply_delta(model, delta_name=delta.name)
     expected = weights.loaded(merged)

@@ -53,9 +53,8 @@ def test_low_rank_delta_in_the_stock_lora_loader(comfyui, run, small_unet, merge
     assert 0 < lost < energy
 
 
-def test_metadata(small_unet, merged, extract):
-    from perflow_core.weights_file import inspect
-
+def test_metadata(small_unet, merged, extract, core):
+    inspect = core("weights_file").inspect
     file = inspect(extract(merged, small_unet, rank=8, windows=8, filename_prefix="said/by-node"))
     assert file.kind == "low-rank difference"
     assert file.rank == 8
@@ -66,9 +65,8 @@ def test_metadata(small_unet, merged, extract):
     assert 0 < float(said["energy_kept"]) < 1
 
 
-def test_energy(small_unet, merged, extract):
-    from perflow_core.weights_file import inspect
-
+def test_energy(small_unet, merged, extract, core):
+    inspect = core("weights_file").inspect
     file = inspect(extract(merged, small_unet, energy=0.6))
     assert float(file.metadata["energy_kept"]) >= 0.6
 

@@ -50,19 +50,19 @@ def test_official_numbers(instaflow, reference, i):
 
 @pytest.mark.parametrize("cfg", [1.0, 1.5])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_scheduler_is_right(run, instaflow, family, cfg):
+def test_every_scheduler_is_right(run, core, instaflow, family, cfg):
     """Against euler on the even list, 1 to 9 steps, whatever KSampler's scheduler."""
     import comfy.samplers
     from analytic_model import conditioning, relative_error
     from family_models import EMPTY, ksampler, told
 
-    from perflow_core import phased
-
     model, exact = instaflow(family), instaflow(family, align_steps=False)
     sampling = exact.get_model_object("model_sampling")
     for steps in range(1, 10):
         T = [1000 * (1 - i / steps) for i in range(steps)]
-        levels = torch.tensor(T) / 1000 if family == "rectified_flow" else sampling.sigmas[phased.trailing(steps)]
+        levels = (
+            torch.tensor(T) / 1000 if family == "rectified_flow" else sampling.sigmas[core("phased").trailing(steps)]
+        )
         wanted = run(
             "SamplerCustom",
             model=exact,
@@ -76,7 +76,7 @@ def test_every_scheduler_is_right(run, instaflow, family, cfg):
             latent_image=EMPTY,
         )[0]["samples"]
         seen = told(model)
-        assert seen == float32(T if family == "rectified_flow" else phased.trailing(steps).tolist())
+        assert seen == float32(T if family == "rectified_flow" else core("phased").trailing(steps).tolist())
         for scheduler in comfy.samplers.SCHEDULER_NAMES:
             if len(comfy.samplers.calculate_sigmas(sampling, scheduler, steps)) > steps + 1:
                 continue  # ddim_uniform makes more steps than it was asked for: the next test

@@ -61,12 +61,10 @@ class TestImages:
     @pytest.mark.parametrize("cfg", [1.0, 1.5])
     @pytest.mark.parametrize("batch", [1, 3])
     @pytest.mark.parametrize("first", [0.25, 0.6, 1.0])
-    def test_image_to_image(self, model, reference, first, batch, cfg):
+    def test_image_to_image(self, core, model, reference, first, batch, cfg):
         """From t noise + (1 - t) image, in float64 by the core alone."""
         from analytic_function import guided
         from analytic_model import relative_error, sample
-
-        from perflow_core.solvers import sample_euler
 
         noise, image = random(batch, 4, 8, 8), random(batch, 4, 8, 8, seed=4)
         sigmas = torch.linspace(first, 0, 4, dtype=torch.float64)
@@ -79,7 +77,7 @@ class TestImages:
 
         found = sample(model, sigmas.float() ** 1.5 / first**0.5, noise, image, cfg=cfg)
         start = first * noise.double() + (1 - first) * image.double()
-        assert relative_error(found, sample_euler(unet, start, sigmas)) < TOLERANCE
+        assert relative_error(found, core("solvers").sample_euler(unet, start, sigmas)) < TOLERANCE
 
     @pytest.mark.parametrize("steps", [1, 4])
     def test_inpainting_leaves_the_rest_untouched(self, model, steps):

@@ -8,17 +8,15 @@ SCALE = 0.18215  # SD1.5's latent scale
 
 
 @pytest.fixture
-def exact(t2i, comfyui):
+def exact(t2i, core):
     """The same sampling in float64, by the core alone."""
     from analytic_model import AnalyticUNet
 
-    from perflow_core.chord import WindowChord
-    from perflow_core.parameterization import append_dims, denoised
-    from perflow_core.solvers import sample_euler
+    append_dims, denoised = core("parameterization").append_dims, core("parameterization").denoised
 
     def sample(model, sigmas, noise, latent=None, cfg=1.0):
         sampling = model.get_model_object("model_sampling")
-        chord = WindowChord.from_alphas_cumprod(sampling.alphas_cumprod, sampling.chord.K)
+        chord = core("chord").WindowChord.from_alphas_cumprod(sampling.alphas_cumprod, sampling.chord.K)
 
         def unet(X, sigma):
             z, T = append_dims(chord.signal(sigma), X) * X, append_dims(chord.timestep(sigma), X)
@@ -27,7 +25,9 @@ def exact(t2i, comfyui):
 
         sigmas, noise = sigmas.double(), noise.double()
         start = noise / chord.c[0] if sigmas[0] > 14.6 else sigmas[0] * noise
-        return sample_euler(unet, start + (0 if latent is None else latent.double()), sigmas, chord=chord)
+        return core("solvers").sample_euler(
+            unet, start + (0 if latent is None else latent.double()), sigmas, chord=chord
+        )
 
     return sample
 

@@ -102,8 +102,6 @@ def test_no_two_calls_are_near(perflow, monkeypatch):
     """
     import comfy.samplers
 
-    from perflow_core.alignment import path_timesteps
-
     model = perflow()
     sampling = model.get_model_object("model_sampling")
     tables = {}
@@ -121,7 +119,7 @@ def test_no_two_calls_are_near(perflow, monkeypatch):
                 k = comfy.samplers.KSampler(model, steps, "cpu", "euler", scheduler, denoise)
                 sigmas = sampling.lay(k.sigmas, from_noise=False)
                 assert len(sigmas) == len(k.sigmas)
-                T = path_timesteps(sampling.chord, sigmas)
+                T = sampling.chord.path_timesteps(sigmas)
                 gaps = T[:-2] - T[1:-1]
                 assert (gaps >= min(5, T[0] / steps / 2 - 1)).all(), (scheduler, steps, denoise, T)
                 laid += 1

@@ -55,11 +55,10 @@ def trained(comfyui, unet_file):
     return *train_on(comfyui, model, steps=4), model
 
 
-def test_the_file(comfyui, trained):
+def test_the_file(comfyui, trained, core):
     import folder_paths
 
-    from perflow_core.weights_file import inspect
-
+    inspect = core("weights_file").inspect
     path, losses, _, _ = trained
     assert path.parent == comfyui.base / "output" / "perflow"
     assert path.name in folder_paths.get_filename_list("perflow")

@@ -121,13 +121,11 @@ class TestSampling:
         assert memory.rows == [12, 12]
 
     @pytest.mark.parametrize("cfg", [1.0, 3.0])
-    def test_one_step_is_what_the_unet_called_by_hand_gives(self, tiny, cfg):
+    def test_one_step_is_what_the_unet_called_by_hand_gives(self, tiny, core, cfg):
         """Each domain and view with its own rows, at CFG above 1 too, where the authors' copy mixes the two halves."""
         import comfy.sample
         import comfy.samplers
         from wonder3d_models import conditioned
-
-        from perflow_core.twelve_views import class_vectors
 
         random = torch.Generator().manual_seed(1)
         noise, picture = torch.randn(12, 4, 8, 8, generator=random), torch.randn(1, 4, 8, 8, generator=random)
@@ -143,7 +141,7 @@ class TestSampling:
                 [noise * sigma / (sigma**2 + 1) ** 0.5, (strength * 0.18215 * picture).expand(12, -1, -1, -1)], 1
             )
             t, rows = torch.full((12,), 749.0), (strength * context).expand(12, -1, -1)
-            return tiny.model.diffusion_model(x, t, context=rows, y=class_vectors().float())
+            return tiny.model.diffusion_model(x, t, context=rows, y=core("twelve_views").class_vectors().float())
 
         guided = eps(0) + cfg * (eps(1) - eps(0))
         expected = (noise * sigma - sigma * guided) / 0.18215
@@ -349,15 +347,14 @@ class TestConditioning:
     def image(self):
         return torch.rand(1, 96, 128, 3, generator=torch.Generator().manual_seed(0))
 
-    def test_what_it_gives(self, run, models, image):
-        from perflow_core.object_picture import on_white
+    def test_what_it_gives(self, run, core, models, image):
 
         mask = torch.zeros(1, 96, 128)
         mask[:, 20:60, 30:100] = 1
         positive, negative, latent = run("Wonder3DConditioning", image=image, mask=mask, **models)
         assert latent["samples"].shape == (12, 4, 32, 32)
         assert not latent["samples"].any()
-        picture = on_white(image, mask)
+        picture = core("object_picture").on_white(image, mask)
         ((context, options),) = positive
         embedding = models["clip_vision"].encode_image(picture)["image_embeds"]
         assert torch.allclose(context, embedding.expand(12, 1, -1), atol=1e-5)
@@ -386,8 +383,8 @@ class TestConditioning:
             run("Wonder3DConditioning", image=image, **other)
 
 
-def test_views_come_apart_in_their_order_and_on_a_sheet(run):
-    from perflow_core.twelve_views import VIEWS
+def test_views_come_apart_in_their_order_and_on_a_sheet(run, core):
+    views = core("twelve_views").VIEWS
 
     images = torch.arange(24).div(24)[:, None, None, None].expand(-1, 64, 64, 3)
     colours, normals, sheet = run("Wonder3DViews", images=images)
@@ -395,7 +392,7 @@ def test_views_come_apart_in_their_order_and_on_a_sheet(run):
     assert (colours[:, 0, 0, 0] * 24).round().tolist() == [*range(6, 12), *range(18, 24)]
     assert len(sheet) == 2
     for page, first in zip(sheet, (0, 12), strict=True):
-        cells = [page[40 + 72 * row + 32, 116 + 72 * column + 32] for row in (0, 1) for column in range(len(VIEWS))]
+        cells = [page[40 + 72 * row + 32, 116 + 72 * column + 32] for row in (0, 1) for column in range(len(views))]
         shades = [round(float(cell[0] * 24), 0) for cell in cells]
         assert shades == [first + number for number in range(12)]
     with pytest.raises(ValueError, match="There are 11 pictures, expected 12"):

@@ -3,8 +3,6 @@
 import pytest
 from damage import Draft, as_diff, lora
 
-from perflow_core.wording import shown
-
 QUERY = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
 MODULES = {
     "kohya": "lora_unet_" + QUERY.replace(".", "_"),
@@ -234,10 +232,11 @@ def test_one_module_under_two_names(target, pair, kind):
     ["", "eps", "v_prediction", "DDIM_EPS", "diff_eps ", "velocity,ddim_eps", "one\nof\nmany lines", "x" * 10000],
 )
 @pytest.mark.parametrize("form", [str, as_diff])
-def test_prediction_type(target, value, form):
+def test_prediction_type(target, core, value, form):
     draft = target.delta({"prediction_type": value}).with_names(form)
     text = target.refusal(draft)
-    assert f'says prediction_type "{shown(value, 40)}"' in text
+    found = core("wording").shown(value, 40)
+    assert f'says prediction_type "{found}"' in text
     assert target.apply(draft, prediction_type="velocity")
 
 

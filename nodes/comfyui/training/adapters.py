@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
-from ....perflow_core.delta import MODEL_PREFIX
+from ..unet import MODEL_PREFIX
 
 Layer = nn.Linear | nn.Conv2d
 

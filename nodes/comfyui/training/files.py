@@ -14,15 +14,14 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ....perflow_core.delta import MODEL_PREFIX
 from ....perflow_core.extraction import FORMAT_VERSION, source_dtype
 from ....perflow_core.safe_write import write_new
 from ....perflow_core.weights_file import WeightsFile, WeightsFileError, inspect
 from ....perflow_core.wording import shown
 from ..save_delta import delta_folder, save_delta
+from ..unet import stored_weights
 from .loop import Training
 
 OPTIMIZER = "optimizer."
@@ -37,6 +36,13 @@ class Resumed:
     path: Path
     file: WeightsFile
     steps: int
+
+    def text(self, rank: int, whole: bool) -> str:
+        """What was resumed; rank: the node's, whole: with the optimizer's state."""
+        text = f"resumed {self.file.name} after step {self.steps}"
+        if self.file.rank != rank:
+            text += f", with its rank {self.file.rank}"
+        return text if whole else f"{text}, without its .state file: the optimizer started anew"
 
 
 def read_resumed(path: str) -> Resumed:
@@ -64,7 +70,7 @@ def check_free_space(training: Training) -> None:
 
 def save(training: Training, prefix: str, steps: int, **said: str) -> Path:
     """Write both files under a free number; returns the delta's path."""
-    dtype = source_dtype(weight for weight in _weights(training.unet.patcher))
+    dtype = source_dtype(stored_weights(training.unet.patcher).values())
     adapters = training.unet.adapters
     settings = training.settings
     metadata = {
@@ -122,7 +128,3 @@ def load(training: Training, resumed: Resumed) -> bool:
 def _optimizer_tensors(training: Training) -> dict[str, Tensor]:
     state = training.optimizer.state_dict()["state"]
     return {f"{OPTIMIZER}{i}.{name}": tensor.cpu() for i, held in state.items() for name, tensor in held.items()}
-
-
-def _weights(model: ModelPatcher) -> list[Tensor]:
-    return list(model.model_state_dict(MODEL_PREFIX).values())
