@@ -70,9 +70,9 @@ def resident(pid: int | str = "self") -> tuple[int, int]:
 
 def start_comfyui(comfyui_path: Path, files: Path, base: Path):
     """ComfyUI with the pack; it finds the files as deltas and as models, and keeps UNets in 16 bits."""
-    import comfyui_process
+    from trial import process
 
-    comfyui = comfyui_process.start(comfyui_path, REPOSITORY, base)
+    comfyui = process.start(comfyui_path, REPOSITORY, base)
     import comfy.cli_args
     import folder_paths
 
@@ -96,9 +96,9 @@ def in_own_process(*arguments: str, show: bool = False) -> dict[str, Any]:
 
 def make_files(folder: Path, small: bool) -> None:
     """base, perflow and delta = perflow - base, all fp16 with ComfyUI's names, as the stock loader takes them."""
-    import small_models
     import torch
     from safetensors.torch import load_file, save_file
+    from trial import small_models
 
     preset = small_models.SD15_SMALL | ({} if small else SD15)
     tensors = load_file(small_models.make_unet(folder / "base.safetensors", preset))

@@ -26,9 +26,9 @@ def main() -> None:
     comfyui_path = environment.enter()
     pairs = int(sys.argv[1]) if len(sys.argv) > 1 else PAIRS
     with tempfile.TemporaryDirectory() as folder:
-        import comfyui_process
+        from trial import process
 
-        comfyui = comfyui_process.start(comfyui_path, REPOSITORY, Path(folder))
+        comfyui = process.start(comfyui_path, REPOSITORY, Path(folder))
         print("\nmaking a small UNet ...", flush=True)
         runs = make_runs(comfyui, Path(folder))
         for name in ("stock euler again", "PeRFlow Sampler", "KSampler's list, aligned"):
@@ -36,7 +36,7 @@ def main() -> None:
             print(
                 f"{name} / stock euler: {ratio:.4f} (middle half of {pairs} pairs: {low:.4f} to {high:.4f})", flush=True
             )
-        print(f"import of the pack: {1000 * import_seconds(comfyui_process, Path(folder)):.1f} ms, median of {IMPORTS}")
+        print(f"import of the pack: {1000 * import_seconds(process, Path(folder)):.1f} ms, median of {IMPORTS}")
 
 
 def make_runs(comfyui, folder: Path) -> dict[str, Callable[[], object]]:
@@ -44,8 +44,8 @@ def make_runs(comfyui, folder: Path) -> dict[str, Callable[[], object]]:
     import comfy.sample
     import comfy.samplers
     import comfy.sd
-    import small_models
     import torch
+    from trial import small_models
 
     file = small_models.make_unet(folder / "unet.safetensors", small_models.SD15_SMALL)
     stock = comfy.sd.load_diffusion_model(str(file))
@@ -91,7 +91,7 @@ def timed(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def import_seconds(comfyui_process, folder: Path) -> float:
+def import_seconds(process, folder: Path) -> float:
     """Median time of ComfyUI's own loader for the pack; each time under a new name, so that nothing is cached."""
     import asyncio
 
@@ -100,7 +100,7 @@ def import_seconds(comfyui_process, folder: Path) -> float:
     loop = asyncio.new_event_loop()
     seconds = []
     for i in range(IMPORTS):
-        loaded = comfyui_process.install_pack(loop, nodes, REPOSITORY, folder / f"import{i}")
+        loaded = process.install_pack(loop, nodes, REPOSITORY, folder / f"import{i}")
         seconds.append(loaded.seconds_to_load)
     return statistics.median(seconds)
 

@@ -32,9 +32,9 @@ def main() -> None:
     parser.add_argument("--cfg", type=float, default=1.0, help="guidance (default: %(default)s)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        import comfyui_process
+        from trial import process
 
-        comfyui = comfyui_process.start(comfyui_path, REPOSITORY, Path(folder))
+        comfyui = process.start(comfyui_path, REPOSITORY, Path(folder))
         print("\nmaking a UNet ...", flush=True)
         runs = make_runs(comfyui, Path(folder), options.small, options.cfg)
         unedited = runs.pop("unedited")
@@ -49,11 +49,10 @@ def make_runs(comfyui, folder: Path, small: bool, cfg: float) -> dict[str, Calla
     import comfy.sample
     import comfy.samplers
     import comfy.sd
-    import small_families
-    import small_models
     import torch
-    from edited_prompts import unedited
-    from small_models.unets import SD15_DRAWN
+    from trial import small_families, small_models
+    from trial.edited_prompts import unedited
+    from trial.small_models.unets import SD15_DRAWN
 
     preset = SD15_DRAWN if small else small_models.SD15_SMALL | measuring.SD15
     base = comfy.sd.load_diffusion_model(str(small_models.make_unet(folder / "unet.safetensors", preset)))

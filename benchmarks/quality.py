@@ -41,9 +41,9 @@ def main() -> None:
     comfyui_path = environment.enter()
     options = parse(sys.argv[1:])
     with tempfile.TemporaryDirectory() as base:
-        import comfyui_process
+        from trial import process
 
-        comfyui = comfyui_process.start(comfyui_path, REPOSITORY, Path(base))
+        comfyui = process.start(comfyui_path, REPOSITORY, Path(base))
         if options.checkpoint:
             from picture_quality.real_models import real_table
 

@@ -31,8 +31,8 @@ Prompt = dict[str, Any]
 def main() -> None:
     comfyui_path = environment.enter()
     prompts = int(sys.argv[1]) if len(sys.argv) > 1 else PROMPTS
-    from cached_models import write_model_paths
-    from comfy_server import ComfyServer
+    from trial.cached_models import write_model_paths
+    from trial.server import ComfyServer
 
     with tempfile.TemporaryDirectory(prefix="perflow-soak-") as folder:
         models = write_model_paths(Path(folder, "extra_model_paths.yaml"), comfyui_path)
@@ -66,7 +66,7 @@ def choices(node: dict[str, Any], name: str) -> list[str]:
 
 def with_ksampler(workflow: dict[str, Any], info: dict[str, Any]) -> Prompt:
     """The graph in API form, a KSampler in place of the custom sampling nodes."""
-    from comfy_server import to_api
+    from trial.server import to_api
 
     prompt = to_api(workflow, info)
     by_type = {node["class_type"]: node for node in prompt.values()}

@@ -69,7 +69,7 @@ def run_in_this_process(comfyui_path: Path, what: str, files: str, chosen: str, 
 
 
 def make_model(folder: Path, small: bool) -> None:
-    import small_models
+    from trial import small_models
 
     preset = small_models.SD15_SMALL | ({} if small else measuring.SD15)
     small_models.make_unet(folder / "base.safetensors", preset)

@@ -66,7 +66,7 @@ def make_run(folder: Path, batch: int) -> Any:
     """A run of training/ with a round of end points as long as a round of the benchmark, so that both alternate."""
     import safetensors.torch
     import torch
-    from training_models import NARROW, make_teacher
+    from trial.small_teachers import NARROW, make_teacher
 
     from training.config import parse
     from training.loop import Run

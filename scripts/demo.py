@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cached_models
 import environment
 from demo_options import parse
 from environment import UserError, say
+from trial import cached_models
 
 
 def main() -> None:
@@ -27,8 +27,8 @@ def main() -> None:
     comfyui = environment.enter(options.comfyui)  # from here on inside our environment
     import demo_graph
     import demo_sheet
-    from comfy_server import ComfyServer
     from demo_graph import only
+    from trial.server import ComfyServer
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("Stopped."))  # lets the server be put away
     checkpoint, delta = small_model(comfyui) if options.small else (options.checkpoint, options.delta)
@@ -62,7 +62,7 @@ def main() -> None:
 
 def small_model(comfyui: Path) -> tuple[Path, Path]:
     """The checkpoint and the PeRFlow delta of the small trained model, made once and kept in the cache."""
-    from small_models.tables import TRAINED_CHECKPOINT, TRAINED_DELTA
+    from trial.small_models.tables import TRAINED_CHECKPOINT, TRAINED_DELTA
 
     folder = cached_models.folder("trained", comfyui)
     return folder / TRAINED_CHECKPOINT, folder / TRAINED_DELTA

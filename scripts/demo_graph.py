@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from comfy_server import to_api
 from environment import PACK, UserError
+from trial.server import to_api
 
 WORKFLOW = PACK / "workflows" / "PeRFlow SD1.5 text to image.json"
 ENLARGED = 3  # times, where the small model draws

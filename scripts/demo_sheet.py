@@ -9,11 +9,11 @@ import io
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from comfy_server import ComfyServer
 from demo_graph import ENLARGED, Prompt, only
 from environment import say
 from picture_sheet import Pictures, differences, drawn
 from PIL import Image
+from trial.server import ComfyServer
 
 PROMPTS = (
     "a lighthouse on a cliff at sunset",

@@ -39,11 +39,11 @@ only show what to expect; `python benchmarks/quality.py` measures how good the p
 
 def main() -> None:
     comfyui = environment.enter()
-    import cached_models  # noqa: F401  # makes training/ importable
-    from comfy_server import ComfyServer
     from gallery import preparing
     from gallery.sheets import SHEETS
     from gallery.studio import Studio
+    from trial import cached_models  # noqa: F401  # makes training/ importable
+    from trial.server import ComfyServer
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", choices=SHEETS, help="only this picture, without the page")

@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; fail when a file differs")
     options = parser.parse_args()
     comfyui = environment.enter(environment.DEFAULT)
-    from comfy_server import ComfyServer
+    from trial.server import ComfyServer
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as base, ComfyServer(comfyui, Path(base)) as server:
         info = server.object_info()

@@ -18,10 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cached_models
 import environment
 import telling_part
 from environment import PACK, UserError, say
+from trial import cached_models
 
 if TYPE_CHECKING:
     from comfy_page import ComfyPage, Json
@@ -71,7 +71,7 @@ def read_graphs(titles: list[str] | None = None) -> dict[str, Json]:
 @contextlib.contextmanager
 def server(comfyui: Path) -> Iterator[int]:
     """The port of a ComfyUI with small models under every name that the graphs ask for."""
-    from comfy_server import ComfyServer, install_pack
+    from trial.server import ComfyServer, install_pack
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         base = Path(folder)
@@ -117,7 +117,7 @@ def take_readme_picture(browser: Browser, port: int) -> None:
     """The first graph, run with the small trained model, which needs its own size, guidance and words."""
     from comfy_page import ComfyPage
     from demo_options import SMALL
-    from small_models.tables import TRAINED_CHECKPOINT, TRAINED_DELTA
+    from trial.small_models.tables import TRAINED_CHECKPOINT, TRAINED_DELTA
 
     graph = read_graphs([FIRST])[FIRST]
     values: dict[str, list[object]] = {

@@ -47,7 +47,7 @@ def repository() -> Path:
 @pytest.fixture(scope="session")
 def model_paths(comfyui_path, tmp_path_factory) -> Path:
     """The extra model paths file that shows a ComfyUI the graphs' models, which are small here."""
-    from cached_models import write_model_paths
+    from trial.cached_models import write_model_paths
 
     return write_model_paths(tmp_path_factory.mktemp("paths") / "extra_model_paths.yaml", comfyui_path)
 
@@ -69,7 +69,7 @@ def ipadapter_server(comfyui_path, model_paths, tmp_path_factory):
     pack = Path(os.environ["IPADAPTER_PLUS_PATH"]).expanduser().absolute()
     if not (pack / "__init__.py").is_file():
         pytest.fail(f"IPADAPTER_PLUS_PATH is {pack}, which has no __init__.py: set it to a checkout of the pack.")
-    from comfy_server import install_pack
+    from trial.server import install_pack
 
     base = tmp_path_factory.mktemp("ipadapter_server")
     (base / "custom_nodes").mkdir()
@@ -78,7 +78,7 @@ def ipadapter_server(comfyui_path, model_paths, tmp_path_factory):
 
 
 def run_server(comfyui_path: Path, model_paths: Path, base: Path):
-    from comfy_server import ComfyServer
+    from trial.server import ComfyServer
 
     (base / "input").mkdir()
     shutil.copy(comfyui_path / "input" / "example.png", base / "input")
@@ -93,10 +93,10 @@ def object_info(server) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def comfyui(comfyui_path, tmp_path_factory):
-    """ComfyUI in this process with the pack installed, as main.py starts it; see `comfyui_process.start`."""
-    import comfyui_process
+    """ComfyUI in this process with the pack installed, as main.py starts it; see `process.start`."""
+    from trial import process
 
-    return comfyui_process.start(comfyui_path, REPOSITORY, tmp_path_factory.mktemp("comfyui"))
+    return process.start(comfyui_path, REPOSITORY, tmp_path_factory.mktemp("comfyui"))
 
 
 def pytest_terminal_summary(terminalreporter):

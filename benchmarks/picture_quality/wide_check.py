@@ -47,7 +47,7 @@ def check(comfyui: Any, table: Table, weights: Path, delta: bool, guidance: Guid
 
 def load(comfyui: Any, weights: Path, delta: bool) -> tuple[Any, Any, Any]:
     """MODEL, with the delta applied, CLIP and VAE of the widened weights, by Load Checkpoint and the pack's node."""
-    from small_models import trained
+    from trial.small_models import trained
 
     models = comfyui.base / "models"
     trained.make_trained_checkpoint(models / "checkpoints" / "wide.safetensors", weights)

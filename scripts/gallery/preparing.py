@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from comfy_server import ComfyServer
 from environment import say
 from PIL import Image
+from trial.server import ComfyServer
 
 from training.small.dataset import picture
 from training.small.scenes.picture import draw

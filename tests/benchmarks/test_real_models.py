@@ -40,7 +40,7 @@ def test_only_pictures_with_captions_count(captioned):
 
 
 def test_rows_of_a_checkpoint_with_a_delta(comfyui, captioned, tmp_path):
-    import small_models
+    from trial import small_models
 
     checkpoint = small_models.make_checkpoint(tmp_path / "real.safetensors", unet_config=small_models.SD15_TINY)
     delta = small_models.make_delta(tmp_path / "real-delta.safetensors", checkpoint)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from chromium import HOW_TO_GET, find_chromium
-from comfy_server import FOLDER
 from environment import UserError
+from trial.server import FOLDER
 
 pytest.register_assert_rewrite("graph_on_page")
 

@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import cached_models
 import pytest
 from environment import UserError
+from trial import cached_models
 
 
 @pytest.fixture

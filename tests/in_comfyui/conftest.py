@@ -91,7 +91,7 @@ def noise(t2i) -> torch.Tensor:
 @pytest.fixture(scope="session")
 def unet_file(comfyui):
     """A UNet of SD1.5's layout, one level of it, in models/diffusion_models."""
-    import small_models
+    from trial import small_models
 
     return small_models.make_unet(
         comfyui.base / "models" / "diffusion_models" / "tiny.safetensors", small_models.SD15_TINY
@@ -101,7 +101,7 @@ def unet_file(comfyui):
 @pytest.fixture(scope="session")
 def delta_file(comfyui, unet_file):
     """A delta for it with diffusers' names, in models/perflow."""
-    import small_models
+    from trial import small_models
 
     return small_models.make_delta(comfyui.base / "models" / "perflow" / "tiny-delta.safetensors", unet_file)
 

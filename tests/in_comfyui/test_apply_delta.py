@@ -16,7 +16,7 @@ def test_weights_are_base_plus_strength_times_delta(small_unet, apply_delta, del
 
 
 def test_comfyui_layout(comfyui, small_unet, unet_file, apply_delta, delta_file, weights):
-    import small_models
+    from trial import small_models
 
     folder = delta_file.parent
     file = small_models.make_delta(folder / "comfyui-layout.safetensors", unet_file, layout="comfyui")
@@ -26,7 +26,7 @@ def test_comfyui_layout(comfyui, small_unet, unet_file, apply_delta, delta_file,
 
 
 def test_what_the_file_says_and_what_the_node_says(small_unet, unet_file, apply_delta, delta_file):
-    import small_models
+    from trial import small_models
 
     metadata = {"prediction_type": "ddim_eps", "windows": "8"}
     file = small_models.make_delta(delta_file.parent / "says.safetensors", unet_file, metadata=metadata)
@@ -57,7 +57,7 @@ def test_the_model_given_is_not_changed(small_unet, apply_delta):
 
 @pytest.mark.parametrize("lora_first", [True, False])
 def test_lora_before_and_after(comfyui, run, small_unet, unet_file, apply_delta, delta_file, lora_first, weights):
-    import small_models
+    from trial import small_models
 
     lora = small_models.make_lora(comfyui.base / "models" / "loras" / "tiny-lora.safetensors", unet_file)
     base = weights.loaded(small_unet)
@@ -162,7 +162,7 @@ class TestErrors:
             apply_delta(small_unet, delta_name="gone.safetensors")
 
     def test_another_architecture(self, comfyui, small_unet, apply_delta, delta_file):
-        import small_models
+        from trial import small_models
 
         sd21 = small_models.make_unet(comfyui.base / "sd21.safetensors", small_models.SD21_SMALL)
         file = small_models.make_delta(delta_file.parent / "sd21-delta.safetensors", sd21)

@@ -9,8 +9,8 @@ def test_controlnet_receives_the_timesteps(comfyui, run, small_unet, apply_delta
     import comfy.controlnet
     import comfy.sample
     import comfy.samplers
-    import small_models
     from analytic_model import conditioning
+    from trial import small_models
 
     file = small_models.make_controlnet(
         comfyui.base / "models" / "controlnet" / "tiny.safetensors", small_models.SD15_TINY

@@ -19,7 +19,7 @@ def quick():
 def base(request, comfyui):
     """(architecture, the UNet's file, the MODEL, its weights)"""
     import comfy.sd
-    import small_models
+    from trial import small_models
     from weights import loaded
 
     folder = comfyui.base / "models" / "diffusion_models"
@@ -35,8 +35,8 @@ def base(request, comfyui):
 
 @pytest.mark.parametrize("layout", ["diffusers", "comfyui"])
 def test_weights_are_base_plus_strength_times_delta(comfyui, base, apply_delta, weights, layout):
-    import small_models
     from safetensors.torch import load_file
+    from trial import small_models
 
     architecture, unet, model, before = base
     folder = comfyui.base / "models" / "perflow"

@@ -10,7 +10,7 @@ import torch
 def family(request, comfyui):
     """(name, MODEL, delta file) of a small UNet with that family's real layout."""
     import comfy.sd
-    import small_models
+    from trial import small_models
 
     preset = {"SD2.x": small_models.SD21_SMALL, "SDXL": small_models.SDXL_SMALL}[request.param]
     unet = small_models.make_unet(comfyui.base / f"{request.param}.safetensors", preset)

@@ -72,7 +72,7 @@ def test_energy(small_unet, merged, extract, core):
 
 
 def test_loras_on_the_models_count(comfyui, run, unet_file, small_unet, extract, apply_delta, weights):
-    import small_models
+    from trial import small_models
 
     lora = small_models.make_lora(comfyui.base / "models" / "loras" / "counted.safetensors", unet_file)
     styled = run("LoraLoaderModelOnly", model=small_unet, lora_name=lora.name, strength_model=0.7)[0]
@@ -215,7 +215,7 @@ def test_memory_is_asked_for_and_no_tensor_is_held(comfyui, small_unet, merged, 
 
 def test_models_of_two_architectures_are_told(comfyui, small_unet, merged, extract):
     import comfy.sd
-    import small_models
+    from trial import small_models
 
     sd21 = small_models.make_unet(comfyui.base / "other-sd21.safetensors", small_models.SD21_SMALL)
     with pytest.raises(

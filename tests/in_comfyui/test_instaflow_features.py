@@ -105,8 +105,8 @@ def test_the_stock_way_round(run, small_unet, instaflow, picture, steps):
 @pytest.mark.parametrize(("steps", "expected"), [(1, [1000.0]), (3, [1000.0, 2000 / 3, 1000 / 3])])
 def test_controlnet_receives_the_timesteps(comfyui, run, small_unet, instaflow, picture, steps, expected):
     import comfy.controlnet
-    import small_models
     from analytic_model import conditioning
+    from trial import small_models
 
     folder = comfyui.base / "models" / "controlnet"
     file = small_models.make_controlnet(folder / "instaflow.safetensors", small_models.SD15_TINY)
@@ -134,7 +134,7 @@ def test_controlnet_receives_the_timesteps(comfyui, run, small_unet, instaflow, 
 def tunes(comfyui):
     """A fine-tune and its base."""
     import comfy.sd
-    import small_models
+    from trial import small_models
 
     folder = comfyui.base / "models" / "diffusion_models"
     files = [

@@ -44,7 +44,7 @@ def base(model):
 def other(comfyui):
     """Another fine-tune of the same architecture."""
     import comfy.sd
-    import small_models
+    from trial import small_models
 
     file = small_models.make_unet(
         comfyui.base / "models" / "diffusion_models" / "other.safetensors", small_models.SD15_TINY, seed=5
@@ -185,7 +185,7 @@ class TestMerges:
 
 @pytest.fixture(scope="module")
 def second(delta_file, unet_file):
-    import small_models
+    from trial import small_models
 
     return small_models.make_delta(delta_file.parent / "second.safetensors", unet_file, seed=4)
 

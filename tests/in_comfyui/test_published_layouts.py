@@ -22,10 +22,10 @@ LAYOUTS = {
 @pytest.fixture(params=LAYOUTS)
 def layout(request, comfyui):
     """(UNet with diffusers' names and no memory, ComfyUI's class, cross-attention layers, layers of a LoRA of PCM)"""
-    import small_models
     from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
-    from small_models.unets import diffusers_names
-    from small_models.weights import shapes_of
+    from trial import small_models
+    from trial.small_models.unets import diffusers_names
+    from trial.small_models.weights import shapes_of
 
     full, *numbers = LAYOUTS[request.param]
     config = getattr(small_models, request.param) | full
@@ -47,15 +47,15 @@ def test_published_unets_are_recognised(layout):
 
 
 def test_small_loras_of_pcm_have_the_layers_of_the_published_ones(layout):
-    from small_models.loras import PCM_LAYERS
+    from trial.small_models.loras import PCM_LAYERS
 
     unet, _, _, layers = layout
     assert sum(bool(PCM_LAYERS.search(name)) for name in unet) == layers
 
 
 def test_a_small_ip_adapter_has_the_layers_of_the_published_one(layout, tmp_path):
-    import small_models
     from safetensors.torch import load_file
+    from trial import small_models
 
     _, kind, attentions, _ = layout
     if kind == "SD20":

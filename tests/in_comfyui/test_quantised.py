@@ -14,7 +14,7 @@ FP8 = torch.float8_e4m3fn
 @pytest.fixture(scope="module", params=["SD1.5", "SDXL"])
 def files(request, comfyui):
     """(plain, quantised, delta): a small UNet, the same in fp8 with scales, and a delta for both."""
-    import small_models
+    from trial import small_models
 
     preset = {"SD1.5": small_models.SD15_TINY, "SDXL": small_models.SDXL_SMALL}[request.param]
     folder = comfyui.base / "models" / "diffusion_models"

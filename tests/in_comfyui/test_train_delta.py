@@ -126,7 +126,7 @@ def test_the_student_answers_as_the_merged_model(comfyui, small_unet, apply_delt
 @pytest.mark.parametrize("preset", PREDICTION)
 def test_every_family(comfyui, train, apply_delta, weights, preset):
     import comfy.sd
-    import small_models
+    from trial import small_models
 
     folder = comfyui.base / "models" / "diffusion_models"
     config = getattr(small_models, preset)

@@ -153,7 +153,7 @@ def test_settings_that_do_not_go_together(small_unet, train, delta_file):
 
 def test_a_delta_of_another_model_is_not_gone_on_with(comfyui, small_unet, train):
     import comfy.sd
-    import small_models
+    from trial import small_models
 
     path, _, _ = train(small_unet, steps=1)
     file = small_models.make_unet(comfyui.base / "another.safetensors", small_models.SD15_SMALL)

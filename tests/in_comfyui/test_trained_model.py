@@ -30,7 +30,7 @@ def stored(comfyui, tmp_path_factory):
 @pytest.fixture(scope="module")
 def files(comfyui, stored):
     """The checkpoint and the delta for ComfyUI."""
-    from small_models.trained import make_trained_checkpoint, make_trained_delta
+    from trial.small_models.trained import make_trained_checkpoint, make_trained_delta
 
     models = comfyui.base / "models"
     yield (

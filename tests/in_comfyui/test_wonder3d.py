@@ -256,7 +256,7 @@ class Dangerous:
 
 @pytest.fixture(scope="module")
 def wonder3d(run, folder):
-    import small_models
+    from trial import small_models
 
     file = small_models.make_wonder3d(folder / "wonder3d-small.bin")
     return run("Wonder3DLoader", unet_name=file.name)[0]
@@ -264,7 +264,7 @@ def wonder3d(run, folder):
 
 @pytest.fixture(scope="module")
 def delta_path(comfyui):
-    import small_models
+    from trial import small_models
 
     return small_models.make_wonder3d_delta(comfyui.base / "models" / "perflow" / "wonder3d-delta.safetensors")
 

@@ -148,8 +148,8 @@ def test_modules_that_the_model_lacks(target, shapes, with_a_good_pair):
 
 def test_pcm_loras(comfyui, target, unet_file):
     """Their layers are a part of the model's, so they would fit; one that says that it is PeRFlow's is taken."""
-    import small_models
     from safetensors.torch import load_file, save_file
+    from trial import small_models
 
     def write(path, **said):
         small_models.make_pcm_lora(path, unet_file)

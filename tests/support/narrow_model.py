@@ -6,7 +6,7 @@ import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.ops import disable_weight_init
 from comfy.utils import unet_to_diffusers
-from small_models.unets import SD15_DRAWN
+from trial.small_models.unets import SD15_DRAWN
 
 from training.small import autoencoder, storage
 

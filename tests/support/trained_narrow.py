@@ -1,13 +1,13 @@
 """The trained small model as it is stored: narrow, in ComfyUI's own classes, quicker than in SD1.5's layout."""
 
 import comfy.supported_models
-import small_families
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP
 from comfy.utils import unet_to_diffusers
 from narrow_model import NARROW
-from small_models.trained import STORED
+from trial import small_families
+from trial.small_models.trained import STORED
 
 from training.small import storage, text
 

@@ -18,7 +18,7 @@ def workflow():
 @pytest.fixture
 def prompt(workflow, object_info):
     """The graph in API form, at a size for tests."""
-    from comfy_server import to_api
+    from trial.server import to_api
 
     prompt = to_api(copy.deepcopy(workflow), object_info)
     node(prompt, "EmptyLatentImage")["inputs"] |= {"width": 128, "height": 128}

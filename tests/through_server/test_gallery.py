@@ -9,9 +9,9 @@ PREPARED = dict(lora="a", low_rank={16: "r16", 64: "r64", 128: "r128"}, drawing=
 
 @pytest.fixture(scope="module")
 def sheets():
-    import cached_models  # noqa: F401  # makes training/ importable
     from gallery.sheets import SHEETS, Prepared
     from gallery.studio import Studio
+    from trial import cached_models  # noqa: F401  # makes training/ importable
 
     studios = {name: Studio("checkpoint", "delta") for name in SHEETS}
     return {name: (studios[name], sheet(studios[name], Prepared(**PREPARED))) for name, sheet in SHEETS.items()}

@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 import shipped_graphs as graphs
 from PIL import Image
-from small_models.tables import GRAPHS
+from trial.small_models.tables import GRAPHS
 
 TITLE_BAR = 30
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import shipped_graphs as graphs
 from PIL import Image, ImageSequence
-from small_models.tables import GRAPHS
+from trial.small_models.tables import GRAPHS
 
 # What our nodes say below their widgets.
 TEXTS = {
@@ -42,7 +42,7 @@ def complete_info(object_info):
 
 @pytest.fixture
 def prompt(graph, complete_info):
-    from comfy_server import to_api
+    from trial.server import to_api
 
     return to_api(graph, complete_info)
 

@@ -18,7 +18,7 @@ def test_the_interface_is_the_packs(info, kind):
 @pytest.fixture
 def prompt(info, find):
     """(title, inputs of the node that applies the image prompt) -> the graph as the server runs it."""
-    from comfy_server import to_api
+    from trial.server import to_api
 
     def make(title, **inputs):
         prompt = graphs.smaller(to_api(graphs.read(title), info))

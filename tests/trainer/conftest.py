@@ -19,7 +19,7 @@ CAPTIONS = [f"a {thing} {place}" for thing in ("house", "boat", "tree") for plac
 @pytest.fixture(scope="session")
 def teacher_folder(tmp_path_factory) -> Path:
     """SD1.5's kind: noise prediction, context of 768 numbers."""
-    from training_models import make_teacher
+    from trial.small_teachers import make_teacher
 
     return make_teacher(tmp_path_factory.mktemp("teacher"))
 

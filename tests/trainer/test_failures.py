@@ -5,8 +5,8 @@ import resource
 
 import pytest
 import torch
-from training_models import NARROW, make_teacher
 from training_results import read
+from trial.small_teachers import NARROW, make_teacher
 
 from training import teacher as teachers
 from training.config import TeacherConfig

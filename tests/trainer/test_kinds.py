@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from training_models import make_teacher
+from trial.small_teachers import make_teacher
 
 from perflow_core.parameterization import append_dims
 from training import teacher as teachers

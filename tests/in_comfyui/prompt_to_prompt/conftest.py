@@ -3,13 +3,13 @@
 from contextlib import contextmanager
 
 import pytest
-from edited_prompts import DEFAULTS, EDITED, KEY, LATENT, SOURCE, unedited
+from trial.edited_prompts import DEFAULTS, EDITED, KEY, LATENT, SOURCE, unedited
 
 
 @pytest.fixture(scope="session")
 def clips(comfyui):
     """(family) -> CLIP, made once."""
-    import small_families
+    from trial import small_families
 
     made = {}
     return lambda family: made[family] if family in made else made.setdefault(family, small_families.clip(family))
@@ -17,7 +17,7 @@ def clips(comfyui):
 
 @pytest.fixture
 def models(comfyui):
-    import small_families
+    from trial import small_families
 
     return small_families.unet
 

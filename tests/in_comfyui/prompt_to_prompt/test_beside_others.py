@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from edited_prompts import SOURCE, unedited
+from trial.edited_prompts import SOURCE, unedited
 
 
 def test_the_positive_found_in_any_guider(p2p, encode, run):
@@ -82,8 +82,8 @@ def tiny(small_unet):
 def test_a_controlnet(p2p, sample, run, comfyui, tiny, encode, with_maps):
     """It reads every prompt by itself, and its hint is for all of the pictures."""
     import comfy.controlnet
-    import small_models
     from analytic_model import relative_error
+    from trial import small_models
 
     base, empty, bound = tiny
     file = comfyui.base / "models" / "controlnet" / "tiny.safetensors"

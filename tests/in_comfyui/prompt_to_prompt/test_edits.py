@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from edited_prompts import KEY, LATENT, SOURCE, unedited
+from trial.edited_prompts import KEY, LATENT, SOURCE, unedited
 
 FAMILIES = ["SD1.5", "SD2.x", "SDXL"]
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from edited_prompts import DEFAULTS, LATENT, SOURCE
+from trial.edited_prompts import DEFAULTS, LATENT, SOURCE
 
 SAID = {
     "replace": ({"edited": "a castle, at sunset"}, ["Edit 1: replace lighthouse to castle"]),
@@ -99,7 +99,7 @@ def test_no_clip(run, models):
 def test_embeddings(comfyui, run, models, tmp_path):
     """A textual inversion counts as one new word."""
     import safetensors.torch
-    import small_families
+    from trial import small_families
 
     safetensors.torch.save_file({"emb_params": torch.randn(3, 768)}, tmp_path / "style.safetensors")
     clip = small_families.clip("SD1.5", tmp_path)

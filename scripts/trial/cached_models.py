@@ -29,8 +29,9 @@ def folder(table: str, comfyui: Path) -> Path:
         with environment.lock("models"):
             if not (folder / "complete").is_file():
                 say(f"Making the small {table} models in {folder} (once).")
-                command = [sys.executable, __file__, table, str(folder)]
-                made = subprocess.run(command, env={**os.environ, "PERFLOW_COMFYUI": str(comfyui)})
+                command = [sys.executable, "-m", "trial.cached_models", table, str(folder)]
+                environ = {**os.environ, "PERFLOW_COMFYUI": str(comfyui)}
+                made = subprocess.run(command, cwd=SOURCES.parents[1], env=environ)
                 if made.returncode:
                     raise UserError(f"The small models could not be made in {folder}: the reason is above.")
                 remove_unused(models)
@@ -70,7 +71,7 @@ def remove_unused(models: Path) -> None:
 
 def make(table: str, folder: Path) -> None:
     """What the process of its own does."""
-    from small_models.tables import TABLES
+    from trial.small_models.tables import TABLES
 
     for unfinished in folder.glob("*/.*"):  # of a run that was ended
         unfinished.unlink()

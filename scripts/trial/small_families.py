@@ -12,7 +12,8 @@ import comfy.supported_models_base
 import comfy.text_encoders.sd2_clip
 import torch
 from comfy.model_patcher import ModelPatcher
-from small_models.unets import SD15_DRAWN, Config
+
+from trial.small_models.unets import SD15_DRAWN, Config
 
 NARROW = SD15_DRAWN | dict(model_channels=32)  # attention at a half and a quarter of the latent
 UNETS: dict[str, tuple[type, Config]] = {

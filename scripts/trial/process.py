@@ -39,7 +39,7 @@ def start(comfyui: Path, repository: Path, base: Path) -> ComfyUI:
     with mock.patch.object(sys, "argv", ["main.py", "--cpu", "--base-directory", str(base)]):
         import comfy.cli_args  # which reads them
     importlib.import_module("utils.extra_config")  # first, as in main.py: later another module may take the name utils
-    import execution  # noqa: F401
+    importlib.import_module("execution")
     import server
 
     import nodes

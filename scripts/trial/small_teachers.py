@@ -93,7 +93,7 @@ def describe_checkpoint(folder: Path, tokenizer: Path) -> Path:
         "text_encoder": "CLIPTextModel",
         "tokenizer": "CLIPTokenizer",
     }
-    index = {part: [library, classes[part]] for library, parts in libraries.items() for part in parts}
+    index: dict[str, Any] = {part: [library, classes[part]] for library, parts in libraries.items() for part in parts}
     index |= {
         "_class_name": "StableDiffusionPipeline",
         "safety_checker": [None, None],
