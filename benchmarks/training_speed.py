@@ -1,9 +1,9 @@
-"""How fast training/ is beside a loop as the authors' script has it: samples a second on a small model, and the ratio.
+"""How fast training/ is beside a loop as the official script has it: samples a second on a small model, and the ratio.
 
     python benchmarks/training_speed.py [rounds] [--batch 32] [--threads 2]
 
 The model is a UNet of SD1.5's kind with 64 channels (7.9 M weights) on 16x16 latents. Both train it in float32 with
-AdamW, clipping and a running average. The authors' loop: for every step a new batch is walked through its windows in 8
+AdamW, clipping and a running average. The official loop: for every step a new batch is walked through its windows in 8
 steps of DDIM, each row's alphas looked up in Python, and seen once. Ours: 4 calls of DPM-Solver++(2M) for a batch, each
 line seen 4 times. A round is 8 steps of each, in turn; printed is the median of the rounds, and of their ratios.
 """

@@ -12,7 +12,7 @@ from .weights_file import FLOATS, WeightsFile, WeightsFileError
 from .wording import MOST_DIMENSIONS, shown, sizes, tensor_count, tensors_named
 
 INTEGERS = ("I8", "I16", "I32", "I64", "U8")  # readable, but good for the alpha of a LoRA only
-OLD_NAMES = {"epsilon": "diff_eps"}  # what the authors' code called it before 2024-04-25
+OLD_NAMES = {"epsilon": "diff_eps"}  # what the official code called it before 2024-04-25
 LARGEST_SIZE = 2**31
 TEXT_TO_IMAGE_CHANNELS, INPAINTING_CHANNELS = 4, 9  # that the input layer reads
 

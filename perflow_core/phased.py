@@ -5,7 +5,7 @@ SD1.5 and SDXL predict noise on Stable Diffusion's table ab[0..999] and are step
     x0 = (x - sqrt(1 - ab[t]) eps) / sqrt(ab[t]),    x' = sqrt(ab[t']) x0 + sqrt(1 - ab[t']) eps,
 which in ComfyUI's latent X = x / sqrt(ab) is a plain Euler step in sigma = sqrt((1 - ab) / ab). The stochastic
 (LCM-like) one adds fresh noise instead: x' = sqrt(ab[t']) x0 + sqrt(1 - ab[t']) noise, the stock sampler lcm. What
-differs is where the steps stand. The authors' code ends at ab[0], not at x0; the last grid point goes there.
+differs is where the steps stand. The official code ends at ab[0], not at x0; the last grid point goes there.
 
 Timesteps here are entries of the table, 0 to 999, falling.
 """
@@ -75,7 +75,7 @@ def flow_levels(n: int, pcm_timesteps: int) -> Float64:
     """SD3's levels s in (0, 1] before its shift: of P/P, ..., 1/P those at floor(P j / n), P = pcm_timesteps.
 
     P=50, n=4 gives 1 .76 .5 .26; the UNet is told 1000 shift s / (1 + (shift - 1) s). P divides 1000, as in the
-    authors' code, or the steps of 1/P are not theirs.
+    official code, or the steps of 1/P are not theirs.
     """
     return (pcm_timesteps - np.arange(n) * pcm_timesteps // n) / pcm_timesteps
 

@@ -57,7 +57,7 @@ class TimePoints:
 
     @classmethod
     def uniform(cls, K: int, N: int = NUM_TIMESTEPS) -> "TimePoints":
-        """The authors' grid: t in {1/N, 2/N, ..., 1}, each equally often; an edge belongs to the window it starts.
+        """The official grid: t in {1/N, 2/N, ..., 1}, each equally often; an edge belongs to the window it starts.
 
         Raises ValueError for a grid that leaves a window without a point.
         """

@@ -49,7 +49,7 @@ class TokenEdit(NamedTuple):
 def replace(source: PromptTokens, target: PromptTokens) -> TokenEdit:
     """Replace: every word takes the map of the word at its place; swapped words of several tokens share it evenly.
 
-    As in the authors' code, tokens behind the last swapped word take the source's map at their own place, even where
+    As in the official code, tokens behind the last swapped word take the source's map at their own place, even where
     the words before them have become longer or shorter. Raises ValueError where the numbers of words differ.
     """
     if len(source.words) != len(target.words):

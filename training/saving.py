@@ -20,7 +20,7 @@ def full_delta(student: dict[str, Tensor], base: dict[str, Tensor], rank: int, d
     for key, weight in base.items():
         dW = (student[key].float().cpu() - weight.float()).contiguous()
         extraction.add(_lora_name(key) if rank else key, dW, dtype)
-    if not rank:  # the authors' files have the plain names
+    if not rank:  # the official files have the plain names
         extraction.tensors = dict(zip(base, extraction.tensors.values(), strict=True))
     return extraction
 

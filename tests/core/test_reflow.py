@@ -162,7 +162,7 @@ def test_rows_walk_as_they_would_alone(alphas_cumprod, chord, random):
 
 
 def test_error_per_call(alphas_cumprod, chord, random):
-    """On a teacher whose ODE curves, four second-order calls are nearer to 100 steps than eight of the authors'."""
+    """On a teacher whose ODE curves, four second-order calls are nearer to 100 steps than eight official ones."""
     sigma, w = sigmas(alphas_cumprod), torch.arange(400) % 4
     means = 0.8 * random(4, 16)
     X_s = window_start(chord, w, means[torch.arange(400) // 4 % 4] + SPREAD / 2 * random(400, 16), random(400, 16))
@@ -195,7 +195,7 @@ def test_impossible_walks_are_told(alphas_cumprod):
 
 
 def authors_target(prediction_type, chord, w, z_s, z_e):
-    """The three target formulas of the authors' training scripts, on z at the window's two ends."""
+    """The three target formulas of the official training scripts, on z at the window's two ends."""
     a_s, a_e = (append_dims(table[w], z_s) for table in (chord.c[:-1] ** 2, chord.c[1:] ** 2))
     if prediction_type == "diff_eps":  # z_s = gamma z_e + sqrt(1 - gamma^2) m
         gamma = (a_s / a_e).sqrt()

@@ -1,4 +1,4 @@
-"""Prompt-to-Prompt's mappers, schedules and edited attention, against the authors' numbers and explicit maps."""
+"""Prompt-to-Prompt's mappers, schedules and edited attention, against the official numbers and explicit maps."""
 
 from itertools import count
 

@@ -25,7 +25,7 @@ def test_class_vectors_are_the_references(golden):
 
 
 def test_angles_are_half_precision_roundings():
-    """They came to the authors' code as such; other digits would be other numbers in half precision."""
+    """They came to the official code as such; other digits would be other numbers in half precision."""
     for angle in (angle for pair in ANGLES for angle in pair):
         assert abs(torch.tensor(angle).half().item() - angle) < 5e-4
 

@@ -206,7 +206,7 @@ def test_previews_are_the_true_data_estimate(instaflow, reference, family):
 
 @pytest.mark.parametrize("sampler_name", ["heun", "dpmpp_2m", "euler_ancestral", "lcm", "dpm_2", "uni_pc", "ddim"])
 def test_other_samplers_run(run, instaflow, sampler_name):
-    """Not the authors', but no sampler fails or blows up."""
+    """Not the official samplers, but no sampler fails or blows up."""
     from family_models import ksampler
 
     for family in FAMILIES:

@@ -145,7 +145,7 @@ def tunes(comfyui):
 
 
 class TestWeights:
-    """InstaFlow + (fine-tune - SD1.5), the authors' "LoRA", and ordinary LoRAs."""
+    """InstaFlow + (fine-tune - SD1.5), which the authors call a LoRA, and ordinary LoRAs."""
 
     @pytest.fixture
     def difference(self, run, tunes):

@@ -8,7 +8,7 @@ import torch
 
 TOLERANCE = 5e-6
 DEFAULTS = {"steps": 4, "grid": "trailing", "phases": 4, "denoise": 1.0, "end": "zero", "pcm_timesteps": 50}
-REFERENCE_END = 0.999575  # what the authors' latent is of the result, as the node says
+REFERENCE_END = 0.999575  # what the official latent is of the result, as the node says
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def lcm(run):
 
 
 def assert_official(model, sigmas, reference, case, sampler="euler", factor=1.0, timesteps=None):
-    """The authors' final latent, and their timesteps at the UNet."""
+    """The official final latent, and their timesteps at the UNet."""
     from analytic_model import relative_error, sample, tensor
     from family_models import start, told
 
@@ -150,7 +150,7 @@ def test_rectified_diffusion(comfyui, run, phases, golden, i):
 
 
 def test_zero_goes_on_to_the_picture_itself(sd15, phases, pcm):
-    """The lists differ in the last level only. On this model the noise left at the authors' end is up to 2 %."""
+    """The lists differ in the last level only. On this model the noise left at the official end is up to 2 %."""
     from analytic_model import relative_error, sample, tensor
     from family_models import start
 

@@ -68,7 +68,7 @@ def test_image_to_image_from_a_window_edge(analytic, perflow, schedule, i2i, nam
 
 
 def test_image_to_image_at_full_strength(perflow, schedule, i2i):
-    """ComfyUI adds the noise in full where upstream scales it by sqrt(1 - ab[999]) = 0.9977: nothing else differs."""
+    """ComfyUI adds the noise in full, the official code sqrt(1 - ab[999]) = 0.9977 of it: nothing else differs."""
     reference, cases = i2i
     case = cases["diff_eps_K4_n4_s1.0"]
     assert image_to_image_error(perflow, schedule, reference, case, 4, 1.0, noise_scale=0.9976671955) < TOLERANCE
@@ -77,9 +77,9 @@ def test_image_to_image_at_full_strength(perflow, schedule, i2i):
 
 @pytest.mark.parametrize(("denoise", "measured"), [(0.875, 0.05693), (0.6, 0.03162), (0.3, 0.01774)])
 def test_image_to_image_from_mid_window_differs_by_design(perflow, schedule, i2i, denoise, measured):
-    """Upstream starts there on the base model's noise curve, off its own path; this pack starts on the path.
+    """The official code starts there on the base model's noise curve, off its own path; this pack starts on the path.
 
-    Upstream's start z = sqrt(ab[T-1]) x0 + sqrt(1 - ab[T-1]) noise, put on the path's level: X = z / c(T).
+    Its start z = sqrt(ab[T-1]) x0 + sqrt(1 - ab[T-1]) noise, put on the path's level: X = z / c(T).
     """
     from analytic_model import relative_error, sample, tensor
 
@@ -91,9 +91,9 @@ def test_image_to_image_from_mid_window_differs_by_design(perflow, schedule, i2i
     T = 1000 * denoise
     c = float(sampling.chord.coefficients(torch.tensor(T))[0])
     alpha_bar = float(sampling.alphas_cumprod[round(T) - 1])
-    upstream = (alpha_bar**0.5 * x0 + (1 - alpha_bar) ** 0.5 * noise) / c
+    official = (alpha_bar**0.5 * x0 + (1 - alpha_bar) ** 0.5 * noise) / c
     ours = sample(model, sigmas, noise, x0)
-    theirs = sample(model, sigmas, (upstream - x0) / sigmas[0], x0)
+    theirs = sample(model, sigmas, (official - x0) / sigmas[0], x0)
     assert relative_error(ours, theirs) == pytest.approx(measured, rel=0.01)
 
 

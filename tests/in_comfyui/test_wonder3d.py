@@ -1,4 +1,4 @@
-"""Wonder3D through the loader node: the authors' numbers, rows that stay together, and the PeRFlow delta on it."""
+"""Wonder3D through the loader node: the official numbers, rows that stay together, and the PeRFlow delta on it."""
 
 import pytest
 import torch
@@ -122,7 +122,7 @@ class TestSampling:
 
     @pytest.mark.parametrize("cfg", [1.0, 3.0])
     def test_one_step_is_what_the_unet_called_by_hand_gives(self, tiny, core, cfg):
-        """Each domain and view with its own rows, at CFG above 1 too, where the authors' copy mixes the two halves."""
+        """Each domain and view with its own rows, at CFG above 1 too, where the official copy mixes the two halves."""
         import comfy.sample
         import comfy.samplers
         from wonder3d_models import conditioned

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .edit_plan import EditedPart, sides
 
-MAP = 16 * 16  # pixels of the authors' maps: self attention is edited, and words are located, where there are no more
+MAP = 16 * 16  # pixels of the official maps: self attention is edited, and words are located, where there are no more
 QUARTER = 2  # how often the latent is halved at most until there: 16 x 16 of 64 x 64, and 32 x 32 of SDXL's 128 x 128
 
 Attention = Callable[[Tensor, Tensor, Tensor, dict[str, Any]], Tensor]
@@ -37,7 +37,7 @@ def edited_blocks(blocks: Blocks, size: tuple[int, int], parts: list[EditedPart]
 
 
 def coarse_level(levels: set[int], size: tuple[int, int]) -> int:
-    """The finest of these levels with maps of the authors' size, for latents of size [H, W]."""
+    """The finest of these levels with maps of the official size, for latents of size [H, W]."""
     fits = next(level for level in range(QUARTER + 1) if level == QUARTER or prod(sides(size, level)) <= MAP)
     return min((level for level in levels if level >= fits), default=max(levels, default=0))
 

@@ -22,7 +22,7 @@ DROPOUT = 0.1  # of the prompts, as the authors do, so that CFG goes on working
 WARM_UP = 20  # steps until the full learning rate
 LARGEST_GRADIENT = 1.0
 SMALLEST_SCALE = 2.0**-10  # of float16 gradients; below it they are not too small but broken
-PREVIEW_CFG = 4.5  # the authors' for 4 steps, where the student is guided at sampling
+PREVIEW_CFG = 4.5  # of the official examples for 4 steps, where the student is guided at sampling
 
 
 @dataclass(frozen=True)

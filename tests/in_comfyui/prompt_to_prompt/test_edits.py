@@ -1,4 +1,4 @@
-"""Edited pictures in a real ComfyUI: the authors' maps, LocalBlend, steps, and batches however they are split."""
+"""Edited pictures in a real ComfyUI: the official maps, LocalBlend, steps, and batches however they are split."""
 
 import pytest
 import torch
@@ -36,7 +36,7 @@ def test_edits_equal_explicit_maps(p2p, sample, models, with_maps, family):
     ],
 )
 def test_where_self_attention_is_edited_and_words_are_located(comfyui, levels, size, coarse):
-    """Where maps have 16 x 16 pixels, as the authors' at 512, and no later than at a quarter of the latent's side."""
+    """Where maps have 16 x 16 pixels, as officially at 512, and no later than at a quarter of the latent's side."""
     assert comfyui.module("nodes.comfyui.editing.edited_attention").coarse_level(levels, size) == coarse
 
 
