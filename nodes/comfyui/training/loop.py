@@ -18,7 +18,7 @@ from ..perflow_sampling import base_alphas_cumprod
 from .examples import Examples
 from .unet import Conditions, TrainingUNet
 
-DROPOUT = 0.1  # of the prompts, as the authors do, so that CFG goes on working
+DROPOUT = 0.1  # of the prompts, as officially, so that CFG keeps working
 WARM_UP = 20  # steps until the full learning rate
 LARGEST_GRADIENT = 1.0
 SMALLEST_SCALE = 2.0**-10  # of float16 gradients; below it they are not too small but broken
