@@ -36,7 +36,7 @@ def main() -> int:
         "mypy on the pack": types_of_the_pack_pass(),
         "mypy on scripts": passes("mypy on scripts", SCRIPTS, *MYPY, "."),
         "mypy on training": passes("mypy on training", PACK, *MYPY, "-p", "training"),
-        "pytest": passes("pytest", PACK, "pytest", "tests", *IN_TWO_PROCESSES, *pytest),
+        "pytest": passes("pytest", PACK, "pytest", *all_unless_named(pytest), *IN_TWO_PROCESSES, *pytest),
     }
     failed = [what for what, passed in results.items() if not passed]
     if failed:
@@ -47,6 +47,13 @@ def main() -> int:
 # Each process keeps to one core and starts its own ComfyUI, so a file's tests stay together; files stay in order, those
 # with a browser last. `-n 0` after it is pytest in one process.
 IN_TWO_PROCESSES = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder") if (os.cpu_count() or 1) > 1 else ()
+
+
+def all_unless_named(arguments: list[str]) -> list[str]:
+    """The folder of all tests, unless pytest is given files or folders of its own."""
+    named = any((PACK / argument.partition("::")[0]).exists() for argument in arguments)
+    return [] if named else ["tests"]
+
 
 MYPY = ("mypy", "--config-file", str(PACK / "pyproject.toml"))
 

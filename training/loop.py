@@ -1,10 +1,7 @@
 """A training run from the configuration to the delta."""
 
-import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,19 +14,18 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor
 from tqdm import tqdm
 
-from perflow_core.architecture import TRAINED_PREDICTION
-from perflow_core.chord import WindowChord
 from perflow_core.extraction import Extraction
-from perflow_core.parameterization import PredictionType
-from perflow_core.reflow import TeacherWalk, TimePoints, lesson
+from perflow_core.reflow import lesson
 
 from . import latents, saving, state, student
 from .config import Config
 from .endpoints import EndPoints, Examples, Lanes
 from .errors import Stopped, TrainingError
 from .losses import row_losses
+from .plan import plan
 from .preview import Preview, saved_sheet
 from .prompts import PromptStore
+from .stopping import stoppable
 from .teacher import load
 
 WEIGHTS = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -53,10 +49,7 @@ class Run:
             log_with="tensorboard",
         )
         self.teacher = load(config.teacher, config.data.resolution)
-        self.prediction_type = self._prediction_type()
-        self.chord = self._chord()
-        self.points = self._points()
-        self.walk = self._walk()
+        self.prediction_type, self.chord, self.points, self.walk = plan(config, self.teacher)
         self._make_student()
         processes, rank = self.accelerator.num_processes, self.accelerator.process_index
         self.prompts = PromptStore(self.teacher, output / "prompts" / f"process-{rank}", config.cache.prompts_gb)
@@ -71,32 +64,6 @@ class Run:
         self.step = 0
         self.losses: list[float] = []
         self._resume()
-
-    def _prediction_type(self) -> PredictionType:
-        wanted = self.config.student.prediction_type
-        return TRAINED_PREDICTION[self.teacher.architecture] if wanted == "auto" else wanted
-
-    def _chord(self) -> WindowChord:
-        try:
-            return WindowChord.from_alphas_cumprod(self.teacher.alphas_cumprod, self.config.student.windows)
-        except ValueError as error:
-            raise TrainingError(f"student.windows: {error}") from error
-
-    def _points(self) -> TimePoints:
-        points, K = self.config.points, self.config.student.windows
-        try:
-            if points.grid == "uniform":
-                return TimePoints.uniform(K, points.N)
-            return TimePoints.coarse(K, points.per_window, points.start_share)
-        except ValueError as error:
-            raise TrainingError(f"points with student.windows = {K}: {error}") from error
-
-    def _walk(self) -> TeacherWalk:
-        teacher = self.config.teacher
-        try:
-            return TeacherWalk.plan(self.teacher.alphas_cumprod, self.chord.K, teacher.solving_steps, teacher.solver)
-        except ValueError as error:
-            raise TrainingError(f"teacher.solving_steps: {error}") from error
 
     def _make_student(self) -> None:
         config, device = self.config.optimizer, self.accelerator.device
@@ -124,25 +91,7 @@ class Run:
         self.ema = EMAModel(self._trainable(), self.config.student.ema_decay, foreach=True)
         self.accelerator.register_for_checkpointing(self.schedule, self.ema)
         if not full:
-            self._save_the_adapter_alone()
-
-    def _save_the_adapter_alone(self) -> None:
-        """States of a LoRA hold the adapter, not the UNet that it sits on."""
-
-        def save(models: list[Any], weights: list[dict[str, Tensor]], folder: str) -> None:
-            if weights:
-                kept = {name for name, parameter in models[0].named_parameters() if parameter.requires_grad}
-                kept = {name.removeprefix("module.") for name in kept}
-                weights[0] = {key: weight.contiguous() for key, weight in weights[0].items() if key in kept}
-
-        def restore(models: list[Any], folder: str) -> None:
-            from safetensors.torch import load_file
-
-            model = self.accelerator.unwrap_model(models.pop())
-            model.load_state_dict(load_file(Path(folder) / "model.safetensors"), strict=False)
-
-        self.accelerator.register_save_state_pre_hook(save)
-        self.accelerator.register_load_state_pre_hook(restore)
+            state.keep_the_adapter_alone(self.accelerator)
 
     def _trainable(self) -> list[torch.nn.Parameter]:
         return student.trainable(self.unet)
@@ -176,7 +125,7 @@ class Run:
             total=config.optimizer.steps, initial=self.step, desc="training", unit="step",
             disable=not self.accelerator.is_main_process,
         )  # fmt: skip
-        with bar, self._stoppable():
+        with bar, stoppable(self.stop_asked):
             if self.step == 0 and config.preview.every:
                 self._show()
             while self.step < config.optimizer.steps:
@@ -201,27 +150,6 @@ class Run:
         path = self._delta()
         self.accelerator.end_training()
         return path
-
-    @contextmanager
-    def _stoppable(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM end the run after the step; a second one ends it at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {}
-
-        def ask(number: int, frame: Any) -> None:
-            if self.stop_asked.is_set():
-                raise KeyboardInterrupt
-            self.stop_asked.set()
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, ask)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _one_step(self) -> dict[str, float]:
         """One step of the optimizer; its loss, by window too, and whether a process was asked to stop."""

@@ -16,7 +16,7 @@ from perflow_core.solvers import sample_euler
 
 from .config import Config
 from .draws import Purpose, normal
-from .latents import noise_at_the_top
+from .prepared_latents import noise_at_the_top
 from .prompts import PromptStore
 from .teacher import Teacher
 

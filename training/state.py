@@ -6,6 +6,8 @@ from typing import Any
 
 import safetensors
 from accelerate import Accelerator
+from safetensors.torch import load_file
+from torch import Tensor
 
 from .config import Config
 from .errors import TrainingError
@@ -52,6 +54,23 @@ def save(accelerator: Accelerator, config: Config, step: int, place: list[str]) 
         ) from error
     accelerator.wait_for_everyone()
     return target
+
+
+def keep_the_adapter_alone(accelerator: Accelerator) -> None:
+    """States of a LoRA hold the adapter, not the UNet that it sits on."""
+
+    def save(models: list[Any], weights: list[dict[str, Tensor]], folder: str) -> None:
+        if weights:
+            kept = {name for name, parameter in models[0].named_parameters() if parameter.requires_grad}
+            kept = {name.removeprefix("module.") for name in kept}
+            weights[0] = {key: weight.contiguous() for key, weight in weights[0].items() if key in kept}
+
+    def restore(models: list[Any], folder: str) -> None:
+        model = accelerator.unwrap_model(models.pop())
+        model.load_state_dict(load_file(Path(folder) / "model.safetensors"), strict=False)
+
+    accelerator.register_save_state_pre_hook(save)
+    accelerator.register_load_state_pre_hook(restore)
 
 
 def load(accelerator: Accelerator, config: Config, path: Path) -> tuple[int, list[str]]:
