@@ -145,7 +145,7 @@ class TestSampling:
 
         guided = eps(0) + cfg * (eps(1) - eps(0))
         expected = (noise * sigma - sigma * guided) / 0.18215
-        assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4 * expected.std())
+        assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4 * float(expected.std()))
 
     @pytest.mark.parametrize("rows", [1, 6, 13])
     def test_another_latent_is_refused(self, run, tiny, rows):
