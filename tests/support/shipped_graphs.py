@@ -15,6 +15,7 @@ IPADAPTER_PLUS = "comfyui_ipadapter_plus"
 INTERFACE = json.loads((PACK / "tests" / "ipadapter_plus_interface.json").read_text(encoding="utf-8"))
 
 SMALLER = 8  # a picture of 512 x 512 becomes one of 64 x 64
+_MOST = {"KSampler": {"steps": 8}, "EmptyLatentImage": {"batch_size": 4}}
 _LENGTHS = {"width", "height", "target_width", "target_height", "crop_w", "crop_h", "x", "y", "largest_size"}
 
 
@@ -44,11 +45,13 @@ def with_ipadapter_plus(object_info: Json, files: list[str]) -> Json:
 
 
 def smaller(prompt: Json) -> Json:
-    """The prompt with every length in pixels divided by SMALLER, and training cut short."""
+    """The prompt with every length in pixels divided by SMALLER, and what is long or many cut short."""
     prompt = copy.deepcopy(prompt)
     for node in prompt.values():
         if node["class_type"] == "PeRFlowTrainDelta":
             node["inputs"] |= {"steps": 2, "batch_size": 2, "rank": 4, "solving_steps": 1}
+        for name, most in _MOST.get(node["class_type"], {}).items():
+            node["inputs"][name] = min(node["inputs"][name], most)
         for name, value in node["inputs"].items():
             if name in _LENGTHS and isinstance(value, int):
                 node["inputs"][name] = value // SMALLER

@@ -15,7 +15,7 @@ TEXTS = {
     "PeRFlowModelSampling": r"(velocity|ddim_eps|diff_eps), 4 windows",
     "PeRFlowWindowSchedule": r"\d+( [\d|]+)*",
     "PeRFlowExtractDelta": r".+\.safetensors, .+\nkept [\d.]+ % of the difference.*",
-    "PeRFlowTrainDelta": r".+\.safetensors, \d+ MB, 2 steps, .+\nloss .+ in the last tenth\n16 pictures",
+    "PeRFlowTrainDelta": r".+\.safetensors, \d+ MB, 2 steps, .+\nloss .+ in the last tenth\n4 pictures",
     "PCMPhaseSchedule": r"[\d.]+( [\d.]+)*\n.+",
     "InstaFlowModelSampling": r"Rectified flow: .+",
     "PeRFlowPromptToPrompt": r"(Edit \d+: .+\n?)+",
