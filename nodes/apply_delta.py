@@ -4,13 +4,15 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..perflow_core.architecture import TRAINED_WINDOWS
-from ..perflow_core.delta_match import Delta, metadata_prediction_type, metadata_windows
+from ..perflow_core.delta_match import Delta
+from ..perflow_core.delta_metadata import metadata_prediction_type, metadata_windows
 from ..perflow_core.weights_file import WeightsFile
 from ..perflow_core.wording import tensor_count, tensors_named
 from .comfyui import folders, node_text, shared_inputs
 from .comfyui.advice import with_advice
 from .comfyui.delta_patches import load_delta
-from .comfyui.perflow_sampling import base_alphas_cumprod, trained_prediction, with_perflow_sampling
+from .comfyui.noise_table import base_alphas_cumprod
+from .comfyui.perflow_sampling import trained_prediction, with_perflow_sampling
 from .comfyui.unet import describe
 
 APPLIED = "perflow_deltas"  # the MODEL's note of what was applied to it: [(file, strength), ...]
@@ -85,14 +87,14 @@ class PeRFlowApplyDelta(io.ComfyNode):
         shared_inputs.check_ranges(cls, strength=strength, prediction_type=prediction_type, windows=windows)
         if strength == 0:
             return io.NodeOutput(model, ui=node_text.show(cls, "Strength 0: the model is unchanged."))
-        base_alphas_cumprod(model)  # a model of another kind is told so before its file is
+        alphas_cumprod = base_alphas_cumprod(model)  # a model of another kind is told so before its file is
         unet = describe(model)
         with with_advice():
             file, delta, patches = load_delta(folders.delta_path(delta_name), unet, partial, strength)
             if prediction_type == shared_inputs.AUTO:
                 prediction_type = metadata_prediction_type(file) or trained_prediction(model, unet)
             windows = windows or metadata_windows(file) or TRAINED_WINDOWS
-        accelerated = with_perflow_sampling(model, prediction_type, windows, align_steps)
+        accelerated = with_perflow_sampling(model, alphas_cumprod, prediction_type, windows, align_steps)
         accelerated.add_patches(patches, strength)
         applied = [*(model.get_attachment(APPLIED) or []), (file.name, strength)]
         accelerated.set_attachments(APPLIED, applied)

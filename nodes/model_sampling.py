@@ -5,7 +5,8 @@ from comfy_api.latest import io
 
 from ..perflow_core.architecture import TRAINED_WINDOWS
 from .comfyui import node_text, shared_inputs
-from .comfyui.perflow_sampling import base_alphas_cumprod, trained_prediction, with_perflow_sampling
+from .comfyui.noise_table import base_alphas_cumprod
+from .comfyui.perflow_sampling import trained_prediction, with_perflow_sampling
 from .comfyui.unet import describe
 
 
@@ -40,9 +41,9 @@ class PeRFlowModelSampling(io.ComfyNode):
         cls, model: ModelPatcher, prediction_type: shared_inputs.PredictionChoice, windows: int, align_steps: bool
     ) -> io.NodeOutput:
         shared_inputs.check_ranges(cls, prediction_type=prediction_type, windows=windows)
-        base_alphas_cumprod(model)  # a model of another kind is told so first
+        alphas_cumprod = base_alphas_cumprod(model)  # a model of another kind is told so first
         if prediction_type == shared_inputs.AUTO:
             prediction_type = trained_prediction(model, describe(model))
-        accelerated = with_perflow_sampling(model, prediction_type, windows, align_steps)
+        accelerated = with_perflow_sampling(model, alphas_cumprod, prediction_type, windows, align_steps)
         text = f"{prediction_type}, {windows} windows"
         return io.NodeOutput(accelerated, ui=node_text.show_with_steps(cls, text, accelerated))

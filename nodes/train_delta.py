@@ -8,13 +8,14 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..perflow_core.architecture import TRAINED_WINDOWS, UNet
-from ..perflow_core.delta_match import metadata_prediction_type, metadata_windows
+from ..perflow_core.delta_metadata import metadata_prediction_type, metadata_windows
 from ..perflow_core.loss_drawing import draw_losses
 from ..perflow_core.parameterization import PredictionType
 from .comfyui import folders, node_text, shared_inputs
 from .comfyui.advice import with_advice
 from .comfyui.chord_sampling import PeRFlowSampling
-from .comfyui.perflow_sampling import base_alphas_cumprod, trained_prediction
+from .comfyui.noise_table import base_alphas_cumprod
+from .comfyui.perflow_sampling import trained_prediction
 from .comfyui.training import files
 from .comfyui.training.examples import Examples
 from .comfyui.training.files import Resumed

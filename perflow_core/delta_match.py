@@ -1,4 +1,4 @@
-"""Whether a delta file is one for a model's UNet: its kind, its names and shapes, and what its metadata says."""
+"""A delta matched to a model's UNet: every change has a weight of its shape, or an error names what does not fit."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,14 +6,9 @@ from dataclasses import dataclass
 from .architecture import INPUT_LAYER, Shape, UNet
 from .delta import Change
 from .errors import Problem
-from .parameterization import PREDICTION_TYPES, PredictionType
-from .pcm_loras import looks_like_pcm
-from .weights_file import FLOATS, WeightsFile, WeightsFileError
-from .wording import MOST_DIMENSIONS, shown, sizes, tensor_count, tensors_named
+from .weights_file import WeightsFile, WeightsFileError
+from .wording import shown, sizes, tensor_count, tensors_named
 
-INTEGERS = ("I8", "I16", "I32", "I64", "U8")  # readable, but good for the alpha of a LoRA only
-OLD_NAMES = {"epsilon": "diff_eps"}  # what the official code called it before 2024-04-25
-LARGEST_SIZE = 2**31
 TEXT_TO_IMAGE_CHANNELS, INPAINTING_CHANNELS = 4, 9  # that the input layer reads
 
 
@@ -26,49 +21,6 @@ class Delta:
     changes: dict[str, Change]
     left_out: list[str]
     without: list[str]
-
-
-def check_kind(file: WeightsFile, model_architecture: str) -> None:
-    """Raises WeightsFileError for a file that holds no weight difference, or one for another architecture."""
-    expected = f"expected a PeRFlow delta for this {model_architecture} model"
-    if not file.shapes:
-        raise WeightsFileError(f"{file.name} holds no tensors, {expected}: download or make it again.")
-    for key, shape in file.shapes.items():
-        if len(shape) > MOST_DIMENSIONS or max(shape, default=0) >= LARGEST_SIZE:
-            raise WeightsFileError(
-                f"{file.name}: tensor {shown(key)} has shape {sizes(shape)}, expected one that a model can have: "
-                "download or make the file again."
-            )
-    unreadable = [dtype for dtype in file.dtypes if dtype not in FLOATS + INTEGERS]
-    if unreadable:
-        raise WeightsFileError(
-            f"{file.name} holds {', '.join(unreadable)} numbers, {expected} in F16, BF16 or F32: download or make it "
-            "again in one of those."
-        )
-    if file.kind == "text encoder":
-        raise WeightsFileError(f"{file.name} is a text encoder, {expected}: choose another file.")
-    if file.kind == "full model" and file.architecture == "unknown":
-        raise WeightsFileError(
-            f"{file.name} is a full model of an unknown kind (its norm weights are near 1; a difference has them near "
-            f"0), {expected}: choose another file."
-        )
-    if file.kind == "full model":
-        raise WeightsFileError(
-            f"{file.name} is a full {file.architecture} model (its norm weights are near 1; a difference has them near "
-            f"0), {expected}",
-            Problem.FULL_MODEL,
-        )
-    if file.kind == "low-rank difference" and "prediction_type" not in file.metadata and looks_like_pcm(file.shapes):
-        raise WeightsFileError(
-            f"{file.name} is a LoRA for the layers that PCM and LCM LoRAs change, and it does not mention PeRFlow, "
-            f"{expected}",
-            Problem.OTHER_LORA,
-        )
-    if file.architecture not in (model_architecture, "unknown"):
-        raise WeightsFileError(
-            f"{file.name} is made for {file.architecture}, {expected}: choose a delta for {model_architecture}, or "
-            f"load an {file.architecture} checkpoint."
-        )
 
 
 def match(
@@ -116,32 +68,4 @@ def _misfit(
         f"{file.name}: tensor {shown(changes[key].file_key)} has shape {sizes(found)}, expected {sizes(expected)} "
         f"as in the model{others}",
         problem,
-    )
-
-
-def metadata_prediction_type(file: WeightsFile) -> PredictionType | None:
-    """What the file's metadata says; None where it says nothing. Raises WeightsFileError for an unknown word."""
-    value = file.metadata.get("prediction_type")
-    value = OLD_NAMES.get(value or "", value)
-    for known in PREDICTION_TYPES:
-        if value == known:
-            return known
-    if value is None:
-        return None
-    raise WeightsFileError(
-        f'{file.name} says prediction_type "{shown(value, 40)}", expected one of {", ".join(PREDICTION_TYPES)}',
-        Problem.UNKNOWN_PREDICTION_TYPE,
-    )
-
-
-def metadata_windows(file: WeightsFile) -> int | None:
-    """What the file's metadata says; None where it says nothing. Raises WeightsFileError for anything but a number."""
-    value = file.metadata.get("windows")
-    if value is None:
-        return None
-    if value.isdecimal() and len(value) <= 4 and 0 < int(value) <= 1000:
-        return int(value)
-    raise WeightsFileError(
-        f'{file.name} says windows "{shown(value, 40)}", expected a whole number from 1 to 1000',
-        Problem.UNKNOWN_WINDOWS,
     )

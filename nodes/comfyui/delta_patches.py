@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ...perflow_core.architecture import Shape, UNet
 from ...perflow_core.delta import Change, Factors, check_all_used, group_by_module, plain_changes
-from ...perflow_core.delta_match import Delta, check_kind, match
+from ...perflow_core.delta_kind import check_kind
+from ...perflow_core.delta_match import Delta, match
 from ...perflow_core.errors import Problem
 from ...perflow_core.magnitudes import check_numbers
 from ...perflow_core.weights_file import WeightsFile, WeightsFileError, inspect

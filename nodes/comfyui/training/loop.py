@@ -14,7 +14,7 @@ from ....perflow_core.reflow import Line, TeacherWalk, TimePoints, lesson, line_
 from ....perflow_core.schedule import window_schedule
 from ....perflow_core.solvers import sample_euler
 from ..chord_sampling import PeRFlowSampling
-from ..perflow_sampling import base_alphas_cumprod
+from ..noise_table import base_alphas_cumprod
 from .examples import Examples
 from .unet import Conditions, TrainingUNet
 

@@ -1,0 +1,36 @@
+"""What a delta file says of itself: the parameterization and the windows that it was trained with."""
+
+from .errors import Problem
+from .parameterization import PREDICTION_TYPES, PredictionType
+from .weights_file import WeightsFile, WeightsFileError
+from .wording import shown
+
+OLD_NAMES = {"epsilon": "diff_eps"}  # what the official code called it before 2024-04-25
+
+
+def metadata_prediction_type(file: WeightsFile) -> PredictionType | None:
+    """What the file's metadata says; None where it says nothing. Raises WeightsFileError for an unknown word."""
+    value = file.metadata.get("prediction_type")
+    value = OLD_NAMES.get(value or "", value)
+    for known in PREDICTION_TYPES:
+        if value == known:
+            return known
+    if value is None:
+        return None
+    raise WeightsFileError(
+        f'{file.name} says prediction_type "{shown(value, 40)}", expected one of {", ".join(PREDICTION_TYPES)}',
+        Problem.UNKNOWN_PREDICTION_TYPE,
+    )
+
+
+def metadata_windows(file: WeightsFile) -> int | None:
+    """What the file's metadata says; None where it says nothing. Raises WeightsFileError for anything but a number."""
+    value = file.metadata.get("windows")
+    if value is None:
+        return None
+    if value.isdecimal() and len(value) <= 4 and 0 < int(value) <= 1000:
+        return int(value)
+    raise WeightsFileError(
+        f'{file.name} says windows "{shown(value, 40)}", expected a whole number from 1 to 1000',
+        Problem.UNKNOWN_WINDOWS,
+    )
