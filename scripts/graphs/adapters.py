@@ -144,4 +144,12 @@ def reference(g: Graph, model: Socket, adapter: files.File) -> Socket:
     image = g.add("LoadImage", tall=340, image="example.png")["IMAGE"]
     loaded = g.add("IPAdapterModelLoader", ipadapter_file=adapter)["IPADAPTER"]
     vision = g.add("CLIPVisionLoader", clip_name=files.VIT_H)["CLIP_VISION"]
-    return g.add("IPAdapterAdvanced", model=model, ipadapter=loaded, image=image, clip_vision=vision, weight=0.6)[0]
+    return g.add(
+        "IPAdapterAdvanced",
+        tall=400,  # the page of 0.18.2 makes it 422
+        model=model,
+        ipadapter=loaded,
+        image=image,
+        clip_vision=vision,
+        weight=0.6,
+    )[0]
