@@ -9,36 +9,52 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 FP8 = torch.float8_e4m3fn
+TELLS_THE_FAMILY = "attn2.to_k.weight"  # by its width, which packed numbers would halve: ComfyUI could not load that
 
 
-@pytest.fixture(scope="module", params=["SD1.5", "SDXL"])
-def files(request, comfyui):
-    """(plain, quantised, delta): a small UNet, the same in fp8 with scales, and a delta for both."""
+@pytest.fixture(scope="module", params=["SD1.5 in fp8", "SDXL in fp8", "SD1.5 in nvfp4"])
+def kind(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def files(kind, comfyui):
+    """(plain, quantised, delta): a small UNet, the same in 8 or 4 bits with scales, and a delta for both."""
     from trial import small_models
 
-    preset = {"SD1.5": small_models.SD15_TINY, "SDXL": small_models.SDXL_SMALL}[request.param]
+    family, _, form = kind.split()
+    preset = {"SD1.5": small_models.SD15_TINY, "SDXL": small_models.SDXL_SMALL}[family]
     folder = comfyui.base / "models" / "diffusion_models"
-    plain = small_models.make_unet(folder / f"{request.param}-plain.safetensors", preset)
-    delta = small_models.make_delta(comfyui.base / "models" / "perflow" / f"{request.param}-q.safetensors", plain)
-    quantised = folder / f"{request.param}-fp8.safetensors"
-    save_file(in_fp8(load_file(plain)), quantised)
+    plain = small_models.make_unet(folder / f"{kind}-plain.safetensors", preset)
+    delta = small_models.make_delta(comfyui.base / "models" / "perflow" / f"{kind}-q.safetensors", plain)
+    quantised = folder / f"{kind}.safetensors"
+    save_file(in_format(load_file(plain), {"fp8": fp8, "nvfp4": nvfp4}[form]), quantised)
     return plain, quantised, delta
 
 
-def in_fp8(tensors):
-    """As ComfyUI's own fp8 files: every linear layer with its scale and a note of its format."""
+def in_format(tensors, quantise):
+    """As ComfyUI's own quantised files: every linear layer with its scales and a note of its format."""
     found = dict(tensors)
     for name, weight in tensors.items():
-        if not (name.endswith(".weight") and weight.ndim == 2):
-            continue
-        layer = name.removesuffix(".weight")
-        scale = weight.abs().max().float() / torch.finfo(FP8).max
-        found[name] = (weight.float() / scale).to(FP8)
-        found[f"{layer}.weight_scale"] = scale
-        found[f"{layer}.comfy_quant"] = torch.tensor(
-            list(json.dumps({"format": "float8_e4m3fn"}).encode()), dtype=torch.uint8
-        )
+        if name.endswith(".weight") and weight.ndim == 2 and not name.endswith(TELLS_THE_FAMILY):
+            layer = name.removesuffix(".weight")
+            form, parts = quantise(weight.float())
+            found |= {f"{layer}.{part}": tensor for part, tensor in parts.items()}
+            found[f"{layer}.comfy_quant"] = torch.tensor(list(json.dumps({"format": form}).encode()), dtype=torch.uint8)
     return found
+
+
+def fp8(weight):
+    scale = weight.abs().max() / torch.finfo(FP8).max
+    return "float8_e4m3fn", {"weight": (weight / scale).to(FP8), "weight_scale": scale}
+
+
+def nvfp4(weight):
+    """Two numbers of four bits in a byte, a scale in fp8 for every 16 of them and one for all."""
+    from comfy.quant_ops import TensorCoreNVFP4Layout
+
+    packed, params = TensorCoreNVFP4Layout.quantize(weight, scale="recalculate")
+    return "nvfp4", {"weight": packed, "weight_scale": params.block_scale, "weight_scale_2": params.scale}
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +84,9 @@ def is_quantised(weight):
     return isinstance(weight, QuantizedTensor)
 
 
-def test_the_delta_is_added(comfyui, files, models, apply_delta):
-    """To every weight, as exactly as eight bits hold it."""
+def test_the_delta_is_added(comfyui, kind, files, models, apply_delta):
+    """To every weight, as exactly as eight bits, or four, hold it."""
+    rounding, share = (0.2, 0.1) if kind.endswith("nvfp4") else (0.1, 0.05)
     plain, quantised = models
     assert sum(map(is_quantised, comfyui.module("nodes.comfyui.unet").unet_weights(quantised).values())) > 20
     before, after = (
@@ -79,10 +96,10 @@ def test_the_delta_is_added(comfyui, files, models, apply_delta):
     found = sampling_weights(comfyui, apply_delta(quantised, delta_name=files[2].name))
     assert found.keys() == after.keys()
     for key, weight in after.items():
-        assert (found[key] - weight).norm() < 0.1 * weight.norm(), key
+        assert (found[key] - weight).norm() < rounding * weight.norm(), key
     dW = {key: after[key] - before[key] for key in after}
     along = sum(float((dW[key] * (found[key] - base[key])).sum()) for key in dW)  # rounding has no direction, dW has
-    assert along / sum(float(change.square().sum()) for change in dW.values()) == pytest.approx(1, abs=0.05)
+    assert along / sum(float(change.square().sum()) for change in dW.values()) == pytest.approx(1, abs=share)
 
 
 def test_it_samples(comfyui, models, files, apply_delta, schedule):
