@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path += [str(REPOSITORY / "scripts"), str(REPOSITORY / "tests" / "support")]
+sys.path.append(str(REPOSITORY / "scripts"))
 
 import environment  # noqa: E402
 import measuring  # noqa: E402

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path += [str(REPOSITORY / "scripts"), str(REPOSITORY / "tests" / "support"), str(REPOSITORY)]
+sys.path += [str(REPOSITORY / "scripts"), str(REPOSITORY)]
 
 import environment  # noqa: E402
 from environment import UserError  # noqa: E402

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path += [str(REPOSITORY / "scripts"), str(REPOSITORY / "tests" / "support")]
+sys.path.append(str(REPOSITORY / "scripts"))
 
 import environment  # noqa: E402
 import measuring  # noqa: E402

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "scripts"), str(REPOSITORY / "tests" / "support")]
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "scripts")]
 STEPS = 8
 WALK = 8
 
