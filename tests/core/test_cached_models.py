@@ -14,7 +14,7 @@ def makers(monkeypatch, tmp_path):
     """What is run to make models; it makes none. The sources and ComfyUI are a file each."""
     commands = []
 
-    def run(command, env):
+    def run(command, cwd, env):
         commands.append(command)
         assert env["PERFLOW_COMFYUI"] == str(tmp_path)
         folder = Path(command[-1])
@@ -38,7 +38,7 @@ def makers(monkeypatch, tmp_path):
 def test_made_by_another_python(makers, tmp_path, table):
     """ComfyUI reads its arguments when it is imported, and this process may need it with others."""
     folder = cached_models.folder(table, tmp_path)
-    assert makers == [[sys.executable, cached_models.__file__, table, str(folder)]]
+    assert makers == [[sys.executable, "-m", "trial.cached_models", table, str(folder)]]
 
 
 @pytest.mark.parametrize("changed", ["weights.py", "comfyui_version.py"])
@@ -62,6 +62,6 @@ def test_the_trained_model_is_made_anew_after_training(makers, tmp_path, table, 
 
 
 def test_a_failure_is_told(makers, tmp_path, monkeypatch):
-    monkeypatch.setattr(cached_models.subprocess, "run", lambda command, env: SimpleNamespace(returncode=1))
+    monkeypatch.setattr(cached_models.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=1))
     with pytest.raises(UserError, match="The small models could not be made"):
         cached_models.folder("trained", tmp_path)

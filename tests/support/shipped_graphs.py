@@ -15,7 +15,7 @@ IPADAPTER_PLUS = "comfyui_ipadapter_plus"
 INTERFACE = json.loads((PACK / "tests" / "ipadapter_plus_interface.json").read_text(encoding="utf-8"))
 
 SMALLER = 8  # a picture of 512 x 512 becomes one of 64 x 64
-_MOST = {"KSampler": {"steps": 8}, "EmptyLatentImage": {"batch_size": 4}}
+_MOST = {"KSampler": {"steps": 8}, "EmptyLatentImage": {"batch_size": 4}, "InstaFlowNoise": {"frames": 4}}
 _LENGTHS = {"width", "height", "target_width", "target_height", "crop_w", "crop_h", "x", "y", "largest_size"}
 
 

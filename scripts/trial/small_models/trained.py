@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from environment import PACK
 
 from training.small import autoencoder, storage, text, widen
 
@@ -18,7 +19,7 @@ from .unets import SD15_DRAWN, UNET
 from .vaes import VAE
 from .weights import find_comfyui
 
-STORED = Path(__file__).resolve().parents[2] / "training" / "small" / "weights"
+STORED = PACK / "training" / "small" / "weights"
 SCALING_FACTOR = 0.18215  # ComfyUI multiplies what an SD1.5 VAE gives by it
 
 
