@@ -18,8 +18,9 @@ from typing import Any
 
 import environment
 from demo_options import parse
-from environment import UserError, say
+from environment import say
 from trial import cached_models
+from user_cache import run_program
 
 
 def main() -> None:
@@ -159,9 +160,4 @@ def reserved(path: Path) -> bool:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (UserError, OSError) as error:
-        sys.exit(f"Error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("Stopped.")
+    run_program(main)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import environment
 from demo import model_paths, run_folder, small_model
-from environment import PACK, UserError, say
+from environment import PACK, say
+from user_cache import run_program
 
 if TYPE_CHECKING:
     from gallery.sheets import Sheet
@@ -107,9 +108,4 @@ def section(name: str, sheet: Sheet, file: Path, pictures: Pictures) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (UserError, OSError) as error:
-        sys.exit(f"Error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("Stopped.")
+    run_program(main)

@@ -8,15 +8,15 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import environment
-from environment import PACK, UserError, say
+from environment import PACK, say
 from graphs import GRAPHS
 from graphs.drawing import Graph
+from user_cache import run_program
 
 WORKFLOWS = PACK / "workflows"
 IPADAPTER_PLUS = PACK / "tests" / "ipadapter_plus_interface.json"  # not on the package index: its interface as data
@@ -67,7 +67,4 @@ def pack_version() -> str:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (UserError, OSError) as error:
-        sys.exit(f"Error: {error}")
+    run_program(main)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import environment
-from environment import PACK, UserError, say
+from environment import PACK, say
+from user_cache import run_program
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -111,9 +112,4 @@ def shrink(picture: Path) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (UserError, OSError) as error:
-        sys.exit(f"Error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("Stopped.")
+    run_program(main)

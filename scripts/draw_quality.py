@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import environment
 from draw_method import BAND, BASE, FAINT, PERFLOW, RESOLUTION, STRAY, house_pyplot, shrink
 from environment import PACK, UserError, say
+from user_cache import run_program
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -124,9 +124,4 @@ def curves(axes: Axes, rows: Sequence[Row], column: str, factor: float) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (UserError, OSError) as error:
-        sys.exit(f"Error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("Stopped.")
+    run_program(main)

@@ -6,12 +6,12 @@
 import argparse
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import environment
 from environment import UserError, say
 from installing import LOCKS, TOOLS, TRAINING, installers, uv_settings
+from user_cache import run_program
 
 OPTIONS = ("--universal", "--python-version", "3.10", "--generate-hashes", "--no-header", "--no-annotate", "--quiet")
 LOCAL = ("UV_INDEX", "UV_FIND_LINKS")  # packages that not everybody can have
@@ -41,9 +41,4 @@ def write(name: str, lists: list[Path], options: list[str], head: str = "") -> N
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (UserError, OSError) as error:
-        sys.exit(f"Error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("Stopped.")
+    run_program(main)

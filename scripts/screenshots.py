@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ import environment
 import telling_part
 from environment import PACK, UserError, say
 from trial import cached_models
+from user_cache import run_program
 
 if TYPE_CHECKING:
     from comfy_page import ComfyPage, Json
@@ -174,9 +174,4 @@ def take_pages(browser: Browser, port: int, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (UserError, OSError) as error:
-        sys.exit(f"Error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("Stopped.")
+    run_program(main)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import chromium
 import environment
-from environment import PACK, UserError, say
+from environment import PACK, say
+from user_cache import run_program
 
 SCRIPTS = PACK / "scripts"
 
@@ -74,9 +75,4 @@ def passes(what: str, where: Path, *command: str) -> bool:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (UserError, OSError) as error:
-        sys.exit(f"Error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("Stopped.")
+    run_program(main)

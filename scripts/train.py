@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 
-from environment import PACK, UserError, say
+from environment import PACK, say
 from installing import LOCKS, locked_environment
+from user_cache import run_program
 
 
 def main() -> int:
@@ -32,9 +33,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (UserError, OSError) as error:
-        sys.exit(f"Error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("Stopped.")
+    run_program(main)

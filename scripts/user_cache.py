@@ -7,8 +7,9 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 PACK = Path(__file__).absolute().parent.parent
 
@@ -60,3 +61,13 @@ def _try_lock(handle: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def run_program(main: Callable[[], int | None]) -> NoReturn:
+    """A program's last line: what the user can act on, and Ctrl-C, end it in one sentence."""
+    try:
+        sys.exit(main())
+    except (UserError, OSError) as error:
+        sys.exit(f"Error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("Stopped.")
