@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import adapters, beside_the_base, deltas, editing, instaflow, pcm, pictures, text_to_image
+from . import adapters, beside_the_base, deltas, editing, instaflow, pcm, pictures, text_to_image, wonder3d
 from .drawing import Graph
 
 # The title is the file's name and what the template browser shows.
@@ -39,4 +39,5 @@ GRAPHS: dict[str, Callable[[Graph], None]] = {
     "PCM SDXL four steps": pcm.sdxl,
     "PCM SD3 four steps deterministic": pcm.sd3_deterministic,
     "PCM SD3 four steps stochastic": pcm.sd3_stochastic,
+    "Wonder3D twelve views of a picture": wonder3d.twelve_views,
 }

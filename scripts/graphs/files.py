@@ -126,3 +126,14 @@ IP_ADAPTER_SD15 = File(
 IP_ADAPTER_SDXL = File(
     "ipadapter", "ip-adapter_sdxl_vit-h.safetensors", "h94/IP-Adapter", "sdxl_models/ip-adapter_sdxl_vit-h.safetensors"
 )
+
+_WONDER3D = "flamehaze1115/wonder3d-v1.0"
+WONDER3D = File(
+    "diffusion_models", "wonder3d-v1.0.bin", _WONDER3D, "unet/diffusion_pytorch_model.bin", "AGPL-3.0 on its page."
+)
+WONDER3D_IMAGE_ENCODER = File(
+    "clip_vision", "wonder3d-v1.0-image-encoder.bin", _WONDER3D, "image_encoder/pytorch_model.bin"
+)
+BACKGROUND_REMOVAL = File(
+    "background_removal", "birefnet.safetensors", "Comfy-Org/BiRefNet", "background_removal/birefnet.safetensors", "MIT"
+)

@@ -8,8 +8,10 @@ WITH_IPADAPTER = [title for title in graphs.TITLES if graphs.needs_ipadapter_plu
 
 
 @pytest.mark.parametrize("title", [title for title in graphs.TITLES if title not in WITH_IPADAPTER])
-def test_opens_as_drawn(page, title):
+def test_opens_as_drawn(page, object_info, title):
     graph = graphs.read(title)
+    if graphs.lacking(graph, object_info):
+        pytest.skip("This ComfyUI lacks nodes of it, as the graph's note says.")
     page.load(graph, title)
     assert_as_drawn(page, graph)
     assert_room_for_texts(page)

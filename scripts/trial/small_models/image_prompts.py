@@ -1,9 +1,10 @@
-"""What an image prompt needs: the image encoder CLIP ViT-H/14 and IP-Adapters for the small UNets."""
+"""What an image prompt needs: CLIP's image encoders and IP-Adapters for the small UNets."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -15,15 +16,15 @@ _TOKENS = 4  # what an image becomes for the attention
 _LAYERS = {768: 16, 2048: 70}  # cross-attention layers of the full SD1.5 and SDXL, by the width of their text
 
 
-def make_clip_vision(path: Path, seed: int = 0) -> Path:
-    """Write the image encoder CLIP ViT-H/14 (fp16, 2 of its 32 layers with weights)."""
+def make_clip_vision(path: Path, seed: int = 0, kind: Literal["h", "vitl"] = "h") -> Path:
+    """Write the image encoder CLIP ViT-H/14 or ViT-L/14 (fp16, 2 of its 32 or 24 layers with weights)."""
     find_comfyui()
     import comfy.clip_vision
     import comfy.ops
     from comfy.clip_model import CLIPVisionModelProjection
 
     folder = Path(comfy.clip_vision.__file__).parent
-    config = json.loads((folder / "clip_vision_config_h.json").read_text(encoding="utf-8"))
+    config = json.loads((folder / f"clip_vision_config_{kind}.json").read_text(encoding="utf-8"))
     shapes = shapes_of(lambda: CLIPVisionModelProjection(config, torch.float32, "meta", comfy.ops.disable_weight_init))
     return save(random(shapes, seed, layers=2), path)
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 from .checkpoints import make_checkpoint, make_refiner_checkpoint, make_sd3_checkpoint, make_sdxl_checkpoint
 from .deltas import make_delta
+from .files import save, zeros
 from .image_prompts import make_clip_vision, make_ip_adapter
 from .loras import make_lora, make_pcm_lora, make_sd3_lora
 from .text_models import make_text_encoder
 from .trained import make_trained_checkpoint, make_trained_delta
 from .unets import SD15_TINY, SD21_SMALL, SDXL_SMALL, Config, make_controlnet, make_unet
 from .vaes import make_vae
+from .wonder3d import make_wonder3d
 
 Maker = Callable[[Path, Path], object]  # (the file to write, the folder that holds them all)
 
@@ -71,6 +75,10 @@ GRAPHS: dict[str, Maker] = {
     "clip_vision/CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors": lambda path, models: make_clip_vision(path),
     "ipadapter/ip-adapter_sd15.safetensors": ip_adapter(SD15_TINY),
     "ipadapter/ip-adapter_sdxl_vit-h.safetensors": ip_adapter(SDXL_SMALL),
+    "diffusion_models/wonder3d-v1.0.bin": lambda path, models: make_wonder3d(path),
+    "clip_vision/wonder3d-v1.0-image-encoder.bin": lambda path, models: make_clip_vision(path, kind="vitl"),
+    # Only its name: BiRefNet has one size, which takes minutes a picture on a CPU, and older ComfyUIs have none.
+    "background_removal/birefnet.safetensors": lambda path, models: save({"none": zeros(torch.Size([1]))}, path),
 }
 
 TRAINED: dict[str, Maker] = {

@@ -1,0 +1,67 @@
+"""Wonder3D with the PeRFlow delta: an object of words, from six sides."""
+
+from __future__ import annotations
+
+from . import files
+from .drawing import Graph
+from .parts import decode, empty_latent, ksampler, prompts
+
+OBJECT = "a red toy robot, the whole figure, seen from the front, centred, plain white background, product photograph"
+NOT_WHOLE = "cropped, cut off, several objects, shadow, blurry, low quality, text"
+
+
+def twelve_views(g: Graph) -> None:
+    g.column(420)
+    needed = files.SD15, files.SD15_DELTA, files.WONDER3D, files.WONDER3D_IMAGE_ENCODER, files.BACKGROUND_REMOVAL
+    g.note(
+        f"""## Twelve views of a picture, in four steps
+
+{files.file_list(*needed)}
+
+Needs ComfyUI 0.26 or later, which has *Remove Background*. In an older one delete its two nodes: without a mask the
+whole picture is used, so its background should be white.
+
+1. PeRFlow draws an object in four steps.
+2. *Remove Background* cuts it out, *Wonder3D Conditioning* puts it on white.
+3. Wonder3D draws it from six sides, as normals and as colours, in four steps at CFG 1. *partial* is on, since
+Wonder3D's input layer has no place in the delta; the other 685 tensors are applied.
+
+**With a picture of your own**: put *Load Image* in place of step 1. The object should be whole and seen from the front.
+""",
+    )
+    g.column(380)
+    g.group("1  Model and delta")
+    checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD15)
+    model = g.add("PeRFlowApplyDelta", tall=300, model=checkpoint["MODEL"], delta_name=files.SD15_DELTA)["MODEL"]
+    g.column(400)
+    g.group("2  A picture in four steps")
+    positive, negative = prompts(g, checkpoint["CLIP"], OBJECT, NOT_WHOLE)
+    latent = empty_latent(g, 512)
+    samples = ksampler(g, model=model, positive=positive, negative=negative, latent_image=latent, steps=4, cfg=4.5)
+    image = decode(g, samples, checkpoint["VAE"])
+    g.column(400)
+    g.group("3  The object alone")
+    remover = g.add("LoadBackgroundRemovalModel", bg_removal_name=files.BACKGROUND_REMOVAL)["bg_model"]
+    mask = g.add("RemoveBackground", bg_removal_model=remover, image=image)["mask"]
+    encoder = g.add("CLIPVisionLoader", clip_name=files.WONDER3D_IMAGE_ENCODER)["CLIP_VISION"]
+    seen = g.add("Wonder3DConditioning", clip_vision=encoder, vae=checkpoint["VAE"], image=image, mask=mask)
+    g.column(380)
+    g.group("4  Wonder3D with the delta")
+    unet = g.add("Wonder3DLoader", unet_name=files.WONDER3D)["MODEL"]
+    fast = g.add("PeRFlowApplyDelta", tall=340, model=unet, delta_name=files.SD15_DELTA, partial=True)["MODEL"]
+    g.column(330)
+    g.group("5  Twelve views in four steps")
+    drawn = ksampler(
+        g,
+        model=fast,
+        positive=seen["positive"],
+        negative=seen["negative"],
+        latent_image=seen["latent"],
+        steps=4,
+        cfg=1.0,
+    )
+    views = g.add("Wonder3DViews", images=decode(g, drawn, checkpoint["VAE"]))
+    g.column(700)
+    g.add("PreviewImage", title="Sheet", tall=340, images=views["sheet"])
+    g.add("SaveImage", title="Colours", tall=340, images=views["colours"], filename_prefix="Wonder3D-colours")
+    g.add("SaveImage", title="Normals", tall=340, images=views["normals"], filename_prefix="Wonder3D-normals")
