@@ -22,9 +22,9 @@ def zeros(shape: torch.Size, dtype: torch.dtype = torch.float16) -> torch.Tensor
 def save(tensors: Tensors, path: Path, metadata: dict[str, str] | None = None) -> Path:
     """Write a .safetensors file: 8 bytes with the header's length, the header, then the tensors one after another.
 
-    One whose name ends in .bin is written as torch.save does, where zeros take no place either.
+    One whose name ends in .bin or .ckpt is written as torch.save does, where zeros take no place either.
     """
-    if path.suffix == ".bin":
+    if path.suffix in (".bin", ".ckpt"):
         return _save_with_torch(tensors, path)
     header: dict[str, object] = {"__metadata__": metadata} if metadata else {}
     places: dict[str, int] = {}
@@ -48,6 +48,11 @@ def save(tensors: Tensors, path: Path, metadata: dict[str, str] | None = None) -
         file.truncate(start + end)
     unfinished.replace(path)
     return path
+
+
+def save_name(path: Path) -> Path:
+    """Write a file that has the name of a model and no model in it."""
+    return save({"none": zeros(torch.Size([1]))}, path)
 
 
 def _save_with_torch(tensors: Tensors, path: Path) -> Path:

@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from .files import save
+from .files import Tensors, save
 from .unets import Config
 from .weights import Shapes, find_comfyui, random, shapes_of
 
@@ -18,6 +18,10 @@ _LAYERS = {768: 16, 2048: 70}  # cross-attention layers of the full SD1.5 and SD
 
 def make_clip_vision(path: Path, seed: int = 0, kind: Literal["h", "vitl"] = "h") -> Path:
     """Write the image encoder CLIP ViT-H/14 or ViT-L/14 (fp16, 2 of its 32 or 24 layers with weights)."""
+    return save(clip_vision(kind, seed), path)
+
+
+def clip_vision(kind: Literal["h", "vitl"], seed: int) -> Tensors:
     find_comfyui()
     import comfy.clip_vision
     import comfy.ops
@@ -26,7 +30,7 @@ def make_clip_vision(path: Path, seed: int = 0, kind: Literal["h", "vitl"] = "h"
     folder = Path(comfy.clip_vision.__file__).parent
     config = json.loads((folder / f"clip_vision_config_{kind}.json").read_text(encoding="utf-8"))
     shapes = shapes_of(lambda: CLIPVisionModelProjection(config, torch.float32, "meta", comfy.ops.disable_weight_init))
-    return save(random(shapes, seed, layers=2), path)
+    return random(shapes, seed, layers=2)
 
 
 def make_ip_adapter(path: Path, preset: Config, seed: int = 8) -> Path:

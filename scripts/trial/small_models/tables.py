@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from .checkpoints import make_checkpoint, make_refiner_checkpoint, make_sd3_checkpoint, make_sdxl_checkpoint
 from .deltas import make_delta
-from .files import save, zeros
+from .files import save_name
+from .hunyuan3d import make_hunyuan3d
 from .image_prompts import make_clip_vision, make_ip_adapter
 from .loras import make_lora, make_pcm_lora, make_sd3_lora
 from .text_models import make_text_encoder
 from .trained import make_trained_checkpoint, make_trained_delta
+from .triposplat import make_triposplat_decoder
 from .unets import SD15_TINY, SD21_SMALL, SDXL_SMALL, Config, make_controlnet, make_unet
 from .vaes import make_vae
 from .wonder3d import make_wonder3d
@@ -77,8 +77,15 @@ GRAPHS: dict[str, Maker] = {
     "ipadapter/ip-adapter_sdxl_vit-h.safetensors": ip_adapter(SDXL_SMALL),
     "diffusion_models/wonder3d-v1.0.bin": lambda path, models: make_wonder3d(path),
     "clip_vision/wonder3d-v1.0-image-encoder.bin": lambda path, models: make_clip_vision(path, kind="vitl"),
-    # Only its name: BiRefNet has one size, which takes minutes a picture on a CPU, and older ComfyUIs have none.
-    "background_removal/birefnet.safetensors": lambda path, models: save({"none": zeros(torch.Size([1]))}, path),
+    "checkpoints/hunyuan3d-dit-v2_fp16.safetensors": lambda path, models: make_hunyuan3d(path),
+    "checkpoints/hunyuan3d-dit-v2-mv_fp16.safetensors": lambda path, models: make_hunyuan3d(path, seed=24),
+    "vae/triposplat_vae_decoder_fp16.safetensors": lambda path, models: make_triposplat_decoder(path),
+    # Only names: each has one size, which takes minutes a picture on a CPU, and older ComfyUIs have none of them.
+    "background_removal/birefnet.safetensors": lambda path, models: save_name(path),
+    "clip_vision/dino_v3_vit_h.safetensors": lambda path, models: save_name(path),
+    "diffusion_models/triposplat_fp16.safetensors": lambda path, models: save_name(path),
+    "vae/flux2-vae.safetensors": lambda path, models: save_name(path),
+    "checkpoints/model.ckpt": lambda path, models: save_name(path),  # TripoSR's pack is not here
 }
 
 TRAINED: dict[str, Maker] = {

@@ -16,7 +16,8 @@ from .files import Tensors, zeros
 Shapes = dict[str, torch.Size]
 
 SMOOTH = torch.tensor([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]) / 16
-_LAYER = re.compile(r"\b(?:layers|resblocks|block)\.(\d+)\.")  # of CLIP, of OpenCLIP, of a level of a VAE
+# Of CLIP, of OpenCLIP and Hunyuan3D's VAE, of TripoSplat's decoder, of a level of a VAE.
+_LAYER = re.compile(r"\b(?:layers|resblocks|blocks|block)\.(\d+)\.")
 
 
 def shapes_of(build: Callable[[], torch.nn.Module], prefix: str = "") -> Shapes:
