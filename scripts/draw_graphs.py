@@ -19,7 +19,7 @@ from graphs.drawing import Graph
 from user_cache import run_program
 
 WORKFLOWS = PACK / "workflows"
-IPADAPTER_PLUS = PACK / "tests" / "ipadapter_plus_interface.json"  # not on the package index: its interface as data
+OTHER_PACKS = ("ipadapter_plus", "triposr")  # not on the package index: their interfaces as data, in tests/
 FRONTEND = "1.47.12"  # the page that ComfyUI's default version here brings
 
 
@@ -41,7 +41,8 @@ def main() -> int:
 def drawn(info: dict[str, Any]) -> dict[str, str]:
     """Every graph's title -> the text of its file."""
     versions = {"comfy-core": environment.DEFAULT, "perflow": pack_version(), "frontend": FRONTEND}
-    info = info | json.loads(IPADAPTER_PLUS.read_text(encoding="utf-8"))
+    for pack in OTHER_PACKS:
+        info = info | json.loads((PACK / "tests" / f"{pack}_interface.json").read_text(encoding="utf-8"))
     texts = {}
     for title, draw in GRAPHS.items():
         graph = Graph(title, info, versions)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import adapters, beside_the_base, deltas, editing, instaflow, pcm, pictures, text_to_image, wonder3d
+from . import adapters, beside_the_base, deltas, editing, instaflow, pcm, pictures, text_to_image, to_3d, wonder3d
 from .drawing import Graph
 
 # The title is the file's name and what the template browser shows.
@@ -40,4 +40,8 @@ GRAPHS: dict[str, Callable[[Graph], None]] = {
     "PCM SD3 four steps deterministic": pcm.sd3_deterministic,
     "PCM SD3 four steps stochastic": pcm.sd3_stochastic,
     "Wonder3D twelve views of a picture": wonder3d.twelve_views,
+    "PeRFlow text to 3D": to_3d.hunyuan3d,
+    "PeRFlow text to 3D from Wonder3D views": to_3d.hunyuan3d_of_views,
+    "PeRFlow text to 3D with TripoSplat": to_3d.triposplat,
+    "PeRFlow text to 3D with TripoSR": to_3d.triposr,
 }

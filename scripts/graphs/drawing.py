@@ -20,7 +20,14 @@ GREEN = {"color": "#232", "bgcolor": "#353"}  # our own nodes
 DARK = {"color": "#222", "bgcolor": "#000"}  # notes: inline code is unreadable on the usual yellow
 BYPASSED = 4
 CORE_PACKS = {"nodes", "comfy_extras", "comfy_api_nodes"}
-IPADAPTER_PLUS = ("comfyui_ipadapter_plus", "2.0.0")
+# Other packs, by the folder they are in: what ComfyUI's Manager writes for one of the registry, and for a checkout.
+OTHER_PACKS = {
+    "comfyui_ipadapter_plus": {"cnr_id": "comfyui_ipadapter_plus", "ver": "2.0.0"},
+    "ComfyUI-Flowty-TripoSR": {
+        "aux_id": "flowtyone/ComfyUI-Flowty-TripoSR",
+        "ver": "a0c94ac60a7cc062604f61aeeea6d0d493521de3",
+    },
+}
 
 
 class Socket(NamedTuple):
@@ -148,7 +155,7 @@ class Graph:
             {"name": name, "type": kind, "links": [], "slot_index": slot}
             for slot, (name, kind) in enumerate(zip(names, kinds, strict=True))
         ]
-        return node | (GREEN if properties["cnr_id"] == "perflow" else {})
+        return node | (GREEN if properties.get("cnr_id") == "perflow" else {})
 
     def _node(self, kind: str, sockets: Json, widgets: list[Any], properties: Json) -> Json:
         entries = [{"name": name, "type": kind, "link": None} for name, kind in sockets.items()]
@@ -168,13 +175,13 @@ class Graph:
         }
 
     def _pack(self, info: Json) -> Json:
-        """Where the node comes from, as ComfyUI's Manager writes it: registry id and version."""
+        """Where the node comes from, as ComfyUI's Manager writes it: its pack and the version."""
         top, _, folder = info["python_module"].partition(".")
         if top in CORE_PACKS:
             return {"cnr_id": "comfy-core", "ver": self._versions["comfy-core"]}
         if folder == "perflow":
             return {"cnr_id": "perflow", "ver": self._versions["perflow"]}
-        return dict(zip(("cnr_id", "ver"), IPADAPTER_PLUS, strict=True))
+        return dict(OTHER_PACKS[folder])
 
     def _connect(self, node: Node, inputs: Json) -> None:
         for name, value in inputs.items():

@@ -137,3 +137,46 @@ WONDER3D_IMAGE_ENCODER = File(
 BACKGROUND_REMOVAL = File(
     "background_removal", "birefnet.safetensors", "Comfy-Org/BiRefNet", "background_removal/birefnet.safetensors", "MIT"
 )
+
+_HUNYUAN3D = "Comfy-Org/hunyuan3D_2.0_repackaged"
+_TENCENT = "licence of Tencent: not for the European Union, the United Kingdom and South Korea"
+HUNYUAN3D = File(
+    "checkpoints",
+    "hunyuan3d-dit-v2_fp16.safetensors",
+    _HUNYUAN3D,
+    "split_files/hunyuan3d-dit-v2_fp16.safetensors",
+    f"From tencent/Hunyuan3D-2, {_TENCENT}",
+)
+HUNYUAN3D_VIEWS = File(
+    "checkpoints",
+    "hunyuan3d-dit-v2-mv_fp16.safetensors",
+    _HUNYUAN3D,
+    "split_files/hunyuan3d-dit-v2-mv_fp16.safetensors",
+    f"From tencent/Hunyuan3D-2mv, {_TENCENT}",
+)
+
+_TRIPOSPLAT = "VAST-AI/TripoSplat"
+TRIPOSPLAT = File(
+    "diffusion_models",
+    "triposplat_fp16.safetensors",
+    _TRIPOSPLAT,
+    "diffusion_models/triposplat_fp16.safetensors",
+    "MIT",
+)
+TRIPOSPLAT_DECODER = File(
+    "vae",
+    "triposplat_vae_decoder_fp16.safetensors",
+    _TRIPOSPLAT,
+    "vae/triposplat_vae_decoder_fp16.safetensors",
+    "MIT",
+)
+TRIPOSPLAT_IMAGE_ENCODER = File(
+    "clip_vision",
+    "dino_v3_vit_h.safetensors",
+    _TRIPOSPLAT,
+    "clip_vision/dino_v3_vit_h.safetensors",
+    "Meta's DINOv3 licence",
+)
+FLUX2_VAE = File("vae", "flux2-vae.safetensors", _TRIPOSPLAT, "vae/flux2-vae.safetensors")
+
+TRIPOSR = File("checkpoints", "model.ckpt", "stabilityai/TripoSR", licence="MIT")

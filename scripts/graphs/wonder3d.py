@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import files
-from .drawing import Graph
+from .drawing import Graph, Node, Socket
 from .parts import decode, empty_latent, ksampler, prompts
 
 OBJECT = "a red toy robot, the whole figure, seen from the front, centred, plain white background, product photograph"
@@ -29,6 +29,18 @@ Wonder3D's input layer has no place in the delta; the other 685 tensors are appl
 **With a picture of your own**: put *Load Image* in place of step 1. The object should be whole and seen from the front.
 """,
     )
+    checkpoint, image = drawn_object(g)
+    g.column(400)
+    g.group("3  The object alone")
+    views = six_views(g, checkpoint, image, mask_of_object(g, image))
+    g.column(700)
+    g.add("PreviewImage", title="Sheet", tall=340, images=views["sheet"])
+    g.add("SaveImage", title="Colours", tall=340, images=views["colours"], filename_prefix="Wonder3D-colours")
+    g.add("SaveImage", title="Normals", tall=340, images=views["normals"], filename_prefix="Wonder3D-normals")
+
+
+def drawn_object(g: Graph) -> tuple[Node, Socket]:
+    """Checkpoint and picture of an object, in two columns."""
     g.column(380)
     g.group("1  Model and delta")
     checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD15)
@@ -38,11 +50,16 @@ Wonder3D's input layer has no place in the delta; the other 685 tensors are appl
     positive, negative = prompts(g, checkpoint["CLIP"], OBJECT, NOT_WHOLE)
     latent = empty_latent(g, 512)
     samples = ksampler(g, model=model, positive=positive, negative=negative, latent_image=latent, steps=4, cfg=4.5)
-    image = decode(g, samples, checkpoint["VAE"])
-    g.column(400)
-    g.group("3  The object alone")
+    return checkpoint, decode(g, samples, checkpoint["VAE"])
+
+
+def mask_of_object(g: Graph, image: Socket) -> Socket:
     remover = g.add("LoadBackgroundRemovalModel", bg_removal_name=files.BACKGROUND_REMOVAL)["bg_model"]
-    mask = g.add("RemoveBackground", bg_removal_model=remover, image=image)["mask"]
+    return g.add("RemoveBackground", bg_removal_model=remover, image=image)["mask"]
+
+
+def six_views(g: Graph, checkpoint: Node, image: Socket, mask: Socket) -> Node:
+    """Wonder3D's views, with groups 4 and 5; what it reads is below the mask."""
     encoder = g.add("CLIPVisionLoader", clip_name=files.WONDER3D_IMAGE_ENCODER)["CLIP_VISION"]
     seen = g.add("Wonder3DConditioning", clip_vision=encoder, vae=checkpoint["VAE"], image=image, mask=mask)
     g.column(380)
@@ -60,8 +77,4 @@ Wonder3D's input layer has no place in the delta; the other 685 tensors are appl
         steps=4,
         cfg=1.0,
     )
-    views = g.add("Wonder3DViews", images=decode(g, drawn, checkpoint["VAE"]))
-    g.column(700)
-    g.add("PreviewImage", title="Sheet", tall=340, images=views["sheet"])
-    g.add("SaveImage", title="Colours", tall=340, images=views["colours"], filename_prefix="Wonder3D-colours")
-    g.add("SaveImage", title="Normals", tall=340, images=views["normals"], filename_prefix="Wonder3D-normals")
+    return g.add("Wonder3DViews", images=decode(g, drawn, checkpoint["VAE"]))
