@@ -49,7 +49,7 @@ def test_links_agree_from_both_ends(graph):
         assert link in nodes[source]["outputs"][output]["links"]
         assert nodes[target]["inputs"][entry]["link"] == link
         assert nodes[source]["outputs"][output]["type"] == kind
-        assert kind in (nodes[target]["inputs"][entry]["type"], "*") or nodes[target]["inputs"][entry]["type"] == "*"
+        assert kind == "*" or {kind, "*"} & set(nodes[target]["inputs"][entry]["type"].split(","))
     links = {link[0] for link in graph["links"]}
     assert links == {link for node in nodes.values() for output in node["outputs"] for link in output["links"]}
     assert links == {entry["link"] for node in nodes.values() for entry in node["inputs"]} - {None}
@@ -58,12 +58,13 @@ def test_links_agree_from_both_ends(graph):
 def test_nodes_say_where_they_are_from(graph, object_info):
     """So that ComfyUI's Manager can offer what is missing."""
     ours = {"perflow": "custom_nodes.perflow", graphs.IPADAPTER_PLUS: f"custom_nodes.{graphs.IPADAPTER_PLUS}"}
-    info = graphs.INTERFACE | object_info
+    ours[graphs.TRIPOSR] = "custom_nodes.ComfyUI-Flowty-TripoSR"
+    info = graphs.INTERFACE | graphs.TRIPOSR_INTERFACE | object_info
     lacking = graphs.lacking(graph, object_info)
     for node in graphs.nodes_of(graph):
         if node["type"] in lacking:
             continue
-        module, origin = info[node["type"]]["python_module"], node["properties"]["cnr_id"]
+        module, origin = info[node["type"]]["python_module"], graphs.pack_of(node)
         assert node["properties"]["Node name for S&R"] == node["type"]
         assert module == ours.get(origin, module)
         assert (origin == "comfy-core") == (not module.startswith("custom_nodes.")), node["type"]

@@ -6,7 +6,9 @@ import re
 import numpy as np
 import pytest
 import shipped_graphs as graphs
+from model_files import read_glb, splats_in
 from PIL import Image, ImageSequence
+from smaller_graphs import sizes, smaller
 from trial.small_models.tables import GRAPHS
 
 # What our nodes say below their widgets.
@@ -41,7 +43,7 @@ def graph(request, object_info):
 @pytest.fixture(scope="session")
 def complete_info(object_info):
     files = [name.removeprefix("ipadapter/") for name in GRAPHS if name.startswith("ipadapter/")]
-    return graphs.with_ipadapter_plus(object_info, files)
+    return graphs.with_triposr(graphs.with_ipadapter_plus(object_info, files))
 
 
 @pytest.fixture
@@ -73,11 +75,12 @@ def server_for(request):
 
 def test_picture(graph, prompt, server_for):
     server = server_for(graph)
-    prompt = graphs.smaller(prompt)
+    prompt = smaller(prompt)
     start = len(server.log.read_text(encoding="utf-8"))
     server.forget()
     outputs = server.run(prompt)["outputs"]
     assert_pictures(server, prompt, outputs)
+    assert_models(server, prompt, outputs)
     assert_texts(prompt, outputs)
     lines = server.log.read_text(encoding="utf-8")[start:].splitlines()
     assert not [line for line in lines if TROUBLE.search(line) and not EXPECTED.search(line)]
@@ -86,14 +89,34 @@ def test_picture(graph, prompt, server_for):
 def assert_pictures(server, prompt, outputs):
     """The pictures that the graph saves are there, as large as it says, and not flat."""
     savers = [name for name, node in prompt.items() if node["class_type"] in ("SaveImage", "SaveAnimatedWEBP")]
-    sizes = graphs.sizes(prompt)
+    expected = sizes(prompt)
     for saver in savers:
         for image in outputs[saver]["images"]:
             picture = Image.open(io.BytesIO(server.image(**image)))
-            assert picture.size in sizes
+            assert picture.size in expected
             for frame in ImageSequence.Iterator(picture):
                 assert np.asarray(frame.convert("RGB")).std() > 5
     assert savers or any(node["class_type"] == "PeRFlowExtractDelta" for node in prompt.values())
+
+
+def assert_models(server, prompt, outputs):
+    """The 3D files that the graph saves are there, and have a body in them."""
+    for saver in [name for name, node in prompt.items() if node["class_type"] == "SaveGLB"]:
+        (saved,) = outputs[saver]["3d"]
+        content = server.image(**saved)
+        if saved["filename"].endswith(".spz"):
+            assert splats_in(content) == prompt_value(prompt, "VAEDecodeTripoSplat", "num_gaussians")
+            continue
+        vertices, triangles = read_glb(content)
+        assert np.isfinite(vertices).all()
+        assert np.ptp(vertices, axis=0).min() > 0.1
+        assert triangles.max() < len(vertices)
+        assert (np.diff(np.sort(triangles), axis=1) > 0).all()
+
+
+def prompt_value(prompt, kind, name):
+    (node,) = [node for node in prompt.values() if node["class_type"] == kind]
+    return node["inputs"][name]
 
 
 def assert_texts(prompt, outputs):

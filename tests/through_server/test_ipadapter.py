@@ -2,6 +2,7 @@
 
 import pytest
 import shipped_graphs as graphs
+from smaller_graphs import smaller
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def prompt(info, find):
     from trial.server import to_api
 
     def make(title, **inputs):
-        prompt = graphs.smaller(to_api(graphs.read(title), info))
+        prompt = smaller(to_api(graphs.read(title), info))
         find(prompt, "IPAdapterAdvanced")["inputs"] |= inputs
         return prompt
 

@@ -1,0 +1,91 @@
+"""A graph at a size for tests: small pictures, few steps, and other nodes for what has one size, a large one."""
+
+import copy
+
+from shipped_graphs import TRIPOSR_INTERFACE, Json
+
+SMALLER = 8  # a picture of 512 x 512 becomes one of 64 x 64
+_LENGTHS = {"width", "height", "target_width", "target_height", "crop_w", "crop_h", "x", "y", "largest_size"}
+_MOST: dict[str, dict[str, int]] = {
+    "KSampler": {"steps": 8},
+    "EmptyLatentImage": {"batch_size": 4},
+    "InstaFlowNoise": {"frames": 4},
+    "PeRFlowTrainDelta": {"steps": 2, "batch_size": 2, "rank": 4, "solving_steps": 1},
+    "VAEDecodeHunyuan3D": {"octree_resolution": 16},
+    "TripoSplatPreprocessImage": {"size": 256},
+    "VAEDecodeTripoSplat": {"num_gaussians": 32768},
+    "SplatToMesh": {"resolution": 64, "kernel": 1, "min_component": 0},
+}
+
+
+def smaller(prompt: Json) -> Json:
+    """The prompt with every length in pixels divided by SMALLER, and what is long, many or fine cut short."""
+    prompt = copy.deepcopy(prompt)
+    for change in (_remove_background_simply, _shrink_wonder3d, _shrink_hunyuan3d, _skip_triposplat, _skip_triposr):
+        change(prompt)
+    for node in prompt.values():
+        for name, most in _MOST.get(node["class_type"], {}).items():
+            node["inputs"][name] = min(node["inputs"][name], most)
+        for name, value in node["inputs"].items():
+            if name in _LENGTHS and isinstance(value, int):
+                node["inputs"][name] = value // SMALLER
+    return prompt
+
+
+def sizes(prompt: Json) -> set[tuple[int, int]]:
+    """Every width and height that a node of the prompt asks for."""
+    inputs = [node["inputs"] for node in prompt.values()]
+    return {(values["width"], values["height"]) for values in inputs if {"width", "height"} <= values.keys()}
+
+
+def _remove_background_simply(prompt: Json) -> None:
+    """BiRefNet has one size, which takes minutes on a CPU: a mask comes from the picture itself."""
+    for node in list(prompt.values()):
+        if node["class_type"] == "RemoveBackground":
+            remover, _ = node["inputs"].pop("bg_removal_model")
+            del prompt[remover]
+            node |= {"class_type": "ImageToMask", "inputs": node["inputs"] | {"channel": "red"}}
+
+
+def _shrink_wonder3d(prompt: Json) -> None:
+    """Twelve pictures of 512 / SMALLER.
+
+    The small SD1.5 has one level and the small Wonder3D all four, so the delta of the one does not fit the other, which
+    gets the sampling alone.
+    """
+    for key, node in list(prompt.items()):
+        if node["class_type"] == "Wonder3DLoader":
+            (delta,) = [other for other in prompt.values() if other["inputs"].get("model") == [key, 0]]
+            sampling = {"prediction_type": "auto", "windows": 4, "align_steps": True}
+            delta |= {"class_type": "PeRFlowModelSampling", "inputs": {"model": [key, 0], **sampling}}
+        if node["class_type"] == "Wonder3DConditioning":
+            for other in list(prompt.values()):
+                if other["inputs"].get("latent_image") == [key, 2]:
+                    other["inputs"]["latent_image"] = ["smaller", 0]
+            scaling = {"upscale_method": "nearest-exact", "width": 512, "height": 512, "crop": "disabled"}
+            prompt["smaller"] = {"class_type": "LatentUpscale", "inputs": {"samples": [key, 2], **scaling}}
+
+
+def _shrink_hunyuan3d(prompt: Json) -> None:
+    """64 places instead of 3072, in 2 steps."""
+    for node in prompt.values():
+        latent = prompt.get(node["inputs"].get("latent_image", [""])[0], {})
+        if latent.get("class_type") == "EmptyLatentHunyuan3Dv2":
+            latent["inputs"]["resolution"], node["inputs"]["steps"] = 64, 2
+
+
+def _skip_triposplat(prompt: Json) -> None:
+    """Its transformer and its image encoder have one size, for GPUs: an empty latent goes to the decoder."""
+    for node in list(prompt.values()):
+        if node["class_type"] == "VAEDecodeTripoSplat":
+            # The only stock latent of this form: 64 tokens of 16 channels, where TripoSplat has 8192.
+            inputs = {"resolution": 16, "batch_size": 1}
+            prompt["nothing"] = {"class_type": "EmptyLatentHunyuan3Dv2", "inputs": inputs}
+            node["inputs"]["samples"] = ["nothing", 0]
+
+
+def _skip_triposr(prompt: Json) -> None:
+    """Its pack is not here, and gets the description of its image encoder from the network."""
+    for key, node in list(prompt.items()):
+        if node["class_type"] in TRIPOSR_INTERFACE:
+            del prompt[key]
