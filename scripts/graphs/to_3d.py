@@ -192,8 +192,8 @@ Do not connect *TripoSR Sampler* to *Save 3D Model*: both call it MESH, but the 
     g.group("4  TripoSR")
     model = g.add("TripoSRModelLoader", model=files.TRIPOSR)["TRIPOSR_MODEL"]
     mesh = g.add("TripoSRSampler", model=model, reference_image=image, reference_mask=mask)["MESH"]
-    g.column(500)
-    g.add("TripoSRViewer", tall=540, mesh=mesh)
+    g.column(600)  # this viewer makes itself as large as that
+    g.add("TripoSRViewer", tall=500, mesh=mesh)
 
 
 def on_white(g: Graph, image: Socket) -> Socket:

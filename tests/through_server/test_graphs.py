@@ -63,6 +63,25 @@ def test_valid(prompt, complete_info):
     assert answer["valid"]
 
 
+def test_sides_of_hunyuan3d(complete_info):
+    """Its "left" is where the object looks to the left: Wonder3D's camera is then at the right."""
+    from trial.server import to_api
+
+    from perflow_core.twelve_views import VIEWS
+
+    title = "PeRFlow text to 3D from Wonder3D views"
+    if graphs.lacking(graphs.read(title), complete_info):
+        pytest.skip("This ComfyUI lacks nodes of it, as the graph's note says.")
+    prompt = to_api(graphs.read(title), complete_info)
+    (seen,) = [node for node in prompt.values() if node["class_type"] == "Hunyuan3Dv2ConditioningMultiView"]
+
+    def view(side):
+        encoder = prompt[seen["inputs"][side][0]]
+        return VIEWS[prompt[encoder["inputs"]["image"][0]]["inputs"]["batch_index"]]
+
+    assert [view(side) for side in ("front", "left", "back", "right")] == ["front", "right", "back", "left"]
+
+
 @pytest.fixture
 def server_for(request):
     """The server that has the nodes of a graph."""
