@@ -2,7 +2,7 @@
 
 `python scripts/screenshots.py --out DIR` takes them. `--thumbnails` writes workflows/<title>.jpg, which the template
 browser shows, and `--readme` the README's picture of a graph. Graphs with nodes of ComfyUI_IPAdapter_plus need
-IPADAPTER_PLUS_PATH, the folder of that pack.
+IPADAPTER_PLUS_PATH, the folder of that pack; the one with nodes of ComfyUI-Flowty-TripoSR needs TRIPOSR_PATH.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 WORKFLOWS = PACK / "workflows"
 FIRST = "PeRFlow SD1.5 text to image"
 PLOT = "PeRFlowSchedulePlot"
+# TripoSR's pack finds its viewer by its folder's name.
+OTHER_PACKS = {"IPADAPTER_PLUS_PATH": "ipadapter_plus", "TRIPOSR_PATH": "ComfyUI-Flowty-TripoSR"}
 THUMBNAIL = 768  # pixels, the longer side
 LARGEST_THUMBNAIL, LARGEST_README_PICTURE = 120_000, 200_000  # bytes
 
@@ -77,9 +79,10 @@ def server(comfyui: Path) -> Iterator[int]:
         base = Path(folder)
         (base / "input").mkdir()
         shutil.copy(comfyui / "input" / "example.png", base / "input")
-        if os.environ.get("IPADAPTER_PLUS_PATH"):
-            (base / "custom_nodes").mkdir()
-            install_pack(Path(os.environ["IPADAPTER_PLUS_PATH"]).absolute(), base / "custom_nodes" / "ipadapter_plus")
+        (base / "custom_nodes").mkdir()
+        for variable, name in OTHER_PACKS.items():
+            if os.environ.get(variable):
+                install_pack(Path(os.environ[variable]).absolute(), base / "custom_nodes" / name)
         paths = cached_models.write_model_paths(base / "model_paths.yaml", comfyui, "graphs", "trained")
         with ComfyServer(comfyui, base, arguments=["--extra-model-paths-config", str(paths)]) as running:
             yield running.port
@@ -96,7 +99,8 @@ def take_thumbnails(browser: Browser, port: int, graphs: dict[str, Json]) -> Non
         page.load(graph, title)
         missing = {node["type"] for node in page.nodes() if node["missing"]}
         if missing:
-            say(f"{title}: no thumbnail, since {', '.join(sorted(missing))} are not here (set IPADAPTER_PLUS_PATH).")
+            variables = " or ".join(OTHER_PACKS)
+            say(f"{title}: no thumbnail, since {', '.join(sorted(missing))} are not here (set {variables}).")
             continue
         for plot in [node for node in page.nodes() if node["type"] == PLOT]:
             page.run([PLOT], only=plot)

@@ -14,7 +14,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 GOLDEN = REPOSITORY / "tests" / "golden"
-WITHOUT_IPADAPTER = "ComfyUI_IPAdapter_plus is not here"
+# Other packs that graphs use: the variable that names a checkout -> its address, its folder, its interface as data.
+OTHER_PACKS = {
+    "IPADAPTER_PLUS_PATH": (
+        "https://github.com/cubiq/ComfyUI_IPAdapter_plus",
+        "comfyui_ipadapter_plus",
+        "ipadapter_plus",
+    ),
+    "TRIPOSR_PATH": ("https://github.com/flowtyone/ComfyUI-Flowty-TripoSR", "ComfyUI-Flowty-TripoSR", "triposr"),
+}
+WITHOUT = "{} is not set: that pack is not here"
 
 # After everything else: the pack's nodes/ must not hide ComfyUI's nodes.py.
 for folder in (REPOSITORY, REPOSITORY / "tests" / "support", REPOSITORY / "scripts"):
@@ -64,16 +73,29 @@ def ipadapter_server(comfyui_path, model_paths, tmp_path_factory):
 
     It ends with each of the few files that ask for it: it takes up to 5 GB beside the other server.
     """
-    if not os.environ.get("IPADAPTER_PLUS_PATH"):
-        pytest.skip(WITHOUT_IPADAPTER)
-    pack = Path(os.environ["IPADAPTER_PLUS_PATH"]).expanduser().absolute()
+    base = tmp_path_factory.mktemp("ipadapter_server")
+    install_other_pack("IPADAPTER_PLUS_PATH", base)
+    yield from run_server(comfyui_path, model_paths, base)
+
+
+def install_other_pack(variable: str, base: Path) -> None:
+    if not os.environ.get(variable):
+        pytest.skip(WITHOUT.format(variable))
+    pack = Path(os.environ[variable]).expanduser().absolute()
     if not (pack / "__init__.py").is_file():
-        pytest.fail(f"IPADAPTER_PLUS_PATH is {pack}, which has no __init__.py: set it to a checkout of the pack.")
+        pytest.fail(f"{variable} is {pack}, which has no __init__.py: set it to a checkout of the pack.")
     from trial.server import install_pack
 
-    base = tmp_path_factory.mktemp("ipadapter_server")
     (base / "custom_nodes").mkdir()
-    install_pack(pack, base / "custom_nodes" / "comfyui_ipadapter_plus")
+    _, folder, _ = OTHER_PACKS[variable]
+    install_pack(pack, base / "custom_nodes" / folder)
+
+
+@pytest.fixture(scope="module")
+def triposr_server(comfyui_path, model_paths, tmp_path_factory):
+    """The same with ComfyUI-Flowty-TripoSR, where TRIPOSR_PATH names a checkout whose packages are there."""
+    base = tmp_path_factory.mktemp("triposr_server")
+    install_other_pack("TRIPOSR_PATH", base)
     yield from run_server(comfyui_path, model_paths, base)
 
 
@@ -102,13 +124,14 @@ def comfyui(comfyui_path, tmp_path_factory):
 def pytest_terminal_summary(terminalreporter):
     """Say what was not run and how to run it; skips alone are easily overlooked."""
     reports = terminalreporter.stats.get("skipped", [])
-    missed = [report.nodeid for report in reports if WITHOUT_IPADAPTER in str(report.longrepr)]
-    if missed:
-        terminalreporter.section("ComfyUI_IPAdapter_plus", yellow=True)
+    for variable, (address, _, interface) in OTHER_PACKS.items():
+        missed = [report.nodeid for report in reports if WITHOUT.format(variable) in str(report.longrepr)]
+        if not missed:
+            continue
+        terminalreporter.section(address.rsplit("/", 1)[-1], yellow=True)
         for name in missed:
             terminalreporter.line(f"not run: {name}")
         terminalreporter.line(
-            "These graphs were checked against that pack's interface as data, tests/ipadapter_plus_interface.json, and "
-            "not run. To run them, set IPADAPTER_PLUS_PATH to a checkout of "
-            "https://github.com/cubiq/ComfyUI_IPAdapter_plus (GPL-3.0) and start the tests again."
+            f"This was checked against that pack's interface as data, tests/{interface}_interface.json, and not run. "
+            f"To run it, set {variable} to a checkout of {address} (GPL-3.0) and start the tests again."
         )

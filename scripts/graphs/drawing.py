@@ -73,7 +73,7 @@ class Graph:
 
     def note(self, text: str, title: str = "Read me") -> Node:
         """Markdown; lines are joined to paragraphs, since the page would show every line break."""
-        text = re.sub(r"(?<=\S)\n(?=[^\s|#-])", " ", text.strip())
+        text = re.sub(r"(?<=\S)\n(?=[^\s|#-])(?!\d+\. )", " ", text.strip())
         return self.add("MarkdownNote", title=title, tall=_note_height(text, self._width), text=text)
 
     def add(

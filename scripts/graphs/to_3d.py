@@ -41,12 +41,12 @@ colours.
     g.column(400)
     g.group("3  The object on white")
     white = on_white(g, image)
+    save_picture(g, image)
     g.column(400)
     g.group("4  Hunyuan3D 2")
     loader = g.add("ImageOnlyCheckpointLoader", ckpt_name=files.HUNYUAN3D)
     seen = g.add("Hunyuan3Dv2Conditioning", clip_vision_output=encoded(g, loader, white))
-    mesh = shape(g, loader, seen, cfg=8.0)
-    show(g, mesh, image)
+    save_mesh(g, shape(g, loader, seen, cfg=8.0))
 
 
 def hunyuan3d_of_views(g: Graph) -> None:
@@ -77,7 +77,9 @@ is faster and coarser).
     checkpoint, image = drawn_object(g)
     g.column(400)
     g.group("3  The object alone")
-    views = six_views(g, checkpoint, image, mask_of_object(g, image))
+    mask = mask_of_object(g, image)
+    save_picture(g, image)
+    views = six_views(g, checkpoint, image, mask)
     g.add("PreviewImage", title="Sheet", tall=340, images=views["sheet"])
     g.column(340)
     g.group("6  Four of the views")
@@ -95,8 +97,7 @@ is faster and coarser).
         back=encoded(g, loader, back, "Back"),
         right=encoded(g, loader, right, "Right"),
     )
-    mesh = shape(g, loader, seen, cfg=7.5, number=8)
-    show(g, mesh, image)
+    save_mesh(g, shape(g, loader, seen, cfg=7.5, number=8))
 
 
 def triposplat(g: Graph) -> None:
@@ -131,6 +132,7 @@ take less memory.
     g.group("3  The object alone")
     alone = g.add("TripoSplatPreprocessImage", image=image, mask=mask_of_object(g, image))["image"]
     g.add("PreviewImage", title="What TripoSplat sees", tall=340, images=alone)
+    save_picture(g, image)
     g.column(400)
     g.group("4  TripoSplat")
     model = g.add("UNETLoader", unet_name=files.TRIPOSPLAT)["MODEL"]
@@ -157,7 +159,7 @@ take less memory.
     mesh = g.add("SplatToMesh", splat=splat)["mesh"]
     g.column(500)
     g.add("SaveGLB", title="Splats", tall=440, mesh=file, filename_prefix="3d/PeRFlow-splats")
-    show(g, mesh, image, column=False)
+    g.add("SaveGLB", title="Mesh", tall=440, mesh=mesh, filename_prefix="3d/PeRFlow")
 
 
 def triposr(g: Graph) -> None:
@@ -187,7 +189,7 @@ Do not connect *TripoSR Sampler* to *Save 3D Model*: both call it MESH, but the 
     g.column(400)
     g.group("3  The object")
     mask = mask_of_object(g, image)
-    g.add("SaveImage", title="The picture", tall=340, images=image, filename_prefix="PeRFlow-object")
+    save_picture(g, image)
     g.column(380)
     g.group("4  TripoSR")
     model = g.add("TripoSRModelLoader", model=files.TRIPOSR)["TRIPOSR_MODEL"]
@@ -226,9 +228,11 @@ def shape(g: Graph, loader: Node, seen: Node, cfg: float, number: int = 5) -> So
     return g.add("VoxelToMesh", voxel=voxels)["MESH"]
 
 
-def show(g: Graph, mesh: Socket, image: Socket, column: bool = True) -> None:
-    """What is saved: the mesh in ComfyUI's viewer, and the picture it is made of."""
-    if column:
-        g.column(500)
-    g.add("SaveGLB", title="3D", tall=440, mesh=mesh, filename_prefix="3d/PeRFlow")
+def save_picture(g: Graph, image: Socket) -> None:
     g.add("SaveImage", title="The picture", tall=340, images=image, filename_prefix="PeRFlow-object")
+
+
+def save_mesh(g: Graph, mesh: Socket) -> None:
+    """ComfyUI's own node, which is its viewer too."""
+    g.column(600)
+    g.add("SaveGLB", title="3D", tall=560, mesh=mesh, filename_prefix="3d/PeRFlow")
