@@ -20,6 +20,7 @@ GREEN = {"color": "#232", "bgcolor": "#353"}  # our own nodes
 DARK = {"color": "#222", "bgcolor": "#000"}  # notes: inline code is unreadable on the usual yellow
 BYPASSED = 4
 CORE_PACKS = {"nodes", "comfy_extras", "comfy_api_nodes"}
+VIEWERS = {"SaveGLB": ""}  # the page adds a viewer to these and saves a value for it behind the others
 # Other packs, by the folder they are in: what ComfyUI's Manager writes for one of the registry, and for a checkout.
 OTHER_PACKS = {
     "comfyui_ipadapter_plus": {"cnr_id": "comfyui_ipadapter_plus", "ver": "2.0.0"},
@@ -147,6 +148,7 @@ class Graph:
         widgets = [
             value for name, entry in entries.items() if _is_widget(entry) for value in _value(name, entry, inputs)
         ]
+        widgets += [VIEWERS[kind]] if kind in VIEWERS else []
         properties = {**self._pack(info), "Node name for S&R": kind}
         models = [value.saved for value in inputs.values() if isinstance(value, File)]
         node = self._node(kind, sockets, widgets, properties | ({"models": models} if models else {}))

@@ -67,5 +67,5 @@ def with_triposr(object_info: Json) -> Json:
     """What the server would say about its nodes if it had that pack; its models are among the checkpoints."""
     interface = copy.deepcopy(TRIPOSR_INTERFACE)
     checkpoints = object_info["CheckpointLoaderSimple"]["input"]["required"]["ckpt_name"]
-    interface["TripoSRModelLoader"]["input"]["required"]["model"] = checkpoints
+    interface["TripoSRModelLoader"]["input"]["required"]["model"] = checkpoints[:1]  # without its tooltip
     return interface | object_info
