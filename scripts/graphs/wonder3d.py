@@ -61,7 +61,14 @@ def mask_of_object(g: Graph, image: Socket) -> Socket:
 def six_views(g: Graph, checkpoint: Node, image: Socket, mask: Socket) -> Node:
     """Wonder3D's views, with groups 4 and 5; what it reads is below the mask."""
     encoder = g.add("CLIPVisionLoader", clip_name=files.WONDER3D_IMAGE_ENCODER)["CLIP_VISION"]
-    seen = g.add("Wonder3DConditioning", clip_vision=encoder, vae=checkpoint["VAE"], image=image, mask=mask)
+    seen = g.add(
+        "Wonder3DConditioning",
+        tall=140,  # the page of 0.26 makes it a little taller
+        clip_vision=encoder,
+        vae=checkpoint["VAE"],
+        image=image,
+        mask=mask,
+    )
     g.column(380)
     g.group("4  Wonder3D with the delta")
     unet = g.add("Wonder3DLoader", unet_name=files.WONDER3D)["MODEL"]
@@ -77,4 +84,4 @@ def six_views(g: Graph, checkpoint: Node, image: Socket, mask: Socket) -> Node:
         steps=4,
         cfg=1.0,
     )
-    return g.add("Wonder3DViews", images=decode(g, drawn, checkpoint["VAE"]))
+    return g.add("Wonder3DViews", tall=116, images=decode(g, drawn, checkpoint["VAE"]))
