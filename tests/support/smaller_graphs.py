@@ -48,7 +48,7 @@ def _remove_background_simply(prompt: Json) -> None:
 
 
 def _shrink_wonder3d(prompt: Json) -> None:
-    """Twelve pictures of 512 / SMALLER.
+    """Twelve pictures of 256 / SMALLER.
 
     The small SD1.5 has one level and the small Wonder3D all four, so the delta of the one does not fit the other, which
     gets the sampling alone.
@@ -62,7 +62,7 @@ def _shrink_wonder3d(prompt: Json) -> None:
             for other in list(prompt.values()):
                 if other["inputs"].get("latent_image") == [key, 2]:
                     other["inputs"]["latent_image"] = ["smaller", 0]
-            scaling = {"upscale_method": "nearest-exact", "width": 512, "height": 512, "crop": "disabled"}
+            scaling = {"upscale_method": "nearest-exact", "width": 256, "height": 256, "crop": "disabled"}
             prompt["smaller"] = {"class_type": "LatentUpscale", "inputs": {"samples": [key, 2], **scaling}}
 
 
