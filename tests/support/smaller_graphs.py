@@ -7,7 +7,7 @@ from shipped_graphs import TRIPOSR_INTERFACE, Json
 SMALLER = 8  # a picture of 512 x 512 becomes one of 64 x 64
 _LENGTHS = {"width", "height", "target_width", "target_height", "crop_w", "crop_h", "x", "y", "largest_size"}
 _MOST: dict[str, dict[str, int]] = {
-    "KSampler": {"steps": 4},
+    "KSampler": {"steps": 6},
     "EmptyLatentImage": {"batch_size": 4},
     "InstaFlowNoise": {"frames": 4},
     "PeRFlowTrainDelta": {"steps": 2, "batch_size": 2, "rank": 4, "solving_steps": 1},
