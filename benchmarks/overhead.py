@@ -100,7 +100,7 @@ def import_seconds(process, folder: Path) -> float:
     loop = asyncio.new_event_loop()
     seconds = []
     for i in range(IMPORTS):
-        loaded = process.install_pack(loop, nodes, REPOSITORY, folder / f"import{i}")
+        loaded = process.load_pack(loop, nodes, REPOSITORY, folder / f"import{i}")
         seconds.append(loaded.seconds_to_load)
     return statistics.median(seconds)
 

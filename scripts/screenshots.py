@@ -73,7 +73,8 @@ def read_graphs(titles: list[str] | None = None) -> dict[str, Json]:
 @contextlib.contextmanager
 def server(comfyui: Path) -> Iterator[int]:
     """The port of a ComfyUI with small models under every name that the graphs ask for."""
-    from trial.server import ComfyServer, install_pack
+    from trial.installed_pack import install_pack
+    from trial.server import ComfyServer
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         base = Path(folder)

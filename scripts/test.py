@@ -61,7 +61,7 @@ MYPY = ("mypy", "--config-file", str(PACK / "pyproject.toml"))
 
 def types_of_the_pack_pass() -> bool:
     """mypy sees the pack as ComfyUI does: a package, whose name must not hang on the name of this checkout."""
-    from trial.server import FOLDER, install_pack
+    from trial.installed_pack import FOLDER, install_pack
 
     with tempfile.TemporaryDirectory() as folder:
         install_pack(PACK, Path(folder) / FOLDER)

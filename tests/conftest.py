@@ -84,7 +84,7 @@ def install_other_pack(variable: str, base: Path) -> None:
     pack = Path(os.environ[variable]).expanduser().absolute()
     if not (pack / "__init__.py").is_file():
         pytest.fail(f"{variable} is {pack}, which has no __init__.py: set it to a checkout of the pack.")
-    from trial.server import install_pack
+    from trial.installed_pack import install_pack
 
     (base / "custom_nodes").mkdir()
     _, folder, _ = OTHER_PACKS[variable]

@@ -125,8 +125,8 @@ def _change(
     """What a patch of ComfyUI's LoRA loader changes, and the tensors that it was made of, told by their names."""
     if isinstance(patch, WeightAdapterBase):
         factors = _factors(file, stem, patch)
-        read = {name: tensors[name] for name in patch.loaded_keys if not name.endswith(WHOLE)}
-        return Change(stem, _multiplied_out(factors, weight), read, factors)
+        parts = {name: tensors[name] for name in patch.loaded_keys if not name.endswith(WHOLE)}
+        return Change(stem, _multiplied_out(factors, weight), parts, factors)
     if patch[0] != "diff":
         raise _other_kind(file, stem, patch[0])
     whole, norm = WHOLE[:2] if of_weight else WHOLE[2:]

@@ -2,7 +2,6 @@
 
 import asyncio
 import importlib
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from types import ModuleType
 from typing import Any
 from unittest import mock
 
-FOLDER = "perflow"  # what ComfyUI-Manager would call the installed pack
+from .installed_pack import FOLDER, install_pack
 
 
 @dataclass(frozen=True)
@@ -50,13 +49,13 @@ def start(comfyui: Path, repository: Path, base: Path) -> ComfyUI:
     for extra in ("nodes_custom_sampler", "nodes_hooks", "nodes_model_advanced", "nodes_model_merging"):
         path = comfyui / "comfy_extras" / f"{extra}.py"
         assert loop.run_until_complete(nodes.load_custom_node(str(path), module_parent="comfy_extras"))
-    return install_pack(loop, nodes, repository, base)
+    return load_pack(loop, nodes, repository, base)
 
 
-def install_pack(loop: asyncio.AbstractEventLoop, nodes: ModuleType, repository: Path, base: Path) -> ComfyUI:
+def load_pack(loop: asyncio.AbstractEventLoop, nodes: ModuleType, repository: Path, base: Path) -> ComfyUI:
     installed = base / "custom_nodes" / FOLDER
     installed.parent.mkdir(parents=True)
-    os.symlink(repository, installed, target_is_directory=True)
+    install_pack(repository, installed)
     before, modules = core_state(), set(sys.modules)
     started = time.perf_counter()
     loaded = loop.run_until_complete(nodes.load_custom_node(str(installed), module_parent="custom_nodes"))

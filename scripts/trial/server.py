@@ -8,7 +8,6 @@ import http.client
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -25,9 +24,9 @@ from typing import Any
 import websocket
 from environment import PACK, UserError, say
 
+from .installed_pack import FOLDER, install_pack
+
 Json = dict[str, Any]
-FOLDER = "perflow"  # what the ComfyUI Manager would call the installed pack
-NOT_INSTALLED = (".git", "__pycache__", "tests", ".*_cache")
 
 
 class ComfyServer:
@@ -240,15 +239,6 @@ def to_api(workflow: Json, object_info: Json) -> Json:
         return convert_ui_to_api(workflow, object_info)
     except WorkflowConversionError as error:
         raise UserError(f"The workflow could not be converted: {error}.") from None
-
-
-def install_pack(pack: Path, target: Path) -> None:
-    if target.exists():
-        return
-    try:
-        target.symlink_to(pack, target_is_directory=True)
-    except OSError:  # Windows without the right to make links
-        shutil.copytree(pack, target, ignore=shutil.ignore_patterns(*NOT_INSTALLED))
 
 
 def _device_arguments() -> list[str]:

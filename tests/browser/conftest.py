@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from chromium import HOW_TO_GET, find_chromium
 from environment import UserError
-from trial.server import FOLDER
+from trial.installed_pack import FOLDER
 
 pytest.register_assert_rewrite("graph_on_page")
 

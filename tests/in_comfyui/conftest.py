@@ -127,7 +127,7 @@ def apply_delta(run, delta_file):
 
 @pytest.fixture
 def train(comfyui):
-    """The Train PeRFlow Delta node; see `training.train_on`."""
+    """The Train PeRFlow Delta node; see `node_training.train_on`."""
     from node_training import train_on
 
     return lambda model, latents=None, positive=None, **inputs: train_on(comfyui, model, latents, positive, **inputs)

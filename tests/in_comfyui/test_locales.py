@@ -87,7 +87,7 @@ def test_nothing_that_vue_i18n_reads_as_code(served, language):
 
 def test_the_template_browser_spells_the_name(served):
     """It would show the folder's name, perflow."""
-    from trial.process import FOLDER
+    from trial.installed_pack import FOLDER
 
     for language in served.values():
         assert language["templateWorkflows"]["category"] == {FOLDER: "PeRFlow"}
