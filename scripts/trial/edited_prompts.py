@@ -1,4 +1,4 @@
-"""What the tests of Prompt-to-Prompt share: prompts, the node's defaults, and its CONDITIONING without the edit."""
+"""Prompt-to-Prompt for tests and benchmark: prompts, the node's defaults, its CONDITIONING without the edit."""
 
 from typing import Any
 

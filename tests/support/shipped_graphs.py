@@ -1,4 +1,4 @@
-"""The graphs of workflows/: as they were saved, and in the form the server runs, at a size for tests."""
+"""The graphs of workflows/ as they were saved: their nodes, files and packs, and what other packs add to a server."""
 
 import copy
 import json
