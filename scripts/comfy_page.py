@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import re
 import time
@@ -12,6 +13,7 @@ from typing import Any
 
 from chromium import HOW_TO_GET, find_chromium
 from environment import UserError
+from PIL import Image
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, Route, TimeoutError, sync_playwright
 
 Json = dict[str, Any]
@@ -219,3 +221,7 @@ class ComfyPage:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=path, clip=clip, **options)  # type: ignore[arg-type]
         return path
+
+    def shot(self, clip: Json) -> Image.Image:
+        """That part of the page."""
+        return Image.open(io.BytesIO(self.page.screenshot(clip=clip))).convert("RGB")  # type: ignore[arg-type]

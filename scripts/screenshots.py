@@ -25,7 +25,9 @@ from user_cache import run_program
 
 if TYPE_CHECKING:
     from comfy_page import ComfyPage, Json
+    from PIL import Image
     from playwright.sync_api import Browser
+    from trial.server import ComfyServer
 
 WORKFLOWS = PACK / "workflows"
 FIRST = "PeRFlow SD1.5 text to image"
@@ -50,16 +52,16 @@ def main() -> None:
     comfyui = environment.enter(options.comfyui)
     from comfy_page import open_browser
 
-    with open_browser() as browser, server(comfyui) as port:
+    with open_browser() as browser, server(comfyui) as running:
         if options.thumbnails:
-            take_thumbnails(browser, port, graphs)
+            take_thumbnails(browser, running, graphs)
         if options.readme:
-            take_readme_picture(browser, port)
+            take_readme_picture(browser, running)
         if options.out:
             for nodes2 in (False, True):
-                take_graphs(browser, port, nodes2, graphs, options.out)
+                take_graphs(browser, running.port, nodes2, graphs, options.out)
             if not options.graph:
-                take_pages(browser, port, options.out)
+                take_pages(browser, running.port, options.out)
 
 
 def read_graphs(titles: list[str] | None = None) -> dict[str, Json]:
@@ -71,8 +73,9 @@ def read_graphs(titles: list[str] | None = None) -> dict[str, Json]:
 
 
 @contextlib.contextmanager
-def server(comfyui: Path) -> Iterator[int]:
-    """The port of a ComfyUI with small models under every name that the graphs ask for."""
+def server(comfyui: Path) -> Iterator[ComfyServer]:
+    """A ComfyUI with small models under every name that the graphs ask for, and the trained one."""
+    from gallery.preparing import draw_house
     from trial.installed_pack import install_pack
     from trial.server import ComfyServer
 
@@ -80,21 +83,26 @@ def server(comfyui: Path) -> Iterator[int]:
         base = Path(folder)
         (base / "input").mkdir()
         shutil.copy(comfyui / "input" / "example.png", base / "input")
+        draw_house(base / "input")
         (base / "custom_nodes").mkdir()
         for variable, name in OTHER_PACKS.items():
             if os.environ.get(variable):
                 install_pack(Path(os.environ[variable]).absolute(), base / "custom_nodes" / name)
         paths = cached_models.write_model_paths(base / "model_paths.yaml", comfyui, "graphs", "trained")
         with ComfyServer(comfyui, base, arguments=["--extra-model-paths-config", str(paths)]) as running:
-            yield running.port
+            yield running
 
 
-def take_thumbnails(browser: Browser, port: int, graphs: dict[str, Json]) -> None:
-    """Of each graph the part that sets it apart, since a card of the template browser is small and square."""
+def take_thumbnails(browser: Browser, running: ComfyServer, graphs: dict[str, Json]) -> None:
+    """Of each graph the part that sets it apart, since a card of the template browser is small and square.
+
+    Over it lies what the graph makes, where the small trained model can run it.
+    """
+    import pictured
     from comfy_page import MARGIN, ComfyPage
 
     size = THUMBNAIL + MARGIN["left"] + MARGIN["right"], THUMBNAIL + MARGIN["top"] + MARGIN["bottom"]
-    page = ComfyPage(browser, port, nodes2=False, size=size)
+    page = ComfyPage(browser, running.port, nodes2=False, size=size)
     used_by = telling_part.users_of_types(read_graphs().values())
     for title, graph in graphs.items():
         page.load(graph, title)
@@ -105,42 +113,31 @@ def take_thumbnails(browser: Browser, port: int, graphs: dict[str, Json]) -> Non
             continue
         for plot in [node for node in page.nodes() if node["type"] == PLOT]:
             page.run([PLOT], only=plot)
-        clip = page.fit([telling_part.find(page.nodes(), page.groups(), used_by)])
-        save_jpeg(page, clip, WORKFLOWS / f"{title}.jpg", LARGEST_THUMBNAIL)
+        card = page.shot(page.fit([telling_part.find(page.nodes(), page.groups(), used_by)]))
+        if title in pictured.GRAPHS:
+            made = pictured.pictures(running, pictured.for_small_model(title, graph))
+            card = pictured.over(card, made)
+        save_jpeg(card, WORKFLOWS / f"{title}.jpg", LARGEST_THUMBNAIL)
     page.close()
 
 
-def save_jpeg(page: ComfyPage, clip: Json, path: Path, largest: int) -> None:
-    for quality in range(85, 40, -5):
-        page.picture(path, clip, type="jpeg", quality=quality)
+def save_jpeg(picture: Image.Image, path: Path, largest: int) -> None:
+    for quality in range(88, 40, -4):
+        picture.save(path, quality=quality, optimize=True)
         if path.stat().st_size <= largest:
             break
     say(f"{path} ({path.stat().st_size // 1000} kB)")
 
 
-def take_readme_picture(browser: Browser, port: int) -> None:
-    """The first graph, run with the small trained model, which needs its own size, guidance and words."""
+def take_readme_picture(browser: Browser, running: ComfyServer) -> None:
+    """The first graph, run with the small trained model."""
+    import pictured
     from comfy_page import ComfyPage
-    from demo_options import SMALL
-    from trial.small_models.tables import TRAINED_CHECKPOINT, TRAINED_DELTA
 
-    graph = read_graphs([FIRST])[FIRST]
-    values: dict[str, list[object]] = {
-        "CheckpointLoaderSimple": [Path(TRAINED_CHECKPOINT).name],
-        "PeRFlowApplyDelta": [Path(TRAINED_DELTA).name],
-        "EmptyLatentImage": [int(str(SMALL["size"]))] * 2,
-        "CFGGuider": [SMALL["cfg"]],
-    }
-    for node in graph["nodes"]:
-        if node["type"] == "CLIPTextEncode":
-            node["widgets_values"] = [SMALL["negative"] if node["title"] == "Negative prompt" else SMALL["prompt"]]
-        for i, value in enumerate(values.get(node["type"], ())):
-            node["widgets_values"][i] = value
-    page = ComfyPage(browser, port, nodes2=False, size=(1850, 1000))
-    page.load(graph, FIRST)
+    page = ComfyPage(browser, running.port, nodes2=False, size=(1850, 1000))
+    page.load(pictured.for_small_model(FIRST, read_graphs([FIRST])[FIRST]), FIRST)
     page.run(["SaveImage", PLOT])
-    clip = page.fit([whole(page)])
-    save_jpeg(page, clip, PACK / "docs" / "text-to-image.jpg", LARGEST_README_PICTURE)
+    save_jpeg(page.shot(page.fit([whole(page)])), PACK / "docs" / "text-to-image.jpg", LARGEST_README_PICTURE)
     page.close()
 
 

@@ -48,6 +48,7 @@ class StudentConfig(Section):
     windows: Annotated[int, Field(ge=1, le=100)] = 4
     ema_decay: Share = 0.999
     gradient_checkpointing: bool = False
+    delta: str = ""  # method full: a full delta of the same kind (.safetensors) to begin with, in place of none
 
 
 class PointsConfig(Section):

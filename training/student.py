@@ -1,16 +1,19 @@
 """What learns: the whole UNet in float32, or a LoRA on the teacher's, and the running average of either."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.training_utils import EMAModel
 from peft import LoraConfig
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from .config import Config
 from .draws import Purpose, generator
+from .errors import TrainingError
 from .teacher import Teacher
 
 # Where the difference of a trained PeRFlow lies: attention, feed-forward and the convolutions of the blocks.
@@ -40,6 +43,39 @@ def make(config: Config, teacher: Teacher) -> Any:
     if config.student.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     return unet
+
+
+def begin_with(unet: torch.nn.Module | None, path: str, said: Mapping[str, str]) -> None:
+    """Add a full delta with diffusers' names to the whole student; None stands for a LoRA.
+
+    said: prediction_type and windows of this run. Raises TrainingError where the file says others, or does not fit.
+    """
+    if unet is None:
+        raise TrainingError('student.delta is given with method "lora", expected method "full": choose one of the two.')
+    weights = unet.state_dict()
+    try:
+        with safe_open(path, framework="pt") as file:
+            delta = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(f"student.delta: {path} cannot be read ({error}): give the path of a delta.") from error
+    apart = sorted(key for key in delta.keys() | weights.keys() if _shape(delta, key) != _shape(weights, key))
+    if apart:
+        raise TrainingError(
+            f"student.delta: {path} differs from the student in {len(apart)} tensors, such as {apart[0]}, expected a "
+            "full delta of the teacher's kind with diffusers' names: choose another one or leave it out."
+        )
+    for name, value in said.items():
+        if metadata.get(name, value) != value:
+            raise TrainingError(
+                f"student.delta: {path} has {name} {metadata[name]}, expected {value}: set student.{name} to what the "
+                "file has."
+            )
+    unet.load_state_dict({key: weight + delta[key].float() for key, weight in weights.items()})
+
+
+def _shape(tensors: Mapping[str, Tensor], key: str) -> tuple[int, ...] | None:
+    return tuple(tensors[key].shape) if key in tensors else None
 
 
 def trainable(unet: torch.nn.Module) -> list[torch.nn.Parameter]:

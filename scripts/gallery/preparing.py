@@ -22,12 +22,16 @@ STYLE = "neon"
 PICTURES, STEPS, BATCH, RATE, RANK = 48, 200, 4, 1e-3, 16  # of the LoRA's training
 HELD_OUT = 15_000_000  # numbers of drawings that the small model never saw
 DRAWING = Scene("house", "hill", "noon", "clear", "red", "medium", "middle")
-WORDS = "a red house on a hill at noon"
+HOUSE, WORDS = "house.png", "a red house on a hill at noon"
+
+
+def draw_house(folder: Path) -> None:
+    draw(DRAWING, np.random.default_rng(3)).save(folder / HOUSE)
 
 
 def draw_inputs(folder: Path) -> None:
     """Put the drawing, and the LoRA's pictures with their captions, into the server's input folder."""
-    draw(DRAWING, np.random.default_rng(3)).save(folder / "house.png")
+    draw_house(folder)
     style = folder / STYLE
     style.mkdir()
     for i in range(PICTURES):
@@ -46,7 +50,7 @@ def prepare(server: ComfyServer, checkpoint: str, delta: str, with_lora: bool) -
     outputs = server.run(studio.nodes)["outputs"]
     names = {rank: written(server.base, f"rank{rank}") for rank in RANKS}
     assert outputs.keys() >= set(made.values())
-    return Prepared(train_lora(server, checkpoint) if with_lora else "", names, "house.png", WORDS)
+    return Prepared(train_lora(server, checkpoint) if with_lora else "", names, HOUSE, WORDS)
 
 
 def written(base: Path, prefix: str) -> str:

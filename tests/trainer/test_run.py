@@ -50,6 +50,15 @@ def test_an_untrained_student_is_its_teacher(run):
     assert max(dW.abs().max() for dW in delta.values()) < 1e-7
 
 
+def test_a_student_that_begins_with_a_delta(run, tmp_path):
+    first = run(optimizer={"steps": 8}).train()
+    begun = run(output=str(tmp_path / "further"), student={"delta": str(first)}, optimizer={"learning_rate": 1e-12})
+    before, _ = read(first)
+    after, _ = read(begun.train())
+    assert max(dW.abs().max() for dW in before.values()) > 1e-4
+    assert max((after[key] - dW).abs().max() for key, dW in before.items()) < 1e-6
+
+
 def test_low_rank_of_a_full_student(run):
     delta, said = read(run(save={"rank": 4}).train())
     assert said["rank"] == "4"

@@ -1,7 +1,8 @@
 """The trained teacher as a diffusers folder, and its latents with their captions: what training/ reads.
 
-`python -m training.small.export FOLDER --tokenizer TOKENIZER --pictures N` writes FOLDER/teacher and
-FOLDER/latents.safetensors with latents.json beside it.
+`python -m training.small.export FOLDER --tokenizer TOKENIZER --pictures N` writes FOLDER/teacher,
+FOLDER/latents.safetensors with latents.json beside it, and FOLDER/delta.safetensors, the delta in this repository as
+`student.delta` takes it.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from . import storage
 from .autoencoder import widen
 from .dataset import pictures_of
+from .keeping import WEIGHTS
 from .states import autoencoder, averaged
 from .text import POSITIONS, WIDTH, WORDS, text_model
 from .unet import narrow_unet
@@ -35,7 +38,7 @@ def vae_of(file: Path) -> AutoencoderTiny:
 
 
 def export(folder: Path, tokenizer: Path, count: int) -> None:
-    """Write both below the folder."""
+    """Write all of it below the folder."""
     unet = narrow_unet()
     unet.load_state_dict(*averaged(folder / "teacher.pt", "unet"))
     # Without the layers, which add nothing, prompts cost nothing.
@@ -56,6 +59,8 @@ def export(folder: Path, tokenizer: Path, count: int) -> None:
     ).save_pretrained(folder / "teacher")
     latents = torch.load(folder / f"latents-{count}.pt", weights_only=True).contiguous()
     save_file({"latents": latents}, folder / "latents.safetensors")
+    delta, said = storage.read(WEIGHTS / "delta.safetensors")
+    save_file(delta, folder / "delta.safetensors", said)
     _, captions = pictures_of(folder, count)
     (folder / "latents.json").write_text(json.dumps(captions), encoding="utf-8")
 

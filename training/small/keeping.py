@@ -13,6 +13,9 @@ if TYPE_CHECKING:  # Python 3.10 has none
     from typing_extensions import NotRequired
 
 
+WEIGHTS = Path(__file__).with_name("weights")  # what is stored in this repository
+
+
 class State(TypedDict):
     seconds: float  # of training so far, all runs together
     step: int
@@ -30,7 +33,7 @@ def average(state: State, weights: Iterable[Tensor], longest: float) -> None:
     torch._foreach_lerp_(state["ema"], [weight.detach() for weight in weights], 1 - keep)
 
 
-def save(contents: dict[str, Any], file: Path) -> None:
+def save(contents: dict[str, Any] | Tensor, file: Path) -> None:
     """Write it whole or not at all."""
     unfinished = file.with_suffix(".part")
     torch.save(contents, unfinished)

@@ -20,12 +20,12 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from .dataset import picture
+from .keeping import WEIGHTS
 from .states import autoencoder, averaged
 from .storage import Bits, pack, unpack, write
 from .train_teacher import BATCH, Batches, predicted, tokens_of
 from .unet import narrow_unet
 
-WEIGHTS = Path(__file__).with_name("weights")
 # Chosen by the table that this program prints; README.md says why.
 AUTOENCODER_BITS: Bits = 16
 TEACHER_BITS: Bits = 8

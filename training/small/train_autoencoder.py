@@ -1,6 +1,8 @@
 """Train the narrow autoencoder on drawn pictures. Stopped at any moment it goes on from its last state.
 
-`python -m training.small.train_autoencoder FOLDER --pictures 6000 --minutes 40`
+`python -m training.small.train_autoencoder FOLDER --pictures 48000 --minutes 40`, on two cores
+`torchrun --nproc_per_node 2 -m training.small.train_autoencoder ...`. With --from-stored it begins with the weights in
+this repository.
 """
 
 from __future__ import annotations
@@ -14,13 +16,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
+from . import storage, together
 from .autoencoder import Decoder, Encoder
 from .dataset import pictures_of
-from .keeping import average, first_state, save
+from .keeping import WEIGHTS, average, first_state, save
 from .muon import optimizers_of
 
 CROP, BATCH, RATE = 64, 8, 4e-3
 NOISE = 0.08  # added to latents, so that the decoder bears what a diffusion model gets wrong
+SQUARES = 10.0  # so that they are about a third of the loss
 STANDARDISED_AT = 0.6  # of the time
 STATE_EVERY = 120  # seconds
 
@@ -35,11 +39,15 @@ def crops(pictures: np.ndarray, batch: int, random: np.random.Generator) -> Tens
 
 
 def loss_of(found: Tensor, wanted: Tensor) -> Tensor:
-    """Mean absolute error of the picture and of its differences between neighbours at three sizes (sharp edges)."""
+    """Mean absolute error of the picture, and at three sizes that of its differences between neighbours and its square.
+
+    The differences make edges sharp; the squares count most where a whole part has the wrong colour.
+    """
     total = (found - wanted).abs().mean()
     for _ in range(3):
         for dim in (2, 3):
             total = total + (found.diff(dim=dim) - wanted.diff(dim=dim)).abs().mean()
+        total = total + SQUARES * (found - wanted).square().mean()
         found, wanted = avg_pool2d(found, 2), avg_pool2d(wanted, 2)
     return total
 
@@ -49,16 +57,17 @@ def spread(z: Tensor) -> Tensor:
     return z.mean((0, 2, 3)).square().mean() + (z.std((0, 2, 3)) - 1).square().mean()
 
 
-def train(folder: Path, count: int, minutes: float, rate: float) -> None:
+def train(folder: Path, count: int, minutes: float, rate: float, from_stored: bool) -> None:
     """Train for so many minutes, all runs together, at a rate that falls to zero; the state is in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     pictures, _ = pictures_of(folder, count)
-    torch.manual_seed(0)
-    encoder, decoder = Encoder(), Decoder()
+    torch.manual_seed(together.NUMBER)
+    encoder, decoder = first_weights(from_stored)
     both = nn.ModuleList([encoder, decoder]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     weights = list(both.parameters())
     optimizers = optimizers_of(weights, [encoder[0], encoder[-1], decoder[1], decoder[-1]], rate)
     state = first_state(weights)
+    state["standardised"] = from_stored
     file = folder / "autoencoder.pt"
     if file.exists():
         saved = torch.load(file, weights_only=True)
@@ -69,25 +78,28 @@ def train(folder: Path, count: int, minutes: float, rate: float) -> None:
         state = saved["state"]
 
     def keep() -> None:
+        if together.NUMBER:
+            return
         modules = {"encoder": encoder.state_dict(), "decoder": decoder.state_dict()}
         save(modules | {"optimizers": [optimizer.state_dict() for optimizer in optimizers], "state": state}, file)
 
     last = began = time.monotonic()
     before, first, mean = state["seconds"], state["step"], 0.0
     while True:
-        state["seconds"] = before + time.monotonic() - began
+        state["seconds"] = together.same(before + time.monotonic() - began)
         done = state["seconds"] / (60 * minutes)
         if done >= 1:
             break
         for optimizer in optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = rate * min(1, (state["step"] + 1) / 50) * (1 - done) ** 0.5
+                group["lr"] = rate * min(1, (state["step"] + 1) / 50) * (1 - done)
         if done >= STANDARDISED_AT and not state.get("standardised"):
             standardise(encoder, decoder, pictures, state["ema"])
             state["standardised"] = True
-        x = crops(pictures, BATCH, np.random.default_rng([1, state["step"]]))
+        x = crops(pictures, BATCH, np.random.default_rng([1, together.NUMBER, state["step"]]))
         loss, spreading = losses(encoder, decoder, x.contiguous(memory_format=torch.channels_last))
         (loss + 0.01 * spreading).backward()  # type: ignore[no-untyped-call]
+        together.average_gradients(weights)
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         for optimizer in optimizers:
             optimizer.step()
@@ -95,13 +107,22 @@ def train(folder: Path, count: int, minutes: float, rate: float) -> None:
         state["step"] += 1
         average(state, weights, longest=0.999)
         mean += (loss.item() - mean) / min(state["step"] - first, 200)
-        if state["step"] % 100 == 0:
+        if state["step"] % 100 == 0 and not together.NUMBER:
             where = f"{state['seconds']:6.0f} s  step {state['step']}"
             print(f"{where}  loss {mean:.4f}  spread {spreading.item():.4f}", flush=True)
         if time.monotonic() - last > STATE_EVERY:
             last = time.monotonic()
             keep()
     keep()
+
+
+def first_weights(from_stored: bool) -> tuple[Encoder, Decoder]:
+    """Made-up ones (by torch's seed), or those in this repository."""
+    encoder, decoder = Encoder(), Decoder()
+    if from_stored:
+        stored, _ = storage.read(WEIGHTS / "autoencoder.safetensors")
+        nn.ModuleDict({"encoder": encoder, "decoder": decoder}).load_state_dict(stored)
+    return encoder, decoder
 
 
 @torch.no_grad()
@@ -136,5 +157,8 @@ if __name__ == "__main__":
     parser.add_argument("--pictures", type=int, default=8000)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--rate", type=float, default=RATE)
+    parser.add_argument("--from-stored", action="store_true", help="begin with the weights in this repository")
     options = parser.parse_args()
-    train(options.folder, options.pictures, options.minutes, options.rate)
+    together.join()
+    train(options.folder, options.pictures, options.minutes, options.rate, options.from_stored)
+    together.leave()

@@ -1,7 +1,8 @@
 """Train the narrow teacher: noise prediction on the latents of drawn pictures. It goes on from its last state.
 
-`python -m training.small.train_teacher FOLDER --tokenizer FOLDER --pictures 40000 --minutes 60`, after
-train_autoencoder in the same folder. The tokenizer is CLIP-L's, as ComfyUI has it in comfy/sd1_tokenizer.
+`python -m training.small.train_teacher FOLDER --tokenizer FOLDER --pictures 48000 --minutes 60`, after
+train_autoencoder in the same folder, with the same torchrun on two cores. The tokenizer is CLIP-L's, as ComfyUI has it
+in comfy/sd1_tokenizer. With --from-stored it begins with the weights in this repository.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTokenizer
 
+from . import storage, together
 from .dataset import pictures_of
-from .keeping import average, first_state, save
+from .keeping import WEIGHTS, average, first_state, save
 from .muon import optimizers_of
 from .states import autoencoder
 from .text import PLACES, POSITIONS, embeddings, features
@@ -40,14 +42,25 @@ def latents_of(folder: Path, count: int) -> tuple[Tensor, list[str]]:
     """The latents [count, 4, 16, 16] of the drawn pictures, and their captions."""
     pictures, captions = pictures_of(folder, count)
     file = folder / f"latents-{count}.pt"
+    part = [folder / f"latents-{count}-{i}.part" for i in range(together.PROCESSES)]
     if not file.exists():
-        encoder, _ = autoencoder(folder / "autoencoder.pt")
-        parts = []
-        for i in range(0, count, 50):
-            x = torch.from_numpy(np.ascontiguousarray(pictures[i : i + 50])).permute(0, 3, 1, 2).float() / 255
-            parts.append(encoder(x.contiguous(memory_format=torch.channels_last)).half())
-        torch.save(torch.cat(parts), file)
+        mine = np.array_split(np.arange(count), together.PROCESSES)[together.NUMBER]
+        save(encoded(folder, pictures, mine), part[together.NUMBER])
+        together.wait()
+        if together.NUMBER == 0:
+            save(torch.cat([torch.load(one, weights_only=True) for one in part]), file)
+    together.wait()
     return torch.load(file, weights_only=True), captions
+
+
+def encoded(folder: Path, pictures: np.ndarray, chosen: np.ndarray) -> Tensor:
+    """The latents of the chosen pictures, float16."""
+    encoder, _ = autoencoder(folder / "autoencoder.pt")
+    found = []
+    for some in np.array_split(chosen, max(1, len(chosen) // 50)):
+        x = torch.from_numpy(pictures[some]).permute(0, 3, 1, 2).float() / 255
+        found.append(encoder(x.contiguous(memory_format=torch.channels_last)).half())
+    return torch.cat(found)
 
 
 def tokens_of(captions: list[str], tokenizer: CLIPTokenizer) -> Tensor:
@@ -56,13 +69,15 @@ def tokens_of(captions: list[str], tokenizer: CLIPTokenizer) -> Tensor:
     return torch.tensor(ids, dtype=torch.int32)
 
 
-def train(folder: Path, tokenizer: Path, count: int, minutes: float, rate: float) -> None:
+def train(folder: Path, tokenizer: Path, count: int, minutes: float, rate: float, from_stored: bool) -> None:
     """Train for so many minutes, all runs together; the state is in the folder."""
     latents, captions = latents_of(folder, count)
     clip = CLIPTokenizer.from_pretrained(tokenizer)
     batches = Batches(latents, tokens_of(captions, clip), tokens_of([""], clip)[0])
     torch.manual_seed(0)
     unet = narrow_unet()
+    if from_stored:
+        unet.load_state_dict(storage.read(WEIGHTS / "teacher.safetensors")[0])
     weights = list(unet.parameters())
     print(f"{sum(p.numel() for p in weights) / 1e6:.2f}M weights, {len(latents)} latents", flush=True)
     learn(unet, batches, optimizers_of(weights, [unet.conv_in, unet.conv_out], rate), folder / "teacher.pt", minutes)
@@ -90,13 +105,15 @@ def learn(
         state = saved["state"]
 
     def keep() -> None:
+        if together.NUMBER:
+            return
         kept = [optimizer.state_dict() for optimizer in optimizers]
         save({"unet": unet.state_dict(), "optimizers": kept, "state": state}, file)
 
     last = told = began = time.monotonic()
     before, first, mean = state["seconds"], state["step"], 0.0
     while True:
-        state["seconds"] = before + time.monotonic() - began
+        state["seconds"] = together.same(before + time.monotonic() - began)
         done = state["seconds"] / (60 * minutes)
         if done >= 1:
             break
@@ -104,10 +121,11 @@ def learn(
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = now
-        batch = batches[state["step"]]
+        batch = batches[state["step"] * together.PROCESSES + together.NUMBER]
         found = predicted(unet, batch)
         loss = ((found - batch.noise).square().mean((1, 2, 3)) * batch.weight).mean()
         loss.backward()  # type: ignore[no-untyped-call]
+        together.average_gradients(weights)
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         for optimizer in optimizers:
             optimizer.step()
@@ -115,8 +133,8 @@ def learn(
         state["step"] += 1
         average(state, weights, longest=0.9995)
         mean += (loss.item() - mean) / min(state["step"] - first, 300)
-        if state["step"] % 100 == 0:
-            speed, told = BATCH * 100 / (time.monotonic() - told), time.monotonic()
+        if state["step"] % 100 == 0 and not together.NUMBER:
+            speed, told = BATCH * together.PROCESSES * 100 / (time.monotonic() - told), time.monotonic()
             print(f"{state['seconds']:6.0f} s  step {state['step']}  loss {mean:.4f}  {speed:.0f} a second", flush=True)
         if time.monotonic() - last > STATE_EVERY:
             last = time.monotonic()
@@ -173,5 +191,8 @@ if __name__ == "__main__":
     parser.add_argument("--pictures", type=int, default=40000)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--rate", type=float, default=RATE)
+    parser.add_argument("--from-stored", action="store_true", help="begin with the weights in this repository")
     options = parser.parse_args()
-    train(options.folder, options.tokenizer, options.pictures, options.minutes, options.rate)
+    together.join()
+    train(options.folder, options.tokenizer, options.pictures, options.minutes, options.rate, options.from_stored)
+    together.leave()

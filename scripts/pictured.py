@@ -1,0 +1,99 @@
+"""The graphs that the small trained model can run: what changes in them for it, and what they make with it.
+
+The files, the words, the size and the guidance are the small model's own; nodes, links and steps stay.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from demo_options import SMALL
+from gallery.preparing import HOUSE
+from PIL import Image
+from trial.small_models.tables import TRAINED_CHECKPOINT, TRAINED_DELTA
+
+if TYPE_CHECKING:
+    from trial.server import ComfyServer
+
+Json = dict[str, Any]
+SMALLER = 4  # times: the graphs are for 512 pixels
+SIZES = {
+    "EmptyLatentImage": (0, 1),
+    "ImageScale": (1, 2),
+    "SolidMask": (1, 2),
+    "MaskComposite": (0, 1),
+}  # places of pixels
+GUIDANCE = {"KSampler": 3, "CFGGuider": 0}  # place of CFG
+PERFLOWS_OWN = 5  # the graphs have PeRFlow's CFG below it and the base's above
+
+# Title of a graph -> title or type of a node -> its first values, where the usual prompt is not what is to be shown.
+GRAPHS: dict[str, dict[str, list[str]]] = {
+    "PeRFlow SD1.5 text to image": {},
+    "PeRFlow SD1.5 compared with the base model": {
+        "Positive prompt": ["a large purple castle in the mountains at night, clear"]
+    },
+    "PeRFlow SD1.5 hand-over to the base model": {},
+    "PeRFlow SD1.5 image to image": {"Positive prompt": ["a red house on a hill at night, snowy"]},
+    "PeRFlow SD1.5 inpainting": {"Positive prompt": ["a castle on a hill at noon"]},
+    "PeRFlow SD1.5 edit by words": {
+        "PeRFlowPromptToPrompt": [
+            "a lighthouse on a cliff at sunset",
+            "a castle on a cliff at sunset\na lighthouse on a cliff at night\na lighthouse on a cliff at sunset, snowy",
+        ]
+    },
+    "PeRFlow SD1.5 edit a photo": {
+        "Source prompt": ["a red house on a hill at noon"],
+        "PeRFlowPromptToPrompt": ["", "a blue house on a hill at noon\na red house on a hill at noon, snowy"],
+    },
+}
+
+
+def for_small_model(title: str, graph: Json) -> Json:
+    """A copy of the graph, in the form that the page saves, with what the small model needs."""
+    graph = copy.deepcopy(graph)
+    for node in graph["nodes"]:
+        kind, values = node["type"], node.get("widgets_values")
+        if kind == "CheckpointLoaderSimple":
+            values[0] = Path(TRAINED_CHECKPOINT).name
+        elif kind == "PeRFlowApplyDelta":
+            values[0] = Path(TRAINED_DELTA).name
+        elif kind == "LoadImage":
+            values[0] = HOUSE
+        elif kind == "CLIPTextEncode":
+            values[0] = SMALL["prompt"] if node.get("title") == "Positive prompt" else SMALL["negative"]
+        for place in SIZES.get(kind, ()):
+            values[place] //= SMALLER
+        if kind in GUIDANCE:
+            values[GUIDANCE[kind]] = SMALL["cfg" if values[GUIDANCE[kind]] < PERFLOWS_OWN else "base_cfg"]
+        words = GRAPHS[title].get(node.get("title") or kind, [])
+        if words:
+            values[: len(words)] = words
+    return graph
+
+
+def pictures(server: ComfyServer, graph: Json) -> list[Image.Image]:
+    """What the graph's Save Image nodes save, from left to right."""
+    from trial.server import to_api
+
+    saving = [node for node in graph["nodes"] if node["type"] == "SaveImage"]
+    outputs = server.run(to_api(graph, server.object_info()))["outputs"]
+    found = []
+    for node in sorted(saving, key=lambda node: node["pos"][0]):
+        found += [Image.open(io.BytesIO(server.image(**image))) for image in outputs[str(node["id"])]["images"]]
+    return [picture.convert("RGB") for picture in found]
+
+
+def over(card: Image.Image, made: list[Image.Image], share: float = 0.5) -> Image.Image:
+    """The card with the pictures in a row over its lower right corner, at most that share of its height."""
+    card, edge = card.copy(), 8
+    side = round(min(share * card.height, (card.width - edge) / len(made) - edge))
+    top = card.height - side - 2 * edge
+    for i, picture in enumerate(reversed(made)):
+        left = card.width - (i + 1) * (side + edge) - edge
+        frame = Image.new("RGB", (side + 2 * edge, side + 2 * edge), "white")
+        frame.paste(picture.resize((side, side), Image.Resampling.LANCZOS), (edge, edge))
+        card.paste(frame, (left, top))
+    return card

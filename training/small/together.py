@@ -1,0 +1,54 @@
+"""Several processes that train as one, each on a batch of its own.
+
+`torchrun --nproc_per_node 2 -m training.small.train_teacher ...`; with one process nothing here does anything. On a CPU
+two processes of one thread each are much faster than one process of two threads: the layers are small.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import timedelta
+
+import torch
+from torch import Tensor, distributed
+
+PROCESSES = int(os.environ.get("WORLD_SIZE", "1"))
+NUMBER = int(os.environ.get("RANK", "0"))  # of this process
+
+
+def join() -> None:
+    """Find the other processes, which torchrun has started."""
+    if PROCESSES > 1:
+        distributed.init_process_group("gloo", timeout=timedelta(hours=2))
+
+
+def leave() -> None:
+    if PROCESSES > 1:
+        distributed.destroy_process_group()
+
+
+def wait() -> None:
+    """Until all processes are here."""
+    if PROCESSES > 1:
+        distributed.barrier()
+
+
+def same(number: float) -> float:
+    """The mean of the processes' numbers: one clock for all, since the rate follows it."""
+    if PROCESSES == 1:
+        return number
+    mean = torch.tensor([number], dtype=torch.float64)
+    distributed.all_reduce(mean)
+    return float(mean) / PROCESSES
+
+
+def average_gradients(weights: Sequence[Tensor]) -> None:
+    """Give every process the mean of their gradients, so that their weights stay equal."""
+    if PROCESSES == 1:
+        return
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    distributed.all_reduce(flat)
+    for gradient, total in zip(gradients, flat.split([part.numel() for part in gradients]), strict=True):
+        gradient.copy_((total / PROCESSES).view_as(gradient))
