@@ -15,7 +15,8 @@ with its samplers and this pack's nodes; --wide checks on 64 pictures that the w
 With --checkpoint the table is about a real model: torchmetrics' FID and CLIP score, to a folder of pictures with
 captions (NAME.txt beside NAME.jpg). Their networks are downloaded at run time.
 
-Results are kept picture by picture: a stopped run goes on, and more --pictures add to what is there.
+Results are kept picture by picture: a stopped run goes on, and more --pictures add to what is there. Small layers gain
+little from a second thread: start it twice, with OMP_NUM_THREADS=1 and --part 1/2 and 2/2, then once without --part.
 """
 
 import argparse
@@ -65,6 +66,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--perflow-cfg", type=float, help="of PeRFlow (1 for the small model, else as --cfg)")
     parser.add_argument("--weights", type=Path, default=REPOSITORY / "training" / "small" / "weights")
     parser.add_argument("--results", type=Path, help="folder of what is known so far (in the cache)")
+    parser.add_argument(
+        "--part", type=part, default=(1, 1), metavar="I/N", help="sample only every Nth cell, from the Ith"
+    )
     parser.add_argument("--wide", action="store_true", help="first check the wide checkpoint against the narrow model")
     parser.add_argument("--checkpoint", type=Path, help="a real model")
     parser.add_argument("--delta", type=Path, help="its PeRFlow delta")
@@ -82,6 +86,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
+def part(text: str) -> tuple[int, int]:
+    number, _, of = text.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise argparse.ArgumentTypeError(f"it is {text!r}, expected I/N with I from 1 to N, such as 1/2")
+    return int(number), int(of)
+
+
 def drawn_table(comfyui: Any, options: argparse.Namespace) -> list[dict[str, Any]]:
     from picture_quality import table, wide_check
     from picture_quality.cells import Guidance, planned
@@ -96,9 +107,10 @@ def drawn_table(comfyui: Any, options: argparse.Namespace) -> list[dict[str, Any
     work = table.Table(comfyui.nodes, models, judge, options.results, amounts, guidance)
     if options.wide:
         print(wide_check.check(comfyui, work, options.weights, models.has_delta(), guidance), flush=True)
-    left, rate = work.left(cells), work.rate()
+    mine = cells[options.part[0] - 1 :: options.part[1]]
+    left, rate = work.left(mine), work.rate()
     print(
-        f"{len(cells)} cells, {left} passes of the UNet (CFG {options.cfg:g}, PeRFlow's {options.perflow_cfg:g}), "
+        f"{len(mine)} cells, {left} passes of the UNet (CFG {options.cfg:g}, PeRFlow's {options.perflow_cfg:g}), "
         f"about {left / rate / 3600:.1f} hours at {rate:.0f} a second; held-out drawings, minutes once; "
         f"kept in {options.results}",
         flush=True,
@@ -109,7 +121,7 @@ def drawn_table(comfyui: Any, options: argparse.Namespace) -> list[dict[str, Any
         nonlocal done
         done += passes
 
-    for cell in cells:
+    for cell in mine:
         if work.missing(cell):
             work.fill(cell, report)
             seconds = (time.monotonic() - began) / done * (left - done)

@@ -50,5 +50,6 @@ def average_gradients(weights: Sequence[Tensor]) -> None:
     gradients = [weight.grad for weight in weights if weight.grad is not None]
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     distributed.all_reduce(flat)
-    for gradient, total in zip(gradients, flat.split([part.numel() for part in gradients]), strict=True):
+    totals = torch.split(flat, [gradient.numel() for gradient in gradients])
+    for gradient, total in zip(gradients, totals, strict=True):
         gradient.copy_((total / PROCESSES).view_as(gradient))

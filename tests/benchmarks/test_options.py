@@ -1,0 +1,16 @@
+"""What benchmarks/quality.py is asked for on the command line."""
+
+import pytest
+import quality
+
+
+def test_part():
+    assert quality.parse([]).part == (1, 1)
+    assert quality.parse(["--part", "2/3"]).part == (2, 3)
+
+
+@pytest.mark.parametrize("text", ["3/2", "0/2", "1", "a/b"])
+def test_a_part_that_is_none(text, capsys):
+    with pytest.raises(SystemExit):
+        quality.parse(["--part", text])
+    assert "expected I/N" in capsys.readouterr().err

@@ -1,0 +1,33 @@
+"""Processes that train the small model as one: one gradient, one clock."""
+
+import os
+import subprocess
+import sys
+
+PROGRAM = """
+import torch
+from training.small import together
+together.join()
+weights = [torch.zeros(3, requires_grad=True), torch.zeros(2, 2, requires_grad=True), torch.zeros(1)]
+for weight in weights[:2]:
+    weight.grad = torch.full_like(weight, float(together.NUMBER + 1))
+together.average_gradients(weights)
+together.wait()
+print([float(weight.grad.mean()) for weight in weights[:2]], together.same(10.0 * together.NUMBER), flush=True)
+together.leave()
+"""
+
+
+def test_two_processes_get_the_mean(tmp_path, repository):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(repository)}
+    done = subprocess.run([*launch, str(tmp_path / "program.py")], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.splitlines().count("[1.5, 1.5] 5.0") == 2
+
+
+def test_one_process_keeps_what_it_has():
+    from training.small import together
+
+    assert together.same(3.0) == 3.0
