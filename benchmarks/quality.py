@@ -126,7 +126,10 @@ def drawn_table(comfyui: Any, options: argparse.Namespace) -> list[dict[str, Any
             work.fill(cell, report)
             seconds = (time.monotonic() - began) / done * (left - done)
             print(f"{cell.model.name}, {cell.sampler}, {cell.steps} steps; {seconds / 60:.0f} min left", flush=True)
-            write(options.json, work.rows(cells))
+            if options.json:
+                write(options.json, work.rows(cells))
+    if options.part[1] > 1:  # the rows are for the run that has all parts
+        return []
     write(options.json, rows := work.rows(cells))
     for sentence in [*work.claims(work.known(cells)), *table.not_better_with_more_steps(rows)]:
         print(sentence)
