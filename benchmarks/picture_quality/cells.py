@@ -94,6 +94,7 @@ def planned(roots: Iterable[str], delta: bool, quick: bool = False) -> list[Cell
         cells += [Cell(Model(BASE, True), sampler, n) for sampler, steps in PERFLOW_STEPS.items() for n in steps]
         cells += [Cell(Model(BASE, True, rank), "euler", n) for rank in RANKS for n in (4, 8)]
     cells += [Cell(Model(BASE), sampler, steps) for steps in BASE_STEPS for sampler in BASE_SAMPLERS]
-    unique = {(cell.model, cell.sampler, cell.steps): cell for cell in reversed(cells)}
-    ordered = list(reversed(unique.values()))
-    return [end_point(Model(root)) for root in roots] + ordered
+    unique: dict[tuple[Model, str, int], Cell] = {}
+    for cell in cells:
+        unique.setdefault((cell.model, cell.sampler, cell.steps), cell)  # where it is claimed, it comes first
+    return [end_point(Model(root)) for root in roots] + list(unique.values())

@@ -33,3 +33,10 @@ def test_without_a_delta_there_is_the_base_alone():
 
 def test_heun_takes_two_calls_a_step():
     assert Cell(Model(BASE, True), "heun", 4).calls == Cell(Model(BASE, True), "euler", 8).calls == 8
+
+
+def test_what_claims_rest_on_comes_first():
+    """A table is of use before it is whole."""
+    claimed = [cell.claimed for cell in planned([BASE], True)[1:]]
+    assert claimed == sorted(claimed, reverse=True)
+    assert sum(claimed) == 15
