@@ -37,7 +37,7 @@ GRAPHS: dict[str, dict[str, list[str]]] = {
     },
     "PeRFlow SD1.5 hand-over to the base model": {},
     "PeRFlow SD1.5 image to image": {"Positive prompt": ["a red house on a hill at night, snowy"]},
-    "PeRFlow SD1.5 inpainting": {"Positive prompt": ["a castle on a hill at noon"]},
+    "PeRFlow SD1.5 inpainting": {"Positive prompt": ["a green tree on a hill at noon"]},
     "PeRFlow SD1.5 edit by words": {
         "PeRFlowPromptToPrompt": [
             "a lighthouse on a cliff at sunset",
@@ -71,6 +71,15 @@ def for_small_model(title: str, graph: Json) -> Json:
         words = GRAPHS[title].get(node.get("title") or kind, [])
         if words:
             values[: len(words)] = words
+    return graph
+
+
+def with_our_picture(graph: Json) -> Json:
+    """A copy of the graph that loads the picture which the small model is given."""
+    graph = copy.deepcopy(graph)
+    for node in graph["nodes"]:
+        if node["type"] == "LoadImage":
+            node["widgets_values"][0] = HOUSE
     return graph
 
 

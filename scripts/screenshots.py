@@ -105,7 +105,7 @@ def take_thumbnails(browser: Browser, running: ComfyServer, graphs: dict[str, Js
     page = ComfyPage(browser, running.port, nodes2=False, size=size)
     used_by = telling_part.users_of_types(read_graphs().values())
     for title, graph in graphs.items():
-        page.load(graph, title)
+        page.load(pictured.with_our_picture(graph) if title in pictured.GRAPHS else graph, title)
         missing = {node["type"] for node in page.nodes() if node["missing"]}
         if missing:
             variables = " or ".join(OTHER_PACKS)
