@@ -8,7 +8,6 @@ compared with each other.
 """
 
 import argparse
-import json
 import sys
 import tempfile
 from pathlib import Path
@@ -19,8 +18,8 @@ sys.path += [str(REPOSITORY / "scripts"), str(REPOSITORY)]
 
 import environment  # noqa: E402
 from environment import UserError  # noqa: E402
+from user_cache import run_program  # noqa: E402
 
-BATCH = 100
 Row = dict[str, Any]
 
 
@@ -31,73 +30,47 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=300)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--json", type=Path, help="where the rows go")
-    parser.add_argument("--results", type=Path, help="folder of the judged drawings (in the cache)")
     comfyui_path = environment.enter()
     options = parser.parse_args()
     files = sorted(options.deltas.glob("*.safetensors"))
     if not files:
         raise UserError(f"{options.deltas} has no .safetensors file: give the folder deltas of a training's output.")
     with tempfile.TemporaryDirectory() as base:
+        from draw_quality import number
+        from quality import write
         from trial import process
 
         comfyui = process.start(comfyui_path, REPOSITORY, Path(base))
-        results = options.results or environment.cache_root() / "quality"
         print("| samples | Fréchet distance | attributes found |\n|--:|--:|--:|", flush=True)
         rows = []
         for file in files:
-            rows.append(measured(comfyui, file, options.weights, results, options.pictures, options.steps))
-            print(told(rows[-1]), flush=True)
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+            row = measured(comfyui, file, options.weights, options.pictures, options.steps)
+            print(f"| {row['samples']} | {number(row, 'frechet')} | {number(row, 'attributes')} |", flush=True)
+            rows.append(row)
+            write(options.json, rows)
 
 
-def measured(comfyui: Any, delta: Path, weights: Path, results: Path, pictures: int, steps: int) -> Row:
-    """The delta's distance to held-out drawings and its share of attributes, each with its error."""
-    import torch
-    from picture_quality import rows, sampling
-    from picture_quality.cells import BASE, Cell, Model
+def measured(comfyui: Any, delta: Path, weights: Path, pictures: int, steps: int) -> Row:
+    """The row of benchmarks/quality.py for the delta, with the samples that it has seen."""
+    from picture_quality.cells import BASE, Cell, Guidance, Model
     from picture_quality.drawn_judge import DrawnJudge
     from picture_quality.narrow_models import NarrowModels
+    from picture_quality.table import Amounts, Table
     from safetensors import safe_open
 
-    folder = Path(tempfile.mkdtemp(dir=comfyui.base))
+    folder, results = Path(tempfile.mkdtemp(dir=comfyui.base)), environment.cache_root() / "quality"
     for name in ("teacher", "autoencoder"):
         (folder / f"{name}.safetensors").symlink_to((weights / f"{name}.safetensors").absolute())
     (folder / "delta.safetensors").symlink_to(delta.absolute())
     models = NarrowModels(comfyui, folder)
-    judge, texts, cell = DrawnJudge(models, results), sampling.Texts(), Cell(Model(BASE, True), "euler", steps)
-    parts = []
-    for start in range(0, pictures, BATCH):
-        numbers = range(start, min(start + BATCH, pictures))
-        prompts = texts(judge.prompts(numbers)), texts([""])
-        samples = sampling.sample(comfyui.nodes, models[cell.model], cell, sampling.noise_of(numbers), *prompts, 1.0)
-        parts.append(judge.of_samples(numbers, samples))
-    judged = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    judge, amounts = DrawnJudge(models, results), Amounts(pictures, pictures, pictures)
+    table = Table(comfyui.nodes, models, judge, results, amounts, Guidance(base=3.0, perflow=1.0))
+    cell = Cell(Model(BASE, True), "euler", steps)
+    table.fill(cell, lambda passes: None)
     with safe_open(delta, framework="pt") as opened:
-        samples_seen = int((opened.metadata() or {}).get("samples", 0))
-    distance, found = rows.distance(judged, judge.reference(BASE, decoded=False)), rows.attributes(judged)
-    return dict(
-        file=delta.name,
-        samples=samples_seen,
-        frechet=distance.value,
-        frechet_error=distance.error,
-        attributes=found.value,
-        attributes_error=found.error,
-    )
-
-
-def told(row: Row) -> str:
-    """As a line of the table."""
-    return (
-        f"| {row['samples']} | {row['frechet']:.0f} ± {row['frechet_error']:.0f} "
-        f"| {100 * row['attributes']:.1f} ± {100 * row['attributes_error']:.1f} % |"
-    )
+        samples = int((opened.metadata() or {}).get("samples", 0))
+    return table.rows([cell])[-1] | {"file": delta.name, "samples": samples}
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (UserError, OSError, ValueError) as error:
-        sys.exit(f"Error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("Stopped.")
+    run_program(main)

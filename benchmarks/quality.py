@@ -128,7 +128,7 @@ def drawn_table(comfyui: Any, options: argparse.Namespace) -> list[dict[str, Any
             print(f"{cell.model.name}, {cell.sampler}, {cell.steps} steps; {seconds / 60:.0f} min left", flush=True)
             if options.json:
                 write(options.json, work.rows(cells))
-    if options.part[1] > 1:  # the rows are for the run that has all parts
+    if options.part[1] > 1:  # the rows are for the run without --part
         return []
     write(options.json, rows := work.rows(cells))
     for sentence in [*work.claims(work.known(cells)), *table.not_better_with_more_steps(rows)]:

@@ -20,13 +20,9 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 SMALLER = 4  # times: the graphs are for 512 pixels
-SIZES = {
-    "EmptyLatentImage": (0, 1),
-    "ImageScale": (1, 2),
-    "SolidMask": (1, 2),
-    "MaskComposite": (0, 1),
-}  # places of pixels
-GUIDANCE = {"KSampler": 3, "CFGGuider": 0}  # place of CFG
+# Places of pixels among a node's values, and the place of CFG.
+SIZES = {"EmptyLatentImage": (0, 1), "ImageScale": (1, 2), "SolidMask": (1, 2), "MaskComposite": (0, 1)}
+GUIDANCE = {"KSampler": 3, "CFGGuider": 0}
 PERFLOWS_OWN = 5  # the graphs have PeRFlow's CFG below it and the base's above
 
 # Title of a graph -> title or type of a node -> its first values, where the usual prompt is not what is to be shown.
@@ -53,15 +49,13 @@ GRAPHS: dict[str, dict[str, list[str]]] = {
 
 def for_small_model(title: str, graph: Json) -> Json:
     """A copy of the graph, in the form that the page saves, with what the small model needs."""
-    graph = copy.deepcopy(graph)
+    graph = with_our_picture(graph)
     for node in graph["nodes"]:
         kind, values = node["type"], node.get("widgets_values")
         if kind == "CheckpointLoaderSimple":
             values[0] = Path(TRAINED_CHECKPOINT).name
         elif kind == "PeRFlowApplyDelta":
             values[0] = Path(TRAINED_DELTA).name
-        elif kind == "LoadImage":
-            values[0] = HOUSE
         elif kind == "CLIPTextEncode":
             values[0] = SMALL["prompt"] if node.get("title") == "Positive prompt" else SMALL["negative"]
         for place in SIZES.get(kind, ()):

@@ -11,7 +11,7 @@ def test_the_shipped_ones_can_be_read(repository):
     assert [path.stem for path in paths] == ["sd15", "sd21", "sdxl", "small"]
     for path in paths:
         config = read(path)
-        assert config.optimizer.steps >= 500
+        assert config.optimizer.steps >= 1000
         assert config.student.windows == 4
 
 

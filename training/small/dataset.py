@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from . import together
 from .scenes.picture import draw
 from .scenes.words import random_caption, random_scene
 
@@ -25,9 +26,10 @@ def picture(seed: int) -> tuple[np.ndarray, str]:
 def pictures_of(folder: Path, count: int) -> tuple[np.ndarray, list[str]]:
     """The first `count` pictures [count, 128, 128, 3] uint8 and their captions, drawn unless the folder has them."""
     pixels, words = folder / f"pictures-{count}.npy", folder / f"captions-{count}.json"
-    if not words.exists():
+    if not words.exists() and together.NUMBER == 0:
         with ProcessPoolExecutor() as pool:
             drawn = list(pool.map(picture, range(SEED, SEED + count), chunksize=64))
         np.save(pixels, np.stack([pixel for pixel, _ in drawn]))
         words.write_text(json.dumps([caption for _, caption in drawn]), encoding="utf-8")
+    together.wait()
     return np.load(pixels, mmap_mode="r"), json.loads(words.read_text(encoding="utf-8"))

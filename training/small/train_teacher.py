@@ -42,14 +42,16 @@ def latents_of(folder: Path, count: int) -> tuple[Tensor, list[str]]:
     """The latents [count, 4, 16, 16] of the drawn pictures, and their captions."""
     pictures, captions = pictures_of(folder, count)
     file = folder / f"latents-{count}.pt"
-    part = [folder / f"latents-{count}-{i}.part" for i in range(together.PROCESSES)]
+    parts = [folder / f"latents-{count}-{i}.pt" for i in range(together.PROCESSES)]
     if not file.exists():
         mine = np.array_split(np.arange(count), together.PROCESSES)[together.NUMBER]
-        save(encoded(folder, pictures, mine), part[together.NUMBER])
+        save(encoded(folder, pictures, mine), parts[together.NUMBER])
         together.wait()
         if together.NUMBER == 0:
-            save(torch.cat([torch.load(one, weights_only=True) for one in part]), file)
-    together.wait()
+            save(torch.cat([torch.load(part, weights_only=True) for part in parts]), file)
+            for part in parts:
+                part.unlink()
+        together.wait()
     return torch.load(file, weights_only=True), captions
 
 
