@@ -5,7 +5,8 @@
 
 Without --checkpoint it is about the small model of drawn pictures. A row has
   passes       of the UNet for a picture: the calls, twice as many with CFG above 1
-  frechet      Fréchet distance to held-out drawings in the features of the domain's classifier, not comparable with FID
+  frechet      Fréchet distance to held-out drawings in the features of the domain's classifier, less the bias that few
+               pictures give it (one near 0 may come out negative); not comparable with FID
   frechet_to_decoded  the same to those drawings as the autoencoder gives them back
   attributes   share of the attributes named by the caption that the classifier finds
   paired       difference to the base's own 100-step end point from the same noise, relative to its size
@@ -52,7 +53,8 @@ def main() -> None:
             write(options.json, found)
         else:
             found = drawn_table(comfyui, options)
-    print(f"{len(found)} rows" + (f" in {options.json}" if options.json else ""))
+    if options.part[1] == 1:  # the rows of several parts are for a run without --part
+        print(f"{len(found)} rows" + (f" in {options.json}" if options.json else ""))
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -128,7 +130,7 @@ def drawn_table(comfyui: Any, options: argparse.Namespace) -> list[dict[str, Any
             print(f"{cell.model.name}, {cell.sampler}, {cell.steps} steps; {seconds / 60:.0f} min left", flush=True)
             if options.json:
                 write(options.json, work.rows(cells))
-    if options.part[1] > 1:  # the rows are for the run without --part
+    if options.part[1] > 1:
         return []
     write(options.json, rows := work.rows(cells))
     for sentence in [*work.claims(work.known(cells)), *table.not_better_with_more_steps(rows)]:

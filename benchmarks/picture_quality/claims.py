@@ -77,7 +77,7 @@ def _gain(find: Find, model: Model, reference: Gaussian) -> Estimate:
         near, far = (frechet(gaussian(judged["features"][rows]), reference) for judged in (ours, theirs))
         return 1 - near / far
 
-    return jackknife(gain, count)
+    return jackknife(gain, count, unbiased=True)
 
 
 def _other_bases(find: Find, references: dict[str, Gaussian]) -> list[str]:

@@ -1,7 +1,7 @@
 """The Fréchet distance of two sets of features, each taken as a Gaussian, and the error bars of any such number.
 
-Sources: Dowson and Landau 1982 (the distance); Heusel et al. 2017 (its use on features of pictures); Efron and Stein
-1981 (the jackknife).
+Sources: Dowson and Landau 1982 (the distance); Heusel et al. 2017 (its use on features of pictures); Quenouille 1956
+and Efron and Stein 1981 (the jackknife); Chong and Forsyth 2020 (the bias of few pictures falls with 1 / n).
 """
 
 from __future__ import annotations
@@ -47,13 +47,18 @@ def frechet(a: Gaussian, b: Gaussian) -> float:
     return float(apart + a.covariance.trace() + b.covariance.trace() - 2 * shared)
 
 
-def jackknife(statistic: Callable[[Tensor], float], count: int, groups: int = GROUPS) -> Estimate:
-    """The statistic of all rows 0..count-1 and its error: (g - 1) / g sum_i (s_i - mean)^2, group i left out in s_i.
+def jackknife(
+    statistic: Callable[[Tensor], float], count: int, groups: int = GROUPS, unbiased: bool = False
+) -> Estimate:
+    """The statistic s of all rows and its error, sqrt((g - 1) / g sum_i (s_i - mean)^2), s_i without group i.
 
-    `statistic` takes row numbers. Rows are independent; those of one group are g apart.
+    `statistic` takes row numbers 0..count-1. Rows are independent; those of one group are g apart. With `unbiased` the
+    value is g s - (g - 1) mean(s_i): a bias that falls with 1 / count, as that of the Fréchet distance, cancels.
     """
     rows = torch.arange(count)
     groups = min(groups, count)
     left_out = torch.tensor([statistic(rows[rows % groups != i]) for i in range(groups)], dtype=torch.float64)
-    variance = (groups - 1) / groups * (left_out - left_out.mean()).square().sum()
-    return Estimate(statistic(rows), float(variance.sqrt()))
+    mean = left_out.mean()
+    variance = (groups - 1) / groups * (left_out - mean).square().sum()
+    value = statistic(rows)
+    return Estimate(groups * value - (groups - 1) * float(mean) if unbiased else value, float(variance.sqrt()))

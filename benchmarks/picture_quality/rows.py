@@ -13,7 +13,8 @@ Row = dict[str, Any]
 
 
 def distance(judged: Judged, reference: Gaussian) -> Estimate:
-    return jackknife(lambda rows: frechet(gaussian(judged["features"][rows]), reference), len(judged["features"]))
+    features = judged["features"]
+    return jackknife(lambda rows: frechet(gaussian(features[rows]), reference), len(features), unbiased=True)
 
 
 def attributes(judged: Judged) -> Estimate:
@@ -43,7 +44,7 @@ def difference(one: Judged, other: Judged, reference: Gaussian, factor: float = 
         near, far = (frechet(gaussian(judged["features"][rows]), reference) for judged in (one, other))
         return near - factor * far
 
-    return jackknife(apart, count)
+    return jackknife(apart, count, unbiased=True)
 
 
 def row(told: Row, judged: Judged, references: dict[str, Gaussian], end_points: Tensor | None, names: list[str]) -> Row:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from training.small.scenes.words import ATTRIBUTES
@@ -19,6 +20,8 @@ from .frechet import Gaussian
 from .narrow_models import NarrowModels
 from .rows import Row, row
 from .store import Judged, Store
+
+AT_ONCE = 25  # pictures sampled at once: on a CPU a fifth faster than 100, whose activations do not stay in its caches
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,10 @@ class Table:
         return self.passes(cell) * BATCH / (time.perf_counter() - began)
 
     def sample(self, cell: Cell, numbers: range) -> Tensor:
-        """LATENT samples [n, 4, 16, 16] of those pictures."""
+        """LATENT samples [n, 4, 16, 16] of those pictures, a few at once."""
+        return torch.cat([self._sample(cell, numbers[i : i + AT_ONCE]) for i in range(0, len(numbers), AT_ONCE)])
+
+    def _sample(self, cell: Cell, numbers: range) -> Tensor:
         positive = self._texts(self.judge.prompts(numbers))
         model, noise, cfg = self._models[cell.model], sampling.noise_of(numbers), self._guidance.of(cell.model)
         return sampling.sample(self._nodes, model, cell, noise, positive, self._negative, cfg)

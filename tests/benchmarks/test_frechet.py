@@ -65,3 +65,13 @@ def test_error_of_a_distance_is_its_spread_over_many_samples():
     found = [jackknife(lambda rows, x=x: frechet(gaussian(x[rows]), reference), len(x)) for x in samples]
     spread = np.std([value for value, _ in found], ddof=1)
     assert np.mean([error for _, error in found]) == pytest.approx(spread, rel=0.25)
+
+
+def test_a_distance_of_few_pictures_has_no_bias():
+    """Samples of the reference itself: their plain distance falls with 1 / n, the estimate is 0 within its error."""
+    reference = Gaussian(torch.zeros(8).double(), torch.eye(8).double())
+    samples = [normal(200, 8, seed=seed) for seed in range(40)]
+    plain = np.mean([frechet(gaussian(x), reference) for x in samples])
+    found = [jackknife(lambda rows, x=x: frechet(gaussian(x[rows]), reference), len(x), unbiased=True) for x in samples]
+    error = np.std([value for value, _ in found], ddof=1) / len(found) ** 0.5
+    assert abs(np.mean([value for value, _ in found])) < min(3 * error, plain / 10)

@@ -5,6 +5,9 @@ import subprocess
 import sys
 
 PROGRAM = """
+import sys
+from pathlib import Path
+
 import torch
 from training.small import together
 together.join()
@@ -13,7 +16,8 @@ for weight in weights[:2]:
     weight.grad = torch.full_like(weight, float(together.NUMBER + 1))
 together.average_gradients(weights)
 together.wait()
-print([float(weight.grad.mean()) for weight in weights[:2]], together.same(10.0 * together.NUMBER), flush=True)
+found = [float(weight.grad.mean()) for weight in weights[:2]]
+Path(sys.argv[1], f"{together.NUMBER}.txt").write_text(f"{found} {together.same(10.0 * together.NUMBER)}")
 together.leave()
 """
 
@@ -22,9 +26,10 @@ def test_two_processes_get_the_mean(tmp_path, repository):
     (tmp_path / "program.py").write_text(PROGRAM)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(repository)}
-    done = subprocess.run([*launch, str(tmp_path / "program.py")], env=environment, capture_output=True, text=True)
+    command = [*launch, str(tmp_path / "program.py"), str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.splitlines().count("[1.5, 1.5] 5.0") == 2
+    assert [(tmp_path / f"{number}.txt").read_text() for number in (0, 1)] == ["[1.5, 1.5] 5.0"] * 2
 
 
 def test_one_process_keeps_what_it_has():

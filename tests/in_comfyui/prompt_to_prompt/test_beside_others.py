@@ -64,13 +64,16 @@ def test_attention_that_another_node_replaced(p2p, sample, models, with_maps, or
 
 def test_a_perflow_model(p2p, run, sample, models):
     """Its window grid, by a plain KSampler; the picture is another than the base's."""
+    from analytic_model import relative_error
+
     sampling = {"prediction_type": "diff_eps", "windows": 4, "align_steps": True}
     accelerated = run("PeRFlowModelSampling", model=models("SD1.5"), **sampling)[0]
     model, positive, latent = p2p(model=accelerated, edited=SOURCE)
     found = sample(model, positive, latent, 3.0, scheduler="karras")
-    assert torch.equal(*found)
+    assert relative_error(found[1], found[0]) < 5e-6
     assert found.isfinite().all()
-    assert torch.equal(found, sample(accelerated, unedited(positive), latent, 3.0, scheduler="karras"))
+    plain = sample(accelerated, unedited(positive), latent, 3.0, scheduler="karras")
+    assert relative_error(found, plain) < 5e-6
 
 
 @pytest.fixture
@@ -103,7 +106,8 @@ def test_a_controlnet(p2p, sample, run, comfyui, tiny, encode, with_maps):
     assert all(relative_error(found[row], without[row]) > 1e-3 for row in range(3))
     model, prompts, latent = p2p(model=base, latent=empty, edited=SOURCE)
     positive, negative = controlled(prompts)
-    assert torch.equal(*sample(model, positive, latent, 3.0, negative=negative))
+    source, edit = sample(model, positive, latent, 3.0, negative=negative)
+    assert relative_error(edit, source) < bound
 
 
 @pytest.fixture

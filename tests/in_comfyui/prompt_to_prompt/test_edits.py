@@ -65,9 +65,12 @@ def test_the_layers_of_a_large_latent(p2p, sample, monkeypatch, comfyui):
 @pytest.mark.parametrize("cfg", [1.0, 3.0])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_without_an_edit_the_second_row_is_the_first(p2p, sample, family, cfg):
+    """To rounding: on some processors that depends on the row."""
+    from analytic_model import relative_error
+
     model, positive, latent = p2p(edited=SOURCE, family=family)
     source, edit = sample(model, positive, latent, cfg, family)
-    assert torch.equal(source, edit)
+    assert relative_error(edit, source) < 5e-6
 
 
 def test_the_source_is_what_it_is_alone(p2p, sample):
@@ -141,8 +144,11 @@ def test_prompts_as_comfyui_reads_them(p2p, sample, models, with_maps, name):
 
 @pytest.mark.parametrize("prompt", [SOURCE + ", very" * 60, "a (lighthouse:1.3), at sunset"])
 def test_such_prompts_without_an_edit(p2p, sample, prompt):
+    from analytic_model import relative_error
+
     model, positive, latent = p2p(prompt, prompt)
-    assert torch.equal(*sample(model, positive, latent, 3.0))
+    source, edit = sample(model, positive, latent, 3.0)
+    assert relative_error(edit, source) < 5e-6
 
 
 def test_weights_are_no_words(p2p):
