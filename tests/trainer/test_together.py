@@ -1,4 +1,4 @@
-"""Processes that train the small model as one: one gradient, one clock."""
+"""Processes that train the small model as one: one start, one gradient, one clock."""
 
 import os
 import subprocess
@@ -16,8 +16,11 @@ for weight in weights[:2]:
     weight.grad = torch.full_like(weight, float(together.NUMBER + 1))
 together.average_gradients(weights)
 together.wait()
+begun = torch.full((2, 3, 2, 2), together.NUMBER + 7.0).to(memory_format=torch.channels_last)
+together.share([begun])
 found = [float(weight.grad.mean()) for weight in weights[:2]]
-Path(sys.argv[1], f"{together.NUMBER}.txt").write_text(f"{found} {together.same(10.0 * together.NUMBER)}")
+said = f"{found} {together.same(10.0 * together.NUMBER)} {begun.mean()}"
+Path(sys.argv[1], f"{together.NUMBER}.txt").write_text(said)
 together.leave()
 """
 
@@ -29,7 +32,7 @@ def test_two_processes_get_the_mean(tmp_path, repository):
     command = [*launch, str(tmp_path / "program.py"), str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert [(tmp_path / f"{number}.txt").read_text() for number in (0, 1)] == ["[1.5, 1.5] 5.0"] * 2
+    assert [(tmp_path / f"{number}.txt").read_text() for number in (0, 1)] == ["[1.5, 1.5] 5.0 7.0"] * 2
 
 
 def test_one_process_keeps_what_it_has():

@@ -43,6 +43,13 @@ def same(number: float) -> float:
     return float(mean) / PROCESSES
 
 
+def share(weights: Sequence[Tensor]) -> None:
+    """Give every process the first one's weights."""
+    if PROCESSES > 1:
+        for weight in weights:
+            distributed.broadcast(weight.data, src=0)
+
+
 def average_gradients(weights: Sequence[Tensor]) -> None:
     """Give every process the mean of their gradients, so that their weights stay equal."""
     if PROCESSES == 1:

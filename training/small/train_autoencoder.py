@@ -62,10 +62,11 @@ def train(folder: Path, count: int, minutes: float, rate: float, from_stored: bo
     folder.mkdir(parents=True, exist_ok=True)
     pictures, _ = pictures_of(folder, count)
     torch.manual_seed(0)
-    encoder, decoder = first_weights(from_stored)  # the same in every process
-    torch.manual_seed(together.NUMBER)  # but not the same noise
+    encoder, decoder = first_weights(from_stored)
+    torch.manual_seed(together.NUMBER)  # no two processes have the same noise
     both = nn.ModuleList([encoder, decoder]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     weights = list(both.parameters())
+    together.share(weights)
     optimizers = optimizers_of(weights, [encoder[0], encoder[-1], decoder[1], decoder[-1]], rate)
     state = first_state(weights)
     state["standardised"] = from_stored

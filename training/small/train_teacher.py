@@ -81,6 +81,7 @@ def train(folder: Path, tokenizer: Path, count: int, minutes: float, rate: float
     if from_stored:
         unet.load_state_dict(storage.read(WEIGHTS / "teacher.safetensors")[0])
     weights = list(unet.parameters())
+    together.share(weights)
     if not together.NUMBER:
         print(f"{sum(p.numel() for p in weights) / 1e6:.2f}M weights, {len(latents)} latents", flush=True)
     learn(unet, batches, optimizers_of(weights, [unet.conv_in, unet.conv_out], rate), folder / "teacher.pt", minutes)
