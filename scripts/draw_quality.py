@@ -25,6 +25,7 @@ GREEN = "#009e73"  # Okabe and Ito's, as the other colours
 
 Row = dict[str, Any]
 COLUMNS = {"frechet": "Fréchet distance", "attributes": "attributes found", "paired": "to the 100-step end point"}
+COUNTS = {"steps": "steps", "calls": "model calls", "passes": "passes"}
 CURVES = (  # model, sampler, colour, style
     ("base", "euler", STRAY, "--s"),
     ("base", "DPM++ 2M Karras", BASE, "--^"),
@@ -62,17 +63,14 @@ def table(rows: Sequence[Row]) -> str:
     shown = [row for row in rows if "which" not in row]
     order = list(dict.fromkeys(row["model"] for row in shown))
     shown.sort(key=lambda row: (order.index(row["model"]), row["calls"], row["sampler"]))
-    lines = ["| model | sampler | steps | model calls | " + " | ".join(COLUMNS.values()) + " | pictures |"]
-    lines.append("|---|---|--:|--:|" + "--:|" * len(COLUMNS) + "--:|")
+    lines = ["| model | sampler | " + " | ".join([*COUNTS.values(), *COLUMNS.values()]) + " | pictures |"]
+    lines.append("|---|---|" + "--:|" * (len(COUNTS) + len(COLUMNS) + 1))
     for row in shown:
         sampler = row["sampler"]
         if best.get((row["model"], row["calls"])) == sampler:
             sampler = f"**{sampler}**"
-        steps, calls = (row[name] or "" for name in ("steps", "calls"))
-        numbers = [number(row, column) for column in COLUMNS]
-        lines.append(
-            "| " + " | ".join(map(str, [row["model"], sampler, steps, calls, *numbers, row["pictures"]])) + " |"
-        )
+        numbers = [*(row.get(name) or "" for name in COUNTS), *(number(row, column) for column in COLUMNS)]
+        lines.append("| " + " | ".join(map(str, [row["model"], sampler, *numbers, row["pictures"]])) + " |")
     return "\n".join(lines)
 
 

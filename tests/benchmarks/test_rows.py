@@ -52,10 +52,12 @@ def test_differences_of_the_same_noise_have_small_errors():
 
 def table_of(shifts: dict[Cell, float]):
     known = {cell: judged(shift) for cell, shift in shifts.items()}
-    told = {
-        cell: dict(model=cell.model.name, sampler=cell.sampler, steps=cell.steps, calls=cell.calls) for cell in known
-    }
-    return known, [row(told[cell], found, {"frechet": STANDARD}, None, ["a", "b"]) for cell, found in known.items()]
+    rows = []
+    for cell, found in known.items():
+        told = dict(model=cell.model.name, sampler=cell.sampler, steps=cell.steps, calls=cell.calls)
+        told |= dict(passes=cell.passes(cfg=3.0))
+        rows.append(row(told, found, {"frechet": STANDARD}, None, ["a", "b"]))
+    return known, rows
 
 
 @pytest.fixture
@@ -98,7 +100,7 @@ def test_markdown(shifts):
     lines = draw_quality.table(rows + best_of(rows)).splitlines()
     assert len(lines) == 2 + len(rows)
     assert len({line.count("|") for line in lines}) == 1
-    assert any(line.startswith("| base | **UniPC** | 4 | 4 | 0.") for line in lines)
+    assert any(line.startswith("| base | **UniPC** | 4 | 4 | 8 | 0.") for line in lines)
 
 
 def test_the_figure_is_drawn(shifts, tmp_path):
