@@ -90,7 +90,7 @@ def draw(rows: Sequence[Row], picture: Path) -> None:
     plt = house_pyplot()
     figure, (left, right) = plt.subplots(1, 2, figsize=SIZE, layout="constrained")
     curves(left, rows, "frechet", 1)
-    left.set(yscale="log", ylabel="Fréchet distance to held-out drawings")
+    left.set(ylabel="Fréchet distance to held-out drawings")
     left.set_title("Lower is better", loc="left")
     curves(right, rows, "attributes", 100)
     right.set(ylabel="attributes of the prompt found, %")
@@ -115,7 +115,8 @@ def curves(axes: Axes, rows: Sequence[Row], column: str, factor: float) -> None:
             middle, half = factor * row[column], 2 * factor * row[f"{column}_error"]
             axes.axhspan(middle - half, middle + half, color=BAND, lw=0, zorder=0)
             axes.axhline(middle, color=FAINT, lw=0.8, ls=":", label="drawings through the autoencoder")
-    ticks = sorted({row["calls"] for row in rows if row["calls"]})
+    drawn = {(model, sampler) for model, sampler, *_ in CURVES}
+    ticks = sorted({row["calls"] for row in rows if (row["model"], row["sampler"]) in drawn})
     axes.set(xscale="log", xlabel="model calls a picture")
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()

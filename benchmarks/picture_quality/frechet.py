@@ -53,12 +53,16 @@ def jackknife(
     """The statistic s of all rows and its error, sqrt((g - 1) / g sum_i (s_i - mean)^2), s_i without group i.
 
     `statistic` takes row numbers 0..count-1. Rows are independent; those of one group are g apart. With `unbiased` the
-    value is g s - (g - 1) mean(s_i): a bias that falls with 1 / count, as that of the Fréchet distance, cancels.
+    value is the mean of the pseudo-values.
     """
+    pseudo = pseudo_values(statistic, count, groups)
+    value = float(pseudo.mean()) if unbiased else statistic(torch.arange(count))
+    return Estimate(value, float(pseudo.std() / len(pseudo) ** 0.5) if len(pseudo) > 1 else 0.0)
+
+
+def pseudo_values(statistic: Callable[[Tensor], float], count: int, groups: int = GROUPS) -> Tensor:
+    """g s - (g - 1) s_i [g]: in their mean a bias that falls with 1 / count, as the Fréchet distance's, cancels."""
     rows = torch.arange(count)
     groups = min(groups, count)
     left_out = torch.tensor([statistic(rows[rows % groups != i]) for i in range(groups)], dtype=torch.float64)
-    mean = left_out.mean()
-    variance = (groups - 1) / groups * (left_out - mean).square().sum()
-    value = statistic(rows)
-    return Estimate(groups * value - (groups - 1) * float(mean) if unbiased else value, float(variance.sqrt()))
+    return groups * statistic(rows) - (groups - 1) * left_out
