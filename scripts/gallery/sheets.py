@@ -145,8 +145,8 @@ def lora(s: Studio, made: Prepared) -> Sheet:
     return Sheet(
         "A LoRA of another style",
         "ComfyUI's own Train LoRA node trained it for the base model, with 48 drawings in neon. The training was "
-        "short, so the LoRA has learned only a part of the style. On top of the delta, it changes the picture as it "
-        "does without it.",
+        "short, so the LoRA has learned only a part of the style. It changes PeRFlow's pictures as it changes the "
+        "base's.",
         [f"base + LoRA, {MANY} steps", "base + LoRA, 4 steps", "PeRFlow + LoRA", "LoRA 0.5", "no LoRA"],
         rows,
     )

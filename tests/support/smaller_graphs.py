@@ -21,7 +21,7 @@ _MOST: dict[str, dict[str, int]] = {
 def smaller(prompt: Json) -> Json:
     """The prompt with every length in pixels divided by SMALLER, and what is long, many or fine cut short."""
     prompt = copy.deepcopy(prompt)
-    for change in CHANGES:
+    for change in _CHANGES:
         change(prompt)
     for node in prompt.values():
         for name, most in _MOST.get(node["class_type"], {}).items():
@@ -102,7 +102,7 @@ def _skip_triposr(prompt: Json) -> None:
             del prompt[key]
 
 
-CHANGES = (
+_CHANGES = (
     _remove_background_simply,
     _find_edges_in_less,
     _shrink_wonder3d,

@@ -61,9 +61,8 @@ def train(folder: Path, count: int, minutes: float, rate: float, from_stored: bo
     """Train for so many minutes, all runs together, at a rate that falls to zero; the state is in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     pictures, _ = pictures_of(folder, count)
-    torch.manual_seed(0)
-    encoder, decoder = first_weights(from_stored)
     torch.manual_seed(together.NUMBER)  # no two processes have the same noise
+    encoder, decoder = first_weights(from_stored)
     both = nn.ModuleList([encoder, decoder]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     weights = list(both.parameters())
     together.share(weights)
