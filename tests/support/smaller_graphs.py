@@ -5,6 +5,7 @@ import copy
 from shipped_graphs import TRIPOSR_INTERFACE, Json
 
 SMALLER = 8  # a picture of 512 x 512 becomes one of 64 x 64
+LARGE = 1024  # from here on twice that: the many layers of SDXL and SD3 take half a minute at 128 x 128
 _LENGTHS = {"width", "height", "target_width", "target_height", "crop_w", "crop_h", "x", "y", "largest_size"}
 _MOST: dict[str, dict[str, int]] = {
     "KSampler": {"steps": 6},
@@ -19,8 +20,9 @@ _MOST: dict[str, dict[str, int]] = {
 
 
 def smaller(prompt: Json) -> Json:
-    """The prompt with every length in pixels divided by SMALLER, and what is long, many or fine cut short."""
+    """The prompt with every length in pixels divided, by SMALLER or twice that, and what is long or fine cut short."""
     prompt = copy.deepcopy(prompt)
+    divisor = SMALLER * (2 if max(map(max, sizes(prompt)), default=0) >= LARGE else 1)
     for change in _CHANGES:
         change(prompt)
     for node in prompt.values():
@@ -28,7 +30,7 @@ def smaller(prompt: Json) -> Json:
             node["inputs"][name] = min(node["inputs"][name], most)
         for name, value in node["inputs"].items():
             if name in _LENGTHS and isinstance(value, int):
-                node["inputs"][name] = value // SMALLER
+                node["inputs"][name] = value // divisor
     return prompt
 
 

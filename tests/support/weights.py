@@ -22,10 +22,16 @@ def delta_of(model, file) -> dict[str, torch.Tensor]:
 def assert_sum(found, base, delta, strength=1.0):
     assert found.keys() == base.keys() == delta.keys()
     for key, weight in base.items():
-        assert torch.allclose(found[key], weight + strength * delta[key], rtol=1e-6, atol=1e-7), key
+        assert near(found[key], weight + strength * delta[key], rtol=1e-6, atol=1e-7), key
 
 
 def assert_same(found, expected, rtol=1e-6, atol=1e-6):
     assert found.keys() == expected.keys()
     for key, weight in expected.items():
-        assert torch.allclose(found[key], weight, rtol=rtol, atol=atol), key
+        assert near(found[key], weight, rtol, atol), key
+
+
+def near(a, b, rtol, atol) -> bool:
+    """|a - b| <= atol + rtol |b| everywhere, as torch.allclose has it, in a third of the time."""
+    assert a.shape == b.shape
+    return bool(((a - b).abs_() <= b.abs().mul_(rtol).add_(atol)).all())
