@@ -55,20 +55,14 @@ def jackknife(
     `statistic` takes row numbers 0..count-1. Rows are independent; those of one group are g apart. With `unbiased` the
     value is the mean of the pseudo-values.
     """
-    whole, left_out = statistic(torch.arange(count)), leaving_out(statistic, count, groups)
-    g = len(left_out)
-    value = g * whole - (g - 1) * float(left_out.mean()) if unbiased else whole
-    return Estimate(value, float(((g - 1) * left_out.var(correction=0)).sqrt()))
+    pseudo = pseudo_values(statistic, count, groups)
+    value = float(pseudo.mean()) if unbiased else statistic(torch.arange(count))
+    return Estimate(value, float(pseudo.std() / len(pseudo) ** 0.5) if len(pseudo) > 1 else 0.0)
 
 
 def pseudo_values(statistic: Callable[[Tensor], float], count: int, groups: int = GROUPS) -> Tensor:
     """g s - (g - 1) s_i [g]: in their mean a bias that falls with 1 / count, as the Fréchet distance's, cancels."""
-    whole, left_out = statistic(torch.arange(count)), leaving_out(statistic, count, groups)
-    return len(left_out) * whole - (len(left_out) - 1) * left_out
-
-
-def leaving_out(statistic: Callable[[Tensor], float], count: int, groups: int) -> Tensor:
-    """s_i [g], the statistic without each group; there are at most as many groups as rows."""
     rows = torch.arange(count)
     groups = min(groups, count)
-    return torch.tensor([statistic(rows[rows % groups != i]) for i in range(groups)], dtype=torch.float64)
+    left_out = torch.tensor([statistic(rows[rows % groups != i]) for i in range(groups)], dtype=torch.float64)
+    return groups * statistic(rows) - (groups - 1) * left_out

@@ -26,7 +26,7 @@ MORE_THAN_ENOUGH = 4_000_000  # numbers in a tensor
 names = st.sampled_from(TENSORS)
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 thorough = settings(
-    max_examples=30, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.filter_too_much]
+    max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.filter_too_much]
 )
 
 

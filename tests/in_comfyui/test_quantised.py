@@ -12,10 +12,6 @@ FP8 = torch.float8_e4m3fn
 TELLS_THE_FAMILY = "attn2.to_k.weight"  # by its width, which packed numbers would halve: ComfyUI could not load that
 
 
-# SDXL's many layers take a minute in all tests, and differ from SD1.5's in their names alone: it is in the first one.
-small_kinds = pytest.mark.parametrize("kind", ["SD1.5 in fp8", "SD1.5 in nvfp4"], indirect=True, scope="module")
-
-
 @pytest.fixture(scope="module", params=["SD1.5 in fp8", "SDXL in fp8", "SD1.5 in nvfp4"])
 def kind(request):
     return request.param
@@ -106,7 +102,6 @@ def test_the_delta_is_added(comfyui, kind, files, models, apply_delta):
     assert along / sum(float(change.square().sum()) for change in dW.values()) == pytest.approx(1, abs=share)
 
 
-@small_kinds
 def test_it_samples(comfyui, models, files, apply_delta, schedule):
     import comfy.sample
     import comfy.samplers
@@ -127,7 +122,6 @@ def test_it_samples(comfyui, models, files, apply_delta, schedule):
     assert (found - expected).norm() < 0.5 * expected.norm()
 
 
-@small_kinds
 @pytest.mark.parametrize("rank", [0, 4])
 def test_a_delta_is_taken(comfyui, models, files, run, apply_delta, rank):
     """Of a quantised model with patches and a plain one: every weight, and nothing of the scales."""
@@ -146,7 +140,6 @@ def test_a_delta_is_taken(comfyui, models, files, run, apply_delta, rank):
             assert torch.allclose(found[key], weight, rtol=1e-2, atol=float(weight.abs().max()) / 500), key
 
 
-@small_kinds
 def test_weights_that_nothing_can_be_added_to(comfyui, models, files, apply_delta, monkeypatch):
     """Other packs' loaders keep packed numbers of their own."""
     plain = models[0]

@@ -5,7 +5,7 @@ import copy
 from shipped_graphs import TRIPOSR_INTERFACE, Json
 
 SMALLER = 8  # a picture of 512 x 512 becomes one of 64 x 64
-LARGE = 1024  # from here on twice that: the many layers of SDXL and SD3 take half a minute at 128 x 128
+LARGE = 1024  # from here on twice that: the many layers of SDXL and SD3 take long at 128 x 128
 _LENGTHS = {"width", "height", "target_width", "target_height", "crop_w", "crop_h", "x", "y", "largest_size"}
 _MOST: dict[str, dict[str, int]] = {
     "KSampler": {"steps": 6},

@@ -2,7 +2,7 @@
 
 `python -m training.small.train_autoencoder FOLDER --pictures 48000 --minutes 40`, on two cores
 `torchrun --nproc_per_node 2 -m training.small.train_autoencoder ...`. With --from-stored it begins with the weights in
-this repository; with --decoder-only the encoder stays as it is, so that latents and what was trained on them fit still.
+this repository.
 """
 
 from __future__ import annotations
@@ -57,20 +57,18 @@ def spread(z: Tensor) -> Tensor:
     return z.mean((0, 2, 3)).square().mean() + (z.std((0, 2, 3)) - 1).square().mean()
 
 
-def train(folder: Path, count: int, minutes: float, rate: float, from_stored: bool, decoder_only: bool) -> None:
+def train(folder: Path, count: int, minutes: float, rate: float, from_stored: bool) -> None:
     """Train for so many minutes, all runs together, at a rate that falls to zero; the state is in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     pictures, _ = pictures_of(folder, count)
     torch.manual_seed(together.NUMBER)  # no two processes have the same noise
     encoder, decoder = first_weights(from_stored)
     both = nn.ModuleList([encoder, decoder]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    encoder.requires_grad_(not decoder_only)
-    averaged = list(both.parameters())
-    together.share(averaged)
-    weights = [weight for weight in averaged if weight.requires_grad]
+    weights = list(both.parameters())
+    together.share(weights)
     optimizers = optimizers_of(weights, [encoder[0], encoder[-1], decoder[1], decoder[-1]], rate)
-    state = first_state(averaged)
-    state["standardised"] = from_stored or decoder_only
+    state = first_state(weights)
+    state["standardised"] = from_stored
     file = folder / "autoencoder.pt"
     if file.exists():
         saved = torch.load(file, weights_only=True)
@@ -108,7 +106,7 @@ def train(folder: Path, count: int, minutes: float, rate: float, from_stored: bo
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         state["step"] += 1
-        average(state, averaged, longest=0.999)
+        average(state, weights, longest=0.999)
         mean += (loss.item() - mean) / min(state["step"] - first, 200)
         if state["step"] % 100 == 0 and not together.NUMBER:
             where = f"{state['seconds']:6.0f} s  step {state['step']}"
@@ -161,8 +159,7 @@ if __name__ == "__main__":
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--rate", type=float, default=RATE)
     parser.add_argument("--from-stored", action="store_true", help="begin with the weights in this repository")
-    parser.add_argument("--decoder-only", action="store_true", help="leave the encoder as it is")
     options = parser.parse_args()
     together.join()
-    train(options.folder, options.pictures, options.minutes, options.rate, options.from_stored, options.decoder_only)
+    train(options.folder, options.pictures, options.minutes, options.rate, options.from_stored)
     together.leave()
