@@ -89,7 +89,7 @@ def planned(roots: Iterable[str], delta: bool, quick: bool = False) -> list[Cell
     for root in [root for root in roots if root != BASE]:
         plain = [Cell(Model(root), sampler, steps) for steps in (4, 8) for sampler in BASE_SAMPLERS]
         with_delta = [Cell(Model(root, True), "euler", steps) for steps in (4, 8)] if delta else []
-        cells += [*with_delta, *plain, Cell(Model(root), "DPM++ 2M Karras", 50)]
+        cells += [*with_delta, *plain]
     if delta:
         cells += [Cell(Model(BASE, True), sampler, n) for sampler, steps in PERFLOW_STEPS.items() for n in steps]
         cells += [Cell(Model(BASE, True, rank), "euler", n) for rank in RANKS for n in (4, 8)]
