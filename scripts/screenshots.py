@@ -1,8 +1,8 @@
 """Pictures of the example graphs, the help pages and the template browser as ComfyUI's web page shows them.
 
 `python scripts/screenshots.py --out DIR` takes them. `--thumbnails` writes workflows/<title>.jpg, which the template
-browser shows, and `--readme` the README's picture of a graph. Graphs with nodes of ComfyUI_IPAdapter_plus need
-IPADAPTER_PLUS_PATH, the folder of that pack; the one with nodes of ComfyUI-Flowty-TripoSR needs TRIPOSR_PATH.
+browser shows. Graphs with nodes of ComfyUI_IPAdapter_plus need IPADAPTER_PLUS_PATH, the folder of that pack; the one
+with nodes of ComfyUI-Flowty-TripoSR needs TRIPOSR_PATH.
 """
 
 from __future__ import annotations
@@ -30,12 +30,11 @@ if TYPE_CHECKING:
     from trial.server import ComfyServer
 
 WORKFLOWS = PACK / "workflows"
-FIRST = "PeRFlow SD1.5 text to image"
 PLOT = "PeRFlowSchedulePlot"
 # TripoSR's pack finds its viewer by its folder's name.
 OTHER_PACKS = {"IPADAPTER_PLUS_PATH": "ipadapter_plus", "TRIPOSR_PATH": "ComfyUI-Flowty-TripoSR"}
 THUMBNAIL = 768  # pixels, the longer side
-LARGEST_THUMBNAIL, LARGEST_README_PICTURE = 120_000, 200_000  # bytes
+LARGEST_THUMBNAIL = 120_000  # bytes
 
 
 def main() -> None:
@@ -43,11 +42,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the pictures go")
     parser.add_argument("--graph", action="append", metavar="TITLE", help="only this graph (may be repeated)")
     parser.add_argument("--thumbnails", action="store_true", help="write workflows/<title>.jpg")
-    parser.add_argument("--readme", action="store_true", help="write docs/text-to-image.jpg")
     parser.add_argument("--comfyui", metavar="VERSION", help=f"one of {', '.join(environment.VERSIONS)}")
     options = parser.parse_args()
-    if not (options.out or options.thumbnails or options.readme):
-        raise UserError("There is nothing to do: give --out DIR, --thumbnails or --readme (--help says what they are).")
+    if not (options.out or options.thumbnails):
+        raise UserError("There is nothing to do: give --out DIR or --thumbnails (--help says what they are).")
     graphs = read_graphs(options.graph)
     comfyui = environment.enter(options.comfyui)
     from comfy_page import open_browser
@@ -55,8 +53,6 @@ def main() -> None:
     with open_browser() as browser, server(comfyui) as running:
         if options.thumbnails:
             take_thumbnails(browser, running, graphs)
-        if options.readme:
-            take_readme_picture(browser, running)
         if options.out:
             for nodes2 in (False, True):
                 take_graphs(browser, running.port, nodes2, graphs, options.out)
@@ -127,18 +123,6 @@ def save_jpeg(picture: Image.Image, path: Path, largest: int) -> None:
         if path.stat().st_size <= largest:
             break
     say(f"{path} ({path.stat().st_size // 1000} kB)")
-
-
-def take_readme_picture(browser: Browser, running: ComfyServer) -> None:
-    """The first graph, run with the small trained model."""
-    import pictured
-    from comfy_page import ComfyPage
-
-    page = ComfyPage(browser, running.port, nodes2=False, size=(1850, 1000))
-    page.load(pictured.for_small_model(FIRST, read_graphs([FIRST])[FIRST]), FIRST)
-    page.run(["SaveImage", PLOT])
-    save_jpeg(page.shot(page.fit([whole(page)])), PACK / "docs" / "text-to-image.jpg", LARGEST_README_PICTURE)
-    page.close()
 
 
 def whole(page: ComfyPage) -> telling_part.Box:
