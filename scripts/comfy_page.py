@@ -55,7 +55,7 @@ class ComfyPage:
     ) -> None:
         self.address, self.nodes2 = f"http://127.0.0.1:{port}", nodes2
         self.stale = False  # set by who leaves it in a bad state
-        self.errors: list[str] = []  # the console's, since open() or load(); not those about other servers
+        self.errors: list[str] = []  # the console's, since open(), tidy() or load(); not about other servers
         self._fetching: set[Request] = set()
         context = browser.new_context(viewport={"width": size[0], "height": size[1]}, device_scale_factor=sharpness)
         self.page = context.new_page()
@@ -104,6 +104,7 @@ class ComfyPage:
             panel.get_by_role("button", name="Toggle properties panel").click()
         if self.stale or self.notices():
             self.open()
+        self.errors.clear()  # what is shown next has nothing to do with them
 
     def close(self) -> None:
         self.page.context.close()

@@ -31,7 +31,13 @@ TROUBLE = re.compile(
 EXPECTED = re.compile(r"clip missing: \['text_model\.encoder\.layers\.23\.")
 
 
-@pytest.fixture(params=graphs.TITLES)
+def checkpoints(title):
+    nodes = graphs.read(title)["nodes"]
+    return sorted(node["widgets_values"][0] for node in nodes if node["type"] == "CheckpointLoaderSimple")
+
+
+# Those with the same checkpoint one after another, so that the server does not load it again.
+@pytest.fixture(params=sorted(graphs.TITLES, key=checkpoints))
 def graph(request, object_info):
     graph = graphs.read(request.param)
     if lacking := graphs.lacking(graph, object_info):
