@@ -34,7 +34,7 @@ PLOT = "PeRFlowSchedulePlot"
 # TripoSR's pack finds its viewer by its folder's name.
 OTHER_PACKS = {"IPADAPTER_PLUS_PATH": "ipadapter_plus", "TRIPOSR_PATH": "ComfyUI-Flowty-TripoSR"}
 THUMBNAIL = 768  # pixels, the longer side
-LARGEST_THUMBNAIL = 120_000  # bytes
+LARGEST = 120_000  # bytes of a thumbnail
 
 
 def main() -> None:
@@ -113,14 +113,14 @@ def take_thumbnails(browser: Browser, running: ComfyServer, graphs: dict[str, Js
         if title in pictured.GRAPHS:
             made = pictured.pictures(running, pictured.for_small_model(title, graph))
             card = pictured.over(card, made)
-        save_jpeg(card, WORKFLOWS / f"{title}.jpg", LARGEST_THUMBNAIL)
+        save_thumbnail(card, WORKFLOWS / f"{title}.jpg")
     page.close()
 
 
-def save_jpeg(picture: Image.Image, path: Path, largest: int) -> None:
+def save_thumbnail(picture: Image.Image, path: Path) -> None:
     for quality in range(88, 40, -4):
         picture.save(path, quality=quality, optimize=True)
-        if path.stat().st_size <= largest:
+        if path.stat().st_size <= LARGEST:
             break
     say(f"{path} ({path.stat().st_size // 1000} kB)")
 

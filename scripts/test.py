@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import chromium
@@ -35,14 +34,11 @@ def main() -> int:
     results = {
         "ruff check": passes("ruff check", PACK, "ruff", "check", "."),
         "ruff format": passes("ruff format", PACK, "ruff", "format", "--check", "."),
+        "mypy on the pack": types_of_the_pack_pass(),
+        "mypy on scripts": passes("mypy on scripts", SCRIPTS, *MYPY, "."),
+        "mypy on training": passes("mypy on training", PACK, *MYPY, "-p", "training"),
+        "pytest": passes("pytest", PACK, "pytest", *all_unless_named(pytest), *IN_TWO_PROCESSES, *pytest),
     }
-    with ThreadPoolExecutor(max_workers=1) as beside:  # in the time when the tests wait for servers and pages
-        types = beside.submit(check_types)
-        tests = [*all_unless_named(pytest), *IN_TWO_PROCESSES, *pytest]
-        results["pytest"] = passes("pytest (mypy beside it)", PACK, "pytest", *tests)
-    for what, done in types.result().items():
-        say(f"\n{what}:\n{done.stdout.rstrip()}")
-        results[what] = done.returncode == 0
     failed = [what for what, passed in results.items() if not passed]
     if failed:
         say(f"Failed: {', '.join(failed)}.")
@@ -60,22 +56,17 @@ def all_unless_named(arguments: list[str]) -> list[str]:
     return [] if named else ["tests"]
 
 
-def check_types() -> dict[str, subprocess.CompletedProcess[str]]:
-    """What mypy says of each part, by name.
+MYPY = ("mypy", "--config-file", str(PACK / "pyproject.toml"))
 
-    It sees the pack as ComfyUI does: a package, whose name must not hang on the name of this checkout.
-    """
+
+def types_of_the_pack_pass() -> bool:
+    """mypy sees the pack as ComfyUI does: a package, whose name must not hang on the name of this checkout."""
     from trial.installed_pack import FOLDER, install_pack
-
-    def mypy(where: Path, *what: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "mypy", "--config-file", str(PACK / "pyproject.toml"), *what]
-        return subprocess.run(command, cwd=where, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     with tempfile.TemporaryDirectory() as folder:
         install_pack(PACK, Path(folder) / FOLDER)
-        pack = mypy(Path(folder), "-p", f"{FOLDER}.nodes", "-p", f"{FOLDER}.perflow_core")
-    rest = {"mypy on scripts": mypy(SCRIPTS, "."), "mypy on training": mypy(PACK, "-p", "training")}
-    return {"mypy on the pack": pack, **rest}
+        packages = ("-p", f"{FOLDER}.nodes", "-p", f"{FOLDER}.perflow_core")
+        return passes("mypy on the pack", Path(folder), *MYPY, *packages)
 
 
 def passes(what: str, where: Path, *command: str) -> bool:

@@ -88,12 +88,19 @@ def test_sides_of_hunyuan3d(complete_info):
     assert [view(side) for side in ("front", "left", "back", "right")] == ["front", "right", "back", "left"]
 
 
+@pytest.fixture(scope="module")
+def fresh_server(server):
+    """What it keeps from here on was made, and checked, by a graph of this file."""
+    server.forget()
+    return server
+
+
 @pytest.fixture
 def server_for(request):
     """The server that has the nodes of a graph."""
 
     def find(graph):
-        return request.getfixturevalue("ipadapter_server" if graphs.needs_ipadapter_plus(graph) else "server")
+        return request.getfixturevalue("ipadapter_server" if graphs.needs_ipadapter_plus(graph) else "fresh_server")
 
     return find
 
