@@ -84,6 +84,7 @@ class CacheConfig(Section):
     max_gb: Size = 20.0
     teacher_batch: Positive = 32
     prompts_gb: Size = 4.0  # embeddings of prompts, for each process
+    prompts_memory_gb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0  # of those, as much also in memory
     precision: Literal["float32", "float16"] = "float16"
 
 

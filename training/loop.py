@@ -52,7 +52,8 @@ class Run:
         self.prediction_type, self.chord, self.points, self.walk = plan(config, self.teacher)
         self._make_student()
         processes, rank = self.accelerator.num_processes, self.accelerator.process_index
-        self.prompts = PromptStore(self.teacher, output / "prompts" / f"process-{rank}", config.cache.prompts_gb)
+        folder, cache = output / "prompts" / f"process-{rank}", config.cache
+        self.prompts = PromptStore(self.teacher, folder, cache.prompts_gb, cache.prompts_memory_gb)
         self.source = latents.source(config, self.teacher, self.prompts, rank, processes, self.stop_asked.is_set)
         self.accelerator.wait_for_everyone()
         lanes = Lanes(rank, processes, config.optimizer.batch_size, config.optimizer.accumulation)
@@ -104,9 +105,17 @@ class Run:
         if found:
             self.step, places = state.load(self.accelerator, self.config, found)
             self.source.place = places[self.accelerator.process_index]
+            self._lay_out_the_averages()
             self._take_the_rate_now()
             self.say(f"Continuing from step {self.step}, {found}.")
         self.end_points.forget(self.step)
+
+    def _lay_out_the_averages(self) -> None:
+        """As the weights lie: AdamW's fused kernel takes both in the order of memory, which channels_last changes."""
+        for parameter, averages in self.optimizer.state.items():
+            for name, value in averages.items():
+                if value.shape == parameter.shape:
+                    averages[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
     def _take_the_rate_now(self) -> None:
         """The state brought back its own learning rate; the configuration may have another."""
@@ -178,7 +187,7 @@ class Run:
         device = self.accelerator.device
         line = type(examples.line)(*(part.to(device, non_blocking=True) for part in examples.line))
         chord = self.end_points.chord
-        shown = lesson(self.prediction_type, chord, line, examples.T.to(device))
+        shown = lesson(self.prediction_type, chord, line, examples.T.to(torch.float32).to(device, non_blocking=True))
         prompts = self.prompts.embed(examples.prompts)
         m = self.unet(shown.z, shown.T, **self.teacher.unet_arguments(prompts), return_dict=False)[0]
         losses = row_losses(self.config.optimizer, self.prediction_type, chord, m, shown.m, line.w, shown.T)

@@ -15,10 +15,11 @@ BATCH = 32
 class PromptStore:
     """A ring of embeddings in 16 bits on disk, for one process; the oldest make room. Ready again after a stop.
 
-    A prompt is encoded when it is first asked for, and again only where it has been pushed out meanwhile.
+    A prompt is encoded when it is first asked for, and again only where it has been pushed out meanwhile. The first
+    ones of a run also stay in the memory of the teacher's device, as many as are allowed there.
     """
 
-    def __init__(self, teacher: Teacher, folder: Path, max_gb: float):
+    def __init__(self, teacher: Teacher, folder: Path, max_gb: float, memory_gb: float = 0.0):
         self.teacher = teacher
         empty = teacher.encode_prompts([""])
         self.shape = tuple(empty.embeddings.shape[1:])
@@ -33,6 +34,8 @@ class PromptStore:
         self.slots: dict[str, int] = {}
         self.texts: dict[int, str] = {}
         self.next = 0
+        self.places: dict[str, int] = {}  # in memory
+        self.memory = torch.empty(int(memory_gb * 1e9 / (2 * row)), row, dtype=torch.float16, device=self.device)
         self._read_index()
 
     def _read_index(self) -> None:
@@ -57,6 +60,24 @@ class PromptStore:
     def embed(self, texts: list[str]) -> Prompts:
         """A row for each text, float32 on the teacher's device."""
         unique = list(dict.fromkeys(texts))
+        inside = [text for text in unique if text in self.places]
+        outside = [text for text in unique if text not in self.places]
+        loaded = self._loaded(outside)
+        known = self.memory[[self.places[text] for text in inside]]
+        rows = torch.cat([known.float(), loaded.float()])  # autocast lets nothing else be joined
+        self._remember(outside, loaded)
+        row = {text: i for i, text in enumerate(inside + outside)}
+        return self._split(rows[[row[text] for text in texts]])
+
+    def _remember(self, texts: list[str], rows: Tensor) -> None:
+        """Keep as many in memory as there is room for."""
+        first = len(self.places)
+        texts = texts[: len(self.memory) - first]
+        self.memory[first : first + len(texts)] = rows[: len(texts)]
+        self.places |= {text: first + i for i, text in enumerate(texts)}
+
+    def _loaded(self, unique: list[str]) -> Tensor:
+        """[len(unique), row] float16 on the teacher's device, encoded or from the disk."""
         missing = [text for text in unique if text not in self.slots]
         found: dict[str, np.ndarray] = {}
         for start in range(0, len(missing), BATCH):
@@ -65,9 +86,9 @@ class PromptStore:
         if known:
             found |= self._read(known)
         self._store({text: found[text] for text in missing})
-        place = {text: i for i, text in enumerate(unique)}
-        stacked = torch.from_numpy(np.stack([found[text] for text in unique])).to(self.device).float()
-        return self._split(stacked[torch.tensor([place[text] for text in texts], device=self.device)])
+        if not unique:
+            return self.memory[:0]
+        return torch.from_numpy(np.stack([found[text] for text in unique])).to(self.device)
 
     def _encode(self, texts: list[str]) -> dict[str, np.ndarray]:
         prompts = self.teacher.encode_prompts(texts)

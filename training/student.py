@@ -1,13 +1,14 @@
 """What learns: the whole UNet in float32, or a LoRA on the teacher's, and the running average of either."""
 
 import contextlib
+import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
 from diffusers.training_utils import EMAModel
 from peft import LoraConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -26,8 +27,7 @@ LORA_TARGETS = [
 def make(config: Config, teacher: Teacher) -> Any:
     """The student's UNet: a float32 copy of the teacher's, or the teacher's own with an adapter on it."""
     if config.student.method == "full":
-        unet: Any = UNet2DConditionModel.from_config(teacher.unet.config)
-        unet.load_state_dict(teacher.unet.state_dict())
+        unet: Any = copy.deepcopy(teacher.unet)  # made anew, all weights would be drawn at random first
         unet.requires_grad_(True)
     else:
         unet = teacher.unet
@@ -39,6 +39,10 @@ def make(config: Config, teacher: Teacher) -> Any:
             unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=LORA_TARGETS))
         for parameter in trainable(unet):
             parameter.data = parameter.data.float()
+        for module in unet.modules():
+            if isinstance(module, BaseTunerLayer):
+                # Autocast does it, and keeps one copy for the backward pass, not two.
+                module.cast_input_dtype_enabled = False
     unet.train()
     if config.student.gradient_checkpointing:
         unet.enable_gradient_checkpointing()

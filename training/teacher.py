@@ -21,6 +21,7 @@ from .config import TeacherConfig
 from .errors import TrainingError
 
 KINDS = "a Stable Diffusion 1.5, 2.x or SDXL model that predicts noise or v"
+VAE_PIXELS = 8 * 512 * 512  # to encode at a time: in float32 the first layers take 0.7 GB for a picture of 512 pixels
 PIPELINES: dict[str, Any] = {
     "SD1.5": diffusers.StableDiffusionPipeline,
     "SD2.x": diffusers.StableDiffusionPipeline,
@@ -83,8 +84,8 @@ class Teacher:
         """The UNet's conditioning: the prompts, and for SDXL the size of the picture."""
         arguments: dict[str, Any] = {"encoder_hidden_states": prompts.embeddings}
         if prompts.pooled.shape[1]:
-            size = float(self.resolution)
-            time_ids = prompts.pooled.new_tensor([size, size, 0, 0, size, size]).expand(len(prompts.pooled), -1)
+            time_ids = prompts.pooled.new_full((len(prompts.pooled), 6), float(self.resolution))
+            time_ids[:, 2:4] = 0  # the corner that it was cut at
             arguments["added_cond_kwargs"] = {"text_embeds": prompts.pooled, "time_ids": time_ids}
         return arguments
 
@@ -113,6 +114,12 @@ class Teacher:
     @torch.no_grad()
     def encode_pictures(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
         """Latents of pictures in -1..1, [B, 3, H, W]; noise of the latents' shape draws from the posterior."""
+        part = max(VAE_PIXELS // pixels[0, 0].numel(), 1)
+        pictures = torch.split(pixels, part)
+        noises = [None] * len(pictures) if noise is None else torch.split(noise, part)
+        return torch.cat([self._encode(few, drawn) for few, drawn in zip(pictures, noises, strict=True)])
+
+    def _encode(self, pixels: Tensor, noise: Tensor | None) -> Tensor:
         encoded = self.vae.encode(pixels.to(self.vae.device, self.vae.dtype))
         if hasattr(encoded, "latents"):  # TAESD has no posterior
             return (encoded.latents * self.vae.config.scaling_factor).float()

@@ -1,6 +1,7 @@
 """A run that is stopped at any moment goes on bit for bit as if it had not been."""
 
 import os
+import shutil
 import signal
 
 import pytest
@@ -95,3 +96,16 @@ def test_another_runs_state_is_refused(run):
     again = run(optimizer={"steps": 12, "learning_rate": 1e-4}, save={"every": 3})  # these may change
     assert again.step == 11
     assert again.optimizer.param_groups[0]["lr"] == pytest.approx(1e-4)
+
+
+def test_channels_last_may_change_between_two_starts(configuration, run, tmp_path):
+    """AdamW's averages follow the weights' layout."""
+    run(optimizer={"steps": 2}).train()
+    shutil.copytree(tmp_path / "run", tmp_path / "other")
+    ends = [
+        run(output=str(tmp_path / name), optimizer={"steps": 6, "channels_last": last})
+        for name, last in (("run", True), ("other", False))
+    ]
+    for end in ends:
+        end.train()
+    assert ends[1].losses == pytest.approx(ends[0].losses, rel=1e-4)
