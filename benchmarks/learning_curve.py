@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=REPOSITORY / "training" / "small" / "weights")
     parser.add_argument("--pictures", type=int, default=300)
     parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--at-once", type=int, default=25, help="pictures sampled together; 1000 on a GPU")
     parser.add_argument("--json", type=Path, help="where the rows go")
     comfyui_path = environment.enter()
     options = parser.parse_args()
@@ -44,14 +45,15 @@ def main() -> None:
         print("| samples | Fréchet distance | attributes found |\n|--:|--:|--:|", flush=True)
         rows = []
         for file in files:
-            row = measured(comfyui, file, options.weights, options.pictures, options.steps)
+            row = measured(comfyui, file, options)
             print(f"| {row['samples']} | {number(row, 'frechet')} | {number(row, 'attributes')} |", flush=True)
             rows.append(row)
             write(options.json, rows)
 
 
-def measured(comfyui: Any, delta: Path, weights: Path, pictures: int, steps: int) -> Row:
+def measured(comfyui: Any, delta: Path, options: argparse.Namespace) -> Row:
     """The row of benchmarks/quality.py for the delta, with the samples that it has seen."""
+    import comfy.model_management
     from picture_quality.cells import BASE, Cell, Guidance, Model
     from picture_quality.drawn_judge import DrawnJudge
     from picture_quality.narrow_models import NarrowModels
@@ -60,12 +62,13 @@ def measured(comfyui: Any, delta: Path, weights: Path, pictures: int, steps: int
 
     folder, results = Path(tempfile.mkdtemp(dir=comfyui.base)), environment.cache_root() / "quality"
     for name in ("teacher", "autoencoder"):
-        (folder / f"{name}.safetensors").symlink_to((weights / f"{name}.safetensors").absolute())
+        (folder / f"{name}.safetensors").symlink_to((options.weights / f"{name}.safetensors").absolute())
     (folder / "delta.safetensors").symlink_to(delta.absolute())
     models = NarrowModels(comfyui, folder)
-    judge, amounts = DrawnJudge(models, results), Amounts(pictures, pictures, pictures)
-    table = Table(comfyui.nodes, models, judge, results, amounts, Guidance(base=3.0, perflow=1.0))
-    cell = Cell(Model(BASE, True), "euler", steps)
+    judge = DrawnJudge(models, results, device=comfy.model_management.get_torch_device())
+    amounts, guidance = Amounts(*[options.pictures] * 3), Guidance(base=3.0, perflow=1.0)
+    table = Table(comfyui.nodes, models, judge, results, amounts, guidance, at_once=options.at_once)
+    cell = Cell(Model(BASE, True), "euler", options.steps)
     table.fill(cell, lambda passes: None)
     with safe_open(delta, framework="pt") as opened:
         samples = int((opened.metadata() or {}).get("samples", 0))

@@ -62,6 +62,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--pictures", type=int, default=None, help="of a cell (2000)")
     parser.add_argument("--claimed", type=int, default=5000, help="of a cell that something is claimed about")
     parser.add_argument("--paired", type=int, default=500, help="of those, how many are compared with end points")
+    parser.add_argument("--at-once", type=int, default=25, help="pictures sampled together; 1000 on a GPU")
     parser.add_argument("--json", type=Path, help="where the rows go")
     parser.add_argument("--quick", action="store_true", help=f"four cells with {QUICK} pictures, to try this")
     parser.add_argument("--cfg", type=float, default=3.0, help="of the base")
@@ -96,6 +97,7 @@ def part(text: str) -> tuple[int, int]:
 
 
 def drawn_table(comfyui: Any, options: argparse.Namespace) -> list[dict[str, Any]]:
+    import comfy.model_management
     from picture_quality import table, wide_check
     from picture_quality.cells import Guidance, planned
     from picture_quality.drawn_judge import REFERENCE_COUNT, DrawnJudge
@@ -103,10 +105,11 @@ def drawn_table(comfyui: Any, options: argparse.Namespace) -> list[dict[str, Any
 
     models = NarrowModels(comfyui, options.weights)
     cells = planned(models.roots(), models.has_delta(), options.quick)
-    judge = DrawnJudge(models, options.results, 500 if options.quick else REFERENCE_COUNT)
+    device = comfy.model_management.get_torch_device()
+    judge = DrawnJudge(models, options.results, 500 if options.quick else REFERENCE_COUNT, device)
     amounts = table.Amounts(options.pictures, options.claimed, options.paired)
     guidance = Guidance(options.cfg, options.perflow_cfg)
-    work = table.Table(comfyui.nodes, models, judge, options.results, amounts, guidance)
+    work = table.Table(comfyui.nodes, models, judge, options.results, amounts, guidance, at_once=options.at_once)
     if options.wide:
         print(wide_check.check(comfyui, work, options.weights, models.has_delta(), guidance), flush=True)
     mine = cells[options.part[0] - 1 :: options.part[1]]

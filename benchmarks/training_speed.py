@@ -31,11 +31,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
-    if not os.environ.get("PERFLOW_TRAINING"):
-        from installing import LOCKS, locked_environment
-
-        python = locked_environment(LOCKS / "training.txt")
-        sys.exit(subprocess.run([str(python), *sys.argv], env={**os.environ, "PERFLOW_TRAINING": "1"}).returncode)
+    enter_the_training_environment()
     import torch
 
     torch.set_num_threads(options.threads)
@@ -60,6 +56,15 @@ def main() -> None:
             print(f"{name}: {statistics.median(found):.1f} samples a second ({min(found):.1f} to {max(found):.1f})")
         ratios = [ours / theirs for theirs, ours in zip(*speeds.values(), strict=True)]
         print(f"ratio: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}; target 2)")
+
+
+def enter_the_training_environment() -> None:
+    """Start the program again with the packages of training/, unless PERFLOW_TRAINING says that they are here."""
+    if not os.environ.get("PERFLOW_TRAINING"):
+        from installing import LOCKS, locked_environment
+
+        python = locked_environment(LOCKS / "training.txt")
+        sys.exit(subprocess.run([str(python), *sys.argv], env={**os.environ, "PERFLOW_TRAINING": "1"}).returncode)
 
 
 def make_run(folder: Path, batch: int) -> Any:
@@ -106,44 +111,54 @@ def our_step(run: Any) -> None:
 
 
 class AuthorsLoop:
-    """A step as their script describes it: new noise for every row, a walk of 8 DDIM steps, one use."""
+    """A step as their script describes it: new noise for every row, a walk of `calls` DDIM steps, one use."""
 
-    def __init__(self, run: Any, batch: int):
+    def __init__(self, run: Any, batch: int, calls: int = WALK):
+        self.run, self.batch, self.calls = run, batch, calls
+        self.alphas = run.teacher.alphas_cumprod.float()
+        self.number = 0
+        self.make_student()
+
+    def make_student(self) -> None:
         import torch
         from diffusers import UNet2DConditionModel
         from diffusers.training_utils import EMAModel
 
-        self.run, self.batch = run, batch
-        self.unet: Any = UNet2DConditionModel.from_config(run.teacher.unet.config)
-        self.unet.load_state_dict(run.teacher.unet.state_dict())
-        if run.config.optimizer.channels_last:
+        self.unet: Any = UNet2DConditionModel.from_config(self.run.teacher.unet.config)
+        self.unet.load_state_dict(self.run.teacher.unet.state_dict())
+        if self.run.config.optimizer.channels_last:
             self.unet.to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.AdamW(self.unet.parameters(), 1e-4, fused=True)
         self.ema = EMAModel(self.unet.parameters(), 0.999, foreach=True)
-        self.alphas = run.teacher.alphas_cumprod.float()
-        self.number = 0
 
     def step(self) -> None:
         import torch
 
-        x0, captions = self.run.source.take(range(self.number, self.number + self.batch))
-        self.number += self.batch
-        arguments = self.run.teacher.unet_arguments(self.run.prompts.embed(captions))
-        t = 1 - (torch.rand(self.batch) * 1000).floor() / 1000
-        w = ((1 - t) * 4 + 1e-6).long().clamp(max=3)  # an edge belongs to the window that starts there
-        t_s, t_e = 1 - w / 4, 1 - (w + 1) / 4
-        z_s = self.mixed(x0, torch.randn_like(x0), [max(int(1000 * float(s)) - 1, 0) for s in t_s])
-        with torch.no_grad():
-            z_e = self.walk(z_s, t_s, arguments)
-        u = ((t - t_s) / (t_e - t_s))[:, None, None, None]
-        m = self.unet(torch.lerp(z_s, z_e, u), 1000 * t, **arguments, return_dict=False)[0]
-        gamma = (self.levels(self.entries(t_s)) / self.levels(self.entries(t_e))).sqrt()
-        target = (z_s - gamma * z_e) / (1 - gamma**2).sqrt()
+        z, T, target, arguments = self.lesson()
+        m = self.unet(z, T, **arguments, return_dict=False)[0]
         (m - target).square().mean().backward()
         torch.nn.utils.clip_grad_norm_(self.unet.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.ema.step(self.unet.parameters())
+
+    def lesson(self) -> tuple[Any, Any, Any, dict[str, Any]]:
+        """Latents, timesteps, targets and prompts for one call of the student, on the teacher's device."""
+        import torch
+
+        x0, captions = self.run.source.take(range(self.number, self.number + self.batch))
+        self.number += self.batch
+        x0 = x0.to(self.run.teacher.device)
+        prompts = self.run.prompts.embed(captions)
+        t = 1 - (torch.rand(self.batch) * 1000).floor() / 1000
+        w = ((1 - t) * 4 + 1e-6).long().clamp(max=3)  # an edge belongs to the window that starts there
+        t_s, t_e = 1 - w / 4, 1 - (w + 1) / 4
+        z_s = self.mixed(x0, torch.randn_like(x0), self.entries(t_s))
+        z_e = self.walk(z_s, t_s, prompts)
+        u = ((t - t_s) / (t_e - t_s))[:, None, None, None].to(x0)
+        gamma = (self.levels(self.entries(t_s)) / self.levels(self.entries(t_e))).sqrt()
+        target = (z_s - gamma * z_e) / (1 - gamma**2).sqrt()
+        return torch.lerp(z_s, z_e, u), (1000 * t).to(x0), target, self.run.teacher.unet_arguments(prompts)
 
     def entries(self, t: Any) -> list[int]:
         return [max(int(1000 * float(value)) - 1, 0) for value in t]
@@ -152,20 +167,24 @@ class AuthorsLoop:
         """Row by row, as their solver has it."""
         import torch
 
-        return torch.stack([self.alphas[max(entry, 0)] for entry in entries])[:, None, None, None]
+        found = torch.stack([self.alphas[max(entry, 0)] for entry in entries])
+        return found[:, None, None, None].to(self.run.teacher.device)
 
     def mixed(self, x0: Any, noise: Any, entries: list[int]) -> Any:
         level = self.levels(entries)
         return level.sqrt() * x0 + (1 - level).sqrt() * noise
 
-    def walk(self, z: Any, t_s: Any, arguments: dict[str, Any]) -> Any:
-        """DDIM at round(1000 t - 1), each step to the entry 1000 // (8 * 4) lower."""
+    def walk(self, z: Any, t_s: Any, prompts: Any) -> Any:
+        """DDIM at round(1000 t - 1), each step to the entry 1000 // (4 calls) lower; with CFG where the run has it."""
         import torch
 
-        for j in range(WALK):
-            entries = [round(1000 * (float(s) - 0.25 * j / WALK) - 1) for s in t_s]
-            level, next_level = self.levels(entries), self.levels([entry - 1000 // (4 * WALK) for entry in entries])
-            eps = self.run.teacher.unet(z, torch.tensor(entries), **arguments, return_dict=False)[0]
+        guidance = self.run.config.teacher.guidance
+        empty = self.run.prompts.embed([""])
+        eps_of = self.run.teacher.noise_predictor(prompts, empty, guidance if isinstance(guidance, float) else 1.0)
+        for j in range(self.calls):
+            entries = [round(1000 * (float(s) - 0.25 * j / self.calls) - 1) for s in t_s]
+            level, next_level = self.levels(entries), self.levels([n - 1000 // (4 * self.calls) for n in entries])
+            eps = eps_of(z / level.sqrt(), torch.tensor(entries, device=z.device))
             x0 = (z - (1 - level).sqrt() * eps) / level.sqrt()
             z = next_level.sqrt() * x0 + (1 - next_level).sqrt() * eps
         return z

@@ -26,23 +26,28 @@ STYLES = {BASE: None, TUNED: "woodcut", LORA: "neon"}
 REFERENCE = 10_000_000  # the first of the drawings that others are compared with; prompts are those from 0 on
 REFERENCE_COUNT = 10_000  # half as many through the autoencoder, which takes longer
 BATCH = 100
+CPU = torch.device("cpu")
 
 
 class DrawnJudge:
     """Everything is by picture number; number n's prompt is the caption of held-out drawing n."""
 
-    def __init__(self, models: NarrowModels, results: Path, reference_count: int = REFERENCE_COUNT) -> None:
+    def __init__(
+        self, models: NarrowModels, results: Path, reference_count: int = REFERENCE_COUNT, device: torch.device = CPU
+    ) -> None:
         from training.small import classifier
         from training.small.autoencoder import Decoder, Encoder
 
-        self._network = classifier.classifier()
+        self._device = device
+        self._network = classifier.classifier().to(device)
         self._encoder, self._decoder = Encoder(), Decoder()
         pair = models.weights("autoencoder", "encoder", "decoder")
         for module, weights in zip((self._encoder, self._decoder), pair, strict=True):
             module.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
-            module.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        told = sha256(classifier.WEIGHTS) + sha256(models.file("autoencoder"))
-        self.digest = hashlib.sha256(told).hexdigest()[:10]
+            module.eval().requires_grad_(False)
+            module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._digest_of_network = short(sha256(classifier.WEIGHTS))
+        self.digest = short(sha256(classifier.WEIGHTS) + sha256(models.file("autoencoder")))
         self._results, self._reference_count = results, reference_count
         self._references: dict[tuple[str, bool], Gaussian] = {}
 
@@ -53,9 +58,9 @@ class DrawnJudge:
 
     @torch.no_grad()
     def decode(self, samples: Tensor) -> Tensor:
-        """ComfyUI's LATENT samples as pictures [n, 3, 128, 128] in 0..1."""
-        latents = (SCALE * samples).contiguous(memory_format=torch.channels_last)
-        return self._decoder(latents).clamp(0, 1)
+        """ComfyUI's LATENT samples as pictures [n, 3, 128, 128] in 0..1, on the judge's device."""
+        latents = (SCALE * samples).to(self._device).contiguous(memory_format=torch.channels_last)
+        return torch.cat([self._decoder(part).clamp(0, 1) for part in latents.split(BATCH)])
 
     def of_samples(self, numbers: Sequence[int], samples: Tensor) -> Judged:
         found = self.of_pictures(numbers, self.decode(samples))
@@ -67,8 +72,8 @@ class DrawnJudge:
         from training.small.held_out import said
         from training.small.scenes.words import ATTRIBUTES
 
-        features = self._network.features(pictures)
-        shown = self._network.words(features)
+        features = self._network.features(pictures.to(self._device)).cpu()
+        shown = self._network.words(features.to(self._device))
         wanted = [said(caption) for caption in self.prompts(numbers)]
         named = torch.tensor([[name in words for name in ATTRIBUTES] for words in wanted])
         right = [[words.get(name) == shown[name][i] for name in ATTRIBUTES] for i, words in enumerate(wanted)]
@@ -76,11 +81,12 @@ class DrawnJudge:
 
     def drawings(self, count: int, style: str | None, decoded: bool, first: int = 0) -> Judged:
         """The same of held-out drawings `first`, `first` + 1, ..., in that style, as they are or decoded."""
-        kind = f"{first}-{style or 'plain'}{'-decoded' if decoded else ''}-{self.digest}"
+        digest = self.digest if decoded else self._digest_of_network
+        kind = f"{first}-{style or 'plain'}{'-decoded' if decoded else ''}-{digest}"
         store = Store(self._results / "drawings" / kind, BATCH)
         missing = list(store.missing(count))
         if missing:
-            with ProcessPoolExecutor(2) as pool:
+            with ProcessPoolExecutor() as pool:
                 for part in missing:
                     numbers = range(first + part.start, first + part.stop)
                     drawn = pool.map(drawing, numbers, [style] * len(part), chunksize=25)
@@ -90,7 +96,7 @@ class DrawnJudge:
     def _of_drawings(self, numbers: range, drawn: list[np.ndarray[Any, Any]], decoded: bool) -> Judged:
         from training.small import blemishes
 
-        pictures = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).float() / 255
+        pictures = torch.from_numpy(np.stack(drawn)).to(self._device).permute(0, 3, 1, 2).float() / 255
         if decoded:
             pictures = blemishes.decoded(pictures, self._encoder, self._decoder)
         return self.of_pictures(numbers, pictures)
@@ -102,6 +108,10 @@ class DrawnJudge:
             judged = self.drawings(count, STYLES[root], decoded, REFERENCE)
             self._references[root, decoded] = gaussian(judged["features"])
         return self._references[root, decoded]
+
+
+def short(told: bytes) -> str:
+    return hashlib.sha256(told).hexdigest()[:10]
 
 
 def drawing(number: int, style: str | None) -> np.ndarray[Any, Any]:

@@ -54,8 +54,9 @@ def model_of(weights: dict[str, Tensor]) -> Any:
             f"of that layout wants ({sorted(wanted ^ set(given))[0]}), expected training/small/unet.py's."
         )
     model.load_model_weights(given, "")
-    cpu = torch.device("cpu")
-    return comfy.model_patcher.ModelPatcher(model, load_device=cpu, offload_device=cpu)
+    management = comfy.model_management
+    devices = dict(load_device=management.get_torch_device(), offload_device=management.unet_offload_device())
+    return comfy.model_patcher.ModelPatcher(model, **devices)
 
 
 class NarrowModels:

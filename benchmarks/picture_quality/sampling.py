@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -28,10 +29,11 @@ class Texts:
 
         self._tokenizer = comfy.sd1_clip.SDTokenizer()
         self._words, self._positions = embeddings()
+        self._tokens = cache(lambda text: [pair[0] for pair in self._tokenizer.tokenize_with_weights(text)[0]])
 
     def tokens(self, captions: Sequence[str]) -> list[list[int]]:
         """ComfyUI's, 77 for each caption."""
-        return [[pair[0] for pair in self._tokenizer.tokenize_with_weights(text)[0]] for text in captions]
+        return [self._tokens(text) for text in captions]
 
     def __call__(self, captions: Sequence[str]) -> list[Any]:
         """CONDITIONING with a row for every caption."""

@@ -33,7 +33,7 @@ def check(comfyui: Any, table: Table, weights: Path, delta: bool, guidance: Guid
         positive, noise = [[torch.cat(texts), {}]], sampling.noise_of(numbers)
         samples = sampling.sample(comfyui.nodes, model, cell, noise, positive, negative, guidance.of(cell.model))
         (pictures,) = comfyui.nodes["VAEDecode"]().decode(vae, {"samples": samples})
-        narrow = table.judge.decode(table.sample(cell, numbers)).permute(0, 2, 3, 1)
+        narrow = table.judge.decode(table.sample(cell, numbers)).cpu().permute(0, 2, 3, 1)
         apart.append((pictures.detach() - narrow).abs().mean((1, 2, 3)))
     worst, mean = float(torch.cat(apart).max()), float(torch.cat(apart).mean())
     said = (

@@ -2,9 +2,10 @@
 
 import asyncio
 import importlib
+import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -29,14 +30,23 @@ class ComfyUI:
         return importlib.import_module(f"{self.pack.__name__}.{name}")
 
 
-def start(comfyui: Path, repository: Path, base: Path) -> ComfyUI:
+def device_arguments() -> list[str]:
+    """The CPU, unless PERFLOW_DEVICE is gpu: then what ComfyUI takes by itself."""
+    return [] if os.environ.get("PERFLOW_DEVICE") == "gpu" else ["--cpu"]
+
+
+def start(comfyui: Path, repository: Path, base: Path, arguments: Sequence[str] | None = None) -> ComfyUI:
+    """With ComfyUI's own arguments, where it is not to run on the device that tests run on."""
+    arguments = device_arguments() if arguments is None else arguments
     assert "comfy" not in sys.modules, "ComfyUI is in this process already, without the arguments that it is to have"
     sys.path.insert(0, str(comfyui))
     import comfy.options
 
     comfy.options.enable_args_parsing()
-    with mock.patch.object(sys, "argv", ["main.py", "--cpu", "--base-directory", str(base)]):
+    with mock.patch.object(sys, "argv", ["main.py", *arguments, "--base-directory", str(base)]):
         import comfy.cli_args  # which reads them
+    if not comfy.cli_args.args.cpu and "torch" not in sys.modules:
+        importlib.import_module("cuda_malloc")  # as in main.py: it chooses torch's allocator
     importlib.import_module("utils.extra_config")  # first, as in main.py: later another module may take the name utils
     importlib.import_module("execution")
     import server

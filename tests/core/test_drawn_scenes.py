@@ -7,6 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
+from training.small import dataset
 from training.small.dataset import SEED, picture
 from training.small.scenes.picture import SIZE, draw
 from training.small.scenes.words import (
@@ -70,6 +71,15 @@ def test_one_seed_is_one_picture():
     assert pixels.shape == (SIZE, SIZE, 3)
     assert np.array_equal(pixels, again)
     assert caption == caption_again
+
+
+def test_several_processes_draw_the_same_pictures(tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset, "PART", 2)
+    for _ in range(2):  # drawn, then read
+        pictures, captions = dataset.pictures_of(tmp_path, 5)
+        wanted = [picture(seed) for seed in range(SEED, SEED + 5)]
+        assert np.array_equal(pictures, np.stack([pixels for pixels, _ in wanted]))
+        assert captions == [caption for _, caption in wanted]
 
 
 def test_no_two_pictures_are_alike():

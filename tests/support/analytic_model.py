@@ -8,6 +8,7 @@ import comfy.sample
 import comfy.samplers
 import comfy.supported_models
 import torch
+from comfy.model_management import get_torch_device
 from torch import Tensor
 
 CONFIGS = {768: comfy.supported_models.SD15, 1024: comfy.supported_models.SD20}
@@ -52,7 +53,7 @@ def analytic_model(reference: dict[str, Any], width: int = 768) -> comfy.model_p
     model = comfy.model_base.BaseModel(config, comfy.model_base.ModelType.EPS, "cpu", unet_model=AnalyticUNet)
     model.diffusion_model.cond = reference["model_cond"]
     model.diffusion_model.uncond = reference["model_uncond"]
-    return comfy.model_patcher.ModelPatcher(model, torch.device("cpu"), torch.device("cpu"))
+    return comfy.model_patcher.ModelPatcher(model, get_torch_device(), torch.device("cpu"))
 
 
 def conditioning(value: float, width: int = 768, **options: Any) -> list[Any]:

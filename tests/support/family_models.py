@@ -6,6 +6,7 @@ import comfy.model_base
 import comfy.supported_models
 import torch
 from analytic_model import AnalyticUNet, conditioning, tensor
+from comfy.model_management import get_torch_device
 from comfy.model_patcher import ModelPatcher
 
 EMPTY = {"samples": torch.zeros(1, 4, 4, 4)}
@@ -48,7 +49,7 @@ def sd3_model(reference: dict[str, Any]) -> ModelPatcher:
 def _patcher(model: comfy.model_base.BaseModel, reference: dict[str, Any]) -> ModelPatcher:
     model.diffusion_model.cond = reference["model_cond"]
     model.diffusion_model.uncond = reference["model_uncond"]
-    return ModelPatcher(model, torch.device("cpu"), torch.device("cpu"))
+    return ModelPatcher(model, get_torch_device(), torch.device("cpu"))
 
 
 def start(reference: dict[str, Any]) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 import comfy.supported_models
 import torch
+from comfy.model_management import get_torch_device
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP
 from comfy.utils import unet_to_diffusers
@@ -22,7 +23,7 @@ def perflow_unet() -> ModelPatcher:
     merged = {names[key]: weight.float() + delta[key].float() for key, weight in teacher.items()}
     model.diffusion_model.load_state_dict(merged)
     model.diffusion_model.requires_grad_(False)
-    return ModelPatcher(model, torch.device("cpu"), torch.device("cpu"))
+    return ModelPatcher(model, get_torch_device(), torch.device("cpu"))
 
 
 def clip() -> CLIP:

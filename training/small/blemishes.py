@@ -14,7 +14,7 @@ def decoded(pictures: Tensor, encoder: Encoder, decoder: Decoder, noise: float =
     """Pictures [B, 3, H, W] in 0..1 through the autoencoder; `noise` is the largest deviation added to a latent."""
     z = encoder(pictures.contiguous(memory_format=torch.channels_last))
     if noise:
-        z = z + noise * torch.rand(len(z), 1, 1, 1) * torch.randn_like(z)
+        z = z + noise * torch.rand(len(z), 1, 1, 1, device=z.device) * torch.randn_like(z)
     return decoder(z).clamp(0, 1)
 
 

@@ -25,7 +25,7 @@ def orthogonal(G: Tensor, iterations: int = 5) -> Tensor:
         return orthogonal(G.mT, iterations).mT
     G = G / (G.norm(dim=(1, 2), keepdim=True) + 1e-7)
     A = G @ G.mT
-    one = torch.eye(A.shape[1]).expand_as(A)
+    one = torch.eye(A.shape[1], device=A.device).expand_as(A)
     Q = one
     for _ in range(iterations):
         XXt = Q @ A @ Q

@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from .dataset import picture
+from .device import as_tensor, placed
 from .keeping import WEIGHTS
 from .states import autoencoder, averaged
 from .storage import Bits, pack, unpack, write
@@ -39,10 +40,10 @@ def main(folder: Path, tokenizer: Path, student: Path | None) -> None:
     encoder, decoder = autoencoder(folder / "autoencoder.pt")
     both = torch.nn.ModuleDict({"encoder": encoder, "decoder": decoder})
     drawn = [picture(seed) for seed in range(BATCH)]  # held out
-    x = torch.from_numpy(np.stack([pixels for pixels, _ in drawn])).permute(0, 3, 1, 2).float() / 255
+    x = as_tensor(np.stack([pixels for pixels, _ in drawn]))
     clip = CLIPTokenizer.from_pretrained(tokenizer)
     batch = Batches(encoder(x), tokens_of([caption for _, caption in drawn], clip), tokens_of([""], clip)[0])[0]
-    unet = narrow_unet()
+    unet = placed(narrow_unet())
 
     def pictures(weights: Tensors) -> Tensor:
         both.load_state_dict(weights)
@@ -53,7 +54,7 @@ def main(folder: Path, tokenizer: Path, student: Path | None) -> None:
         return predicted(unet, batch)
 
     print("file              bits      MB   error of the weights   of the output, relative")
-    drawing = {name: tensor.clone() for name, tensor in both.state_dict().items()}
+    drawing = {name: tensor.cpu().clone() for name, tensor in both.state_dict().items()}
     store("autoencoder", drawing, AUTOENCODER_BITS, pictures)
     (teacher,) = averaged(folder / "teacher.pt", "unet")
     stored = store("teacher", teacher, TEACHER_BITS, noise)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .autoencoder import Decoder, Encoder
+from .device import placed
 
 Tensors = dict[str, Tensor]
 
@@ -20,9 +21,9 @@ def averaged(file: Path, *parts: str) -> list[Tensors]:
 
 
 def autoencoder(file: Path) -> tuple[Encoder, Decoder]:
-    """The narrow autoencoder from its training's state."""
+    """The narrow autoencoder from its training's state, on the device."""
     encoder, decoder = Encoder(), Decoder()
     for module, weights in zip((encoder, decoder), averaged(file, "encoder", "decoder"), strict=True):
         module.load_state_dict(weights)
-        module.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        placed(module).eval().requires_grad_(False)
     return encoder, decoder

@@ -13,6 +13,8 @@ from datetime import timedelta
 import torch
 from torch import Tensor, distributed
 
+from .device import DEVICE, ON_GPU
+
 PROCESSES = int(os.environ.get("WORLD_SIZE", "1"))
 NUMBER = int(os.environ.get("RANK", "0"))  # of this process
 
@@ -20,7 +22,7 @@ NUMBER = int(os.environ.get("RANK", "0"))  # of this process
 def join() -> None:
     """Find the other processes, which torchrun has started."""
     if PROCESSES > 1:
-        distributed.init_process_group("gloo", timeout=timedelta(hours=2))
+        distributed.init_process_group("nccl" if ON_GPU else "gloo", timeout=timedelta(hours=2))
 
 
 def leave() -> None:
@@ -38,7 +40,7 @@ def same(number: float) -> float:
     """The mean of the processes' numbers: one clock for all, since the rate follows it."""
     if PROCESSES == 1:
         return number
-    mean = torch.tensor([number], dtype=torch.float64)
+    mean = torch.tensor([number], dtype=torch.float64, device=DEVICE)
     distributed.all_reduce(mean)
     return float(mean) / PROCESSES
 

@@ -19,6 +19,7 @@ from torch.nn.functional import avg_pool2d
 from . import storage, together
 from .autoencoder import Decoder, Encoder
 from .dataset import pictures_of
+from .device import DEVICE, arithmetic, placed
 from .keeping import WEIGHTS, average, first_state, save
 from .muon import optimizers_of
 
@@ -29,13 +30,12 @@ STANDARDISED_AT = 0.6  # of the time
 STATE_EVERY = 120  # seconds
 
 
-def crops(pictures: np.ndarray, batch: int, random: np.random.Generator) -> Tensor:
-    """Random squares of random pictures: [batch, 3, CROP, CROP] in 0..1."""
-    size = pictures.shape[1]
-    chosen = random.integers(0, len(pictures), batch)
-    corners = random.integers(0, (size - CROP) // 8 + 1, (batch, 2)) * 8
-    cut = [pictures[i, y : y + CROP, x : x + CROP] for i, (y, x) in zip(chosen, corners, strict=True)]
-    return torch.from_numpy(np.stack(cut)).permute(0, 3, 1, 2).float() / 255
+def crops(pictures: Tensor, batch: int, random: np.random.Generator) -> Tensor:
+    """Random squares of random pictures [N, H, W, 3] uint8: [batch, 3, CROP, CROP] in 0..1."""
+    squares = pictures.unfold(1, CROP, 8).unfold(2, CROP, 8)  # [N, rows, columns, 3, CROP, CROP], nothing copied
+    chosen = torch.from_numpy(random.integers(0, len(pictures), batch)).to(pictures.device)
+    y, x = torch.from_numpy(random.integers(0, squares.shape[1], (batch, 2))).to(pictures.device).T
+    return squares[chosen, y, x].float() / 255
 
 
 def loss_of(found: Tensor, wanted: Tensor) -> Tensor:
@@ -57,21 +57,20 @@ def spread(z: Tensor) -> Tensor:
     return z.mean((0, 2, 3)).square().mean() + (z.std((0, 2, 3)) - 1).square().mean()
 
 
-def train(folder: Path, count: int, minutes: float, rate: float, from_stored: bool) -> None:
+def train(folder: Path, count: int, minutes: float, batch: int, rate: float, from_stored: bool) -> None:
     """Train for so many minutes, all runs together, at a rate that falls to zero; the state is in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    pictures, _ = pictures_of(folder, count)
+    pictures = torch.from_numpy(pictures_of(folder, count)[0]).to(DEVICE)
     torch.manual_seed(together.NUMBER)  # no two processes have the same noise
     encoder, decoder = first_weights(from_stored)
-    both = nn.ModuleList([encoder, decoder]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    weights = list(both.parameters())
+    weights = list(placed(nn.ModuleList([encoder, decoder])).parameters())
     together.share(weights)
     optimizers = optimizers_of(weights, [encoder[0], encoder[-1], decoder[1], decoder[-1]], rate)
     state = first_state(weights)
     state["standardised"] = from_stored
     file = folder / "autoencoder.pt"
     if file.exists():
-        saved = torch.load(file, weights_only=True)
+        saved = torch.load(file, weights_only=True, map_location=DEVICE)
         encoder.load_state_dict(saved["encoder"])
         decoder.load_state_dict(saved["decoder"])
         for optimizer, kept in zip(optimizers, saved["optimizers"], strict=True):
@@ -85,7 +84,7 @@ def train(folder: Path, count: int, minutes: float, rate: float, from_stored: bo
         save(modules | {"optimizers": [optimizer.state_dict() for optimizer in optimizers], "state": state}, file)
 
     last = began = time.monotonic()
-    before, first, mean = state["seconds"], state["step"], 0.0
+    before, first, mean = state["seconds"], state["step"], torch.zeros((), device=DEVICE)
     while True:
         state["seconds"] = together.same(before + time.monotonic() - began)
         done = state["seconds"] / (60 * minutes)
@@ -97,7 +96,7 @@ def train(folder: Path, count: int, minutes: float, rate: float, from_stored: bo
         if done >= STANDARDISED_AT and not state.get("standardised"):
             standardise(encoder, decoder, pictures, state["ema"])
             state["standardised"] = True
-        x = crops(pictures, BATCH, np.random.default_rng([1, together.NUMBER, state["step"]]))
+        x = crops(pictures, batch, np.random.default_rng([1, together.NUMBER, state["step"]]))
         loss, spreading = losses(encoder, decoder, x.contiguous(memory_format=torch.channels_last))
         (loss + 0.01 * spreading).backward()  # type: ignore[no-untyped-call]
         together.average_gradients(weights)
@@ -107,10 +106,10 @@ def train(folder: Path, count: int, minutes: float, rate: float, from_stored: bo
             optimizer.zero_grad(set_to_none=True)
         state["step"] += 1
         average(state, weights, longest=0.999)
-        mean += (loss.item() - mean) / min(state["step"] - first, 200)
+        mean = torch.lerp(mean, loss.detach(), 1 / min(state["step"] - first, 200))
         if state["step"] % 100 == 0 and not together.NUMBER:
             where = f"{state['seconds']:6.0f} s  step {state['step']}"
-            print(f"{where}  loss {mean:.4f}  spread {spreading.item():.4f}", flush=True)
+            print(f"{where}  loss {mean.item():.4f}  spread {spreading.item():.4f}", flush=True)
         if time.monotonic() - last > STATE_EVERY:
             last = time.monotonic()
             keep()
@@ -127,12 +126,12 @@ def first_weights(from_stored: bool) -> tuple[Encoder, Decoder]:
 
 
 @torch.no_grad()
-def standardise(encoder: Encoder, decoder: Decoder, pictures: np.ndarray, ema: list[Tensor]) -> None:
+def standardise(encoder: Encoder, decoder: Decoder, pictures: Tensor, ema: list[Tensor]) -> None:
     """Give every latent channel mean 0 and deviation 1 over the pictures, as a diffusion model likes it.
 
     The decoder's first layer takes it back; that is exact but for its clamp and the border, which training heals.
     """
-    z = encoder(torch.from_numpy(np.array(pictures[:400])).permute(0, 3, 1, 2).float() / 255)
+    z = encoder(pictures[:400].permute(0, 3, 1, 2).float() / 255)
     mean, deviation = z.mean((0, 2, 3)), z.std((0, 2, 3))
     names = [*encoder.state_dict(), *decoder.state_dict()]  # the moving averages come in this order
     first = len(encoder.state_dict())
@@ -147,9 +146,11 @@ def standardise(encoder: Encoder, decoder: Decoder, pictures: np.ndarray, ema: l
 
 def losses(encoder: Encoder, decoder: Decoder, x: Tensor) -> tuple[Tensor, Tensor]:
     """Of the pictures decoded from noisy latents, and of how the latents are spread."""
-    z = encoder(x)
-    noisy = z + NOISE * torch.rand(len(z), 1, 1, 1) * torch.randn_like(z)
-    return loss_of(decoder(noisy), x), spread(z)
+    with arithmetic():
+        z = encoder(x).float()
+        noisy = z + NOISE * torch.rand(len(z), 1, 1, 1, device=z.device) * torch.randn_like(z)
+        found = decoder(noisy).float()
+    return loss_of(found, x), spread(z)
 
 
 if __name__ == "__main__":
@@ -157,9 +158,10 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     parser.add_argument("--pictures", type=int, default=8000)
     parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--batch", type=int, default=BATCH, help="crops in a step of each process")
     parser.add_argument("--rate", type=float, default=RATE)
     parser.add_argument("--from-stored", action="store_true", help="begin with the weights in this repository")
     options = parser.parse_args()
     together.join()
-    train(options.folder, options.pictures, options.minutes, options.rate, options.from_stored)
+    train(options.folder, options.pictures, options.minutes, options.batch, options.rate, options.from_stored)
     together.leave()

@@ -25,6 +25,7 @@ from torch.nn import functional
 from .blemishes import blurred, decoded, grainy
 from .classifier import SEEN, WEIGHTS, Classifier
 from .dataset import SEED, picture
+from .device import as_tensor
 from .held_out import scene
 from .keeping import save
 from .muon import optimizers_of
@@ -67,9 +68,9 @@ def through_autoencoder(state: Path, numbers: Sequence[int], noise: float) -> Te
     encoder, decoder = autoencoder(state)
     parts = []
     for i in range(0, len(numbers), 50):
-        full = tensors([picture(number)[0] for number in numbers[i : i + 50]]).float() / 255
+        full = as_tensor(np.stack([picture(number)[0] for number in numbers[i : i + 50]]))
         small = functional.avg_pool2d(decoded(full, encoder, decoder, noise), full.shape[-1] // SEEN)
-        parts.append((255 * small).round().to(torch.uint8))
+        parts.append((255 * small).round().to(torch.uint8).cpu())
     return torch.cat(parts)
 
 

@@ -8,7 +8,9 @@ loop is train_teacher's, on the same drawings in that style. Stopped at any mome
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +22,11 @@ from transformers import CLIPTokenizer
 
 from . import storage
 from .dataset import pictures_of
+from .device import as_tensor, placed
 from .muon import optimizers_of
 from .scenes.styles import STYLES
 from .states import autoencoder, averaged
-from .train_teacher import Batches, learn, tokens_of
+from .train_teacher import BATCH, Batches, learn, tokens_of
 from .unet import narrow_unet
 
 RATE, LORA_RATE = 4e-4, 1e-3  # the teacher knows the scenes already
@@ -37,14 +40,22 @@ def styled_latents(folder: Path, count: int, style: str) -> Tensor:
     if not file.exists():
         encoder, _ = autoencoder(folder / "autoencoder.pt")
         pictures, _ = pictures_of(folder, count)
-        parts = []
-        for i in range(0, count, 50):
-            styled = [np.asarray(STYLES[style](Image.fromarray(picture))) for picture in pictures[i : i + 50]]
-            x = torch.from_numpy(np.stack(styled)).permute(0, 3, 1, 2).float() / 255
-            parts.append(encoder(x.contiguous(memory_format=torch.channels_last)).half())
+        with ProcessPoolExecutor() as pool:
+            styled = pool.map(in_style, pictures, [style] * count, chunksize=250)
+            parts = [encoder(as_tensor(np.stack(some))).half().cpu() for some in batched(styled, 50)]
         torch.save(torch.cat(parts), file)
     latents: Tensor = torch.load(file, weights_only=True)
     return latents
+
+
+def in_style(picture: np.ndarray, style: str) -> np.ndarray:
+    return np.asarray(STYLES[style](Image.fromarray(picture)))
+
+
+def batched(pictures: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
+    rest = iter(pictures)
+    while some := list(islice(rest, size)):
+        yield some
 
 
 def with_adapters(unet: UNet2DConditionModel, rank: int) -> UNet2DConditionModel:
@@ -67,15 +78,18 @@ def lora_file(adapters: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return tensors
 
 
-def train(folder: Path, style: str, tokenizer: Path, count: int, minutes: float, rank: int, rate: float) -> Path:
+def train(
+    folder: Path, style: str, tokenizer: Path, count: int, minutes: float, batch: int, rank: int, rate: float
+) -> Path:
     """Returns the file with the result."""
     latents = styled_latents(folder, count, style)
     clip = CLIPTokenizer.from_pretrained(tokenizer)
     _, captions = pictures_of(folder, count)
-    batches = Batches(latents, tokens_of(captions, clip), tokens_of([""], clip)[0])
+    batches = Batches(latents, tokens_of(captions, clip), tokens_of([""], clip)[0], batch)
     torch.manual_seed(0)
     unet = narrow_unet()
     unet.load_state_dict(averaged(folder / "teacher.pt", "unet")[0])
+    placed(unet)
     if not rank:
         optimizers = optimizers_of(list(unet.parameters()), [unet.conv_in, unet.conv_out], rate or RATE)
         learn(unet, batches, optimizers, folder / "tuned.pt", minutes)
@@ -85,7 +99,7 @@ def train(folder: Path, style: str, tokenizer: Path, count: int, minutes: float,
     optimizer = torch.optim.AdamW(trained.values(), rate or LORA_RATE, betas=(0.9, 0.99), weight_decay=0.0)
     means = learn(unet, batches, [optimizer], folder / "style-lora-state.pt", minutes)
     file = folder / "style-lora.safetensors"
-    storage.write(lora_file(dict(zip(trained, means, strict=True))), file, 16)
+    storage.write(lora_file(dict(zip(trained, (mean.cpu() for mean in means), strict=True))), file, 16)
     return file
 
 
@@ -96,6 +110,7 @@ if __name__ == "__main__":
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--pictures", type=int, default=24_000)
     parser.add_argument("--minutes", type=float, default=15)
+    parser.add_argument("--batch", type=int, default=BATCH, help="samples in a step")
     parser.add_argument("--rank", type=int, default=0, help="of a LoRA; 0 trains all weights")
     parser.add_argument("--rate", type=float, default=0.0, help=f"{RATE:g} for all weights, {LORA_RATE:g} for a LoRA")
     options = parser.parse_args()
@@ -106,6 +121,7 @@ if __name__ == "__main__":
             options.tokenizer,
             options.pictures,
             options.minutes,
+            options.batch,
             options.rank,
             options.rate,
         )
