@@ -1,7 +1,7 @@
 """Several processes that train as one, each on a batch of its own.
 
-`torchrun --nproc_per_node 2 -m training.small.train_teacher ...`; with one process nothing here does anything. On a CPU
-two processes of one thread each are much faster than one process of two threads: the layers are small.
+`torchrun --nproc_per_node 2 -m training.small.train_teacher ...`; with one process hardly anything here does anything.
+On a CPU two processes of one thread each are much faster than one process of two threads: the layers are small.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ NUMBER = int(os.environ.get("RANK", "0"))  # of this process
 
 def join() -> None:
     """Find the other processes, which torchrun has started."""
+    if ON_GPU:
+        torch.cuda.set_device(DEVICE)  # NCCL takes this one
     if PROCESSES > 1:
         distributed.init_process_group("nccl" if ON_GPU else "gloo", timeout=timedelta(hours=2))
 
