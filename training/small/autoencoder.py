@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 WIDTH = 64  # of TAESD
 LATENT_CHANNELS = 4
-ENCODER_WIDTHS = (16, 16, 32, 64)  # from the picture's size down to an eighth of it
-DECODER_WIDTHS = (64, 32, 32, 16)  # from an eighth up
+ENCODER_WIDTHS = (32, 32, 64, 64)  # from the picture's size down to an eighth of it
+DECODER_WIDTHS = (64, 64, 32, 32)  # from an eighth up
 
 
 def _conv(inner: int, outer: int, stride: int = 1, bias: bool = True) -> nn.Conv2d:
