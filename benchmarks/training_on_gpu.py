@@ -123,7 +123,7 @@ def make_run(folder: Path, kind: str, method: str, small: bool, parts: int, devi
     from accelerate.state import AcceleratorState
     from trial.small_teachers import make_teacher
 
-    from training import config, loop, student, teacher
+    from training import config, loop, teacher
 
     values = config.read(REPOSITORY / "training" / "configs" / f"{kind}.toml").model_dump()
     optimizer = values["optimizer"]
@@ -145,16 +145,9 @@ def make_run(folder: Path, kind: str, method: str, small: bool, parts: int, devi
     base = teacher.load(config.TeacherConfig(**values["teacher"]), values["data"]["resolution"])
     if not small:
         enlarge(base, kind, device)
-    make = student.make
-
-    def made_on_the_device(*arguments: Any) -> Any:
-        with torch.device(device):
-            return make(*arguments)
-
     AcceleratorState._reset_state(True)  # a second try in this process
     torch.manual_seed(0)
-    student_on_it = mock.patch.object(student, "make", made_on_the_device if method == "full" else make)
-    with student_on_it, mock.patch.object(loop, "load", return_value=base):
+    with mock.patch.object(loop, "load", return_value=base):
         run = loop.Run(config.parse(values))
     run.base.clear()  # the first weights, which a run keeps in RAM until the end
     return run

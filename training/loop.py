@@ -105,17 +105,10 @@ class Run:
         if found:
             self.step, places = state.load(self.accelerator, self.config, found)
             self.source.place = places[self.accelerator.process_index]
-            self._lay_out_the_averages()
+            state.lay_out_the_averages(self.optimizer)
             self._take_the_rate_now()
             self.say(f"Continuing from step {self.step}, {found}.")
         self.end_points.forget(self.step)
-
-    def _lay_out_the_averages(self) -> None:
-        """As the weights lie: AdamW's fused kernel takes both in the order of memory, which channels_last changes."""
-        for parameter, averages in self.optimizer.state.items():
-            for name, value in averages.items():
-                if value.shape == parameter.shape:
-                    averages[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
     def _take_the_rate_now(self) -> None:
         """The state brought back its own learning rate; the configuration may have another."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
+import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import Tensor
@@ -99,3 +100,11 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return flat
+
+
+def lay_out_the_averages(optimizer: torch.optim.Optimizer) -> None:
+    """As the weights lie: AdamW's fused kernel takes both in the order of memory, which channels_last changes."""
+    for parameter, averages in optimizer.state.items():
+        for name, value in averages.items():
+            if value.shape == parameter.shape:
+                averages[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -72,12 +72,12 @@ class DrawnJudge:
         from training.small.held_out import said
         from training.small.scenes.words import ATTRIBUTES
 
-        features = self._network.features(pictures.to(self._device)).cpu()
-        shown = self._network.words(features.to(self._device))
+        features = self._network.features(pictures.to(self._device))
+        shown = self._network.words(features)
         wanted = [said(caption) for caption in self.prompts(numbers)]
         named = torch.tensor([[name in words for name in ATTRIBUTES] for words in wanted])
         right = [[words.get(name) == shown[name][i] for name in ATTRIBUTES] for i, words in enumerate(wanted)]
-        return {"features": features, "said": named, "found": torch.tensor(right)}
+        return {"features": features.cpu(), "said": named, "found": torch.tensor(right)}
 
     def drawings(self, count: int, style: str | None, decoded: bool, first: int = 0) -> Judged:
         """The same of held-out drawings `first`, `first` + 1, ..., in that style, as they are or decoded."""
