@@ -61,13 +61,26 @@ def browser():
         yield browser
 
 
-@pytest.fixture(scope="session", params=RENDERINGS)
-def shared_page(request, browser, server):
+@pytest.fixture(scope="session")
+def open_pages(browser, server):
+    """rendering -> its one page; opening it takes longer than most tests."""
     from comfy_page import ComfyPage
 
-    page = ComfyPage(browser, server.port, nodes2=request.param == "nodes2")
-    yield page
-    page.close()
+    pages: dict[str, ComfyPage] = {}
+
+    def get(rendering):
+        if rendering not in pages:
+            pages[rendering] = ComfyPage(browser, server.port, nodes2=rendering == "nodes2")
+        return pages[rendering]
+
+    yield get
+    for page in pages.values():
+        page.close()
+
+
+@pytest.fixture(scope="session", params=RENDERINGS)
+def shared_page(request, open_pages):
+    return open_pages(request.param)
 
 
 @pytest.fixture(scope="module", params=RENDERINGS)

@@ -24,29 +24,3 @@ def test_opens_as_drawn_where_the_other_pack_is(ipadapter_page, title):
     ipadapter_page.load(graph, title)
     assert_as_drawn(ipadapter_page, graph)
     assert_room_for_texts(ipadapter_page)
-
-
-@pytest.mark.parametrize("title", WITH_OTHERS)
-def test_without_the_other_pack_its_nodes_are_named(page, object_info, title):
-    graph = graphs.read(title)
-    if graphs.lacking(graph, object_info):
-        pytest.skip("This ComfyUI lacks nodes of it too, as the graph's note says.")
-    others = graphs.other_packs(graph)
-    theirs = {node["type"] for node in graphs.nodes_of(graph) if graphs.pack_of(node) in others}
-    page.load(graph, title)
-    assert {node["type"] for node in page.nodes() if node["missing"]} == theirs
-    report = page.missing_report()
-    assert {node["type"] for node in graph["nodes"] if node["type"] in report} == theirs
-    assert ".safetensors" not in report
-
-
-def test_a_missing_model_is_named(page):
-    graph = graphs.read("PeRFlow SD1.5 text to image")
-    (loader,) = [node for node in graph["nodes"] if node["type"] == "CheckpointLoaderSimple"]
-    loader["widgets_values"] = ["gone.safetensors"]
-    loader["properties"]["models"][0]["name"] = "gone.safetensors"
-    page.load(graph)
-    report = page.missing_report()
-    assert "gone.safetensors" in report
-    assert report.count(".safetensors") == report.count("gone.safetensors")
-    assert "checkpoint" in report.lower()

@@ -64,6 +64,31 @@ def models(files):
     return [comfy.sd.load_diffusion_model(str(file)) for file in files[:2]]
 
 
+@pytest.fixture(scope="module")
+def with_delta(run, files, models):
+    inputs = {"strength": 1.0, "prediction_type": "auto", "windows": 0, "align_steps": True}
+    return [run("PeRFlowApplyDelta", model=model, delta_name=files[2].name, **inputs)[0] for model in models]
+
+
+@pytest.fixture(scope="module")
+def sampled(comfyui, run, with_delta):
+    """(latent, weights) of both with the delta; adding it to eight-bit weights takes long, so each is loaded once."""
+    return [(latent(run, model), sampling_weights(comfyui, model)) for model in with_delta]
+
+
+def latent(run, model):
+    import comfy.sample
+    import comfy.samplers
+
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    width = model.model.model_config.unet_config["context_dim"]
+    prompt = [[torch.full((1, 77, width), 0.1), {"pooled_output": torch.zeros(1, 1280)}]]
+    sigmas = run("PeRFlowWindowSchedule", model=model, steps=2, denoise=1.0, end="zero", steps_per_window="")[0]
+    euler = comfy.samplers.sampler_object("euler")
+    empty = torch.zeros_like(noise)
+    return comfy.sample.sample_custom(model, noise, 1.0, euler, sigmas, prompt, prompt, empty, disable_pbar=True)
+
+
 def sampling_weights(comfyui, model):
     """The weights while the model samples, quantised ones multiplied out."""
     import comfy.model_management
@@ -84,16 +109,12 @@ def is_quantised(weight):
     return isinstance(weight, QuantizedTensor)
 
 
-def test_the_delta_is_added(comfyui, kind, files, models, apply_delta):
+def test_the_delta_is_added(comfyui, kind, models, sampled):
     """To every weight, as exactly as eight bits, or four, hold it."""
     rounding, share = (0.2, 0.1) if kind.endswith("nvfp4") else (0.1, 0.05)
-    plain, quantised = models
-    assert sum(map(is_quantised, comfyui.module("nodes.comfyui.unet").unet_weights(quantised).values())) > 20
-    before, after = (
-        sampling_weights(comfyui, model) for model in (plain, apply_delta(plain, delta_name=files[2].name))
-    )
-    base = sampling_weights(comfyui, quantised)
-    found = sampling_weights(comfyui, apply_delta(quantised, delta_name=files[2].name))
+    assert sum(map(is_quantised, comfyui.module("nodes.comfyui.unet").unet_weights(models[1]).values())) > 20
+    before, base = (sampling_weights(comfyui, model) for model in models)
+    (_, after), (_, found) = sampled
     assert found.keys() == after.keys()
     for key, weight in after.items():
         assert (found[key] - weight).norm() < rounding * weight.norm(), key
@@ -102,39 +123,24 @@ def test_the_delta_is_added(comfyui, kind, files, models, apply_delta):
     assert along / sum(float(change.square().sum()) for change in dW.values()) == pytest.approx(1, abs=share)
 
 
-def test_it_samples(comfyui, models, files, apply_delta, schedule):
-    import comfy.sample
-    import comfy.samplers
-
-    def picture(model):
-        model = apply_delta(model, delta_name=files[2].name)
-        noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-        width = model.model.model_config.unet_config["context_dim"]
-        prompt = [[torch.full((1, 77, width), 0.1), {"pooled_output": torch.zeros(1, 1280)}]]
-        euler = comfy.samplers.sampler_object("euler")
-        latent = torch.zeros_like(noise)
-        return comfy.sample.sample_custom(
-            model, noise, 1.0, euler, schedule(model, 2), prompt, prompt, latent, disable_pbar=True
-        )
-
-    expected, found = (picture(model) for model in models)
+def test_it_samples(sampled):
+    (expected, _), (found, _) = sampled
     assert torch.isfinite(found).all()
     assert (found - expected).norm() < 0.5 * expected.norm()
 
 
 @pytest.mark.parametrize("rank", [0, 4])
-def test_a_delta_is_taken(comfyui, models, files, run, apply_delta, rank):
+def test_a_delta_is_taken(comfyui, models, files, run, apply_delta, with_delta, sampled, rank):
     """Of a quantised model with patches and a plain one: every weight, and nothing of the scales."""
-    merged = apply_delta(models[1], delta_name=files[2].name)
     inputs = {"filename_prefix": "quantised", "rank": rank, "energy": 0.0, "prediction_type": "auto", "windows": 4}
-    (path,) = run("PeRFlowExtractDelta", model_perflow=merged, model_base=models[1], **inputs)
+    (path,) = run("PeRFlowExtractDelta", model_perflow=with_delta[1], model_base=models[1], **inputs)
     with safe_open(path, framework="pt") as file:
         names = set(file.keys())
         assert not [name for name in names if "quant" in name or "scale" in name]
         assert {file.get_tensor(name).dtype for name in names if not name.endswith(".alpha")} == {torch.float16}
     if rank == 0:
         assert len(names) == len(load_file(files[0]))
-        expected = sampling_weights(comfyui, apply_delta(models[0], delta_name=files[2].name))
+        expected = sampled[0][1]
         found = sampling_weights(comfyui, apply_delta(models[0], delta_name=Path(path).name))
         for key, weight in expected.items():
             assert torch.allclose(found[key], weight, rtol=1e-2, atol=float(weight.abs().max()) / 500), key

@@ -1,0 +1,32 @@
+"""What the page says where a graph needs another pack, or a model file that is not there."""
+
+import pytest
+import shipped_graphs as graphs
+
+WITH_OTHERS = [title for title in graphs.TITLES if graphs.other_packs(graphs.read(title))]
+
+
+@pytest.mark.parametrize("title", WITH_OTHERS)
+def test_without_the_other_pack_its_nodes_are_named(page, object_info, title):
+    graph = graphs.read(title)
+    if graphs.lacking(graph, object_info):
+        pytest.skip("This ComfyUI lacks nodes of it too, as the graph's note says.")
+    others = graphs.other_packs(graph)
+    theirs = {node["type"] for node in graphs.nodes_of(graph) if graphs.pack_of(node) in others}
+    page.load(graph, title)
+    assert {node["type"] for node in page.nodes() if node["missing"]} == theirs
+    report = page.missing_report()
+    assert {node["type"] for node in graph["nodes"] if node["type"] in report} == theirs
+    assert ".safetensors" not in report
+
+
+def test_a_missing_model_is_named(page):
+    graph = graphs.read("PeRFlow SD1.5 text to image")
+    (loader,) = [node for node in graph["nodes"] if node["type"] == "CheckpointLoaderSimple"]
+    loader["widgets_values"] = ["gone.safetensors"]
+    loader["properties"]["models"][0]["name"] = "gone.safetensors"
+    page.load(graph)
+    report = page.missing_report()
+    assert "gone.safetensors" in report
+    assert report.count(".safetensors") == report.count("gone.safetensors")
+    assert "checkpoint" in report.lower()
