@@ -11,6 +11,7 @@ _MOST: dict[str, dict[str, int]] = {
     "KSampler": {"steps": 6},
     "EmptyLatentImage": {"batch_size": 4},
     "InstaFlowNoise": {"frames": 4},
+    "PeRFlowExtractDelta": {"rank": 4},
     "PeRFlowTrainDelta": {"steps": 2, "batch_size": 2, "rank": 4, "solving_steps": 1},
     "VAEDecodeHunyuan3D": {"octree_resolution": 16},
     "TripoSplatPreprocessImage": {"size": 256},
@@ -59,7 +60,7 @@ def _find_edges_in_less(prompt: Json) -> None:
 
 
 def _shrink_wonder3d(prompt: Json) -> None:
-    """Twelve pictures of 256 / SMALLER.
+    """Twelve pictures of 128 / SMALLER, since the VAE has its real width.
 
     The small SD1.5 has one level and the small Wonder3D all four, so the delta of the one does not fit the other, which
     gets the sampling alone.
@@ -73,7 +74,7 @@ def _shrink_wonder3d(prompt: Json) -> None:
             for other in list(prompt.values()):
                 if other["inputs"].get("latent_image") == [key, 2]:
                     other["inputs"]["latent_image"] = ["smaller", 0]
-            scaling = {"upscale_method": "nearest-exact", "width": 256, "height": 256, "crop": "disabled"}
+            scaling = {"upscale_method": "nearest-exact", "width": 128, "height": 128, "crop": "disabled"}
             prompt["smaller"] = {"class_type": "LatentUpscale", "inputs": {"samples": [key, 2], **scaling}}
 
 

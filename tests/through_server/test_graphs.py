@@ -31,13 +31,15 @@ TROUBLE = re.compile(
 EXPECTED = re.compile(r"clip missing: \['text_model\.encoder\.layers\.23\.")
 
 
-def checkpoints(title):
-    nodes = graphs.read(title)["nodes"]
-    return sorted(node["widgets_values"][0] for node in nodes if node["type"] == "CheckpointLoaderSimple")
+def large_models(title):
+    loaders = [
+        node for node in graphs.read(title)["nodes"] if node["type"] in ("CheckpointLoaderSimple", "Wonder3DLoader")
+    ]
+    return sorted(node["widgets_values"][0] for node in loaders)
 
 
-# Those with the same checkpoint one after another, so that the server does not load it again.
-@pytest.fixture(params=sorted(graphs.TITLES, key=checkpoints))
+# Those with the same models one after another, so that the server keeps what they have in common.
+@pytest.fixture(params=sorted(graphs.TITLES, key=large_models))
 def graph(request, object_info):
     graph = graphs.read(request.param)
     if lacking := graphs.lacking(graph, object_info):
