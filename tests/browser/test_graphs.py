@@ -5,10 +5,9 @@ import shipped_graphs as graphs
 from graph_on_page import assert_as_drawn, assert_room_for_texts
 
 WITH_IPADAPTER = [title for title in graphs.TITLES if graphs.needs_ipadapter_plus(graphs.read(title))]
-WITH_OTHERS = [title for title in graphs.TITLES if graphs.other_packs(graphs.read(title))]
 
 
-@pytest.mark.parametrize("title", [title for title in graphs.TITLES if title not in WITH_OTHERS])
+@pytest.mark.parametrize("title", [title for title in graphs.TITLES if title not in graphs.WITH_OTHERS])
 def test_opens_as_drawn(page, object_info, title):
     graph = graphs.read(title)
     if graphs.lacking(graph, object_info):

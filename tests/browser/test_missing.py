@@ -3,10 +3,8 @@
 import pytest
 import shipped_graphs as graphs
 
-WITH_OTHERS = [title for title in graphs.TITLES if graphs.other_packs(graphs.read(title))]
 
-
-@pytest.mark.parametrize("title", WITH_OTHERS)
+@pytest.mark.parametrize("title", graphs.WITH_OTHERS)
 def test_without_the_other_pack_its_nodes_are_named(page, object_info, title):
     graph = graphs.read(title)
     if graphs.lacking(graph, object_info):

@@ -73,7 +73,7 @@ def perflow(analytic, run):
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def schedule(run):
     """SIGMAS of the Window Schedule node."""
 
@@ -114,7 +114,7 @@ def small_unet(unet_file):
     return comfy.sd.load_diffusion_model(str(unet_file), model_options={"dtype": torch.float32})
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def apply_delta(run, delta_file):
     """The Apply PeRFlow Delta node with its defaults."""
 

@@ -24,7 +24,7 @@ LAYOUT_MARKS = ("lora", "hada", "lokr", "oft_", ".a1.", ".diff")  # a name with 
 MORE_THAN_ENOUGH = 4_000_000  # numbers in a tensor
 
 names = st.sampled_from(TENSORS)
-choices = st.randoms(use_true_random=True)  # of some hundred names at once; by a seed, so always the same
+seeds = st.randoms(use_true_random=True)  # one seed for the hundreds of names of a file, in place of as many draws
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 thorough = settings(
     max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.filter_too_much]
@@ -131,7 +131,7 @@ def assert_marks_arrive(target, draft, marks):
 
 
 @thorough
-@given(random=choices)
+@given(random=seeds)
 def test_any_mix_of_supported_names_gives_the_same_weights(target, marked, random):
     """Every tensor in a layout and with a prefix of its own."""
     draft, marks = marked
@@ -144,7 +144,7 @@ def test_any_mix_of_supported_names_gives_the_same_weights(target, marked, rando
 
 
 @thorough
-@given(random=choices)
+@given(random=seeds)
 def test_any_mix_of_supported_module_names_gives_the_same_weights(target, marked, random):
     """As .diff and .diff_b, every module by a name of its own."""
     draft, marks = marked
@@ -154,9 +154,9 @@ def test_any_mix_of_supported_module_names_gives_the_same_weights(target, marked
         module, _, kind = name.rpartition(".")
         ours = target.names[name].rpartition(".")[0]
         flat, ours_flat = module.replace(".", "_"), ours.removeprefix("diffusion_model.").replace(".", "_")
-        names = [ours, module, f"unet.{module}", f"lora_unet_{flat}", f"lora_unet_{ours_flat}", f"lycoris_{flat}"]
+        choices = [ours, module, f"unet.{module}", f"lora_unet_{flat}", f"lora_unet_{ours_flat}", f"lycoris_{flat}"]
         if module not in modules:
-            modules[module] = random.choice(names)
+            modules[module] = random.choice(choices)
         return f"{modules[module]}.diff" + "_b" * (kind == "bias")
 
     assert_marks_arrive(target, draft.with_names({name: rename(name) for name in target.shapes}.__getitem__), marks)

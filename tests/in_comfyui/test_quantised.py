@@ -65,28 +65,28 @@ def models(files):
 
 
 @pytest.fixture(scope="module")
-def with_delta(run, files, models):
-    inputs = {"strength": 1.0, "prediction_type": "auto", "windows": 0, "align_steps": True}
-    return [run("PeRFlowApplyDelta", model=model, delta_name=files[2].name, **inputs)[0] for model in models]
+def with_delta(apply_delta, files, models):
+    return [apply_delta(model, delta_name=files[2].name) for model in models]
 
 
 @pytest.fixture(scope="module")
-def sampled(comfyui, run, with_delta):
+def sampled(comfyui, schedule, with_delta):
     """(latent, weights) of both with the delta; adding it to eight-bit weights takes long, so each is loaded once."""
-    return [(latent(run, model), sampling_weights(comfyui, model)) for model in with_delta]
+    return [(latent(schedule, model), sampling_weights(comfyui, model)) for model in with_delta]
 
 
-def latent(run, model):
+def latent(schedule, model):
     import comfy.sample
     import comfy.samplers
 
     noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     width = model.model.model_config.unet_config["context_dim"]
     prompt = [[torch.full((1, 77, width), 0.1), {"pooled_output": torch.zeros(1, 1280)}]]
-    sigmas = run("PeRFlowWindowSchedule", model=model, steps=2, denoise=1.0, end="zero", steps_per_window="")[0]
     euler = comfy.samplers.sampler_object("euler")
     empty = torch.zeros_like(noise)
-    return comfy.sample.sample_custom(model, noise, 1.0, euler, sigmas, prompt, prompt, empty, disable_pbar=True)
+    return comfy.sample.sample_custom(
+        model, noise, 1.0, euler, schedule(model, 2), prompt, prompt, empty, disable_pbar=True
+    )
 
 
 def sampling_weights(comfyui, model):

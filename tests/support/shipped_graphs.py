@@ -40,6 +40,9 @@ def other_packs(graph: Json) -> set[str]:
     return {pack_of(node) for node in nodes_of(graph)} - {"comfy-core", "perflow"}
 
 
+WITH_OTHERS = [title for title in TITLES if other_packs(read(title))]
+
+
 def needs_ipadapter_plus(graph: Json) -> bool:
     return IPADAPTER_PLUS in other_packs(graph)
 

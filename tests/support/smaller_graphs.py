@@ -11,7 +11,6 @@ _MOST: dict[str, dict[str, int]] = {
     "KSampler": {"steps": 6},
     "EmptyLatentImage": {"batch_size": 4},
     "InstaFlowNoise": {"frames": 4},
-    "PeRFlowExtractDelta": {"rank": 4},
     "PeRFlowTrainDelta": {"steps": 2, "batch_size": 2, "rank": 4, "solving_steps": 1},
     "VAEDecodeHunyuan3D": {"octree_resolution": 16},
     "TripoSplatPreprocessImage": {"size": 256},
