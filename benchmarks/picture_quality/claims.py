@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from .cells import BASE, BASE_SAMPLERS, LORA, TUNED, Cell, Model
 from .frechet import Estimate, Gaussian, frechet, gaussian, jackknife, pseudo_values
-from .rows import attributes, difference
+from .rows import attributes, difference, distance
 from .store import Judged
 
 Known = dict[Cell, Judged]
@@ -28,9 +28,9 @@ Find = Callable[[Model, str, int], Judged]
 
 
 def best(find: Find, root: str, steps: int, reference: Gaussian) -> tuple[str, Judged]:
-    """The sampler of the base with the smallest distance at that many steps, and its pictures."""
+    """The sampler of the base with the smallest distance at that many steps (as in its row), and its pictures."""
     found = {sampler: find(Model(root), sampler, steps) for sampler in BASE_SAMPLERS}
-    name = min(found, key=lambda sampler: frechet(gaussian(found[sampler]["features"]), reference))
+    name = min(found, key=lambda sampler: distance(found[sampler], reference).value)
     return name, found[name]
 
 

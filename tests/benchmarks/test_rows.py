@@ -8,8 +8,8 @@ import torch
 from environment import UserError
 from picture_quality.cells import BASE, BASE_SAMPLERS, Cell, Model
 from picture_quality.claims import claims
-from picture_quality.frechet import Gaussian
-from picture_quality.rows import attributes, difference, each_attribute, paired, row
+from picture_quality.frechet import Gaussian, frechet, gaussian
+from picture_quality.rows import attributes, difference, distance, each_attribute, paired, row
 from picture_quality.table import best_of, not_better_with_more_steps
 
 STANDARD = Gaussian(torch.zeros(3).double(), torch.eye(3).double())
@@ -74,6 +74,17 @@ def test_claims(shifts):
     assert "PeRFlow's 8 steps are worse than the base's best 16" in said[1]
     assert any("is at most half of the base's best 4-step one" in sentence for sentence in said)
     assert any(sentence.startswith("Rank 64 keeps 99 % of the gain") for sentence in said)
+
+
+def test_claims_and_rows_name_the_same_best(shifts):
+    """The plain distance of fewer pictures is too large: by it the best one with 25 pictures would seem the worse."""
+    known, _ = table_of(shifts)
+    few, many = (Cell(Model(BASE), sampler, 8) for sampler in ("UniPC", "euler"))
+    known |= {few: judged(0.0, count=25, seed=2), many: judged(0.2, count=5000)}
+    distances = {cell: frechet(gaussian(known[cell]["features"]), STANDARD) for cell in (few, many)}
+    assert distances[few] > distances[many]
+    assert distance(known[few], STANDARD).value < distance(known[many], STANDARD).value
+    assert "the base's best 8 (UniPC)" in claims(known, {BASE: STANDARD})[0]
 
 
 def test_claims_without_their_cells_are_not_made(shifts):
