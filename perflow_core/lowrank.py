@@ -55,6 +55,12 @@ def compress(dW: Tensor, rank: int, share: float, dtype: torch.dtype) -> LowRank
     return _factors(dW, U * root, (V * root).T, energy, dtype)
 
 
+def nearest_of_rank(dW: Tensor, rank: int) -> Tensor:
+    """dW with its first `rank` singular values only, the nearest of that rank (Eckart and Young 1936); same shape."""
+    U, S, V = _svd(dW.flatten(start_dim=1), rank)
+    return (U * S @ V.T).reshape(dW.shape)
+
+
 def _svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     """The first `rank` singular triplets: U [m, r], S [r], V [n, r].
 

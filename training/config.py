@@ -49,6 +49,7 @@ class StudentConfig(Section):
     ema_decay: Share = 0.999
     gradient_checkpointing: bool = False
     delta: str = ""  # method full: a full delta of the same kind (.safetensors) to begin with, in place of none
+    delta_rank: Count = 0  # of that delta, keep so many directions of each weight; 0 keeps all of it
 
 
 class PointsConfig(Section):

@@ -74,7 +74,7 @@ class Run:
         unet = student.make(self.config, self.teacher) if full else None
         if self.config.student.delta:
             said = dict(prediction_type=self.prediction_type, windows=str(self.config.student.windows))
-            student.begin_with(unet, self.config.student.delta, said)
+            student.begin_with(unet, self.config.student.delta, self.config.student.delta_rank, said)
         self.teacher.to(device, WEIGHTS[config.precision])
         unet = unet or student.make(self.config, self.teacher)
         if config.channels_last:

@@ -12,6 +12,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from perflow_core.lowrank import nearest_of_rank
+
 from .config import Config
 from .draws import Purpose, generator
 from .errors import TrainingError
@@ -49,9 +51,10 @@ def make(config: Config, teacher: Teacher) -> Any:
     return unet
 
 
-def begin_with(unet: torch.nn.Module | None, path: str, said: Mapping[str, str]) -> None:
+def begin_with(unet: torch.nn.Module | None, path: str, rank: int, said: Mapping[str, str]) -> None:
     """Add a full delta with diffusers' names to the whole student; None stands for a LoRA.
 
+    rank: of the matrices and convolutions, unless it is 0: what small batches left in other directions is noise.
     said: prediction_type and windows of this run. Raises TrainingError where the file says others, or does not fit.
     """
     if unet is None:
@@ -75,7 +78,9 @@ def begin_with(unet: torch.nn.Module | None, path: str, said: Mapping[str, str])
                 f"student.delta: {path} has {name} {metadata[name]}, expected {value}: set student.{name} to what the "
                 "file has."
             )
-    unet.load_state_dict({key: weight + delta[key].float() for key, weight in weights.items()})
+    for key, weight in weights.items():
+        dW = delta[key].float()
+        weight += nearest_of_rank(dW, rank) if rank and dW.ndim > 1 else dW
 
 
 def _shape(tensors: Mapping[str, Tensor], key: str) -> tuple[int, ...] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from .studio import CFG, PERFLOW_CFG, Link, Studio
+from .studio import CFG, PERFLOW_CFG, TEACHER_CFG, Link, Studio
 
 LIGHTHOUSE = "a lighthouse on a cliff at sunset"
 CASTLE = "a large purple castle in the mountains at night, clear"
@@ -77,7 +77,7 @@ def guidance(s: Studio, made: Prepared) -> Sheet:
     ]
     return Sheet(
         "Guidance",
-        f"This delta was trained with a teacher at CFG {CFG:g}, so CFG 1 already gives guided pictures, in half the "
+        f"This delta was trained with a teacher at CFG {TEACHER_CFG:g}, so CFG 1 already gives guided pictures, in half the "
         "time of any other CFG. A higher CFG guides once more. A delta that was trained with `cfg_sync` takes the CFG "
         "of its base model.",
         [f"CFG {value:g}" for value in values],

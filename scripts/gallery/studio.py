@@ -8,7 +8,8 @@ from typing import Any
 
 Link = list[Any]  # [id of a node, number of its output]
 SIZE, SEED = 128, 1234
-CFG, PERFLOW_CFG = 3.0, 1.0  # of the base model, and of PeRFlow, whose teacher had that guidance
+CFG, PERFLOW_CFG = 3.0, 1.0  # of the base model, and of PeRFlow
+TEACHER_CFG = 2.5  # which PeRFlow learned
 
 
 class Studio:

@@ -1,4 +1,7 @@
-"""The template browser: every graph under the pack's name with its own picture, and one opened by a click."""
+"""The template browser: every graph under the pack's name with its own picture, and one opened by a click.
+
+The one that leaves the browser open comes last: Escape does not close it, so a page after it is loaded afresh.
+"""
 
 import pytest
 import shipped_graphs as graphs
@@ -8,6 +11,15 @@ CATEGORY = "PeRFlow"
 LOADED = "picture => picture.decode().then(() => [picture.src, picture.naturalWidth])"
 
 pytestmark = pytest.mark.parametrize("shared_page", ["classic"], indirect=True)
+
+
+def test_a_click_opens_the_graph(page):
+    title = "PeRFlow SD1.5 text to image"
+    page.open_templates(CATEGORY).filter(has=page.page.get_by_role("heading", name=title, exact=True)).click()
+    page.page.get_by_role("dialog").wait_for(state="detached")
+    page.settle()
+    page.fit()
+    assert_as_drawn(page, graphs.read(title))
 
 
 def test_every_graph_has_its_card_and_picture(page):
@@ -22,12 +34,3 @@ def test_every_graph_has_its_card_and_picture(page):
     assert sorted(pictures) == graphs.TITLES
     assert cards.count() == len(graphs.TITLES)
     assert not [title for title, (address, width) in pictures.items() if "default-template" in address or not width]
-
-
-def test_a_click_opens_the_graph(page):
-    title = "PeRFlow SD1.5 text to image"
-    page.open_templates(CATEGORY).filter(has=page.page.get_by_role("heading", name=title, exact=True)).click()
-    page.page.get_by_role("dialog").wait_for(state="detached")
-    page.settle()
-    page.fit()
-    assert_as_drawn(page, graphs.read(title))

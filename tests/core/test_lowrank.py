@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from perflow_core.lowrank import compress
+from perflow_core.lowrank import compress, nearest_of_rank
 
 
 def decaying(*shape, seed=0):
@@ -69,3 +69,18 @@ def test_same_input_same_factors_and_no_touch_of_the_global_seed():
     one, two = compress(dW, 8, 0, torch.float32), compress(dW, 8, 0, torch.float32)
     assert torch.equal(torch.rand(1), expected)
     assert torch.equal(one.up, two.up)
+
+
+@pytest.mark.parametrize("shape", [(48, 64), (32, 16, 3, 3)])
+def test_the_nearest_of_a_rank_loses_the_other_singular_values(shape):
+    dW = decaying(*shape)
+    found = nearest_of_rank(dW, 8)
+    S = torch.linalg.svdvals(dW.flatten(1).double())
+    assert found.shape == dW.shape
+    assert torch.linalg.matrix_rank(found.flatten(1), rtol=1e-4) == 8
+    assert (dW - found).square().sum().item() == pytest.approx(S[8:].square().sum().item(), rel=1e-3)
+
+
+def test_a_rank_that_is_not_there_keeps_all():
+    dW = decaying(16, 48)
+    torch.testing.assert_close(nearest_of_rank(dW, 64), dW)

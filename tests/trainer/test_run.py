@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 from training_results import read, scalars
 
+from perflow_core.lowrank import nearest_of_rank
+
 
 def test_from_nothing_to_the_delta(run):
     trained = run(
@@ -57,6 +59,18 @@ def test_a_student_that_begins_with_a_delta(run, tmp_path):
     after, _ = read(begun.train())
     assert max(dW.abs().max() for dW in before.values()) > 1e-4
     assert max((after[key] - dW).abs().max() for key, dW in before.items()) < 1e-6
+
+
+def test_a_student_that_begins_with_a_few_directions_of_a_delta(run, tmp_path):
+    first = run(optimizer={"steps": 8}).train()
+    some = {"delta": str(first), "delta_rank": 3}
+    begun = run(output=str(tmp_path / "further"), student=some, optimizer={"learning_rate": 1e-12})
+    before, _ = read(first)
+    after, _ = read(begun.train())
+    for key, dW in before.items():
+        expected = nearest_of_rank(dW, 3) if dW.ndim > 1 else dW
+        assert (after[key] - expected).abs().max() < 1e-6
+    assert max((after[key] - dW).abs().max() for key, dW in before.items()) > 1e-4
 
 
 def test_low_rank_of_a_full_student(run):
