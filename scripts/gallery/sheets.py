@@ -77,9 +77,9 @@ def guidance(s: Studio, made: Prepared) -> Sheet:
     ]
     return Sheet(
         "Guidance",
-        f"This delta was trained with a teacher at CFG {TEACHER_CFG:g}, so CFG 1 already gives guided pictures, in half "
-        "the time of any other CFG. A higher CFG guides once more. A delta that was trained with `cfg_sync` takes the "
-        "CFG of its base model.",
+        f"This delta was trained with a teacher at CFG {TEACHER_CFG:g}, so CFG 1 already gives guided pictures, in "
+        "half the time of any other CFG. A higher CFG guides once more. A delta that was trained with `cfg_sync` takes "
+        "the CFG of its base model.",
         [f"CFG {value:g}" for value in values],
         rows,
         to=None,
