@@ -72,9 +72,7 @@ class Run:
         keep = full and self.accelerator.is_main_process
         self.base = {key: weight.clone() for key, weight in self.teacher.unet.state_dict().items()} if keep else {}
         unet = student.make(self.config, self.teacher) if full else None
-        if self.config.student.delta:
-            said = dict(prediction_type=self.prediction_type, windows=str(self.config.student.windows))
-            student.begin_with(unet, self.config.student.delta, self.config.student.delta_rank, said)
+        student.begin_with(unet, self.config.student, self.prediction_type)
         self.teacher.to(device, WEIGHTS[config.precision])
         unet = unet or student.make(self.config, self.teacher)
         if config.channels_last:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from perflow_core.lowrank import nearest_of_rank
 
-from .config import Config
+from .config import Config, StudentConfig
 from .draws import Purpose, generator
 from .errors import TrainingError
 from .teacher import Teacher
@@ -51,12 +51,18 @@ def make(config: Config, teacher: Teacher) -> Any:
     return unet
 
 
-def begin_with(unet: torch.nn.Module | None, path: str, rank: int, said: Mapping[str, str]) -> None:
-    """Add a full delta with diffusers' names to the whole student; None stands for a LoRA.
+def begin_with(unet: torch.nn.Module | None, config: StudentConfig, prediction_type: str) -> None:
+    """Add config.delta, a full one with diffusers' names, to the whole student; None stands for a LoRA.
 
-    rank: of the matrices and convolutions, unless it is 0: what small batches left in other directions is noise.
-    said: prediction_type and windows of this run. Raises TrainingError where the file says others, or does not fit.
+    With config.delta_rank the matrices and convolutions get that rank: small batches leave noise in other directions.
+    Raises TrainingError where the file does not fit, or says another prediction_type or other windows.
     """
+    path, rank = config.delta, config.delta_rank
+    said = {"prediction_type": prediction_type, "windows": str(config.windows)}
+    if not path and rank:
+        raise TrainingError(f"student.delta_rank is {rank} without a delta: give student.delta or leave both out.")
+    if not path:
+        return
     if unet is None:
         raise TrainingError('student.delta is given with method "lora", expected method "full": choose one of the two.')
     weights = unet.state_dict()

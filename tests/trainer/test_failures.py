@@ -196,6 +196,8 @@ def test_a_delta_to_begin_with_that_does_not_fit(run, tmp_path):
         run(**further, student={"delta": str(path), "method": "lora"})
     with pytest.raises(TrainingError, match="cannot be read"):
         run(**further, student={"delta": str(tmp_path / "none.safetensors")})
+    with pytest.raises(TrainingError, match="delta_rank is 4 without a delta"):
+        run(**further, student={"delta_rank": 4})
     low = run(**further, save={"rank": 4}).train()
     with pytest.raises(TrainingError) as error:
         run(output=str(tmp_path / "again"), student={"delta": str(low)})
