@@ -52,20 +52,28 @@ def make(config: Config, teacher: Teacher) -> Any:
 
 
 def begin_with(unet: torch.nn.Module | None, config: StudentConfig, prediction_type: str) -> None:
-    """Add config.delta, a full one with diffusers' names, to the whole student; None stands for a LoRA.
+    """Add config.delta to the whole student, where one is given; None stands for a LoRA.
 
-    With config.delta_rank the matrices and convolutions get that rank: small batches leave noise in other directions.
-    Raises TrainingError where the file does not fit, or says another prediction_type or other windows.
+    With config.delta_rank its matrices and convolutions get that rank: small batches leave noise in other directions.
+    Raises TrainingError where the delta does not fit, or says another prediction_type or other windows.
     """
-    path, rank = config.delta, config.delta_rank
-    said = {"prediction_type": prediction_type, "windows": str(config.windows)}
-    if not path and rank:
-        raise TrainingError(f"student.delta_rank is {rank} without a delta: give student.delta or leave both out.")
-    if not path:
+    if not config.delta:
+        if config.delta_rank:
+            raise TrainingError(
+                f"student.delta_rank is {config.delta_rank} without a delta: give student.delta or leave both out."
+            )
         return
     if unet is None:
         raise TrainingError('student.delta is given with method "lora", expected method "full": choose one of the two.')
     weights = unet.state_dict()
+    said = {"prediction_type": prediction_type, "windows": str(config.windows)}
+    for key, dW in _fitting_delta(config.delta, weights, said).items():
+        few = config.delta_rank and dW.ndim > 1
+        weights[key] += nearest_of_rank(dW, config.delta_rank) if few else dW
+
+
+def _fitting_delta(path: str, weights: Mapping[str, Tensor], said: Mapping[str, str]) -> dict[str, Tensor]:
+    """The tensors (float32) of a full delta with the weights' names and shapes, diffusers', that says the same."""
     try:
         with safe_open(path, framework="pt") as file:
             delta = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -84,9 +92,7 @@ def begin_with(unet: torch.nn.Module | None, config: StudentConfig, prediction_t
                 f"student.delta: {path} has {name} {metadata[name]}, expected {value}: set student.{name} to what the "
                 "file has."
             )
-    for key, weight in weights.items():
-        dW = delta[key].float()
-        weight += nearest_of_rank(dW, rank) if rank and dW.ndim > 1 else dW
+    return {key: dW.float() for key, dW in delta.items()}
 
 
 def _shape(tensors: Mapping[str, Tensor], key: str) -> tuple[int, ...] | None:

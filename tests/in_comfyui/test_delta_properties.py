@@ -27,7 +27,7 @@ names = st.sampled_from(TENSORS)
 seeds = st.randoms(use_true_random=True)  # one seed for the hundreds of names of a file, in place of as many draws
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 thorough = settings(
-    max_examples=40, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.filter_too_much]
+    max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.filter_too_much]
 )
 
 
