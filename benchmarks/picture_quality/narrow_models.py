@@ -35,15 +35,15 @@ CONFIG: dict[str, Any] = dict(
 FILES = {BASE: "teacher", TUNED: "tuned", LORA: "style-lora", "delta": "delta", "autoencoder": "autoencoder"}
 
 
-def model_of(weights: dict[str, Tensor]) -> Any:
-    """A MODEL (float32) of a narrow UNet with diffusers' names. Raises ValueError for one of another layout."""
+def model_of(weights: dict[str, Tensor], precision: torch.dtype = torch.float32) -> Any:
+    """A MODEL of a narrow UNet with diffusers' names. Raises ValueError for one of another layout."""
     import comfy.model_management
     import comfy.model_patcher
     import comfy.supported_models
     import comfy.utils
 
     config = comfy.supported_models.SD15(CONFIG)
-    config.set_inference_dtype(torch.float32, None)
+    config.set_inference_dtype(precision, None)
     names = comfy.utils.unet_to_diffusers(config.unet_config)
     model = config.get_model({}, "")
     wanted = set(model.diffusion_model.state_dict())
@@ -62,10 +62,12 @@ def model_of(weights: dict[str, Tensor]) -> Any:
 class NarrowModels:
     """The models of a folder of narrow weights, each made when it is first asked for."""
 
-    def __init__(self, comfyui: Any, folder: Path) -> None:
+    def __init__(self, comfyui: Any, folder: Path, precision: torch.dtype = torch.float32) -> None:
         import folder_paths
 
-        self._nodes, self.folder = comfyui.nodes, folder
+        self._nodes, self.folder, self._precision = comfyui.nodes, folder, precision
+        # A low-rank delta is made from float32 weights, whatever the pictures are sampled in.
+        self._exact = self if precision == torch.float32 else NarrowModels(comfyui, folder)
         self._made: dict[Model, Any] = {}
         self._for_comfyui = Path(tempfile.mkdtemp(dir=comfyui.base))  # files as ComfyUI reads them
         for kind in ("perflow", "loras"):
@@ -115,10 +117,11 @@ class NarrowModels:
         return plain.name
 
     def digest(self, model: Model) -> str:
-        """A short name of the weights in all files that the model is made of, with its rank."""
+        """A short name of the weights in all files that the model is made of, with its rank and its precision."""
         files = {self.file(BASE), self.file(model.root), self.file("autoencoder")}
         files |= {self.file("delta")} if model.delta else set()
-        told = hashlib.sha256(str(model.rank).encode())
+        exact = self._precision == torch.float32
+        told = hashlib.sha256((str(model.rank) if exact else f"{model.rank} {self._precision}").encode())
         for file in sorted(files):
             told.update(sha256(file))
         return told.hexdigest()[:10]
@@ -134,7 +137,7 @@ class NarrowModels:
             return self._with_delta(self[Model(model.root)], delta)
         if model.root == LORA:
             return self._with_lora(self[Model(BASE)])
-        return model_of(*self.weights(model.root, "unet"))
+        return model_of(*self.weights(model.root, "unet"), self._precision)
 
     def _with_delta(self, model: Any, delta: str) -> Any:
         inputs = dict(strength=1.0, prediction_type="auto", windows=0, align_steps=True)
@@ -155,7 +158,7 @@ class NarrowModels:
     def _compressed(self, rank: int) -> str:
         """The name of the delta's low-rank file, made by Extract PeRFlow Delta."""
         inputs = dict(filename_prefix=f"rank{rank}", rank=rank, energy=0.0, prediction_type="auto", windows=WINDOWS)
-        pair = (self[Model(BASE, True)], self[Model(BASE)])
+        pair = (self._exact[Model(BASE, True)], self._exact[Model(BASE)])
         return Path(self._nodes["PeRFlowExtractDelta"].execute(*pair, **inputs).result[0]).name
 
 
