@@ -5,6 +5,7 @@ Pictures are decoded by the narrow decoder: ComfyUI's TAESD class is 64 channels
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -46,8 +47,12 @@ class DrawnJudge:
             module.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
             module.eval().requires_grad_(False)
             module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._sampled = models.precision  # the decoder of samples has the UNet's precision
+        self._decoder_of_samples = copy.deepcopy(self._decoder).to(self._sampled)
         self._digest_of_network = short(sha256(classifier.WEIGHTS))
-        self.digest = short(sha256(classifier.WEIGHTS) + sha256(models.file("autoencoder")))
+        networks = sha256(classifier.WEIGHTS) + sha256(models.file("autoencoder"))
+        self._digest_of_networks = short(networks)
+        self.digest = short(networks + (b"" if self._sampled == torch.float32 else str(self._sampled).encode()))
         self._results, self._reference_count = results, reference_count
         self._references: dict[tuple[str, bool], Gaussian] = {}
 
@@ -59,8 +64,8 @@ class DrawnJudge:
     @torch.no_grad()
     def decode(self, samples: Tensor) -> Tensor:
         """ComfyUI's LATENT samples as pictures [n, 3, 128, 128] in 0..1, on the judge's device."""
-        latents = (SCALE * samples).to(self._device).contiguous(memory_format=torch.channels_last)
-        return torch.cat([self._decoder(part).clamp(0, 1) for part in latents.split(BATCH)])
+        latents = (SCALE * samples).to(self._device, self._sampled).contiguous(memory_format=torch.channels_last)
+        return torch.cat([self._decoder_of_samples(part).float().clamp(0, 1) for part in latents.split(BATCH)])
 
     def of_samples(self, numbers: Sequence[int], samples: Tensor) -> Judged:
         found = self.of_pictures(numbers, self.decode(samples))
@@ -81,7 +86,7 @@ class DrawnJudge:
 
     def drawings(self, count: int, style: str | None, decoded: bool, first: int = 0) -> Judged:
         """The same of held-out drawings `first`, `first` + 1, ..., in that style, as they are or decoded."""
-        digest = self.digest if decoded else self._digest_of_network
+        digest = self._digest_of_networks if decoded else self._digest_of_network
         kind = f"{first}-{style or 'plain'}{'-decoded' if decoded else ''}-{digest}"
         store = Store(self._results / "drawings" / kind, BATCH)
         missing = list(store.missing(count))

@@ -65,7 +65,7 @@ class NarrowModels:
     def __init__(self, comfyui: Any, folder: Path, precision: torch.dtype = torch.float32) -> None:
         import folder_paths
 
-        self._nodes, self.folder, self._precision = comfyui.nodes, folder, precision
+        self._nodes, self.folder, self.precision = comfyui.nodes, folder, precision
         # A low-rank delta is made from float32 weights, whatever the pictures are sampled in.
         self._exact = self if precision == torch.float32 else NarrowModels(comfyui, folder)
         self._made: dict[Model, Any] = {}
@@ -120,8 +120,8 @@ class NarrowModels:
         """A short name of the weights in all files that the model is made of, with its rank and its precision."""
         files = {self.file(BASE), self.file(model.root), self.file("autoencoder")}
         files |= {self.file("delta")} if model.delta else set()
-        exact = self._precision == torch.float32
-        told = hashlib.sha256((str(model.rank) if exact else f"{model.rank} {self._precision}").encode())
+        exact = self.precision == torch.float32
+        told = hashlib.sha256((str(model.rank) if exact else f"{model.rank} {self.precision}").encode())
         for file in sorted(files):
             told.update(sha256(file))
         return told.hexdigest()[:10]
@@ -137,7 +137,7 @@ class NarrowModels:
             return self._with_delta(self[Model(model.root)], delta)
         if model.root == LORA:
             return self._with_lora(self[Model(BASE)])
-        return model_of(*self.weights(model.root, "unet"), self._precision)
+        return model_of(*self.weights(model.root, "unet"), self.precision)
 
     def _with_delta(self, model: Any, delta: str) -> Any:
         inputs = dict(strength=1.0, prediction_type="auto", windows=0, align_steps=True)
