@@ -94,16 +94,13 @@ class NarrowModels:
         return next((path for path in paths if path.is_file()), None)
 
     def weights(self, what: str, *parts: str) -> list[dict[str, Tensor]]:
-        """The narrow networks `parts` of one of the files; in .safetensors the names of several are prefixes."""
+        """The narrow networks `parts` of one of the files."""
         from training.small import states, storage
 
         file = self.file(what)
         if file.suffix == ".pt":
             return states.averaged(file, *parts)
-        tensors, _ = storage.read(file)
-        if len(parts) == 1:
-            return [tensors]
-        return [{n.removeprefix(f"{p}."): t for n, t in tensors.items() if n.startswith(f"{p}.")} for p in parts]
+        return storage.networks(storage.read(file)[0], *parts)
 
     def _plain(self, what: str) -> str:
         """The name of the same file with a number a weight, which ComfyUI and the pack read."""

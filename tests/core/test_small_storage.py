@@ -4,6 +4,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from training.small.keeping import WEIGHTS
+from training.small.restore import restore
+from training.small.states import autoencoder, averaged
 from training.small.storage import pack, read, unpack, write
 
 
@@ -46,3 +49,21 @@ def test_a_file_gives_back_what_it_was_given(tensors, tmp_path, bits):
     write({"other": torch.zeros(1)}, file, bits)  # in place of the older one
     assert load_file(file).keys() == {"other"}
     assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+def test_the_stored_weights_come_back_as_a_training_leaves_them(tmp_path):
+    restore(tmp_path)
+    stored, _ = read(WEIGHTS / "teacher.safetensors")
+    (found,) = averaged(tmp_path / "teacher.pt", "unet")
+    assert found.keys() == stored.keys()
+    assert all(torch.equal(found[name], stored[name]) for name in stored)
+    stored, _ = read(WEIGHTS / "autoencoder.safetensors")
+    for part, network in zip(("encoder", "decoder"), autoencoder(tmp_path / "autoencoder.pt"), strict=True):
+        assert all(torch.equal(weight, stored[f"{part}.{name}"]) for name, weight in network.state_dict().items())
+
+
+def test_a_training_of_ones_own_is_not_written_over(tmp_path):
+    (tmp_path / "autoencoder.pt").write_bytes(b"mine")
+    with pytest.raises(FileExistsError, match=r"autoencoder.pt is there already"):
+        restore(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["autoencoder.pt"]

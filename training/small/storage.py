@@ -59,3 +59,10 @@ def read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a file in float32, however they are stored, and its metadata."""
     with safe_open(str(file), framework="pt") as opened:
         return unpack({name: opened.get_tensor(name) for name in opened.keys()}), opened.metadata() or {}  # noqa: SIM118
+
+
+def networks(tensors: Mapping[str, Tensor], *parts: str) -> list[dict[str, Tensor]]:
+    """The networks `parts` ("unet"; "encoder", "decoder") of a file; of several, prefixes of the names tell which."""
+    if len(parts) == 1:
+        return [dict(tensors)]
+    return [{n.removeprefix(f"{p}."): t for n, t in tensors.items() if n.startswith(f"{p}.")} for p in parts]
