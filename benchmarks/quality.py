@@ -68,7 +68,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--precision",
         choices=PRECISIONS,
         default="float32",
-        help="of the UNet and the decoder; bfloat16 is faster where the CPU has AMX",
+        help="of the small model; bfloat16 is faster where the CPU has AMX",
     )
     parser.add_argument("--json", type=Path, help="where the rows go")
     parser.add_argument("--quick", action="store_true", help=f"four cells with {QUICK} pictures, to try this")
