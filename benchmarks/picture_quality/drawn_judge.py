@@ -47,12 +47,12 @@ class DrawnJudge:
             module.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
             module.eval().requires_grad_(False)
             module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._sampled = models.precision  # the decoder of samples has the UNet's precision
+        self._sampled = models.precision  # samples are decoded in the UNet's precision, drawings in float32
         self._decoder_of_samples = copy.deepcopy(self._decoder).to(self._sampled)
         self._digest_of_network = short(sha256(classifier.WEIGHTS))
         networks = sha256(classifier.WEIGHTS) + sha256(models.file("autoencoder"))
-        self._digest_of_networks = short(networks)
-        self.digest = short(networks + (b"" if self._sampled == torch.float32 else str(self._sampled).encode()))
+        self._digest_of_decoded = short(networks)
+        self.digest = short(networks + str(self._sampled).encode())
         self._results, self._reference_count = results, reference_count
         self._references: dict[tuple[str, bool], Gaussian] = {}
 
@@ -86,7 +86,7 @@ class DrawnJudge:
 
     def drawings(self, count: int, style: str | None, decoded: bool, first: int = 0) -> Judged:
         """The same of held-out drawings `first`, `first` + 1, ..., in that style, as they are or decoded."""
-        digest = self._digest_of_networks if decoded else self._digest_of_network
+        digest = self._digest_of_decoded if decoded else self._digest_of_network
         kind = f"{first}-{style or 'plain'}{'-decoded' if decoded else ''}-{digest}"
         store = Store(self._results / "drawings" / kind, BATCH)
         missing = list(store.missing(count))

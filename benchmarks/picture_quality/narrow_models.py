@@ -117,8 +117,7 @@ class NarrowModels:
         """A short name of the weights in all files that the model is made of, with its rank and its precision."""
         files = {self.file(BASE), self.file(model.root), self.file("autoencoder")}
         files |= {self.file("delta")} if model.delta else set()
-        exact = self.precision == torch.float32
-        told = hashlib.sha256((str(model.rank) if exact else f"{model.rank} {self.precision}").encode())
+        told = hashlib.sha256(f"{model.rank} {self.precision}".encode())
         for file in sorted(files):
             told.update(sha256(file))
         return told.hexdigest()[:10]

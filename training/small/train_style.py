@@ -1,8 +1,9 @@
 """Teach the teacher another drawing style: all of its weights (a fine-tuned base), or a LoRA beside them.
 
 `python -m training.small.train_style FOLDER woodcut --tokenizer FOLDER --minutes 15` writes FOLDER/tuned.pt, and with
-`neon --rank 8` FOLDER/style-lora.safetensors, which Load LoRA reads; both after train_teacher in the same folder. The
-loop is train_teacher's, on the same drawings in that style. Stopped at any moment it goes on from its last state.
+`neon --rank 8` FOLDER/style-lora.safetensors, which Load LoRA reads; both after train_teacher or restore in the same
+folder. The loop is train_teacher's, on the same drawings in that style. Stopped at any moment it goes on from its last
+state.
 """
 
 from __future__ import annotations

@@ -49,14 +49,14 @@ def unet_tensors(narrow: Tensors) -> Tensors:
 def vae_tensors(narrow: Mapping[str, torch.Tensor]) -> Tensors:
     """TAESD as a checkpoint's VAE. Its latents are scaled already, so ComfyUI's scaling is taken back."""
     tensors = {"vae_scale": torch.tensor(SCALING_FACTOR), "vae_shift": torch.tensor(0.0)}
-    for part, module in (("encoder", autoencoder.Encoder()), ("decoder", autoencoder.Decoder())):
-        module.load_state_dict(_below(f"{part}.", narrow))
+    encoder, decoder = storage.networks(narrow, "encoder", "decoder")
+    for part, module, weights in (
+        ("encoder", autoencoder.Encoder(), encoder),
+        ("decoder", autoencoder.Decoder(), decoder),
+    ):
+        module.load_state_dict(weights)
         tensors |= {f"taesd_{part}.{name}": tensor.half() for name, tensor in autoencoder.widen(module).items()}
     return {VAE + name: tensor for name, tensor in tensors.items()}
-
-
-def _below(prefix: str, tensors: Mapping[str, torch.Tensor]) -> Tensors:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _half(tensor: torch.Tensor) -> torch.Tensor:
