@@ -2,7 +2,7 @@
 
 `python -m training.small.export FOLDER --tokenizer TOKENIZER --pictures N` writes FOLDER/teacher,
 FOLDER/latents.safetensors with latents.json beside it, and FOLDER/delta.safetensors, the delta in this repository as
-`student.delta` takes it.
+`student.delta` takes it. FOLDER has the teacher and the autoencoder, from their trainings or from restore.
 """
 
 from __future__ import annotations
@@ -11,15 +11,14 @@ import argparse
 import json
 from pathlib import Path
 
-import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from . import storage
 from .autoencoder import widen
-from .dataset import pictures_of
 from .keeping import WEIGHTS
+from .latents import latents_of
 from .states import autoencoder, averaged
 from .text import POSITIONS, WIDTH, WORDS, text_model
 from .unet import narrow_unet
@@ -51,18 +50,22 @@ def export(folder: Path, tokenizer: Path, count: int) -> None:
         tokenizer=CLIPTokenizer.from_pretrained(tokenizer, model_max_length=POSITIONS),
         unet=unet,
         scheduler=DDIMScheduler(
-            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            clip_sample=False,
+            set_alpha_to_one=False,
+            steps_offset=1,
         ),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     ).save_pretrained(folder / "teacher")
-    latents = torch.load(folder / f"latents-{count}.pt", weights_only=True).contiguous()
-    save_file({"latents": latents}, folder / "latents.safetensors")
+    latents, captions = latents_of(folder, count)
+    save_file({"latents": latents.contiguous()}, folder / "latents.safetensors")
+    (folder / "latents.json").write_text(json.dumps(captions), encoding="utf-8")
     delta, said = storage.read(WEIGHTS / "delta.safetensors")
     save_file(delta, folder / "delta.safetensors", said)
-    _, captions = pictures_of(folder, count)
-    (folder / "latents.json").write_text(json.dumps(captions), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The weights in this repository as the trainings leave them, for what comes after a training.
 
-`python -m training.small.restore FOLDER` writes FOLDER/autoencoder.pt and FOLDER/teacher.pt, which train_style reads.
-To train one of the two further, begin its training with --from-stored instead.
+`python -m training.small.restore FOLDER` writes FOLDER/autoencoder.pt and FOLDER/teacher.pt, which export
+and train_style read. To train one of the two further, begin its training with --from-stored instead.
 """
 
 from __future__ import annotations

@@ -14,18 +14,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTokenizer
 
 from . import storage, together
-from .dataset import pictures_of
-from .device import DEVICE, arithmetic, as_tensor, placed
+from .device import DEVICE, arithmetic, placed
 from .keeping import WEIGHTS, average, first_state, save
+from .latents import latents_of
 from .muon import optimizers_of
-from .states import autoencoder
 from .text import PLACES, POSITIONS, embeddings, features
 from .unet import narrow_unet
 
@@ -36,33 +34,6 @@ STATE_EVERY = 180  # seconds
 def alphas_bar() -> Tensor:
     """SD's table of 1000 cumulative alphas (float64)."""
     return torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0)
-
-
-@torch.no_grad()
-def latents_of(folder: Path, count: int) -> tuple[Tensor, list[str]]:
-    """The latents [count, 4, 16, 16] of the drawn pictures, and their captions."""
-    pictures, captions = pictures_of(folder, count)
-    file = folder / f"latents-{count}.pt"
-    parts = [folder / f"latents-{count}-{i}.pt" for i in range(together.PROCESSES)]
-    if not file.exists():
-        mine = np.array_split(np.arange(count), together.PROCESSES)[together.NUMBER]
-        save(encoded(folder, pictures, mine), parts[together.NUMBER])
-        together.wait()
-        if together.NUMBER == 0:
-            save(torch.cat([torch.load(part, weights_only=True) for part in parts]), file)
-            for part in parts:
-                part.unlink()
-        together.wait()
-    return torch.load(file, weights_only=True), captions
-
-
-def encoded(folder: Path, pictures: np.ndarray, chosen: np.ndarray) -> Tensor:
-    """The latents of the chosen pictures, float16."""
-    encoder, _ = autoencoder(folder / "autoencoder.pt")
-    found = []
-    for some in np.array_split(chosen, max(1, len(chosen) // 50)):
-        found.append(encoder(as_tensor(pictures[some])).half().cpu())
-    return torch.cat(found)
 
 
 def tokens_of(captions: list[str], tokenizer: CLIPTokenizer) -> Tensor:
