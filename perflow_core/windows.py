@@ -26,6 +26,15 @@ def edge_timesteps(K: int) -> list[float]:
     return [float(NUM_TIMESTEPS * (K - w) // K) for w in range(K + 1)]
 
 
+def percent_timestep(percent: float) -> float:
+    """T = 1 + 999 (1 - p): where a share p of the path is over, as the base model's entry 999 (1 - p) is.
+
+    ComfyUI counts both ends of a range in, so two ranges that meet at p must not meet on a step. For p = i / n this is
+    just above the step trunc(1000 (1 - i / n)).
+    """
+    return 1 + (NUM_TIMESTEPS - 1) * (1 - percent)
+
+
 def spanned_edges(K: int, t_s: float = 1.0, t_e: float = 0.0) -> Float64:
     """The path from t_s down to t_e, cut at the window edges inside it: [t_s, e, ..., t_e]."""
     edges = window_edges(K)

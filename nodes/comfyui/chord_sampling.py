@@ -8,7 +8,7 @@ from torch import Tensor
 from ...perflow_core.alignment import align
 from ...perflow_core.chord import WindowChord
 from ...perflow_core.parameterization import PredictionType, append_dims, denoised
-from ...perflow_core.windows import NUM_TIMESTEPS, by_window
+from ...perflow_core.windows import NUM_TIMESTEPS, by_window, percent_timestep
 
 
 class PeRFlowSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS):
@@ -54,7 +54,8 @@ class PeRFlowSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sa
     def percent_to_sigma(self, percent: float) -> float:
         if percent <= 0 or percent >= 1:
             return super().percent_to_sigma(percent)
-        return float(self.chord.sigma(torch.tensor(NUM_TIMESTEPS * (1 - percent), dtype=torch.float64)))
+        T = torch.tensor(percent_timestep(percent), dtype=torch.float64)
+        return self.chord.sigma(T).float().item()  # the precision of the levels that it is compared with
 
     def calculate_input(self, sigma: Tensor, noise: Tensor) -> Tensor:
         """z = c X."""
