@@ -14,7 +14,9 @@ from torch import Tensor
 
 from ..perflow_core.architecture import UNet
 from ..perflow_core.extraction import Extraction, largest_names, source_dtype
+from ..perflow_core.parameterization import usual_base
 from .comfyui import node_text, shared_inputs
+from .comfyui.base_sampling import prediction_of
 from .comfyui.chord_sampling import PeRFlowSampling
 from .comfyui.perflow_sampling import trained_prediction
 from .comfyui.save_delta import new_delta
@@ -84,10 +86,16 @@ class PeRFlowExtractDelta(io.ComfyNode):
         started = time.perf_counter()
         unet = describe(model_base)
         check_same_family(describe(model_perflow), unet)
+        predicts, remarks = prediction_of(model_base), []
         if prediction_type == shared_inputs.AUTO:
             sampling = model_perflow.get_model_object("model_sampling")
             known = isinstance(sampling, PeRFlowSampling)
             prediction_type = sampling.prediction_type if known else trained_prediction(model_perflow, unet)
+            if not known and predicts not in (None, usual_base(prediction_type)):
+                remarks.append(
+                    f"auto wrote {prediction_type}, as in the published weights, but model_base predicts {predicts}: "
+                    "if this model was trained otherwise, choose its prediction_type."
+                )
         with new_delta(filename_prefix, largest_names((key, len(shape)) for key, shape in unet.shapes.items())) as file:
             extraction = extract(model_perflow, model_base, unet, Extraction(rank, energy, file.add))
             seconds = time.perf_counter() - started
@@ -97,9 +105,10 @@ class PeRFlowExtractDelta(io.ComfyNode):
                 architecture=unet.family,
                 source=f"{source_name(model_perflow)} - {source_name(model_base)}",
                 seconds=f"{seconds:.1f}",
+                **({"base_prediction": predicts} if predicts else {}),
             )
             path = file.finish(metadata)
-        text = report(extraction, path, seconds)
+        text = "\n".join([report(extraction, path, seconds), *remarks])
         return io.NodeOutput(str(path), ui=node_text.show(cls, text))
 
 

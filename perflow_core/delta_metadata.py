@@ -1,7 +1,7 @@
-"""What a delta file says of itself: the parameterization and the windows that it was trained with."""
+"""What a delta file says of itself: its parameterization, its windows, and what the model predicts that it is for."""
 
 from .errors import Problem
-from .parameterization import PREDICTION_TYPES, PredictionType
+from .parameterization import BASE_PREDICTIONS, PREDICTION_TYPES, BasePrediction, PredictionType
 from .weights_file import WeightsFile, WeightsFileError
 from .wording import shown
 
@@ -21,6 +21,12 @@ def metadata_prediction_type(file: WeightsFile) -> PredictionType | None:
         f'{file.name} says prediction_type "{shown(value, 40)}", expected one of {", ".join(PREDICTION_TYPES)}',
         Problem.UNKNOWN_PREDICTION_TYPE,
     )
+
+
+def metadata_base_prediction(file: WeightsFile) -> BasePrediction | None:
+    """What the base predicts that the weights are a change of; None where the file does not say it."""
+    value = file.metadata.get("base_prediction")
+    return next((known for known in BASE_PREDICTIONS if known == value), None)
 
 
 def metadata_windows(file: WeightsFile) -> int | None:

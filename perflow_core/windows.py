@@ -43,6 +43,16 @@ def spanned_edges(K: int, t_s: float = 1.0, t_e: float = 0.0) -> Float64:
     return np.concatenate([[t_s], edges[below_start & above_end], [t_e]])
 
 
+def edges_between(K: int, T_low: float, T_high: float) -> list[float]:
+    """The edges inside a step between two timesteps, in either direction, falling; its two ends do not count."""
+    return [edge for edge in edge_timesteps(K) if T_low + EDGE_TOLERANCE < edge < T_high - EDGE_TOLERANCE]
+
+
+def steps_across_edges(T: Float64, K: int) -> int:
+    """How many steps from each timestep to the next have a window edge inside, where the trajectory bends."""
+    return sum(bool(edges_between(K, min(step), max(step))) for step in pairwise(T.tolist()))
+
+
 def on_edge(T: float, K: int, step: float) -> float:
     """The edge that T stands beside, else T itself; the end of the path, 0, is no such edge.
 

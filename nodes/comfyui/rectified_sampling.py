@@ -7,8 +7,9 @@ import torch
 from comfy.supported_models_base import BASE
 from torch import Tensor
 
+from ...perflow_core.noise_tables import linear_beta_sigmas
 from ...perflow_core.parameterization import append_dims
-from ...perflow_core.rectified import FlowPath, NoisePath, TablePath, lay_evenly, linear_beta_sigmas
+from ...perflow_core.rectified import FlowPath, NoisePath, TablePath, lay_evenly
 from ...perflow_core.windows import NUM_TIMESTEPS, percent_timestep
 
 
@@ -32,6 +33,9 @@ class EvenSteps:
     def steps_text(self, sigmas: Tensor) -> str:
         timesteps = self.timestep(sigmas[:-1]).tolist()
         return f"steps spaced evenly: {' '.join(f'{T:.6g}' for T in timesteps)}"
+
+    def rough_text(self, sigmas: Tensor, part: bool) -> str | None:
+        return None
 
 
 class RectifiedFlowSampling(EvenSteps, comfy.model_sampling.ModelSamplingDiscreteFlow, comfy.model_sampling.CONST):
