@@ -3,6 +3,7 @@
 from .errors import Problem
 from .parameterization import BASE_PREDICTIONS, PREDICTION_TYPES, BasePrediction, PredictionType
 from .weights_file import WeightsFile, WeightsFileError
+from .windows import MOST_WINDOWS
 from .wording import shown
 
 OLD_NAMES = {"epsilon": "diff_eps"}  # what the official code called it before 2024-04-25
@@ -34,9 +35,9 @@ def metadata_windows(file: WeightsFile) -> int | None:
     value = file.metadata.get("windows")
     if value is None:
         return None
-    if value.isdecimal() and len(value) <= 4 and 0 < int(value) <= 1000:
+    if value.isdecimal() and len(value) <= 4 and 0 < int(value) <= MOST_WINDOWS:
         return int(value)
     raise WeightsFileError(
-        f'{file.name} says windows "{shown(value, 40)}", expected a whole number from 1 to 1000',
+        f'{file.name} says windows "{shown(value, 40)}", expected a whole number from 1 to {MOST_WINDOWS}',
         Problem.UNKNOWN_WINDOWS,
     )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 Float64 = NDArray[np.float64]
 
 NUM_TIMESTEPS = 1000
+MOST_WINDOWS = 100  # a window has 10 timesteps then, twice `NEAR_EDGE`
 EDGE_TOLERANCE = 0.1  # in timesteps: the official window lookup compares t - 1e-4 with the edge
 NEAR_EDGE = 5.0  # in timesteps: schedulers miss an edge by up to 2, and a step of less than this would be wasted
 
@@ -73,13 +74,13 @@ def integer_grid(counts: list[int], edges: Float64) -> Float64:
     """counts[w] points from edges[w] towards edges[w + 1], times 1000, truncated; shape [sum(counts)].
 
     The truncation is the official one, float64 accidents included (K=4, n=20 gives 99 and 49). The first point
-    is the caller's own and stays as it is. Where truncation would repeat a timestep (beyond about 500 steps), the
-    fractions stay.
+    is the caller's own and stays as it is. Where truncation would repeat a timestep (beyond about 500 steps) or the end
+    of the path, the fractions stay.
     """
     t = np.concatenate([np.linspace(*span, k, endpoint=False) for span, k in zip(pairwise(edges), counts, strict=True)])
     T = np.trunc(NUM_TIMESTEPS * t)
     T[:1] = np.round(NUM_TIMESTEPS * t[:1], 6)
-    return T if np.all(np.diff(T) < 0) else NUM_TIMESTEPS * t
+    return T if np.all(np.diff(T, append=NUM_TIMESTEPS * edges[-1]) < 0) else NUM_TIMESTEPS * t
 
 
 def timesteps(n: int, K: int, t_s: float = 1.0, t_e: float = 0.0) -> Float64:
