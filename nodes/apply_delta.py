@@ -46,7 +46,7 @@ class PeRFlowApplyDelta(io.ComfyNode):
                     step=0.01,
                     tooltip="How much of the difference is added. 1 is as trained; 0 returns the model unchanged.",
                 ),
-                shared_inputs.prediction_type(auto="what the file says, otherwise "),
+                shared_inputs.prediction_type(auto=f"what the file says, otherwise {shared_inputs.PUBLISHED}"),
                 io.Int.Input(
                     "windows",
                     default=0,

@@ -56,7 +56,9 @@ class PeRFlowExtractDelta(io.ComfyNode):
                     tooltip="0: use rank. Otherwise each layer takes the smallest rank that keeps this share of its "
                     "difference, e.g. 0.95, and the input rank is not used.",
                 ),
-                shared_inputs.prediction_type(auto="what model_perflow samples with, otherwise "),
+                shared_inputs.prediction_type(
+                    auto=f"what model_perflow samples with, otherwise {shared_inputs.PUBLISHED}"
+                ),
                 io.Int.Input(
                     "windows",
                     default=4,

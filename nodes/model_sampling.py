@@ -22,7 +22,7 @@ class PeRFlowModelSampling(io.ComfyNode):
             search_aliases=["perflow", "few step", "4 step", "accelerate", "merged checkpoint", "rectified flow"],
             inputs=[
                 io.Model.Input("model", tooltip="An SD1.5, SD2.x or SDXL model with PeRFlow weights."),
-                shared_inputs.prediction_type(auto=""),
+                shared_inputs.prediction_type(auto=shared_inputs.PUBLISHED),
                 io.Int.Input(
                     "windows",
                     default=TRAINED_WINDOWS,

@@ -94,7 +94,10 @@ class PeRFlowTrainDelta(io.ComfyNode):
                     tooltip="Number of time windows (K). A good picture needs at least this many steps; 4 in all "
                     "published weights.",
                 ),
-                shared_inputs.prediction_type(auto="what resume_from says, otherwise "),
+                shared_inputs.prediction_type(
+                    auto="what resume_from says, otherwise ddim_eps for a model that predicts noise, velocity for one "
+                    "that predicts v"
+                ),
                 io.Int.Input(
                     "solving_steps",
                     default=8,

@@ -56,8 +56,8 @@ def start(comfyui: Path, repository: Path, base: Path, arguments: Sequence[str] 
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     server.PromptServer(loop)
-    for extra in ("nodes_custom_sampler", "nodes_hooks", "nodes_model_advanced", "nodes_model_merging"):
-        path = comfyui / "comfy_extras" / f"{extra}.py"
+    for extra in ("custom_sampler", "hooks", "model_advanced", "model_downscale", "model_merging"):
+        path = comfyui / "comfy_extras" / f"nodes_{extra}.py"
         assert loop.run_until_complete(nodes.load_custom_node(str(path), module_parent="comfy_extras"))
     return load_pack(loop, nodes, repository, base)
 

@@ -105,3 +105,24 @@ def test_a_controlnet_that_ends_half_way_takes_half_the_steps(comfyui, run, smal
             model, noise, 1.0, euler, schedule(model), positive, negative, latent, disable_pbar=True
         )
         assert told == expected
+
+
+@pytest.mark.parametrize(("end", "expected"), [(0.25, 1), (0.5, 2), (0.75, 3)])
+def test_a_node_before_or_after_ours_counts_alike(run, analytic, perflow, schedule, end, expected):
+    """A node that asks for its levels when it runs: of the base's table before ours, of ours after it."""
+
+    def patched(model):
+        inputs = {"block_number": 3, "downscale_factor": 2.0, "start_percent": 0.0, "end_percent": end}
+        inputs |= {"downscale_after_skip": True, "downscale_method": "bicubic", "upscale_method": "bicubic"}
+        return run("PatchModelAddDownscale", model=model, **inputs)[0]
+
+    counts = []
+    for model in (patched(perflow()), perflow(model=patched(analytic))):
+        (patch,) = model.model_options["transformer_options"]["patches"]["input_block_patch_after_skip"]
+        hidden = torch.zeros(1, 1, 8, 8)
+        shrunk = [
+            patch(hidden, {"block": ("input", 3), "sigmas": sigma[None]}).shape[-1] == 4
+            for sigma in schedule(model)[:-1]
+        ]
+        counts.append(shrunk)
+    assert counts == [[i < expected for i in range(4)]] * 2
