@@ -13,7 +13,7 @@ from .comfyui.advice import with_advice
 from .comfyui.delta_patches import load_delta
 from .comfyui.noise_table import base_alphas_cumprod
 from .comfyui.perflow_sampling import trained_prediction, with_perflow_sampling
-from .comfyui.unet import describe
+from .comfyui.unet import check_can_be_patched, describe
 
 APPLIED = "perflow_deltas"  # the MODEL's note of what was applied to it: [(file, strength), ...]
 
@@ -88,6 +88,7 @@ class PeRFlowApplyDelta(io.ComfyNode):
         if strength == 0:
             return io.NodeOutput(model, ui=node_text.show(cls, "Strength 0: the model is unchanged."))
         alphas_cumprod = base_alphas_cumprod(model)  # a model of another kind is told so before its file is
+        check_can_be_patched(model)
         unet = describe(model)
         with with_advice():
             file, delta, patches = load_delta(folders.delta_path(delta_name), unet, partial, strength)
