@@ -7,7 +7,14 @@ from safetensors.torch import load_file
 NODES = {
     "PeRFlowModelSampling": {"prediction_type": "auto", "windows": 4, "align_steps": True},
     "InstaFlowModelSampling": {"family": "rectified_flow", "align_steps": True},
-    "PCMPhaseSchedule": {"pcm_timesteps": 50, "steps": 4, "grid": "trailing", "phases": 4, "denoise": 1.0, "end": "zero"},
+    "PCMPhaseSchedule": {
+        "pcm_timesteps": 50,
+        "steps": 4,
+        "grid": "trailing",
+        "phases": 4,
+        "denoise": 1.0,
+        "end": "zero",
+    },
 }
 
 
@@ -55,3 +62,16 @@ def test_the_weights_alone_are_extracted(with_keys, names, run, apply_delta, ran
 def test_it_is_trained(with_keys, train):
     path, _, _ = train(with_keys, steps=1)
     assert not [name for name in load_file(path) if "scale" in name or "temp" in name or "config" in name]
+
+
+def test_packed_numbers_that_nothing_can_read(small_unet, run, apply_delta):
+    """Of other packs' loaders that neither patch them themselves nor offer to read them: each node says so."""
+    layer = small_unet.model.diffusion_model.time_embed[0]
+    packed = torch.nn.Parameter(torch.zeros(layer.weight.shape, dtype=torch.uint8), requires_grad=False)
+    layer.weight = packed
+    sentence = r"time_embed\.0\.weight is stored as torch\.uint8, {}, expected fp16, [^\n]+\.$"
+    with pytest.raises(ValueError, match=sentence.format("to which nothing can be added")):
+        apply_delta(small_unet)
+    inputs = {"filename_prefix": "keys", "rank": 0, "energy": 0.0, "prediction_type": "auto", "windows": 4}
+    with pytest.raises(ValueError, match=sentence.format("and its loader offers no way to read it")):
+        run("PeRFlowExtractDelta", model_perflow=small_unet, model_base=small_unet, **inputs)

@@ -70,7 +70,9 @@ def test_the_gradient_through_a_quantised_layer(comfyui, model):
             x = torch.randn(2, 3, weight.shape[1], generator=torch.Generator().manual_seed(1), requires_grad=True)
             back = torch.randn(2, 3, weight.shape[0], generator=torch.Generator().manual_seed(2))
             layer(x).backward(back)
-            assert torch.allclose(x.grad, back @ weight, rtol=1e-4, atol=1e-4 * float((back @ weight).abs().max())), name
+            assert torch.allclose(x.grad, back @ weight, rtol=1e-4, atol=1e-4 * float((back @ weight).abs().max())), (
+                name
+            )
             bias = 0 if layer.bias is None else layer.bias.float()
             expected = x.detach() @ weight.T + bias
             assert torch.allclose(layer(x), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max())), name

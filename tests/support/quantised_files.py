@@ -49,5 +49,7 @@ def in_format(tensors: dict[str, Tensor], form: str) -> dict[str, Tensor]:
         if name.endswith(".weight") and weight.ndim == 2 and not name.endswith(TELLS_THE_FAMILY):
             quantised = QuantizedTensor.from_float(weight.float(), layout, scale="recalculate", **told.said)
             layer = name.removesuffix("weight")
-            found |= quantised.state_dict(name) | {f"{layer}comfy_quant": torch.tensor(list(note.encode()), dtype=torch.uint8)}
+            found |= quantised.state_dict(name) | {
+                f"{layer}comfy_quant": torch.tensor(list(note.encode()), dtype=torch.uint8)
+            }
     return found

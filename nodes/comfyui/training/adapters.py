@@ -1,6 +1,7 @@
 """Low-rank adapters on a UNet's layers: what the student has beside its teacher."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -10,6 +11,8 @@ from torch.utils.hooks import RemovableHandle
 
 from ..unet import layers
 
+Layer = Any  # nn.Linear, nn.Conv2d, or a quantised one of a class of its own
+
 
 class Adapter:
     """dW = up down for one linear layer or convolution, added to the layer's output; float32.
@@ -17,7 +20,7 @@ class Adapter:
     up: [out, r]; down: [r, in, ...] as the layer's weight in computing. A fresh one changes nothing: up is zero.
     """
 
-    def __init__(self, layer: nn.Module, rank: int, random: torch.Generator, device: torch.device):
+    def __init__(self, layer: Layer, rank: int, random: torch.Generator, device: torch.device):
         out, *inner = layer.weight.shape
         rank = min(rank, out, torch.Size(inner).numel())
         down = nn.init.kaiming_uniform_(torch.empty(rank, *inner), a=5**0.5, generator=random)
@@ -73,4 +76,3 @@ class Adapters:
             return output + adapter.added(args[0]) if self.on else None
 
         return add
-
