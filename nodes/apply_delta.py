@@ -14,7 +14,7 @@ from .comfyui.advice import with_advice
 from .comfyui.base_sampling import base_of
 from .comfyui.delta_patches import load_delta
 from .comfyui.perflow_sampling import other_base_lines, trained_prediction, with_perflow_sampling
-from .comfyui.unet import describe
+from .comfyui.unet import check_can_be_patched, describe
 
 APPLIED = "perflow_deltas"  # the MODEL's note of what was applied to it: [(file, strength), ...]
 
@@ -89,6 +89,7 @@ class PeRFlowApplyDelta(io.ComfyNode):
         if strength == 0:
             return io.NodeOutput(model, ui=node_text.show(cls, "Strength 0: the model is unchanged."))
         base = base_of(model)  # a model of another kind is told so before its file is
+        check_can_be_patched(model)
         unet = describe(model)
         with with_advice():
             file, delta, patches = load_delta(folders.delta_path(delta_name), unet, partial, strength)

@@ -4,13 +4,10 @@ import time
 from math import prod
 from pathlib import Path
 
-import comfy.lora
 import comfy.model_management
 import comfy.utils
-import torch
-from comfy.model_patcher import ModelPatcher, get_key_weight
+from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
-from torch import Tensor
 
 from ..perflow_core.architecture import UNet
 from ..perflow_core.extraction import Extraction, largest_names, source_dtype
@@ -20,7 +17,7 @@ from .comfyui.base_sampling import prediction_of
 from .comfyui.chord_sampling import PeRFlowSampling
 from .comfyui.perflow_sampling import trained_prediction
 from .comfyui.save_delta import new_delta
-from .comfyui.unet import describe, source_name, stored_weights
+from .comfyui.unet import describe, patched_weight, source_name, stored_weights
 
 COPIES = 6  # of the largest weight in float32: both weights, patches on them, and what a decomposition takes
 
@@ -141,22 +138,6 @@ def extract(model_perflow: ModelPatcher, model_base: ModelPatcher, unet: UNet, e
         extraction.add(key, dW, dtype)
         bar.update(1)
     return extraction
-
-
-def patched_weight(model: ModelPatcher, key: str, device: torch.device) -> Tensor:
-    """A weight with its patches in float32.
-
-    What ModelPatcher.get_key_patches lists, for one weight: all at once it stops at the scales of quantised layers.
-    """
-    weight, _, convert = get_key_weight(model.model, key)
-    if key in model.backup:
-        weight = model.backup[key].weight
-    if key in model.hook_backup:
-        weight = model.hook_backup[key][0]
-    weight = comfy.model_management.cast_to_device(weight.detach(), device, torch.float32, copy=True)
-    if convert is not None:
-        weight = convert(weight, inplace=True).to(torch.float32)
-    return comfy.lora.calculate_weight(model.patches.get(key, []), weight, key)
 
 
 def report(extraction: Extraction, path: Path, seconds: float) -> str:

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+import comfy.model_management
 import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
@@ -124,6 +125,7 @@ class Training:
 
     def _teacher(self, X: Tensor, entry: Tensor, conditions: Conditions) -> Tensor:
         """The base model's noise prediction at X and an entry of its table, whatever it predicts itself."""
+        comfy.model_management.throw_exception_if_processing_interrupted()  # a walk may have hundreds of calls
         sigma = self.walk.sigma[entry]
         m = self.unet(self.base.calculate_input(sigma, X), entry, conditions, student=False)
         return (X - self.base.calculate_denoised(sigma, m, X)) / append_dims(sigma, X)
