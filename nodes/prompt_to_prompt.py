@@ -104,6 +104,7 @@ class PeRFlowPromptToPrompt(io.ComfyNode):
                 io.Latent.Output(),
             ],
             hidden=[io.Hidden.unique_id],
+            not_idempotent=True,  # see node_text
         )
 
     @classmethod

@@ -133,6 +133,7 @@ class PeRFlowTrainDelta(io.ComfyNode):
                     default=0,
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
                     tooltip="For the noise, the order of the pictures and the start of the adapters. The same seed "
                     "gives the same training.",
                 ),
@@ -152,6 +153,7 @@ class PeRFlowTrainDelta(io.ComfyNode):
                 io.Image.Output("loss_by_window", tooltip="A picture of the loss of each window over the steps."),
             ],
             hidden=[io.Hidden.unique_id],
+            not_idempotent=True,  # see node_text
         )
 
     @classmethod

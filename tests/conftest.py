@@ -1,5 +1,6 @@
 """A real ComfyUI for every test that asks for one, and the paths all tests share."""
 
+import functools
 import json
 import os
 import shutil
@@ -99,12 +100,19 @@ def triposr_server(comfyui_path, model_paths, tmp_path_factory):
     yield from run_server(comfyui_path, model_paths, base)
 
 
-def run_server(comfyui_path: Path, model_paths: Path, base: Path):
+@pytest.fixture(scope="session")
+def start_server(comfyui_path, model_paths):
+    """(folder, arguments) -> one more such server, with arguments of ComfyUI's."""
+    return functools.partial(run_server, comfyui_path, model_paths)
+
+
+def run_server(comfyui_path: Path, model_paths: Path, base: Path, *arguments: str):
     from trial.server import ComfyServer
 
     (base / "input").mkdir()
     shutil.copy(comfyui_path / "input" / "example.png", base / "input")
-    with ComfyServer(comfyui_path, base, arguments=["--extra-model-paths-config", str(model_paths)]) as server:
+    arguments = ("--extra-model-paths-config", str(model_paths), *arguments)
+    with ComfyServer(comfyui_path, base, arguments=arguments) as server:
         yield server
 
 

@@ -84,6 +84,13 @@ def test_contract_with_saved_graphs(comfyui):
 
 
 @pytest.mark.parametrize("name", NODES)
+def test_a_node_that_shows_text_is_not_taken_for_one_of_another_id(comfyui, name):
+    """ComfyUI's cache would hand on what a node of another graph gave, with that node's id in it."""
+    node = comfyui.nodes[name]
+    assert bool(node.NOT_IDEMPOTENT) == ("unique_id" in node.INPUT_TYPES().get("hidden", {}))
+
+
+@pytest.mark.parametrize("name", NODES)
 def test_every_input_has_a_tooltip(comfyui, name):
     info = comfyui.nodes[name].GET_NODE_INFO_V1()
     assert info["description"]

@@ -215,7 +215,8 @@ def test_the_model_node_shows_where_the_last_run_stood(comfyui, run, analytic, k
     from server import PromptServer
 
     shown = []
-    monkeypatch.setattr(PromptServer.instance, "send_progress_text", lambda text, node: shown.append((node, text)))
+    monkeypatch.setattr(PromptServer.instance, "client_id", "a page")
+    monkeypatch.setattr(PromptServer.instance, "send_progress_text", lambda text, node, _: shown.append((node, text)))
     monkeypatch.setattr(comfyui.nodes["PeRFlowModelSampling"], "hidden", type("Hidden", (), {"unique_id": "7"}))
     (model,) = run("PeRFlowModelSampling", model=analytic, prediction_type="diff_eps", windows=4, align_steps=True)
     ksampler(model, 6, "karras")

@@ -62,7 +62,7 @@ def test_pack(packed):
         "README.md", "CHANGELOG.md", "LICENSE", "web", "locales", "docs",
     }  # fmt: skip
     assert "nodes/apply_delta.py" in names
-    assert "web/docs/PeRFlowApplyDelta.md" in names
+    assert {"web/docs/PeRFlowApplyDelta.md", "web/node_texts.js"} <= names
     assert TITLES
     assert {f"workflows/{title}.{kind}" for title in TITLES for kind in ("json", "jpg")} <= names
 
@@ -119,6 +119,7 @@ def test_nothing_in_it_that_the_registry_flags(repository):
     """Network, subprocess and eval get a version flagged, and users then silently keep the old one."""
     flagged = ("subprocess", "os.system", "urllib", "requests", "socket", "eval(", "exec(", ".connect(", ".bind(")
     files = [repository / "__init__.py", *(repository / "nodes").rglob("*.py"), *repository.glob("perflow_core/*.py")]
+    files += [*repository.glob("web/*.js")]
     assert len(files) > 20
     for file in files:
         text = file.read_text()
