@@ -219,7 +219,9 @@ class ComfyPage:
         """Open the template browser at a category; returns its cards."""
         self.page.get_by_role("button", name="Templates").first.click()
         browser = self.page.get_by_role("dialog")
-        names = browser.get_by_text(category, exact=True).filter(visible=True)  # newer versions have a hidden button too
+        names = browser.get_by_text(category, exact=True).filter(
+            visible=True
+        )  # newer versions have a hidden button too
         names.first.click()
         names.nth(1).wait_for()  # now it is the title above the cards too
         self.settle()

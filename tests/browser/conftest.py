@@ -85,8 +85,6 @@ def pages_of(browser, server):
         page.close()
 
 
-
-
 @pytest.fixture(scope="session", params=RENDERINGS)
 def shared_page(request, open_pages):
     return open_pages(request.param)

@@ -91,6 +91,14 @@ def test_a_node_that_shows_text_is_not_taken_for_one_of_another_id(comfyui, name
 
 
 @pytest.mark.parametrize("name", NODES)
+def test_a_seed_says_that_the_page_saves_a_second_value_for_it(comfyui, name):
+    """By its name alone, ComfyUI's page adds control_after_generate; converters of saved graphs read the interface."""
+    for key, (kind, *options) in comfyui.nodes[name].INPUT_TYPES()["required"].items():
+        if kind == "INT":
+            assert bool(options[0].get("control_after_generate")) == (key in ("seed", "noise_seed")), key
+
+
+@pytest.mark.parametrize("name", NODES)
 def test_every_input_has_a_tooltip(comfyui, name):
     info = comfyui.nodes[name].GET_NODE_INFO_V1()
     assert info["description"]
