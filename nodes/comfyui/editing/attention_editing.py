@@ -13,18 +13,17 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from torch import Tensor
 
 from ....perflow_core.edit_schedule import step_of
-from .edit_plan import EditedPart, EditPlan, LocatedWords, ScheduledEdit
+from .edit_plan import KEY, EditedPart, EditPlan, LocatedWords, ScheduledEdit
 from .edited_attention import Blocks, Options, attention_blocks, edited_blocks
-
-KEY = "prompt_to_prompt"
+from .latent_blending import hand_over_blending
 
 
 def with_editing(model: ModelPatcher) -> ModelPatcher:
     """A clone that carries out the edits of its CONDITIONING, and samples as before without one."""
     edited = model.clone()
     for kind, wrapper in (
+        (WrappersMP.OUTER_SAMPLE, hand_over_blending),
         (WrappersMP.SAMPLER_SAMPLE, prepare_run),
-        (WrappersMP.PREDICT_NOISE, blend_pictures),
         (WrappersMP.DIFFUSION_MODEL, edit_attention),
     ):
         edited.remove_wrappers_with_key(kind, KEY)
@@ -64,20 +63,6 @@ def _check(cond: Options, pictures: int) -> None:
             f"The positive of Prompt-to-Prompt reached the sampler with {shape[0]} prompts of {shape[1]} tokens, "
             f"expected {plan.rows} of {plan.length}: take away the node between them that joins prompts."
         )
-
-
-def blend_pictures(
-    executor: WrapperExecutor, x: Tensor, timestep: Tensor, model_options: Options, seed: int | None
-) -> Tensor:
-    """PREDICT_NOISE wrapper, for any sampler: outside the words' places the edits see and get the source's picture.
-
-    The authors blend the latent after every step; a step from a blended latent to a blended x0 is the same.
-    """
-    run: EditingRun | None = model_options.get("transformer_options", {}).get(KEY)
-    if run is None or run.located is None:
-        return executor(x, timestep, model_options, seed)
-    denoised = executor(run.located.blend(x), timestep, model_options, seed)
-    return run.located.blend(denoised)
 
 
 def edit_attention(

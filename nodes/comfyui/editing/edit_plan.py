@@ -11,6 +11,8 @@ from ....perflow_core.edit_schedule import cross_alpha, self_steps
 from ....perflow_core.local_blend import blend, blend_mask
 from ....perflow_core.token_edit import TokenEdit
 
+KEY = "prompt_to_prompt"  # of the plan in a CONDITIONING's options, and of the run in a sampling's
+
 
 @dataclass(frozen=True, eq=False)
 class EditPlan:
