@@ -3,9 +3,10 @@
 LocalBlend too: kept maps say where the words are, and a loop blends its latent after every step.
 """
 
+import math
+from itertools import pairwise
 from typing import Any
 
-import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 from torch.nn.functional import interpolate, max_pool2d
@@ -31,12 +32,16 @@ class LocalBlend:
         mask = interpolate(max_pool2d(self.maps[:, None], 3, 1, 1), size=x.shape[2:])
         mask = mask / mask.amax((2, 3), keepdim=True)
         mask = mask.gt(self.threshold).float()
-        mask = (mask[:1] + mask).clamp(max=1)
-        self.masks.append(mask[:, 0].bool())
-        return mask
+        return (mask[:1] + mask).clamp(max=1)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return x[:1] + self.mask(x) * (x - x[:1])
+        """x after a step."""
+        self.masks.append(self.mask(x))
+        return self.again(x)
+
+    def again(self, x: Tensor) -> Tensor:
+        """By the last mask."""
+        return x[:1] + self.masks[-1] * (x - x[:1])
 
 
 def with_explicit_maps(
@@ -49,7 +54,8 @@ def with_explicit_maps(
     edited = model.clone()
 
     def step(extra: dict[str, Any]) -> int:
-        return int((extra["sample_sigmas"] - extra["sigmas"][0]).abs().argmin())
+        """A call between two levels belongs to the step around it."""
+        return int((extra["sample_sigmas"][1:-1] * (1 + 1e-4) >= extra["sigmas"][0]).sum())
 
     def positive(extra: dict[str, Any]) -> int:
         return extra["cond_or_uncond"].index(0) if 0 in extra["cond_or_uncond"] else -1
@@ -90,52 +96,56 @@ def with_explicit_maps(
 class BlendedLoop:
     """Loops of k-diffusion's signature that blend the latent after every step, and what they step to on the way.
 
-    A second-order step has two calls of the UNet, and each is a step for the authors' pipeline: both points are blended.
-    What is kept of earlier steps is not.
+    Those that keep something of earlier steps blend it too: outside the mask an edit is the source in every respect.
+    They forget it every `afresh` steps.
     """
 
-    def __init__(self, blend: LocalBlend, rule: str):
-        self.blend, self.rule = blend, getattr(self, rule)
+    def __init__(self, blend: LocalBlend, rule: str, afresh: int):
+        self.blend, self.rule, self.afresh = blend, getattr(self, rule), afresh
 
     def __call__(self, model: Any, x: Tensor, sigmas: Tensor, extra_args: Any, **_: Any) -> Tensor:
-        ones, history = x.new_ones(len(x)), []
-        for s, s_next in zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), strict=True):
-            x = self.rule(lambda x, s: model(x, s * ones, **extra_args), x, s, s_next, history)
+        ones, kept = x.new_ones(len(x)), []
+        for i, (s, s_next) in enumerate(pairwise(sigmas.tolist())):
+            if i % self.afresh == 0:
+                kept.clear()
+            x = self.rule(lambda x, s: model(x, s * ones, **extra_args), x, s, s_next, kept)
+            kept[:] = [(self.blend.again(tensor), number) for tensor, number in kept]
         return x
 
-    def euler(self, model: Any, x: Tensor, s: float, s_next: float, history: list[Any]) -> Tensor:
+    def euler(self, model: Any, x: Tensor, s: float, s_next: float, kept: list[Any]) -> Tensor:
         return self.blend(x + (s_next - s) * (x - model(x, s)) / s)
 
-    def heun(self, model: Any, x: Tensor, s: float, s_next: float, history: list[Any]) -> Tensor:
+    def heun(self, model: Any, x: Tensor, s: float, s_next: float, kept: list[Any]) -> Tensor:
         d = (x - model(x, s)) / s
         x_2 = self.blend(x + (s_next - s) * d)
         if s_next == 0:
             return x_2
+        x, d = self.blend.again(x), self.blend.again(d)
         d_2 = (x_2 - model(x_2, s_next)) / s_next
         return self.blend(x + (s_next - s) * (d + d_2) / 2)
 
-    def dpm_2(self, model: Any, x: Tensor, s: float, s_next: float, history: list[Any]) -> Tensor:
+    def dpm_2(self, model: Any, x: Tensor, s: float, s_next: float, kept: list[Any]) -> Tensor:
         d = (x - model(x, s)) / s
         if s_next == 0:
             return self.blend(x + (s_next - s) * d)
         middle = (s * s_next) ** 0.5
         x_2 = self.blend(x + (middle - s) * d)
+        x = self.blend.again(x)
         return self.blend(x + (s_next - s) * (x_2 - model(x_2, middle)) / middle)
 
-    def ab2(self, model: Any, x: Tensor, s: float, s_next: float, history: list[Any]) -> Tensor:
-        """Two-step Adams-Bashforth: PeRFlow Sampler's ab2 on a model without windows."""
+    def ab2(self, model: Any, x: Tensor, s: float, s_next: float, kept: list[Any]) -> Tensor:
+        """Two-step Adams-Bashforth; its first step is Euler's."""
         h, d = s_next - s, (x - model(x, s)) / s
-        d_before, h_before = history[-1] if history else (d, h)
-        history.append((d, h))
+        d_before, h_before = kept[-1] if kept else (d, h)
+        kept.append((d, h))
         return self.blend(x + h * (d + h / (2 * h_before) * (d - d_before)))
 
-    def dpmpp_2m(self, model: Any, x: Tensor, s: float, s_next: float, history: list[Any]) -> Tensor:
+    def dpmpp_2m(self, model: Any, x: Tensor, s: float, s_next: float, kept: list[Any]) -> Tensor:
         """DPM-Solver++(2M) (Lu et al. 2022, Algorithm 2), lambda = -log sigma."""
         x0 = model(x, s)
         D = x0
-        if history and s_next > 0:
-            x0_before, s_before = history[-1]
-            h, h_before = torch.tensor([s / s_next, s_before / s]).double().log().tolist()
-            D = x0 + h / (2 * h_before) * (x0 - x0_before)
-        history.append((x0, s))
+        if kept and s_next > 0:
+            x0_before, s_before = kept[-1]
+            D = x0 + math.log(s / s_next) / math.log(s_before / s) / 2 * (x0 - x0_before)
+        kept.append((x0, s))
         return self.blend(s_next / s * x + (1 - s_next / s) * D)

@@ -10,6 +10,7 @@ from uuid import UUID
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
+from comfy.samplers import KSAMPLER
 from torch import Tensor
 
 from ....perflow_core.edit_schedule import step_of
@@ -46,7 +47,12 @@ def prepare_run(
         _check(cond, len(noise))
     if conds:
         options = extra_args["model_options"].setdefault("transformer_options", {})
-        options[KEY] = EditingRun({cond["uuid"]: cond[KEY] for cond in conds}, sigmas, noise)
+        options[KEY] = run = EditingRun({cond["uuid"]: cond[KEY] for cond in conds}, sigmas, noise)
+        if run.located is not None and not isinstance(executor.class_obj, KSAMPLER):
+            raise ValueError(
+                f"Prompt-to-Prompt cannot blend in the sampler {type(executor.class_obj).__name__}, expected one of "
+                "ComfyUI's kind (KSAMPLER): take another sampler, or leave blend empty."
+            )
     return executor(guider, sigmas, extra_args, callback, noise, *args)
 
 

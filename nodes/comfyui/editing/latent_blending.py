@@ -12,13 +12,19 @@ from comfy.patcher_extension import WrapperExecutor
 from comfy.samplers import KSAMPLER
 from torch import Tensor
 
+from ....perflow_core.local_blend import BlendedRows
 from .edit_plan import KEY, LocatedWords
+
+LISTENERS = "sampler_post_cfg_function"  # ComfyUI's name in model_options
+
+Listener = Callable[[dict[str, Any]], Tensor]
+Options = dict[str, Any]
 
 
 def hand_over_blending(
     executor: WrapperExecutor, noise: Tensor, latent_image: Tensor, sampler: Any, *args: Any, **kwargs: Any
 ) -> Tensor:
-    """OUTER_SAMPLE wrapper: the same sampler, its loop blended. No other place sees the latent under a noise mask."""
+    """OUTER_SAMPLE wrapper: the same sampler with a blended loop. A noise mask acts behind it, in the model."""
     if isinstance(sampler, KSAMPLER):
         sampler = copy.copy(sampler)
         sampler.sampler_function = blended(sampler.sampler_function)
@@ -26,40 +32,51 @@ def hand_over_blending(
 
 
 def blended(loop: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A loop of k-diffusion's signature that does the authors' step callback, x := x_source + mask (x - x_source)."""
+    """A loop of k-diffusion's signature in which the edits of its run, if it has any, are blended."""
 
     @wraps(loop)
     def run(model: Any, x: Tensor, sigmas: Tensor, *, extra_args: Any, callback: Any, **options: Any) -> Tensor:
-        editing = extra_args["model_options"]["transformer_options"].get(KEY)
-        located: LocatedWords | None = editing.located if editing is not None else None
-        if located is None:
+        editing = extra_args["model_options"].get("transformer_options", {}).get(KEY)
+        if editing is None or editing.located is None:
             return loop(model, x, sigmas, extra_args=extra_args, callback=callback, **options)
+        located: LocatedWords = editing.located
+        rows = BlendedRows(x.shape, located.plan.rows, len(sigmas) // 2, x.device)
 
         def report(state: dict[str, Any]) -> None:
-            callback(state | {"denoised": located.blend(state["denoised"])})
+            callback(state | {name: rows.picture(state[name]) for name in ("x", "denoised")})
 
-        blending = BlendingModel(model, located)
-        return located.blend(loop(blending, x, sigmas, extra_args=extra_args, callback=report, **options))
+        blending = BlendingModel(model, rows, located, extra_args["model_options"].get(LISTENERS, []))
+        return rows.picture(loop(blending, rows.extended(x), sigmas, extra_args=extra_args, callback=report, **options))
 
     return run
 
 
 class BlendingModel:
-    """The model as a loop calls it, which blends the loop's latent first: in place, for from that the loop goes on.
+    """The model as a loop calls it, with spare rows; the model behind it gets the blended batch.
 
-    A step after which the latent is blended and one before which it is are the same, but for the last, which is
-    blended when the loop has ended. What a loop remembers of earlier steps, slopes or x0, is the edit's own, as in the
-    authors' code. Before the first call no word is located, so the caller's tensor is never written to.
+    A loop may listen to the unconditional x0 (`euler_cfg_pp`): it is told what the model said, in its own rows.
     """
 
-    def __init__(self, model: Any, located: LocatedWords):
-        self.model = model
-        self.located = located
+    def __init__(self, model: Any, rows: BlendedRows, located: LocatedWords, listeners: list[Listener]):
+        """listeners: those that were there before the loop's own."""
+        self.model, self.rows, self.located, self.listeners = model, rows, located, listeners
 
-    def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if self.located.maps is not None:
-            x.copy_(self.located.blend(x))
-        return self.model(x, *args, **kwargs)
+    def __call__(self, x: Tensor, sigma: Tensor, model_options: Options, **kwargs: Any) -> Tensor:
+        heard: Options = {}
+
+        def hear(said: Options) -> Tensor:
+            heard.update(said)
+            return said["denoised"]
+
+        of_loop = [one for one in model_options.get(LISTENERS, []) if one not in self.listeners]
+        options = model_options | {LISTENERS: [*self.listeners, hear]} if of_loop else model_options
+        denoised = self.model(self.rows.picture(x), sigma[: self.rows.count], model_options=options, **kwargs)
+        if (mask := self.located.mask()) is not None:
+            self.rows.open(mask)
+        told = {name: self.rows.spread(value) for name, value in heard.items() if name.endswith("denoised")}
+        for listener in of_loop:
+            listener(heard | told | {"input": x, "sigma": sigma})
+        return self.rows.spread(denoised)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model, name)
