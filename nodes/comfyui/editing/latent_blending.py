@@ -54,12 +54,13 @@ def blended(loop: Callable[..., Tensor]) -> Callable[..., Tensor]:
 class BlendingModel:
     """The model as a loop calls it, with spare rows; the model behind it gets the blended batch.
 
-    A loop may listen to the unconditional x0 (`euler_cfg_pp`): it is told what the model said, in its own rows.
+    A loop may listen to the unconditional x0 (`euler_cfg_pp`): it is told what the model said, in its own rows. Some
+    ask by an attribute's name what kind of model it is (RES4LYF: `model`), so this one has none to be seen.
     """
 
     def __init__(self, model: Any, rows: BlendedRows, located: LocatedWords, listeners: list[Listener]):
         """listeners: those that were there before the loop's own."""
-        self.model, self.rows, self.located, self.listeners = model, rows, located, listeners
+        self._model, self._rows, self._located, self._listeners = model, rows, located, listeners
 
     def __call__(self, x: Tensor, sigma: Tensor, model_options: Options, **kwargs: Any) -> Tensor:
         heard: Options = {}
@@ -68,15 +69,15 @@ class BlendingModel:
             heard.update(said)
             return said["denoised"]
 
-        of_loop = [one for one in model_options.get(LISTENERS, []) if one not in self.listeners]
-        options = model_options | {LISTENERS: [*self.listeners, hear]} if of_loop else model_options
-        denoised = self.model(self.rows.picture(x), sigma[: self.rows.count], model_options=options, **kwargs)
-        if (mask := self.located.mask()) is not None:
-            self.rows.open(mask)
-        told = {name: self.rows.spread(value) for name, value in heard.items() if name.endswith("denoised")}
+        of_loop = [one for one in model_options.get(LISTENERS, []) if one not in self._listeners]
+        options = model_options | {LISTENERS: [*self._listeners, hear]} if of_loop else model_options
+        denoised = self._model(self._rows.picture(x), sigma[: self._rows.count], model_options=options, **kwargs)
+        if (mask := self._located.mask()) is not None:
+            self._rows.open(mask)
+        told = {name: self._rows.spread(value) for name, value in heard.items() if name.endswith("denoised")}
         for listener in of_loop:
             listener(heard | told | {"input": x, "sigma": sigma})
-        return self.rows.spread(denoised)
+        return self._rows.spread(denoised)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.model, name)
+        return getattr(self._model, name)
