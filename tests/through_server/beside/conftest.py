@@ -1,14 +1,13 @@
 """Graphs with the nodes of other packs, on a server that has every pack that is here, and what stock nodes give."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 from api_graph import ApiGraph, Link, latents
 
 CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"
 SIZE = {"width": 64, "height": 64}
-SAMPLING = {"cfg": 2.0, "sampler_name": "euler"}
-SEED = 7
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +26,9 @@ def server(other_pack, server_beside_others):
 @dataclass
 class Accelerated:
     """A graph with PeRFlow on a small SD1.5 model; the rest is stock nodes, for what a pack's nodes should give."""
+
+    SEED: ClassVar = 7
+    SAMPLING: ClassVar = {"cfg": 2.0, "sampler_name": "euler"}
 
     graph: ApiGraph
     model: Link
@@ -48,7 +50,7 @@ class Accelerated:
         return self.graph.add("EmptyLatentImage", batch_size=frames, **SIZE)
 
     def ksampler(self, positive: Link, steps: int = 4, latent: Link | None = None, **inputs) -> Link:
-        sampling = SAMPLING | {"seed": SEED, "scheduler": "simple", "denoise": 1.0}
+        sampling = self.SAMPLING | {"seed": self.SEED, "scheduler": "simple", "denoise": 1.0}
         links = {"model": self.model, "negative": self.text("blurry"), "latent_image": latent or self.empty()}
         return self.graph.add("KSampler", positive=positive, steps=steps, **(links | sampling | inputs))
 
@@ -62,7 +64,8 @@ class Accelerated:
         for number, (length, own) in enumerate(parts):
             split = self.graph.add("SplitSigmas", sigmas=sigmas, step=length)
             inputs = links | own | {"add_noise": number == 0, "sigmas": split, "latent_image": latent}
-            latent = self.graph.add("SamplerCustom", sampler=euler, noise_seed=SEED, cfg=SAMPLING["cfg"], **inputs)
+            inputs |= {"noise_seed": self.SEED, "cfg": self.SAMPLING["cfg"]}
+            latent = self.graph.add("SamplerCustom", sampler=euler, **inputs)
             sigmas = self.graph.output(split, 1)
         return latent
 

@@ -4,8 +4,6 @@ import pytest
 from api_graph import pictures, relative_error
 
 VARIABLE = "IMPACT_PACK_PATH"
-SAMPLING = {"cfg": 2.0, "sampler_name": "euler"}
-SEED = 7
 
 
 @pytest.fixture
@@ -23,8 +21,9 @@ def pipe(accelerated):
 def test_ksampler(accelerated, run, pipe, scheduler, steps, denoise):
     fox = accelerated.text("a red fox")
     image = accelerated.ksampler(accelerated.text("a blue whale"))
-    inputs = {"seed": SEED, "steps": steps, "scheduler": scheduler, "denoise": denoise, "latent_image": image}
-    piped = accelerated.graph.add("ImpactKSamplerBasicPipe", basic_pipe=pipe(fox), **SAMPLING, **inputs)
+    inputs = accelerated.SAMPLING | {"seed": accelerated.SEED, "steps": steps, "scheduler": scheduler}
+    inputs |= {"denoise": denoise, "latent_image": image}
+    piped = accelerated.graph.add("ImpactKSamplerBasicPipe", basic_pipe=pipe(fox), **inputs)
     stock = accelerated.ksampler(fox, steps, image, scheduler=scheduler, denoise=denoise)
     found, expected = run(accelerated.graph.output(piped, 1), stock)
     assert relative_error(found, expected) < 1e-5
@@ -32,7 +31,8 @@ def test_ksampler(accelerated, run, pipe, scheduler, steps, denoise):
 
 def test_ksampler_advanced_in_two_parts(accelerated, run, pipe):
     fox = accelerated.text("a red fox")
-    inputs = {"basic_pipe": pipe(fox), "noise_seed": SEED, "steps": 8, "scheduler": "simple"} | SAMPLING
+    inputs = accelerated.SAMPLING | {"noise_seed": accelerated.SEED, "steps": 8, "scheduler": "simple"}
+    inputs["basic_pipe"] = pipe(fox)
     first, second = {"add_noise": True, "start_at_step": 0}, {"add_noise": False, "start_at_step": 4}
     first |= {"end_at_step": 4, "return_with_leftover_noise": True, "latent_image": accelerated.empty()}
     half_way = accelerated.graph.add("ImpactKSamplerAdvancedBasicPipe", **inputs, **first)
@@ -47,15 +47,14 @@ def test_ksampler_advanced_in_two_parts(accelerated, run, pipe):
 def test_regional_sampler_changes_the_prompt_after_its_first_step(accelerated, run, pipe, steps):
     """One region over the whole picture: the base's prompt has the first step, the region's the others, one by one."""
     fox, whale = accelerated.text("a red fox"), accelerated.text("a blue whale")
-    graph = accelerated.graph
+    graph, sampling = accelerated.graph, accelerated.SAMPLING | {"scheduler": "simple", "sigma_factor": 1.0}
     fox_sampler, whale_sampler = (
-        graph.add("KSamplerAdvancedProvider", scheduler="simple", sigma_factor=1.0, basic_pipe=pipe(text), **SAMPLING)
-        for text in (fox, whale)
+        graph.add("KSamplerAdvancedProvider", basic_pipe=pipe(text), **sampling) for text in (fox, whale)
     )
     region = graph.add("RegionalPrompt", mask=accelerated.everywhere(), advanced_sampler=whale_sampler)
     regional = graph.add(
         "RegionalSampler",
-        seed=SEED,
+        seed=accelerated.SEED,
         seed_2nd=0,
         seed_2nd_mode="ignore",
         steps=steps,
@@ -91,7 +90,7 @@ def test_detailer_draws_a_picture_again_as_ksampler_does(accelerated, server):
         guide_size=64,
         guide_size_for=True,
         max_size=64,
-        seed=SEED,
+        seed=accelerated.SEED,
         steps=4,
         scheduler="simple",
         positive=fox,
@@ -102,7 +101,7 @@ def test_detailer_draws_a_picture_again_as_ksampler_does(accelerated, server):
         force_inpaint=True,
         wildcard="",
         cycle=1,
-        **SAMPLING,
+        **accelerated.SAMPLING,
     )
     stock = accelerated.ksampler(fox, 4, graph.add("VAEEncode", pixels=image, vae=accelerated.vae), denoise=0.5)
     redrawn = graph.add("VAEDecode", samples=stock, vae=accelerated.vae)

@@ -14,9 +14,9 @@ def clownshark(accelerated):
     def sample(positive, **inputs):
         same_noise = graph.add("ClownOptions_ExtraOptions_Beta", extra_options="bypass_noise_norm")
         plain = {"eta": 0.0, "sampler_mode": "standard", "bongmath": False, "steps_to_run": -1, "denoise": 1.0}
-        sampling = {"sampler_name": "linear/euler", "cfg": 2.0, "seed": 7, "options_group.options0": same_noise}
+        sampling = accelerated.SAMPLING | {"sampler_name": "linear/euler", "seed": accelerated.SEED}
         links = {"model": accelerated.model, "positive": positive, "negative": accelerated.text("blurry")}
-        links["latent_image"] = accelerated.empty()
+        links |= {"latent_image": accelerated.empty(), "options_group.options0": same_noise}
         return graph.add("ClownsharKSampler_Beta", **(links | plain | sampling | inputs))
 
     return sample
