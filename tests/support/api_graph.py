@@ -9,6 +9,7 @@ from PIL import Image
 
 Link = list[Any]  # the id of a node, the number of its output
 Json = dict[str, Any]
+SAME = 5e-5  # relative error of a latent below which two ways of a small random model are one; another step is 1e-1
 
 
 class ApiGraph:
