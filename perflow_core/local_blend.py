@@ -53,7 +53,7 @@ class BlendedRows:
         return torch.cat([grouped[:, :1], edits], dim=1).flatten(0, 1)
 
     def open(self, mask: Tensor) -> None:
-        """From now on the picture has this mask, as `blend_mask` returns it; the x0 spread next is the first with it."""
+        """From now on the picture has this mask, as `blend_mask` returns it; the x0 spread next is its first."""
         comes_back = mask[:, 1:] & ~self.inside
         self.row = (self.row + comes_back).clamp(max=self.spares)
         self.inside = mask[:, 1:]

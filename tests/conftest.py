@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 GOLDEN = REPOSITORY / "tests" / "golden"
-# Other packs that graphs use: the variable that names a checkout -> its address, its folder, its interface as data.
-OTHER_PACKS = {
-    "IPADAPTER_PLUS_PATH": (
-        "https://github.com/cubiq/ComfyUI_IPAdapter_plus",
-        "comfyui_ipadapter_plus",
-        "ipadapter_plus",
-    ),
-    "TRIPOSR_PATH": ("https://github.com/flowtyone/ComfyUI-Flowty-TripoSR", "ComfyUI-Flowty-TripoSR", "triposr"),
-}
-WITHOUT = "{} is not set: that pack is not here"
 
 # After everything else: the pack's nodes/ must not hide ComfyUI's nodes.py.
 for folder in (REPOSITORY, REPOSITORY / "tests" / "support", REPOSITORY / "scripts"):
@@ -74,30 +65,13 @@ def ipadapter_server(comfyui_path, model_paths, tmp_path_factory):
 
     It ends with each of the few files that ask for it: it takes up to 5 GB beside the other server.
     """
-    base = tmp_path_factory.mktemp("ipadapter_server")
-    install_other_pack("IPADAPTER_PLUS_PATH", base)
-    yield from run_server(comfyui_path, model_paths, base)
-
-
-def install_other_pack(variable: str, base: Path) -> None:
-    if not os.environ.get(variable):
-        pytest.skip(WITHOUT.format(variable))
-    pack = Path(os.environ[variable]).expanduser().absolute()
-    if not (pack / "__init__.py").is_file():
-        pytest.fail(f"{variable} is {pack}, which has no __init__.py: set it to a checkout of the pack.")
-    from trial.installed_pack import install_pack
-
-    (base / "custom_nodes").mkdir()
-    _, folder, _ = OTHER_PACKS[variable]
-    install_pack(pack, base / "custom_nodes" / folder)
+    yield from run_server_with(["IPADAPTER_PLUS_PATH"], comfyui_path, model_paths, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def triposr_server(comfyui_path, model_paths, tmp_path_factory):
     """The same with ComfyUI-Flowty-TripoSR, where TRIPOSR_PATH names a checkout whose packages are there."""
-    base = tmp_path_factory.mktemp("triposr_server")
-    install_other_pack("TRIPOSR_PATH", base)
-    yield from run_server(comfyui_path, model_paths, base)
+    yield from run_server_with(["TRIPOSR_PATH"], comfyui_path, model_paths, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
@@ -106,13 +80,33 @@ def start_server(comfyui_path, model_paths):
     return functools.partial(run_server, comfyui_path, model_paths)
 
 
-def run_server(comfyui_path: Path, model_paths: Path, base: Path, *arguments: str):
+@pytest.fixture(scope="session")
+def server_beside_others(comfyui_path, model_paths, tmp_path_factory):
+    """The same with every other pack that is here, all in one ComfyUI."""
+    import other_packs
+
+    yield from run_server_with(other_packs.here(), comfyui_path, model_paths, tmp_path_factory)
+
+
+def run_server_with(variables: list[str], comfyui_path: Path, model_paths: Path, tmp_path_factory):
+    import other_packs
+
+    base = tmp_path_factory.mktemp("other_packs")
+    other_packs.install(base, *variables)
+    # The packages that these packs need lie where the user's own PYTHONPATH says.
+    packages = {name: value for name, value in os.environ.items() if name == "PYTHONPATH"}
+    yield from run_server(comfyui_path, model_paths, base, environment=packages)
+
+
+def run_server(
+    comfyui_path: Path, model_paths: Path, base: Path, *arguments: str, environment: Mapping[str, str] | None = None
+):
     from trial.server import ComfyServer
 
     (base / "input").mkdir()
     shutil.copy(comfyui_path / "input" / "example.png", base / "input")
     arguments = ("--extra-model-paths-config", str(model_paths), *arguments)
-    with ComfyServer(comfyui_path, base, arguments=arguments) as server:
+    with ComfyServer(comfyui_path, base, arguments=arguments, environment=environment) as server:
         yield server
 
 
@@ -131,15 +125,18 @@ def comfyui(comfyui_path, tmp_path_factory):
 
 def pytest_terminal_summary(terminalreporter):
     """Say what was not run and how to run it; skips alone are easily overlooked."""
-    reports = terminalreporter.stats.get("skipped", [])
-    for variable, (address, _, interface) in OTHER_PACKS.items():
-        missed = [report.nodeid for report in reports if WITHOUT.format(variable) in str(report.longrepr)]
-        if not missed:
-            continue
-        terminalreporter.section(address.rsplit("/", 1)[-1], yellow=True)
-        for name in missed:
-            terminalreporter.line(f"not run: {name}")
+    from other_packs import OTHER_PACKS, left_out
+
+    for variable, files in left_out(terminalreporter.stats.get("skipped", [])).items():
+        pack = OTHER_PACKS[variable]
+        terminalreporter.section(pack.address.rsplit("/", 1)[-1], yellow=True)
+        for file, tests in files.items():
+            terminalreporter.line(f"not run: {tests} of the tests in {file}")
+        if pack.interface:
+            terminalreporter.line(
+                f"This was checked against that pack's interface as data, tests/{pack.interface}_interface.json."
+            )
         terminalreporter.line(
-            f"This was checked against that pack's interface as data, tests/{interface}_interface.json, and not run. "
-            f"To run it, set {variable} to a checkout of {address} (GPL-3.0) and start the tests again."
+            f"To run it, set {variable} to a checkout of {pack.address} and start the tests again; "
+            "tests/other_packs.md says which packages it needs."
         )

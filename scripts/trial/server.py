@@ -17,7 +17,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,11 @@ from environment import PACK, UserError, say
 from .installed_pack import FOLDER, install_pack
 
 Json = dict[str, Any]
+
+
+# What a server does not take over from us. PYTHONPATH: scripts/ and the pack's nodes/ must not hide ComfyUI's server.py
+# and nodes.py. PYTEST_CURRENT_TEST: packs that see it take themselves for tested and bring no nodes.
+_NOT_HANDED_ON = {"PYTHONPATH", "PYTEST_CURRENT_TEST"}
 
 
 class ComfyServer:
@@ -41,6 +46,7 @@ class ComfyServer:
         pack: Path | None = PACK,
         echo: bool = False,
         patience: float = 180,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.comfyui, self.base = comfyui, base
         self.log = base / "server.log"
@@ -48,6 +54,7 @@ class ComfyServer:
         self.client = uuid.uuid4().hex
         self.arguments = [*_device_arguments(), *arguments]
         self._pack, self._echo, self._patience = pack, echo, patience
+        self._environment = dict(environment or {})
         self._tail: collections.deque[str] = collections.deque(maxlen=15)
         self._process: subprocess.Popen[str] | None = None
 
@@ -165,12 +172,11 @@ class ComfyServer:
     def _start(self) -> None:
         where = ["--listen", "127.0.0.1", "--port", str(self.port), "--base-directory", str(self.base)]
         main = [sys.executable, "-u", str(self.comfyui / "main.py"), "--disable-auto-launch", "--disable-api-nodes"]
-        # PYTHONPATH out of the way: scripts/ and the pack's nodes/ must not hide ComfyUI's server.py and nodes.py.
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"PYTHONUTF8": "1"}
+        environment = {name: value for name, value in os.environ.items() if name not in _NOT_HANDED_ON}
         self._process = subprocess.Popen(
             [*main, *where, "--database-url", "sqlite:///:memory:", *self.arguments],
             cwd=self.base,
-            env=environment,
+            env=environment | {"PYTHONUTF8": "1"} | self._environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             encoding="utf-8",
