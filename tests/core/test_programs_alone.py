@@ -32,13 +32,13 @@ def test_lock(monkeypatch, tmp_path):
     import environment
     import lock
 
-    for name in ("uv.in", "training.in"):
+    for name in ("uv.in", "page.in", "training.in"):
         (tmp_path / name).write_text("# nothing\n")
     monkeypatch.setattr(lock, "LOCKS", tmp_path)
     monkeypatch.setattr(lock, "TRAINING", tmp_path / "training.in")
     monkeypatch.setattr(environment, "VERSIONS", {})
     run(monkeypatch, "scripts/lock.py")
-    assert {path.name for path in tmp_path.glob("*.txt")} == {"uv.txt", "training.txt"}
+    assert {path.name for path in tmp_path.glob("*.txt")} == {"uv.txt", "page.txt", "training.txt"}
 
 
 def test_train(monkeypatch, tmp_path, capfd):
