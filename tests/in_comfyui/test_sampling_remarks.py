@@ -91,7 +91,8 @@ def shown(comfyui, monkeypatch):
     from server import PromptServer
 
     texts = []
-    monkeypatch.setattr(PromptServer.instance, "send_progress_text", lambda text, node: texts.append(text))
+    monkeypatch.setattr(PromptServer.instance, "client_id", "a page")
+    monkeypatch.setattr(PromptServer.instance, "send_progress_text", lambda text, node, page: texts.append(text))
 
     def on(node):
         monkeypatch.setattr(comfyui.nodes[node], "hidden", type("Hidden", (), {"unique_id": "7"}))
