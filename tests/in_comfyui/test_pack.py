@@ -41,8 +41,11 @@ def test_loading_changes_nothing_of_comfyuis(comfyui):
     assert comfyui.added_to_by_loading == REGISTRIES
 
 
-def test_loading_imports_no_package_more(comfyui):
-    """What takes long at a start is imports; the seconds are benchmarks/overhead.py's."""
+def test_loading_imports_no_module_more(comfyui):
+    """What takes long at a start is imports; the seconds are benchmarks/overhead.py's.
+
+    Other tests of this process may have imported some already: test_programs.py asks a fresh one.
+    """
     assert comfyui.imported_by_loading == set()
 
 
