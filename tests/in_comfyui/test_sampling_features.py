@@ -190,3 +190,23 @@ def test_percentages_lie_between_the_steps(perflow):
     level = sampling.percent_to_sigma(0.25)
     assert sampling.timestep(torch.tensor(level)).item() == pytest.approx(750.25, abs=1e-3)
     assert torch.tensor(level).item() == level  # the levels of the steps are float32 too
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5])
+@pytest.mark.parametrize("solver", ["euler", "heun", "ab2"])
+def test_each_step_is_previewed_once(perflow, schedule, run, solver, steps):
+    """Steps of PeRFlow Sampler that are divided at window edges too; the last preview is the newest x0."""
+    from analytic_model import sample
+
+    model = perflow("ddim_eps")
+    previews = []
+    found = sample(
+        model,
+        schedule(model, steps, end="zero"),
+        random(1, 4, 8, 8),
+        sampler=run("PeRFlowSampler", solver=solver)[0],
+        callback=lambda i, x0, x, n: previews.append((i, n, x0)),
+    )
+    assert [(i, n) for i, n, _ in previews] == [(i, steps) for i in range(steps)]
+    if solver == "euler":
+        torch.testing.assert_close(found, previews[-1][2])  # the step to zero ends at its x0
