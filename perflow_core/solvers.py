@@ -15,7 +15,7 @@ from torch import Tensor
 from .chord import WindowChord
 from .windows import EDGE_TOLERANCE
 
-REFINEMENTS = 3  # model calls of a rising step, beside the first
+REFINEMENTS = 6  # model calls of a rising step, beside the first: fewer lose more, thirty can run away (docs/method.md)
 
 Denoiser = Callable[..., Tensor]
 Callback = Callable[[dict[str, Any]], None]
