@@ -4,7 +4,7 @@
 
 Both samplers call the same small UNet of SD1.5's layout (37 M weights, 256 px, CFG 4.5) four times. Runs alternate, the
 order within a pair too; printed is the median of the ratios of the pairs, so that a slow moment hits both sides.
---tiny: a tiny UNet and few imports, to try this.
+--tiny: a tiny UNet at 64 px and few imports, to try this.
 
 The import is timed as users have it, with its bytecode stored. Python stores it by a module's path, so the first import
 of a new folder compiles every module; that time is printed too.
@@ -31,7 +31,7 @@ def main() -> None:
     comfyui_path = environment.enter()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pairs", nargs="?", type=int, default=PAIRS)
-    parser.add_argument("--tiny", action="store_true", help="a tiny UNet and few imports")
+    parser.add_argument("--tiny", action="store_true", help="a tiny UNet at 64 px and few imports")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         from trial import process
@@ -54,9 +54,8 @@ def make_runs(comfyui, folder: Path, tiny: bool) -> dict[str, Callable[[], objec
     import torch
     from trial import small_models
 
-    file = small_models.make_unet(
-        folder / "unet.safetensors", small_models.SD15_TINY if tiny else small_models.SD15_SMALL
-    )
+    preset, size = (small_models.SD15_TINY, 8) if tiny else (small_models.SD15_SMALL, 32)
+    file = small_models.make_unet(folder / "unet.safetensors", preset)
     stock = comfy.sd.load_diffusion_model(str(file))
     nodes = comfyui.nodes
     (perflow,) = nodes["PeRFlowModelSampling"].execute(stock, "diff_eps", 4, True).result
@@ -66,7 +65,7 @@ def make_runs(comfyui, folder: Path, tiny: bool) -> dict[str, Callable[[], objec
     simple = comfy.samplers.calculate_sigmas(stock.get_model_object("model_sampling"), "simple", 4)
     karras = comfy.samplers.calculate_sigmas(perflow.get_model_object("model_sampling"), "karras", 4)
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(1, 4, 32, 32, generator=generator)
+    noise = torch.randn(1, 4, size, size, generator=generator)
     positive, negative = ([[torch.randn(1, 77, 768, generator=generator), {}]] for _ in range(2))
 
     def run(model, sampler, sigmas) -> Callable[[], object]:

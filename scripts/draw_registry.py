@@ -1,7 +1,7 @@
 """Draws the pictures of the pack's page in the Comfy registry: docs/registry/icon.png and docs/registry/banner.png.
 
-`python scripts/draw_registry.py [--out DIR]` needs Python and nothing else. Both show the path of docs/method.png, which
-perflow_core computes: the base model's curve in four windows, and PeRFlow's straight step in each of them.
+`python scripts/draw_registry.py [--out DIR]` needs Python and nothing else. Both show the path of docs/method.png, as
+perflow_core computes it: the base model's curve in four windows, and PeRFlow's straight step in each of them.
 """
 
 from __future__ import annotations
