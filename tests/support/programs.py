@@ -1,6 +1,6 @@
 """Runs a program of benchmarks/ or scripts/ inside the test process, which has the packages and a ComfyUI already."""
 
-import importlib
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -34,6 +34,19 @@ def run(monkeypatch, program: str, *arguments: str):
     """Its main() with these arguments; returns what main() returns."""
     path = REPOSITORY / program
     monkeypatch.syspath_prepend(str(path.parent))
-    module = importlib.import_module(path.stem)
     monkeypatch.setattr(sys, "argv", [str(path), *arguments])
-    return module.main()
+    return module_of(monkeypatch, path).main()
+
+
+def module_of(monkeypatch, path: Path):
+    """The program as a module, until the test ends: tests/support has modules with the names of some programs."""
+    known = sys.modules.get(path.stem)
+    if known and known.__file__ == str(path):
+        return known
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, path.stem, module)
+    spec.loader.exec_module(module)
+    return module
