@@ -27,7 +27,8 @@ class BlendedRows:
     all that the loop remembers of it. The authors' loop (DDIM) remembers nothing but the latent.
 
     Rows of a batch: n sources, each followed by its E edits. The loop gets `spares` more rows for every edit, so a
-    pixel may come back as many times; half of the number of model calls is always enough.
+    pixel may come back as many times, and beyond that goes on from where it left. Half of the number of model calls is
+    always enough.
     """
 
     def __init__(self, shape: torch.Size, group: int, spares: int, device: torch.device):
@@ -53,7 +54,7 @@ class BlendedRows:
         return torch.cat([grouped[:, :1], edits], dim=1).flatten(0, 1)
 
     def open(self, mask: Tensor) -> None:
-        """From now on the picture has this mask, as `blend_mask` returns it; the x0 spread next is its first."""
+        """From now on the picture has this mask, as `blend_mask` returns it; the next x0 is spread with it already."""
         comes_back = mask[:, 1:] & ~self.inside
         self.row = (self.row + comes_back).clamp(max=self.spares)
         self.inside = mask[:, 1:]

@@ -63,6 +63,12 @@ class BlendingModel:
         self._model, self._rows, self._located, self._listeners = model, rows, located, listeners
 
     def __call__(self, x: Tensor, sigma: Tensor, model_options: Options, **kwargs: Any) -> Tensor:
+        if x.shape[2:] != self._rows.inside.shape[3:]:
+            (height, width), (was_height, was_width) = x.shape[2:], self._rows.inside.shape[3:]
+            raise ValueError(
+                f"Prompt-to-Prompt cannot blend a latent of {height} x {width} that was {was_height} x {was_width} "
+                "before, expected one size: take a sampler that does not change it, or leave blend empty."
+            )
         heard: Options = {}
 
         def hear(said: Options) -> Tensor:

@@ -130,6 +130,16 @@ def test_several_pictures(run, base, p2p, sample):
         assert relative_error(both[3 * picture :][:3], alone) < 1e-6
 
 
+def test_a_sampler_that_changes_the_size(base, p2p, custom):
+    from comfy_extras.nodes_advanced_samplers import SamplerLCMUpscale
+
+    model, positive, latent = p2p(model=base, edited=EDITED, blend=WORDS)
+    growing = SamplerLCMUpscale.execute(scale_ratio=2.0, scale_steps=-1, upscale_method="bilinear").result[0]
+    sentence = r"^Prompt-to-Prompt cannot blend a latent of 32 x 32 that was 16 x 16 before, expected [^\n]+\.$"
+    with pytest.raises(ValueError, match=sentence):
+        custom(model, positive, latent, growing, torch.tensor([10.0, 1.0, 0.0]))
+
+
 def test_a_sampler_without_a_loop(base, p2p, custom):
     """Blending it is not possible, and nothing else would say so."""
     import comfy.samplers
