@@ -59,7 +59,7 @@ class BlendedRows:
         self.inside = mask[:, 1:]
 
     def spread(self, denoised: Tensor) -> Tensor:
-        """x0 or noise of the batch, [n (1 + E), C, H, W], over the loop's rows: the source's where a row is not in use."""
+        """x0 or noise of the batch, [n (1 + E), C, H, W], over the loop's rows: a row not in use has the source's."""
         grouped = self._grouped(denoised)
         rows = torch.arange(1 + self.spares, device=denoised.device).view(-1, 1, 1, 1)
         own = (self.row[:, :, None] == rows) & self.inside[:, :, None]

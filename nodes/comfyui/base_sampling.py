@@ -51,7 +51,7 @@ def base_of(model: ModelPatcher) -> Base:
             f"This model ({kind}) has another noise table ({len(sampling.sigmas)} levels up to sigma "
             f"{float(sampling.sigma_max):.4g}), expected Stable Diffusion's (1000 up to "
             f"{float(stable_diffusion_sigmas()[-1]):.4g}): take away the model sampling node before this one, or, if "
-            f"the checkpoint itself has zero terminal SNR, put ModelSamplingDiscrete with {own} and zsnr off before this "
-            "node."
+            f"the checkpoint itself has zero terminal SNR, put ModelSamplingDiscrete with {own} and zsnr off before "
+            "this node."
         )
     return Base(1 / (1 + host_float64(sampling.sigmas) ** 2), predicts)
