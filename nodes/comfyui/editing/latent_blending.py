@@ -83,11 +83,11 @@ class BatchNoise(TorchFunctionMode):
     @contextmanager
     def left(self) -> Iterator[None]:
         """For the model's calls, which are none of the loop's."""
-        self.__exit__(None, None, None)
+        self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
         try:
             yield
         finally:
-            self.__enter__()
+            self.__enter__()  # type: ignore[no-untyped-call]
 
 
 class BlendingModel:
