@@ -47,7 +47,7 @@ class BlendedRows:
     def picture(self, x: Tensor) -> Tensor:
         """The blended batch in the loop's rows: [n (1 + E), C, H, W]."""
         grouped = self._grouped(x[: self.count])
-        spare = x[self.count :].view(-1, self.group - 1, self.spares, *x.shape[1:])
+        spare = x[self.count :].view(len(grouped), self.group - 1, self.spares, *x.shape[1:])
         rows = torch.cat([grouped[:, 1:, None], spare], dim=2)
         index = self.row[:, :, None].expand(-1, -1, -1, x.shape[1], -1, -1)
         edits = torch.where(self.inside, rows.gather(2, index)[:, :, 0], grouped[:, :1])
@@ -60,7 +60,7 @@ class BlendedRows:
         self.inside = mask[:, 1:]
 
     def spread(self, denoised: Tensor) -> Tensor:
-        """x0 of the batch, [n (1 + E), C, H, W], over the loop's rows: the source's wherever a row is not in use."""
+        """x0 or noise of the batch, [n (1 + E), C, H, W], over the loop's rows: a row not in use has the source's."""
         grouped = self._grouped(denoised)
         rows = torch.arange(1 + self.spares, device=denoised.device).view(-1, 1, 1, 1)
         own = (self.row[:, :, None] == rows) & self.inside[:, :, None]

@@ -46,10 +46,12 @@ def base_of(model: ModelPatcher) -> Base:
             "SD2.x or SDXL model: load one of those, without another model sampling node before this one."
         )
     if not is_stable_diffusion(sampling.sigmas):
+        own = "v_prediction" if predicts == "v" else "eps"
         raise ValueError(
             f"This model ({kind}) has another noise table ({len(sampling.sigmas)} levels up to sigma "
             f"{float(sampling.sigma_max):.4g}), expected Stable Diffusion's (1000 up to "
             f"{float(stable_diffusion_sigmas()[-1]):.4g}): take away the model sampling node before this one, or, if "
-            "the checkpoint itself has zero terminal SNR, put ModelSamplingDiscrete with zsnr off before this node."
+            f"the checkpoint itself has zero terminal SNR, put ModelSamplingDiscrete with {own} and zsnr off before "
+            "this node."
         )
     return Base(1 / (1 + host_float64(sampling.sigmas) ** 2), predicts)

@@ -93,10 +93,10 @@ class PeRFlowSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sa
         if not across:
             return None
         windows = len(spanned_edges(K, T[0] / NUM_TIMESTEPS, T[-1] / NUM_TIMESTEPS)) - 1
-        if part:
-            advice = f". If the sampler takes the path in parts, use the scheduler simple and a multiple of {K} steps"
-        elif (T[1:] > T[:-1]).any():
+        if (T[1:] > T[:-1]).any():  # one that ends at the top looks like a part
             advice = ". A list that rises keeps its steps"
+        elif part:
+            advice = f". If the sampler takes the path in parts, use the scheduler simple and a multiple of {K} steps"
         else:
             advice = f". Take at least {windows} steps" if steps < windows else ""
         crosses = "crosses" if across == 1 else "cross"

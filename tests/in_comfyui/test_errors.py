@@ -91,8 +91,11 @@ def test_other_noise_tables(comfyui, run, with_table, node, kind, found):
         "PeRFlowTrainDelta": comfyui.module("nodes.train_delta").teacher_of,
     }[node]
     model = with_table(kind)
-    with pytest.raises(ValueError, match=rf"another noise table \({found}\), expected Stable Diffusion's \(1000 up to"):
+    message = rf"another noise table \({found}\), expected Stable Diffusion's \(1000 up to"
+    with pytest.raises(ValueError, match=message) as error:
         call(model=model)
+    own = "v_prediction" if kind == "zsnr of its own" else "eps"  # with eps, the node's default, it would be noise
+    assert f"put ModelSamplingDiscrete with {own} and zsnr off before this node." in str(error.value)
 
 
 def test_the_same_table_from_another_node_is_a_base(run, with_table, perflow):

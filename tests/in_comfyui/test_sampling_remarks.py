@@ -76,6 +76,10 @@ def test_rising_lists(run, perflow, remarks, sample, listed, schedule):
     ]
     (flipped,) = run("FlipSigmas", sigmas=schedule(model, 8))
     assert remarks(lambda: sample(model, flipped)) == []
+    (flipped,) = run("FlipSigmas", sigmas=karras)
+    assert remarks(lambda: sample(model, flipped, noise=torch.zeros(1, 4, 4, 4))) == [
+        f"PeRFlow: 3 of 6 steps cross {ACROSS}. A list that rises keeps its steps"
+    ]
 
 
 def test_steps_left_where_the_scheduler_has_them(perflow, remarks, sample, listed):

@@ -7,6 +7,7 @@ import math
 from itertools import pairwise
 from typing import Any
 
+import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 from torch.nn.functional import interpolate, max_pool2d
@@ -105,6 +106,7 @@ class BlendedLoop:
 
     def __call__(self, model: Any, x: Tensor, sigmas: Tensor, extra_args: Any, **_: Any) -> Tensor:
         ones, kept = x.new_ones(len(x)), []
+        self.random = torch.Generator().manual_seed(extra_args["seed"] + 1)  # ComfyUI's, on a CPU
         for i, (s, s_next) in enumerate(pairwise(sigmas.tolist())):
             if i % self.afresh == 0:
                 kept.clear()
@@ -114,6 +116,13 @@ class BlendedLoop:
 
     def euler(self, model: Any, x: Tensor, s: float, s_next: float, kept: list[Any]) -> Tensor:
         return self.blend(x + (s_next - s) * (x - model(x, s)) / s)
+
+    def euler_ancestral(self, model: Any, x: Tensor, s: float, s_next: float, kept: list[Any]) -> Tensor:
+        """Every row of the batch has noise of its own."""
+        up = s_next * (1 - (s_next / s) ** 2) ** 0.5
+        down = (s_next**2 - up**2) ** 0.5
+        noise = torch.randn(x.shape, dtype=x.dtype, generator=self.random) if s_next > 0 else 0
+        return self.blend(x + (down - s) * (x - model(x, s)) / s + up * noise)
 
     def heun(self, model: Any, x: Tensor, s: float, s_next: float, kept: list[Any]) -> Tensor:
         d = (x - model(x, s)) / s

@@ -80,9 +80,26 @@ def check(masks):
     assert any((masks[:i].any(0) & ~masks[i] & masks[i + 1 :].any(0)).any() for i in range(1, len(masks) - 1))
 
 
-@pytest.mark.parametrize("name", ["euler", "heun", "dpm_2", "dpmpp_2m"])
+@pytest.mark.parametrize("name", ["euler", "euler_ancestral", "heun", "dpm_2", "dpmpp_2m"])
 def test_stock_samplers(run, base, compared, name):
     assert max(compared(base, run("KSamplerSelect", sampler_name=name)[0], name)) < 1e-6
+
+
+@pytest.mark.parametrize("name", ["euler_ancestral", "lcm", "dpmpp_sde", "er_sde"])
+def test_the_source_keeps_its_noise(base, p2p, sample, name):
+    """Of a stochastic sampler: it is the picture that the same seed gives without a blend."""
+    alone, blended = (
+        sample(*p2p(edited=EDITED, model=base, blend=blend, blend_threshold=0.85), sampler_name=name)
+        for blend in ("", WORDS)
+    )
+    assert torch.equal(blended[0], alone[0])
+    assert not torch.equal(blended[1], alone[1])
+
+
+def test_a_list_without_a_step(base, p2p, custom, run):
+    model, positive, latent = p2p(model=base, edited=EDITED, blend=WORDS)
+    found, _ = custom(model, positive, latent, run("KSamplerSelect", sampler_name="euler")[0], torch.tensor([1.0]))
+    assert found.shape == (3, 4, 16, 16)
 
 
 @pytest.mark.parametrize("solver", ["heun", "ab2"])
