@@ -13,8 +13,10 @@ const STORE = "PeRFlow.texts" // in the storage of this tab, which a reload of t
 const ours = new Set() // the types of our nodes
 const graphs = JSON.parse(sessionStorage.getItem(STORE) ?? "{}") // graph id -> node id -> { text, state, old }
 let said = new Set() // the ids of the nodes that have said something in this run
+let running = null // the id of the graph that was on the page when this run began; another may be there by now
 
 const root = () => app.rootGraph ?? app.graph
+const isOther = () => running !== null && running !== root().id
 const texts = () => (graphs[root().id] ??= {})
 
 // Our node of that id. The nodes in a subgraph have ids such as "7:3".
@@ -44,13 +46,16 @@ function hide(node) {
 
 function hear({ detail: { nodeId, text, again } }) {
   const node = find(nodeId)
-  if (!node || again) return
+  if (!node || again || isOther()) return
   texts()[nodeId] = { text, state: state(node), old: false }
   said.add(String(nodeId))
 }
 
 // After an error the text of the run before goes, until the graph has run again.
 function end(succeeded) {
+  const other = isOther()
+  running = null
+  if (other) return
   for (const [id, kept] of Object.entries(texts())) {
     const node = find(id)
     kept.old = !succeeded && !said.has(id)
@@ -77,7 +82,7 @@ app.registerExtension({
 
   setup() {
     api.addEventListener("progress_text", hear)
-    api.addEventListener("execution_start", () => (said = new Set()))
+    api.addEventListener("execution_start", () => ([said, running] = [new Set(), root().id]))
     // The page's own answer to the end of a run comes first.
     for (const kind of ENDS) api.addEventListener(kind, () => setTimeout(() => end(kind === "execution_success")))
   },

@@ -29,6 +29,7 @@ def test_run(page, server):
     page.stale = True  # with what follows
     after_an_error_the_text_of_the_run_before_goes(page, server, texts)
     texts_come_back_with_their_graph(page, graph, texts, delta)
+    a_run_that_began_in_another_graph_says_nothing_here(page, graph)
 
 
 def after_an_error_the_text_of_the_run_before_goes(page, server, texts):
@@ -56,6 +57,22 @@ def texts_come_back_with_their_graph(page, graph, texts, delta):
     schedule["widgets_values"][0] = 6
     page.load(graph)
     page.page.wait_for_function(SAME_TEXTS, arg={delta: texts[delta]})
+
+
+def a_run_that_began_in_another_graph_says_nothing_here(page, graph):
+    """Its ids are other nodes' here, and what was kept of it would come back."""
+    other = graphs.read("InstaFlow one step")
+    (sampling,) = [node["id"] for node in other["nodes"] if node["type"] == "InstaFlowModelSampling"]
+    tell = "([kind, detail]) => comfyAPI.api.api.dispatchCustomEvent(kind, detail)"
+    page.load(graph)
+    page.page.evaluate(tell, ["execution_start", {"prompt_id": "of this test"}])
+    page.load(other)
+    page.page.evaluate(tell, ["progress_text", {"nodeId": str(sampling), "text": "another's"}])
+    page.page.evaluate(tell, ["execution_success", {"prompt_id": "of this test"}])
+    page.settle()
+    page.load(other)
+    page.settle()
+    assert page.texts() == {}
 
 
 def wait_for_end(page, server):
