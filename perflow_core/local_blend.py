@@ -27,8 +27,8 @@ class BlendedRows:
     all that the loop remembers of it. The authors' loop (DDIM) remembers nothing but the latent.
 
     Rows of a batch: n sources, each followed by its E edits. The loop gets `spares` more rows for every edit, so a
-    pixel may come back as many times, and beyond that goes on from where it left. Half of the number of model calls is
-    always enough.
+    pixel may come back as many times, and beyond that goes on from where it left. As many as the steps are enough for
+    loops with two model calls a step.
     """
 
     def __init__(self, shape: torch.Size, group: int, spares: int, device: torch.device):

@@ -39,7 +39,7 @@ def window_schedule(
 
 def _check_room(n: int, t_s: float, t_e: float) -> None:
     """Raises ValueError for steps that would be shorter than twice the tolerance of an edge."""
-    most = int(NUM_TIMESTEPS * (t_s - t_e) / (2 * EDGE_TOLERANCE))
+    most = max(int(NUM_TIMESTEPS * (t_s - t_e) / (2 * EDGE_TOLERANCE)), 1)
     if n > most:
         raise ValueError(
             f"{n} steps from timestep {NUM_TIMESTEPS * t_s:.4g} to {NUM_TIMESTEPS * t_e:.4g}, expected at most {most}: "

@@ -45,8 +45,13 @@ def spanned_edges(K: int, t_s: float = 1.0, t_e: float = 0.0) -> Float64:
 
 
 def edges_between(K: int, T_low: float, T_high: float) -> list[float]:
-    """The edges inside a step between two timesteps, in either direction, falling; its two ends do not count."""
-    return [edge for edge in edge_timesteps(K) if T_low + EDGE_TOLERANCE < edge < T_high - EDGE_TOLERANCE]
+    """The edges inside a step from T_high to T_low, on the integer grid, falling; the step's two ends do not count.
+
+    An edge between two timesteps (666.667) counts as at an end where either it or its timestep (666) is there.
+    """
+    exact = NUM_TIMESTEPS * window_edges(K)
+    inside = (T_low + EDGE_TOLERANCE < np.array(edge_timesteps(K))) & (exact < T_high - EDGE_TOLERANCE)
+    return [edge for edge, is_inside in zip(edge_timesteps(K), inside, strict=True) if is_inside]
 
 
 def steps_across_edges(T: Float64, K: int) -> int:

@@ -42,8 +42,9 @@ def base_of(model: ModelPatcher) -> Base:
     kind = f"{type(model.model).__name__}, sampling {' + '.join(base.__name__ for base in type(sampling).__bases__)}"
     if predicts is None or not isinstance(sampling, stock.ModelSamplingDiscrete):
         raise ValueError(
-            f"This model ({kind}) does not have the 1000-step noise table of Stable Diffusion, expected an SD1.5, "
-            "SD2.x or SDXL model: load one of those, without another model sampling node before this one."
+            f"This model ({kind}) does not have the 1000-step noise table of Stable Diffusion, or predicts neither "
+            "noise nor v, expected an SD1.5, SD2.x or SDXL model: load one of those, without another model sampling "
+            "node before this one."
         )
     if not is_stable_diffusion(sampling.sigmas):
         own = "v_prediction" if predicts == "v" else "eps"

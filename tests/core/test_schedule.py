@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from perflow_core.alignment import align
 from perflow_core.chord import WindowChord
 from perflow_core.schedule import End, parse_steps_per_window, window_schedule
+from perflow_core.windows import steps_across_edges
 
 
 def test_ends(chord):
@@ -71,6 +72,18 @@ def test_every_legal_schedule_falls_and_is_left_alone(alphas_cumprod, K, n, deno
     sigmas = window_schedule(chord, min(n, max(int(4990 * denoise), 1)), denoise, end).float()
     assert (sigmas.diff() < 0).all()
     assert 1000 % K or align(chord, sigmas) is sigmas
+
+
+@pytest.mark.parametrize(
+    ("K", "n", "denoise"), [(3, 500, 0.42), (6, 250, 0.2), (7, 200, 0.2), (4, 5, 0.6), (3, 3, 1.0)]
+)
+def test_its_steps_cross_no_edge(alphas_cumprod, K, n, denoise):
+    chord = WindowChord.from_alphas_cumprod(alphas_cumprod, K)
+    assert steps_across_edges(chord.path_timesteps(window_schedule(chord, n, denoise)), K) == 0
+
+
+def test_one_step_from_almost_nothing(chord):
+    assert len(window_schedule(chord, 1, 0.0001)) == 2
 
 
 def test_text_of_counts():

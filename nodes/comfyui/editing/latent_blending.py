@@ -38,12 +38,12 @@ def blended(loop: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """A loop of k-diffusion's signature in which the edits of its run, if it has any, are blended."""
 
     @wraps(loop)
-    def run(model: Any, x: Tensor, sigmas: Tensor, *, extra_args: Any, callback: Any, **options: Any) -> Tensor:
+    def run(model: Any, x: Tensor, sigmas: Tensor, extra_args: Any, callback: Any, **options: Any) -> Tensor:
         editing = extra_args["model_options"].get("transformer_options", {}).get(KEY)
         if editing is None or editing.located is None:
             return loop(model, x, sigmas, extra_args=extra_args, callback=callback, **options)
         located: LocatedWords = editing.located
-        rows = BlendedRows(x.shape, located.plan.rows, len(sigmas) // 2, x.device)
+        rows = BlendedRows(x.shape, located.plan.rows, len(sigmas) - 1, x.device)
 
         def report(state: dict[str, Any]) -> None:
             callback(state | {name: rows.picture(state[name]) for name in ("x", "denoised")})

@@ -37,7 +37,7 @@ def loops(comfyui, models):
 
     def call(name, denoiser, x, sigmas, located=None):
         loop = comfy.samplers.sampler_object(name).sampler_function
-        spares = len(x) // GROUP * (GROUP - 1) * (len(sigmas) // 2) if located is not None else 0
+        spares = len(x) // GROUP * (GROUP - 1) * (len(sigmas) - 1) if located is not None else 0
         takes_noise = "noise_sampler" in inspect.signature(loop).parameters
         noises = {"noise_sampler": one_noise(len(x) + spares)} if takes_noise else {}
         denoiser.inner_model = SimpleNamespace(model_patcher=patcher, inner_model=patcher.model)
