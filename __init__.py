@@ -3,14 +3,15 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .nodes import NODES
-from .nodes.comfyui import folders
+from .nodes.comfyui import folders, template_category
 
-WEB_DIRECTORY = "web"  # help pages, web/docs/<node id>.md
+WEB_DIRECTORY = "web"  # help pages, web/docs/<node id>.md, and what keeps the texts on the nodes
 
 
 class PeRFlowExtension(ComfyExtension):
     async def on_load(self) -> None:
         folders.register()
+        template_category.write_name()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES

@@ -178,6 +178,7 @@ class Benchmark:
             pixels = self.pixels(size)
             rounds = 2 if size == "SD1.5" else 1
             for mode in list(self.modes[:2]):
+                self.measure(end, mode, "returns", size, pixels=pixels)
                 self.memory(end, mode, size, rounds)
             for rank in (RANK, 0):
                 self.measure(end, first, "extract", size, rank=rank)

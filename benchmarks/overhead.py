@@ -1,11 +1,16 @@
 """What PeRFlow sampling costs beside stock euler, as ratios measured side by side, and the pack's import time.
 
-    python benchmarks/overhead.py [pairs]
+    python benchmarks/overhead.py [pairs] [--tiny]
 
 Both samplers call the same small UNet of SD1.5's layout (37 M weights, 256 px, CFG 4.5) four times. Runs alternate, the
 order within a pair too; printed is the median of the ratios of the pairs, so that a slow moment hits both sides.
+--tiny: a tiny UNet at 64 px and few imports, to try this.
+
+The import is timed as users have it, with its bytecode stored. Python stores it by a module's path, so the first import
+of a new folder compiles every module; that time is printed too.
 """
 
+import argparse
 import statistics
 import sys
 import tempfile
@@ -24,22 +29,24 @@ IMPORTS = 20
 
 def main() -> None:
     comfyui_path = environment.enter()
-    pairs = int(sys.argv[1]) if len(sys.argv) > 1 else PAIRS
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pairs", nargs="?", type=int, default=PAIRS)
+    parser.add_argument("--tiny", action="store_true", help="a tiny UNet at 64 px and few imports")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         from trial import process
 
         comfyui = process.start(comfyui_path, REPOSITORY, Path(folder))
         print("\nmaking a small UNet ...", flush=True)
-        runs = make_runs(comfyui, Path(folder))
+        runs = make_runs(comfyui, Path(folder), options.tiny)
         for name in ("stock euler again", "PeRFlow Sampler", "KSampler's list, aligned"):
-            ratio, low, high = compare(runs["stock euler"], runs[name], pairs)
-            print(
-                f"{name} / stock euler: {ratio:.4f} (middle half of {pairs} pairs: {low:.4f} to {high:.4f})", flush=True
-            )
-        print(f"import of the pack: {1000 * import_seconds(process, Path(folder)):.1f} ms, median of {IMPORTS}")
+            ratio, low, high = compare(runs["stock euler"], runs[name], options.pairs)
+            spread = f"middle half of {options.pairs} pairs: {low:.4f} to {high:.4f}"
+            print(f"{name} / stock euler: {ratio:.4f} ({spread})", flush=True)
+        tell_import(process, comfyui, Path(folder), 3 if options.tiny else IMPORTS)
 
 
-def make_runs(comfyui, folder: Path) -> dict[str, Callable[[], object]]:
+def make_runs(comfyui, folder: Path, tiny: bool) -> dict[str, Callable[[], object]]:
     """Four model calls each, on one UNet in memory."""
     import comfy.sample
     import comfy.samplers
@@ -47,7 +54,8 @@ def make_runs(comfyui, folder: Path) -> dict[str, Callable[[], object]]:
     import torch
     from trial import small_models
 
-    file = small_models.make_unet(folder / "unet.safetensors", small_models.SD15_SMALL)
+    preset, size = (small_models.SD15_TINY, 8) if tiny else (small_models.SD15_SMALL, 32)
+    file = small_models.make_unet(folder / "unet.safetensors", preset)
     stock = comfy.sd.load_diffusion_model(str(file))
     nodes = comfyui.nodes
     (perflow,) = nodes["PeRFlowModelSampling"].execute(stock, "diff_eps", 4, True).result
@@ -57,7 +65,7 @@ def make_runs(comfyui, folder: Path) -> dict[str, Callable[[], object]]:
     simple = comfy.samplers.calculate_sigmas(stock.get_model_object("model_sampling"), "simple", 4)
     karras = comfy.samplers.calculate_sigmas(perflow.get_model_object("model_sampling"), "karras", 4)
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(1, 4, 32, 32, generator=generator)
+    noise = torch.randn(1, 4, size, size, generator=generator)
     positive, negative = ([[torch.randn(1, 77, 768, generator=generator), {}]] for _ in range(2))
 
     def run(model, sampler, sigmas) -> Callable[[], object]:
@@ -91,18 +99,19 @@ def timed(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def import_seconds(process, folder: Path) -> float:
-    """Median time of ComfyUI's own loader for the pack; each time under a new name, so that nothing is cached."""
+def tell_import(process, comfyui, folder: Path, times: int) -> None:
+    """How long ComfyUI's own loader takes for the pack, and the modules that ComfyUI had not imported by itself."""
     import asyncio
 
     import nodes
 
     loop = asyncio.new_event_loop()
-    seconds = []
-    for i in range(IMPORTS):
-        loaded = process.load_pack(loop, nodes, REPOSITORY, folder / f"import{i}")
-        seconds.append(loaded.seconds_to_load)
-    return statistics.median(seconds)
+    new = [process.load_pack(loop, nodes, REPOSITORY, folder / f"import{i}") for i in range(times)]
+    first = statistics.median(loaded.seconds_to_load for loaded in new)
+    known = statistics.median(process.load_again(loop, nodes, comfyui) for _ in range(times))
+    print(f"import of the pack: {1000 * known:.1f} ms; {1000 * first:.1f} ms where it is compiled, medians of {times}")
+    more = sorted(comfyui.imported_by_loading)
+    print(f"modules that it brings in beside its own: {', '.join(more) or 'none'}")
 
 
 if __name__ == "__main__":

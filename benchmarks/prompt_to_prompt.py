@@ -1,6 +1,6 @@
 """What an edit by Prompt-to-Prompt costs beside the same two prompts unedited, as ratios measured side by side.
 
-    python benchmarks/prompt_to_prompt.py [--small] [--pairs 9] [--cfg 1]
+    python benchmarks/prompt_to_prompt.py [--small] [--pairs 9] [--cfg 1] [--pixels N]
 
 Source and edit are one batch of two, sampled in four steps by stock euler: SD1.5's real size at 512 pixels, or with
 --small a UNet of the demo's size (168 M weights) at 256 pixels. At CFG 1 half of the rows are edited, above it a
@@ -30,13 +30,15 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="a small UNet at 256 pixels")
     parser.add_argument("--pairs", type=int, default=9, help="how often each is run (default: %(default)s)")
     parser.add_argument("--cfg", type=float, default=1.0, help="guidance (default: %(default)s)")
+    parser.add_argument("--pixels", type=int, help="of a picture's side (default: 512, small 256)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         from trial import process
 
         comfyui = process.start(comfyui_path, REPOSITORY, Path(folder))
         print("\nmaking a UNet ...", flush=True)
-        runs = make_runs(comfyui, Path(folder), options.small, options.cfg)
+        pixels = options.pixels or (256 if options.small else 512)
+        runs = make_runs(comfyui, Path(folder), options.small, options.cfg, pixels // 8)
         unedited = runs.pop("unedited")
         for name, run in runs.items():
             ratio, low, high = compare(unedited, run, options.pairs)
@@ -44,8 +46,8 @@ def main() -> None:
             print(f"{name} / unedited: {ratio:.3f} ({spread})", flush=True)
 
 
-def make_runs(comfyui, folder: Path, small: bool, cfg: float) -> dict[str, Callable[[], object]]:
-    """Four model calls each, on one UNet in memory."""
+def make_runs(comfyui, folder: Path, small: bool, cfg: float, size: int) -> dict[str, Callable[[], object]]:
+    """Four model calls each, on one UNet in memory; size of the latent's side."""
     import comfy.sample
     import comfy.samplers
     import comfy.sd
@@ -56,7 +58,7 @@ def make_runs(comfyui, folder: Path, small: bool, cfg: float) -> dict[str, Calla
 
     preset = SD15_DRAWN if small else small_models.SD15_SMALL | measuring.SD15
     base = comfy.sd.load_diffusion_model(str(small_models.make_unet(folder / "unet.safetensors", preset)))
-    clip, size = small_families.clip("SD1.5"), 32 if small else 64
+    clip = small_families.clip("SD1.5")
     noise = torch.randn(1, 4, size, size, generator=torch.Generator().manual_seed(0)).repeat(2, 1, 1, 1)
     negative = [[torch.zeros(1, 77, 768), {}]]
     euler = comfy.samplers.sampler_object("euler")

@@ -118,8 +118,7 @@ def apply_once(comfyui: Any, what: str, files: Path) -> dict[str, Any]:
     """Seconds and peak extra memory of one way to a patched model's first step; node_...: of the nodes alone."""
     nodes = comfyui.nodes
     (base,) = nodes["UNETLoader"]().load_unet("base.safetensors", "default")
-    unet_names = comfyui.module("nodes.unet_names")
-    names = unet_names.plain_names(base, unet_names.unet_shapes(base))
+    unet = comfyui.module("nodes.comfyui.unet").describe(base)
     measuring.first_step(comfyui, base)
     measuring.warm_up(files / "delta.safetensors")
     kept: list[Any] = []  # as ComfyUI keeps the outputs of all nodes of a graph
@@ -134,7 +133,7 @@ def apply_once(comfyui: Any, what: str, files: Path) -> dict[str, Any]:
         patched = base.clone()
         if what == READ:
             tensors = measuring.read(files / "delta.safetensors")
-            patches = {names[key]: ("diff", (t,)) for key, t in tensors.items()}
+            patches = {unet.names[key]: ("diff", (t,)) for key, t in tensors.items()}
             assert len(patched.add_patches(patches)) == len(patches)
         return patched
 
@@ -187,7 +186,7 @@ def ways(comfyui: Any, perflow: Any, base: Any, diff: Any, rank: int) -> tuple[C
 
     patched_weight = comfyui.module("nodes.extract_delta").patched_weight
     core = comfyui.module("perflow_core.extraction")
-    stored = comfyui.module("nodes.unet_names").stored_weights(perflow)
+    stored = comfyui.module("nodes.comfyui.unet").stored_weights(perflow)
 
     def stock(key: str) -> Tensors:
         factors = extract_lora(diff.patch_weight_to_device(key, diff.load_device, return_weight=True), rank)

@@ -5,15 +5,16 @@ from comfy_api.latest import io
 
 from ..perflow_core.architecture import TRAINED_WINDOWS
 from ..perflow_core.delta_match import Delta
-from ..perflow_core.delta_metadata import metadata_prediction_type, metadata_windows
+from ..perflow_core.delta_metadata import metadata_base_prediction, metadata_prediction_type, metadata_windows
+from ..perflow_core.parameterization import usual_base
 from ..perflow_core.weights_file import WeightsFile
 from ..perflow_core.wording import tensor_count, tensors_named
 from .comfyui import folders, node_text, shared_inputs
 from .comfyui.advice import with_advice
+from .comfyui.base_sampling import base_of
 from .comfyui.delta_patches import load_delta
-from .comfyui.noise_table import base_alphas_cumprod
-from .comfyui.perflow_sampling import trained_prediction, with_perflow_sampling
-from .comfyui.unet import describe
+from .comfyui.perflow_sampling import other_base_lines, trained_prediction, with_perflow_sampling
+from .comfyui.unet import check_can_be_patched, describe
 
 APPLIED = "perflow_deltas"  # the MODEL's note of what was applied to it: [(file, strength), ...]
 
@@ -45,7 +46,7 @@ class PeRFlowApplyDelta(io.ComfyNode):
                     step=0.01,
                     tooltip="How much of the difference is added. 1 is as trained; 0 returns the model unchanged.",
                 ),
-                shared_inputs.prediction_type(auto="what the file says, otherwise "),
+                shared_inputs.prediction_type(auto=f"what the file says, otherwise {shared_inputs.PUBLISHED}"),
                 io.Int.Input(
                     "windows",
                     default=0,
@@ -66,6 +67,7 @@ class PeRFlowApplyDelta(io.ComfyNode):
             ],
             outputs=[io.Model.Output()],
             hidden=[io.Hidden.unique_id],
+            not_idempotent=True,  # see node_text
         )
 
     @classmethod
@@ -87,22 +89,25 @@ class PeRFlowApplyDelta(io.ComfyNode):
         shared_inputs.check_ranges(cls, strength=strength, prediction_type=prediction_type, windows=windows)
         if strength == 0:
             return io.NodeOutput(model, ui=node_text.show(cls, "Strength 0: the model is unchanged."))
-        alphas_cumprod = base_alphas_cumprod(model)  # a model of another kind is told so before its file is
+        base = base_of(model)  # a model of another kind is told so before its file is
+        check_can_be_patched(model)
         unet = describe(model)
         with with_advice():
             file, delta, patches = load_delta(folders.delta_path(delta_name), unet, partial, strength)
             if prediction_type == shared_inputs.AUTO:
                 prediction_type = metadata_prediction_type(file) or trained_prediction(model, unet)
             windows = windows or metadata_windows(file) or TRAINED_WINDOWS
-        accelerated = with_perflow_sampling(model, alphas_cumprod, prediction_type, windows, align_steps)
+        accelerated = with_perflow_sampling(model, base, prediction_type, windows, align_steps)
         accelerated.add_patches(patches, strength)
         applied = [*(model.get_attachment(APPLIED) or []), (file.name, strength)]
         accelerated.set_attachments(APPLIED, applied)
-        text = applied_text(file, delta, applied, f"{prediction_type}, {windows} windows")
+        lines = applied_lines(file, delta, applied, f"{prediction_type}, {windows} windows")
+        lines += other_base_lines(base, metadata_base_prediction(file) or usual_base(prediction_type))
+        text = "\n".join(lines)
         return io.NodeOutput(accelerated, ui=node_text.show_with_steps(cls, text, accelerated))
 
 
-def applied_text(file: WeightsFile, delta: Delta, applied: list[tuple[str, float]], sampling: str) -> str:
+def applied_lines(file: WeightsFile, delta: Delta, applied: list[tuple[str, float]], sampling: str) -> list[str]:
     """What was applied, and in words what is out of the ordinary."""
     lines = [str(file), sampling]
     if file.kind == "low-rank difference" and not file.metadata.get("prediction_type"):
@@ -117,4 +122,4 @@ def applied_text(file: WeightsFile, delta: Delta, applied: list[tuple[str, float
         total = sum(strength for _, strength in applied)
         each = " + ".join(f"{name} {strength:g}" for name, strength in applied)
         lines.append(f"{len(applied)} deltas add up: {each}, strength {total:g} in all.")
-    return "\n".join(lines)
+    return lines

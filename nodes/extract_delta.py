@@ -4,21 +4,20 @@ import time
 from math import prod
 from pathlib import Path
 
-import comfy.lora
 import comfy.model_management
 import comfy.utils
-import torch
-from comfy.model_patcher import ModelPatcher, get_key_weight
+from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
-from torch import Tensor
 
 from ..perflow_core.architecture import UNet
 from ..perflow_core.extraction import Extraction, largest_names, source_dtype
+from ..perflow_core.parameterization import usual_base
 from .comfyui import node_text, shared_inputs
+from .comfyui.base_sampling import prediction_of
 from .comfyui.chord_sampling import PeRFlowSampling
 from .comfyui.perflow_sampling import trained_prediction
 from .comfyui.save_delta import new_delta
-from .comfyui.unet import describe, source_name, stored_weights
+from .comfyui.unet import describe, patched_weight, source_name, stored_weights
 
 COPIES = 6  # of the largest weight in float32: both weights, patches on them, and what a decomposition takes
 
@@ -54,7 +53,9 @@ class PeRFlowExtractDelta(io.ComfyNode):
                     tooltip="0: use rank. Otherwise each layer takes the smallest rank that keeps this share of its "
                     "difference, e.g. 0.95, and the input rank is not used.",
                 ),
-                shared_inputs.prediction_type(auto="what model_perflow samples with, otherwise "),
+                shared_inputs.prediction_type(
+                    auto=f"what model_perflow samples with, otherwise {shared_inputs.PUBLISHED}"
+                ),
                 io.Int.Input(
                     "windows",
                     default=4,
@@ -66,6 +67,7 @@ class PeRFlowExtractDelta(io.ComfyNode):
             ],
             outputs=[io.String.Output("path")],
             hidden=[io.Hidden.unique_id],
+            not_idempotent=True,  # see node_text
             is_output_node=True,
         )
 
@@ -84,10 +86,16 @@ class PeRFlowExtractDelta(io.ComfyNode):
         started = time.perf_counter()
         unet = describe(model_base)
         check_same_family(describe(model_perflow), unet)
+        predicts, remarks = prediction_of(model_base), []
         if prediction_type == shared_inputs.AUTO:
             sampling = model_perflow.get_model_object("model_sampling")
             known = isinstance(sampling, PeRFlowSampling)
             prediction_type = sampling.prediction_type if known else trained_prediction(model_perflow, unet)
+            if not known and predicts not in (None, usual_base(prediction_type)):
+                remarks.append(
+                    f"auto wrote {prediction_type}, as in the published weights, but model_base predicts {predicts}: "
+                    "if this model was trained otherwise, choose its prediction_type."
+                )
         with new_delta(filename_prefix, largest_names((key, len(shape)) for key, shape in unet.shapes.items())) as file:
             extraction = extract(model_perflow, model_base, unet, Extraction(rank, energy, file.add))
             seconds = time.perf_counter() - started
@@ -97,9 +105,10 @@ class PeRFlowExtractDelta(io.ComfyNode):
                 architecture=unet.family,
                 source=f"{source_name(model_perflow)} - {source_name(model_base)}",
                 seconds=f"{seconds:.1f}",
+                **({"base_prediction": predicts} if predicts else {}),
             )
             path = file.finish(metadata)
-        text = report(extraction, path, seconds)
+        text = "\n".join([report(extraction, path, seconds), *remarks])
         return io.NodeOutput(str(path), ui=node_text.show(cls, text))
 
 
@@ -130,22 +139,6 @@ def extract(model_perflow: ModelPatcher, model_base: ModelPatcher, unet: UNet, e
         extraction.add(key, dW, dtype)
         bar.update(1)
     return extraction
-
-
-def patched_weight(model: ModelPatcher, key: str, device: torch.device) -> Tensor:
-    """A weight with its patches in float32.
-
-    What ModelPatcher.get_key_patches lists, for one weight: all at once it stops at the scales of quantised layers.
-    """
-    weight, _, convert = get_key_weight(model.model, key)
-    if key in model.backup:
-        weight = model.backup[key].weight
-    if key in model.hook_backup:
-        weight = model.hook_backup[key][0]
-    weight = comfy.model_management.cast_to_device(weight.detach(), device, torch.float32, copy=True)
-    if convert is not None:
-        weight = convert(weight, inplace=True).to(torch.float32)
-    return comfy.lora.calculate_weight(model.patches.get(key, []), weight, key)
 
 
 def report(extraction: Extraction, path: Path, seconds: float) -> str:

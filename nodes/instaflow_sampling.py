@@ -6,8 +6,9 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from .comfyui import node_text, shared_inputs
+from .comfyui.base_sampling import base_of
 from .comfyui.chord_sampling import PeRFlowSampling
-from .comfyui.rectified_sampling import RectifiedDiffusionSampling, RectifiedFlowSampling
+from .comfyui.rectified_sampling import EvenSteps, RectifiedDiffusionSampling, RectifiedFlowSampling
 from .comfyui.step_alignment import set_alignment
 from .comfyui.unet import describe
 
@@ -56,6 +57,7 @@ class InstaFlowModelSampling(io.ComfyNode):
             ],
             outputs=[io.Model.Output()],
             hidden=[io.Hidden.unique_id],
+            not_idempotent=True,  # see node_text
         )
 
     @classmethod
@@ -72,12 +74,15 @@ class InstaFlowModelSampling(io.ComfyNode):
 
 
 def check_kind(model: ModelPatcher) -> None:
-    """Raises ValueError for a model that is not of SD1.5's layout, or samples as PeRFlow."""
-    if isinstance(model.get_model_object("model_sampling"), PeRFlowSampling):
+    """Raises ValueError for a model that is not of SD1.5's layout, or that a node before has another sampling from."""
+    sampling = model.get_model_object("model_sampling")
+    if isinstance(sampling, PeRFlowSampling):
         raise ValueError(
             "Model Sampling InstaFlow got a model with PeRFlow's sampling, expected an InstaFlow, 2-Rectified-Flow or "
             "Rectified Diffusion UNet: connect its loader, without a PeRFlow node between."
         )
+    if not isinstance(sampling, EvenSteps):  # ours replaces its own, but no other node's
+        base_of(model)
     found = describe(model).family
     if found != "SD1.5":
         raise ValueError(

@@ -4,9 +4,10 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..perflow_core.architecture import TRAINED_WINDOWS
+from ..perflow_core.parameterization import usual_base
 from .comfyui import node_text, shared_inputs
-from .comfyui.noise_table import base_alphas_cumprod
-from .comfyui.perflow_sampling import trained_prediction, with_perflow_sampling
+from .comfyui.base_sampling import base_of
+from .comfyui.perflow_sampling import other_base_lines, trained_prediction, with_perflow_sampling
 from .comfyui.unet import describe
 
 
@@ -21,7 +22,7 @@ class PeRFlowModelSampling(io.ComfyNode):
             search_aliases=["perflow", "few step", "4 step", "accelerate", "merged checkpoint", "rectified flow"],
             inputs=[
                 io.Model.Input("model", tooltip="An SD1.5, SD2.x or SDXL model with PeRFlow weights."),
-                shared_inputs.prediction_type(auto=""),
+                shared_inputs.prediction_type(auto=shared_inputs.PUBLISHED),
                 io.Int.Input(
                     "windows",
                     default=TRAINED_WINDOWS,
@@ -34,6 +35,7 @@ class PeRFlowModelSampling(io.ComfyNode):
             ],
             outputs=[io.Model.Output()],
             hidden=[io.Hidden.unique_id],
+            not_idempotent=True,  # see node_text
         )
 
     @classmethod
@@ -41,9 +43,10 @@ class PeRFlowModelSampling(io.ComfyNode):
         cls, model: ModelPatcher, prediction_type: shared_inputs.PredictionChoice, windows: int, align_steps: bool
     ) -> io.NodeOutput:
         shared_inputs.check_ranges(cls, prediction_type=prediction_type, windows=windows)
-        alphas_cumprod = base_alphas_cumprod(model)  # a model of another kind is told so first
+        base = base_of(model)  # a model of another kind is told so first
         if prediction_type == shared_inputs.AUTO:
             prediction_type = trained_prediction(model, describe(model))
-        accelerated = with_perflow_sampling(model, alphas_cumprod, prediction_type, windows, align_steps)
-        text = f"{prediction_type}, {windows} windows"
+        accelerated = with_perflow_sampling(model, base, prediction_type, windows, align_steps)
+        lines = [f"{prediction_type}, {windows} windows", *other_base_lines(base, usual_base(prediction_type))]
+        text = "\n".join(lines)
         return io.NodeOutput(accelerated, ui=node_text.show_with_steps(cls, text, accelerated))

@@ -89,6 +89,7 @@ class PCMPhaseSchedule(io.ComfyNode):
             ],
             outputs=[io.Sigmas.Output()],
             hidden=[io.Hidden.unique_id],
+            not_idempotent=True,  # see node_text
         )
 
     @classmethod

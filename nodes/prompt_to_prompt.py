@@ -12,8 +12,8 @@ from torch import Tensor
 from ..perflow_core.prompt_tokens import parse_emphasis, parse_phrases
 from ..perflow_core.token_edit import stacked
 from .comfyui import node_text, shared_inputs
-from .comfyui.editing.attention_editing import KEY, with_editing
-from .comfyui.editing.edit_plan import EditPlan
+from .comfyui.editing.attention_editing import with_editing
+from .comfyui.editing.edit_plan import KEY, EditPlan
 from .comfyui.editing.prompt_edits import Kind, described, marked, read_edits
 from .comfyui.editing.prompt_reading import encode_batch, phrase, read_prompt
 
@@ -104,6 +104,7 @@ class PeRFlowPromptToPrompt(io.ComfyNode):
                 io.Latent.Output(),
             ],
             hidden=[io.Hidden.unique_id],
+            not_idempotent=True,  # see node_text
         )
 
     @classmethod

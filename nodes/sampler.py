@@ -1,15 +1,10 @@
 """PeRFlow Sampler: the piecewise solvers as SAMPLER."""
 
-from typing import Any
-
-from comfy.samplers import KSAMPLER
 from comfy_api.latest import io
-from torch import Tensor
-from tqdm.auto import tqdm
 
-from ..perflow_core.solvers import SOLVERS, Callback
+from ..perflow_core.solvers import SOLVERS
 from .comfyui import shared_inputs
-from .comfyui.chord_sampling import PeRFlowSampling
+from .comfyui.piecewise_sampler import PiecewiseSampler
 
 
 class PeRFlowSampler(io.ComfyNode):
@@ -37,27 +32,4 @@ class PeRFlowSampler(io.ComfyNode):
     @classmethod
     def execute(cls, solver: str) -> io.NodeOutput:
         shared_inputs.check_ranges(cls, solver=solver)
-        return io.NodeOutput(KSAMPLER(sample, {"solver": solver}))
-
-
-def sample(
-    model: Any,
-    x: Tensor,
-    sigmas: Tensor,
-    extra_args: dict[str, Any] | None = None,
-    callback: Callback | None = None,
-    disable: bool | None = None,
-    *,
-    solver: str,
-) -> Tensor:
-    """k-diffusion's signature. The windows are the model's; a model without them gets the ordinary solver."""
-    sampling = model.inner_model.inner_model.model_sampling
-    chord = sampling.chord if isinstance(sampling, PeRFlowSampling) else None
-    with tqdm(total=len(sigmas) - 1, disable=disable) as bar:
-
-        def report(state: dict[str, Any]) -> None:
-            if callback is not None:
-                callback(state)
-            bar.update(state["i"] + 1 - bar.n)
-
-        return SOLVERS[solver](model, x, sigmas, extra_args, report, disable, chord=chord)
+        return io.NodeOutput(PiecewiseSampler(solver))

@@ -7,15 +7,14 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..perflow_core.architecture import TRAINED_WINDOWS, UNet
+from ..perflow_core.architecture import TRAINED_WINDOWS
 from ..perflow_core.delta_metadata import metadata_prediction_type, metadata_windows
 from ..perflow_core.loss_drawing import draw_losses
-from ..perflow_core.parameterization import PredictionType
+from ..perflow_core.parameterization import PredictionType, like_base
 from .comfyui import folders, node_text, shared_inputs
 from .comfyui.advice import with_advice
+from .comfyui.base_sampling import Base, base_of
 from .comfyui.chord_sampling import PeRFlowSampling
-from .comfyui.noise_table import base_alphas_cumprod
-from .comfyui.perflow_sampling import trained_prediction
 from .comfyui.training import files
 from .comfyui.training.examples import Examples
 from .comfyui.training.files import Resumed
@@ -95,7 +94,10 @@ class PeRFlowTrainDelta(io.ComfyNode):
                     tooltip="Number of time windows (K). A good picture needs at least this many steps; 4 in all "
                     "published weights.",
                 ),
-                shared_inputs.prediction_type(auto="what resume_from says, otherwise "),
+                shared_inputs.prediction_type(
+                    auto="what resume_from says, otherwise ddim_eps for a model that predicts noise, velocity for one "
+                    "that predicts v"
+                ),
                 io.Int.Input(
                     "solving_steps",
                     default=8,
@@ -131,6 +133,7 @@ class PeRFlowTrainDelta(io.ComfyNode):
                     default=0,
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
                     tooltip="For the noise, the order of the pictures and the start of the adapters. The same seed "
                     "gives the same training.",
                 ),
@@ -150,6 +153,7 @@ class PeRFlowTrainDelta(io.ComfyNode):
                 io.Image.Output("loss_by_window", tooltip="A picture of the loss of each window over the steps."),
             ],
             hidden=[io.Hidden.unique_id],
+            not_idempotent=True,  # see node_text
         )
 
     @classmethod
@@ -191,7 +195,7 @@ class PeRFlowTrainDelta(io.ComfyNode):
             points_per_window=points_per_window[0],
             seed=seed[0],
         )
-        check_is_base(model[0])
+        base = teacher_of(model[0])
         unet, resumed = describe(model[0]), None
         if resume_from and resume_from[0] != NOTHING:
             resumed = files.read_resumed(folders.delta_path(resume_from[0]))
@@ -200,7 +204,7 @@ class PeRFlowTrainDelta(io.ComfyNode):
             learning_rate=learning_rate[0],
             rank=resumed.file.rank if resumed else rank[0],
             windows=windows[0],
-            prediction_type=chosen_prediction(model[0], unet, prediction_type[0], resumed),
+            prediction_type=chosen_prediction(base, prediction_type[0], resumed),
             solving_steps=solving_steps[0],
             guidance=guidance[0],
             points_per_window=points_per_window[0],
@@ -216,7 +220,11 @@ class PeRFlowTrainDelta(io.ComfyNode):
                 whole = files.load(training, resumed)
                 said.append(resumed.text(rank[0], whole))
         files.check_free_space(training)
-        said_of_file = {"architecture": unet.family, "source": f"Train PeRFlow Delta on {source_name(model[0])}"}
+        said_of_file = {
+            "architecture": unet.family,
+            "base_prediction": base.predicts,
+            "source": f"Train PeRFlow Delta on {source_name(model[0])}",
+        }
         first = resumed.steps if resumed else 0
         path, text, history = train(cls, training, first, steps[0], filename_prefix[0], said_of_file)
         picture = draw_losses(history.by_window, history.steps)
@@ -225,23 +233,22 @@ class PeRFlowTrainDelta(io.ComfyNode):
         return io.NodeOutput(str(path), {"loss": history.losses}, image, ui=node_text.show(cls, text))
 
 
-def check_is_base(model: ModelPatcher) -> None:
+def teacher_of(model: ModelPatcher) -> Base:
     """Raises ValueError for a model that cannot be a teacher."""
-    base_alphas_cumprod(model)
+    base = base_of(model)
     if isinstance(model.get_model_object("model_sampling"), PeRFlowSampling):
         raise ValueError(
             "This model has PeRFlow's sampling already, expected the base model, which is the teacher: connect the "
             "model from before Apply PeRFlow Delta; to continue training a delta, choose it in resume_from."
         )
+    return base
 
 
 @with_advice()
-def chosen_prediction(
-    model: ModelPatcher, unet: UNet, choice: shared_inputs.PredictionChoice, resumed: Resumed | None
-) -> PredictionType:
+def chosen_prediction(base: Base, choice: shared_inputs.PredictionChoice, resumed: Resumed | None) -> PredictionType:
     if choice != shared_inputs.AUTO:
         return choice
-    return (metadata_prediction_type(resumed.file) if resumed else None) or trained_prediction(model, unet)
+    return (metadata_prediction_type(resumed.file) if resumed else None) or like_base(base.predicts)
 
 
 @with_advice()

@@ -58,6 +58,7 @@ class PeRFlowWindowSchedule(io.ComfyNode):
             ],
             outputs=[io.Sigmas.Output()],
             hidden=[io.Hidden.unique_id],
+            not_idempotent=True,  # see node_text
         )
 
     @classmethod

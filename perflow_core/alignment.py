@@ -7,7 +7,6 @@ from torch import Tensor
 from .chord import WindowChord
 from .host import host_float64
 from .windows import (
-    EDGE_TOLERANCE,
     NUM_TIMESTEPS,
     Float64,
     integer_grid,
@@ -54,15 +53,16 @@ def align(chord: WindowChord, sigmas: Tensor, from_noise: bool = False) -> Tenso
 def is_window_grid(T: Float64, K: int) -> bool:
     """Whether timesteps (the end of the path last) are the grid of the counts that they have in each window.
 
-    A first or last one beside an edge is on no grid, unless the steps there are as short as that (`on_edge`).
+    A first or last one beside an edge is on no grid, unless the steps there, or all of them, are as short as that
+    (`on_edge`).
     """
     T_s, T_e = T[0], T[-1]
-    if on_edge(T_s, K, T_s - T[1]) != T_s or on_edge(T_e, K, T[-2] - T_e) != T_e:
+    mean_step = (T_s - T_e) / (len(T) - 1)
+    if on_edge(T_s, K, min(T_s - T[1], mean_step)) != T_s or on_edge(T_e, K, min(T[-2] - T_e, mean_step)) != T_e:
         return False
     edges = spanned_edges(K, T_s / NUM_TIMESTEPS, T_e / NUM_TIMESTEPS)
     windows = len(edges) - 1
-    starts = np.trunc(NUM_TIMESTEPS * edges[1:-1] + ON_THE_GRID)
-    window = (T[:-1, None] <= starts + EDGE_TOLERANCE).sum(axis=1)
+    window = (T[:-1, None] <= NUM_TIMESTEPS * edges[1:-1] + ON_THE_GRID).sum(axis=1)
     grid = integer_grid(np.bincount(window, minlength=windows).tolist(), edges)
     exact = NUM_TIMESTEPS * window_edges(K)  # 666.667 for three windows, whose grid stands on 666
     cut = [w for w, end in ((0, T_s), (windows - 1, T_e)) if np.abs(exact - end).min() > ON_THE_GRID]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .host import host_float64
-from .windows import EDGE_TOLERANCE, NUM_TIMESTEPS, Float64, edge_timesteps, window_edges
+from .windows import EDGE_TOLERANCE, MOST_WINDOWS, NUM_TIMESTEPS, Float64, edge_timesteps, window_edges
 
 NEAR_A_WHOLE_TIMESTEP = 1e-3  # the inverse in float32 is off by up to 1.3e-4 (K = 1..10)
 
@@ -34,15 +34,15 @@ class WindowChord:
         """c = sqrt(ab), s = sqrt(1 - ab) at the edges, ab being the 1000 cumulative alphas of the base model.
 
         Edge t reads entry int(1000 t) - 1, the last edge entry 0, as the official scheduler does.
-        Raises ValueError for a table of another length, or K outside 1..1000.
+        Raises ValueError for a table of another length, or K outside 1..100.
         """
         if alphas_cumprod.shape != (NUM_TIMESTEPS,):
             raise ValueError(
                 f"The noise table has shape {tuple(alphas_cumprod.shape)}, expected ({NUM_TIMESTEPS},): "
                 "use a Stable Diffusion model with its own noise schedule."
             )
-        if not 1 <= K <= NUM_TIMESTEPS:
-            raise ValueError(f"{K} windows, expected 1 to {NUM_TIMESTEPS}: published models use 4.")
+        if not 1 <= K <= MOST_WINDOWS:
+            raise ValueError(f"{K} windows, expected 1 to {MOST_WINDOWS}: published models use 4.")
         index = torch.tensor([max(NUM_TIMESTEPS * (K - w) // K - 1, 0) for w in range(K + 1)])
         alpha_bar = host_float64(alphas_cumprod)[index]
         return cls(torch.from_numpy(window_edges(K)), alpha_bar.sqrt(), (1 - alpha_bar).sqrt())

@@ -19,10 +19,54 @@ def blend_mask(maps: Tensor, size: tuple[int, int], threshold: float) -> Tensor:
     return words | words[:, :1]
 
 
-def blend(x: Tensor, mask: Tensor) -> Tensor:
-    """x := x_source + mask (x - x_source): the source outside the mask, bit for bit.
+class BlendedRows:
+    """x := x_source + mask (x - x_source) after every step of a sampling loop that cannot be looked into.
 
-    x [n (1 + E), C, H, W], every source followed by its edits; mask as `blend_mask` returns it.
+    A loop works on every pixel of every row by itself. So a pixel outside the mask is read from the source's row, and
+    one that comes back goes on in a spare row, which has been the source until then: with the source's latent and with
+    all that the loop remembers of it. The authors' loop (DDIM) remembers nothing but the latent.
+
+    Rows of a batch: n sources, each followed by its E edits. The loop gets `spares` more rows for every edit, so a
+    pixel may come back as many times, and beyond that goes on from where it left. Half of the number of model calls is
+    always enough.
     """
-    grouped = x.view(*mask.shape[:2], *x.shape[1:])
-    return torch.where(mask, grouped, grouped[:, :1]).flatten(0, 1)
+
+    def __init__(self, shape: torch.Size, group: int, spares: int, device: torch.device):
+        """shape [n (1 + E), C, H, W] of the batch; group = 1 + E."""
+        self.count, self.group, self.spares = shape[0], group, spares
+        pixels = (shape[0] // group, group - 1, 1, *shape[2:])
+        self.inside = torch.ones(pixels, dtype=torch.bool, device=device)
+        self.row = torch.zeros(pixels, dtype=torch.int64, device=device)  # of each edit's own 1 + spares
+
+    def extended(self, x: Tensor) -> Tensor:
+        """What the loop starts from, [n (1 + E) + n E spares, C, H, W]: the spare rows are the source."""
+        grouped = self._grouped(x)
+        spare = grouped[:, :1, None].expand(-1, self.group - 1, self.spares, *x.shape[1:])
+        return torch.cat([x, spare.flatten(0, 2)])
+
+    def picture(self, x: Tensor) -> Tensor:
+        """The blended batch in the loop's rows: [n (1 + E), C, H, W]."""
+        grouped = self._grouped(x[: self.count])
+        spare = x[self.count :].view(len(grouped), self.group - 1, self.spares, *x.shape[1:])
+        rows = torch.cat([grouped[:, 1:, None], spare], dim=2)
+        index = self.row[:, :, None].expand(-1, -1, -1, x.shape[1], -1, -1)
+        edits = torch.where(self.inside, rows.gather(2, index)[:, :, 0], grouped[:, :1])
+        return torch.cat([grouped[:, :1], edits], dim=1).flatten(0, 1)
+
+    def open(self, mask: Tensor) -> None:
+        """From now on the picture has this mask, as `blend_mask` returns it; the next x0 is spread with it already."""
+        comes_back = mask[:, 1:] & ~self.inside
+        self.row = (self.row + comes_back).clamp(max=self.spares)
+        self.inside = mask[:, 1:]
+
+    def spread(self, denoised: Tensor) -> Tensor:
+        """x0 or noise of the batch, [n (1 + E), C, H, W], over the loop's rows: a row not in use has the source's."""
+        grouped = self._grouped(denoised)
+        rows = torch.arange(1 + self.spares, device=denoised.device).view(-1, 1, 1, 1)
+        own = (self.row[:, :, None] == rows) & self.inside[:, :, None]
+        edits = torch.where(own, grouped[:, 1:, None], grouped[:, :1, None])
+        first = torch.cat([grouped[:, :1], edits[:, :, 0]], dim=1)
+        return torch.cat([first.flatten(0, 1), edits[:, :, 1:].flatten(0, 2)])
+
+    def _grouped(self, x: Tensor) -> Tensor:
+        return x.view(-1, self.group, *x.shape[1:])

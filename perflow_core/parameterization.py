@@ -8,6 +8,22 @@ from .chord import WindowChord
 
 PredictionType = Literal["diff_eps", "ddim_eps", "velocity"]
 PREDICTION_TYPES: tuple[PredictionType, ...] = get_args(PredictionType)
+BasePrediction = Literal["noise", "v"]  # what the model answers that PeRFlow's weights are a change of
+BASE_PREDICTIONS: tuple[BasePrediction, ...] = get_args(BasePrediction)
+
+
+def usual_base(prediction_type: PredictionType) -> BasePrediction:
+    """What the base of the published weights predicts: v for SD2.1's velocity, noise for SD1.5 and SDXL."""
+    return "v" if prediction_type == "velocity" else "noise"
+
+
+def like_base(predicts: BasePrediction) -> PredictionType:
+    """The parameterization to train in, one where W = W_base is nearly right already.
+
+    A straight trajectory has eps = m (ddim_eps) where the base predicts noise. With velocity the base's answer v is
+    still the nearest: dz/dt = c' x0 + s' eps, and v = c eps - s x0.
+    """
+    return "velocity" if predicts == "v" else "ddim_eps"
 
 
 def append_dims(x: Tensor, like: Tensor) -> Tensor:

@@ -58,15 +58,6 @@ class TablePath:
         return self.sigmas[np.round(T).astype(np.int64).clip(1, NUM_TIMESTEPS) - 1]
 
 
-def linear_beta_sigmas() -> Tensor:
-    """The table of rd.ckpt and cm.ckpt: sigma = sqrt((1 - ab) / ab), ab = cumprod(1 - beta); float64 [1000].
-
-    beta runs linearly from 0.00085 to 0.012. (Stable Diffusion's square root of beta does.) sigma_max is 25.146.
-    """
-    alphas_cumprod = torch.cumprod(1 - torch.linspace(0.00085, 0.012, NUM_TIMESTEPS, dtype=torch.float64), 0)
-    return ((1 - alphas_cumprod) / alphas_cumprod).sqrt()
-
-
 def lay_evenly(path: NoisePath, sigmas: Tensor, from_noise: bool = False) -> Tensor:
     """The same number of steps from the first sigma to the last, T_i = T_0 + (T_n - T_0) i / n; shape of `sigmas`.
 

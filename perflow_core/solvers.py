@@ -15,7 +15,7 @@ from torch import Tensor
 from .chord import WindowChord
 from .windows import EDGE_TOLERANCE
 
-REFINEMENTS = 3  # model calls of a rising step, beside the first
+REFINEMENTS = 6  # model calls of a rising step, beside the first: fewer lose more, thirty can run away (docs/method.md)
 
 Denoiser = Callable[..., Tensor]
 Callback = Callable[[dict[str, Any]], None]
@@ -30,6 +30,12 @@ class Step(NamedTuple):
     probe: float  # the lowest sigma of the step that is still in its window; 0 where there is none
     fresh: bool  # no step before it in this window
     look: float  # where the first model call looks from: sigma, or just inside the window of a rising step
+    last: bool = True  # no part of the caller's step after it
+
+    @property
+    def reported(self) -> int | None:
+        """The caller's step for its callback. Of a step in parts the last is reported: its x0 is the newest."""
+        return self.i if self.last else None
 
 
 def sample_euler(
@@ -52,7 +58,7 @@ def sample_euler(
     slope = Slope(model, x, extra_args, callback)
     for step in window_steps(sigmas, chord):
         h = step.sigma_next - step.sigma
-        d = slope(x, step.look, step.i)
+        d = slope(x, step.look, step.reported)
         for _ in range(REFINEMENTS if h > 0 else 0):
             d = slope(x + h * d, step.sigma_next)
         x = x + h * d
@@ -77,7 +83,7 @@ def sample_heun(
     slope = Slope(model, x, extra_args, callback)
     for step in window_steps(sigmas, chord):
         h = step.sigma_next - step.sigma
-        d = slope(x, step.look, step.i)
+        d = slope(x, step.look, step.reported)
         if step.probe > 0:
             d_probe = slope(x + (step.probe - step.sigma) * d, step.probe)
             d = d + (d_probe - d) * h / (2 * (step.probe - step.sigma))
@@ -104,7 +110,7 @@ def sample_ab2(
     d_before, h_before = None, 0.0
     for step in window_steps(sigmas, chord):
         h = step.sigma_next - step.sigma
-        d = slope(x, step.look, step.i)
+        d = slope(x, step.look, step.reported)
         if step.fresh or d_before is None:
             x = x + h * d
         else:
@@ -139,7 +145,8 @@ def window_steps(sigmas: Tensor, chord: WindowChord | None) -> list[Step]:
         for part, probe in enumerate([*inside, last_probe]):
             fresh = i == 0 or part > 0 or starts_on_edge
             probe = probe if probe < stops[part] else 0.0
-            steps.append(Step(i, stops[part], stops[part + 1], probe, fresh, stops[part]))
+            last = part == len(crossed)
+            steps.append(Step(i, stops[part], stops[part + 1], probe, fresh, stops[part], last))
     return steps
 
 
@@ -149,10 +156,11 @@ def _rising_steps(chord: WindowChord, i: int, levels: tuple[float, float], T: tu
     starts_on_edge = any(abs(T[0] - e) <= EDGE_TOLERANCE for e in chord.edge_timesteps)
     looks = [_sigma(chord, round(T[0]) + 1) if starts_on_edge else levels[0], *(_sigma(chord, e + 1) for e in crossed)]
     stops = [levels[0], *(_sigma(chord, e) for e in crossed), levels[1]]
-    return [
-        Step(i, stops[part], stops[part + 1], stops[part + 1], i == 0 or part > 0 or starts_on_edge, look)
-        for part, look in enumerate(looks)
-    ]
+    steps = []
+    for part, look in enumerate(looks):
+        fresh, last = i == 0 or part > 0 or starts_on_edge, part == len(crossed)
+        steps.append(Step(i, stops[part], stops[part + 1], stops[part + 1], fresh, look, last))
+    return steps
 
 
 class Slope:

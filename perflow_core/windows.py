@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 Float64 = NDArray[np.float64]
 
 NUM_TIMESTEPS = 1000
+MOST_WINDOWS = 100  # a window has 10 timesteps then, twice `NEAR_EDGE`
 EDGE_TOLERANCE = 0.1  # in timesteps: the official window lookup compares t - 1e-4 with the edge
 NEAR_EDGE = 5.0  # in timesteps: schedulers miss an edge by up to 2, and a step of less than this would be wasted
 
@@ -26,12 +27,31 @@ def edge_timesteps(K: int) -> list[float]:
     return [float(NUM_TIMESTEPS * (K - w) // K) for w in range(K + 1)]
 
 
+def percent_timestep(percent: float) -> float:
+    """T = 1 + 999 (1 - p): where a share p of the path is over, as the base model's entry 999 (1 - p) is.
+
+    ComfyUI counts both ends of a range in, so two ranges that meet at p must not meet on a step. For p = i / n this is
+    just above the step trunc(1000 (1 - i / n)).
+    """
+    return 1 + (NUM_TIMESTEPS - 1) * (1 - percent)
+
+
 def spanned_edges(K: int, t_s: float = 1.0, t_e: float = 0.0) -> Float64:
     """The path from t_s down to t_e, cut at the window edges inside it: [t_s, e, ..., t_e]."""
     edges = window_edges(K)
     below_start = edges < t_s - EDGE_TOLERANCE / NUM_TIMESTEPS
     above_end = np.array(edge_timesteps(K)) > NUM_TIMESTEPS * t_e + EDGE_TOLERANCE
     return np.concatenate([[t_s], edges[below_start & above_end], [t_e]])
+
+
+def edges_between(K: int, T_low: float, T_high: float) -> list[float]:
+    """The edges inside a step between two timesteps, in either direction, falling; its two ends do not count."""
+    return [edge for edge in edge_timesteps(K) if T_low + EDGE_TOLERANCE < edge < T_high - EDGE_TOLERANCE]
+
+
+def steps_across_edges(T: Float64, K: int) -> int:
+    """How many steps from each timestep to the next have a window edge inside, where the trajectory bends."""
+    return sum(bool(edges_between(K, min(step), max(step))) for step in pairwise(T.tolist()))
 
 
 def on_edge(T: float, K: int, step: float) -> float:
@@ -54,13 +74,13 @@ def integer_grid(counts: list[int], edges: Float64) -> Float64:
     """counts[w] points from edges[w] towards edges[w + 1], times 1000, truncated; shape [sum(counts)].
 
     The truncation is the official one, float64 accidents included (K=4, n=20 gives 99 and 49). The first point
-    is the caller's own and stays as it is. Where truncation would repeat a timestep (beyond about 500 steps), the
-    fractions stay.
+    is the caller's own and stays as it is. Where truncation would repeat a timestep (beyond about 500 steps) or the end
+    of the path, the fractions stay.
     """
     t = np.concatenate([np.linspace(*span, k, endpoint=False) for span, k in zip(pairwise(edges), counts, strict=True)])
     T = np.trunc(NUM_TIMESTEPS * t)
     T[:1] = np.round(NUM_TIMESTEPS * t[:1], 6)
-    return T if np.all(np.diff(T) < 0) else NUM_TIMESTEPS * t
+    return T if np.all(np.diff(T, append=NUM_TIMESTEPS * edges[-1]) < 0) else NUM_TIMESTEPS * t
 
 
 def timesteps(n: int, K: int, t_s: float = 1.0, t_e: float = 0.0) -> Float64:

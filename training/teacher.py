@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DCondi
 from torch import Tensor
 
 from perflow_core.architecture import BY_CONTEXT_WIDTH
-from perflow_core.parameterization import append_dims
+from perflow_core.parameterization import BasePrediction, append_dims
 from perflow_core.reflow import NoisePredictor
 from perflow_core.weights_file import WeightsFileError, inspect
 
@@ -75,6 +75,10 @@ class Teacher:
     @property
     def device(self) -> torch.device:
         return self.unet.device
+
+    @property
+    def base_prediction(self) -> BasePrediction:
+        return "v" if self.predicts == "v_prediction" else "noise"
 
     @property
     def vae(self) -> Any:

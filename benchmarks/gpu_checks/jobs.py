@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from . import latency, models, steps, weights
+from . import latency, models, returns, steps, weights
 from .comfy import Comfy, used
 from .worker import Found
 
@@ -50,6 +50,7 @@ ALL: dict[str, Job] = {
     "steps": steps.steps,
     "latency": latency.latency,
     "memory": weights.memory,
+    "returns": returns.returns,
     "hooks": weights.hooks,
     "compiled": weights.compiled,
     "extract": weights.extract,

@@ -7,8 +7,14 @@ from torch import Tensor
 
 from ...perflow_core.alignment import align
 from ...perflow_core.chord import WindowChord
-from ...perflow_core.parameterization import PredictionType, append_dims, denoised
-from ...perflow_core.windows import NUM_TIMESTEPS, by_window
+from ...perflow_core.parameterization import BasePrediction, PredictionType, append_dims, denoised
+from ...perflow_core.windows import (
+    NUM_TIMESTEPS,
+    by_window,
+    percent_timestep,
+    spanned_edges,
+    steps_across_edges,
+)
 
 
 class PeRFlowSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS):
@@ -24,10 +30,18 @@ class PeRFlowSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sa
         "SplitSigmas to get the same steps"
     )
 
-    def __init__(self, config: BASE, alphas_cumprod: Tensor, prediction_type: PredictionType, windows: int):
-        """alphas_cumprod: the base model's table, float64 [1000]."""
+    def __init__(
+        self,
+        config: BASE,
+        alphas_cumprod: Tensor,
+        base_predicts: BasePrediction,
+        prediction_type: PredictionType,
+        windows: int,
+    ):
+        """alphas_cumprod: the base model's table, float64 [1000]; base_predicts: what its UNet answers."""
         super().__init__(config)
         self.alphas_cumprod = alphas_cumprod
+        self.base_predicts = base_predicts
         self.prediction_type = prediction_type
         self.chord = WindowChord.from_alphas_cumprod(alphas_cumprod, windows)
         self.set_sigmas(self.chord.sigma(torch.arange(NUM_TIMESTEPS + 1, dtype=torch.float64)))
@@ -54,7 +68,8 @@ class PeRFlowSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sa
     def percent_to_sigma(self, percent: float) -> float:
         if percent <= 0 or percent >= 1:
             return super().percent_to_sigma(percent)
-        return float(self.chord.sigma(torch.tensor(NUM_TIMESTEPS * (1 - percent), dtype=torch.float64)))
+        T = torch.tensor(percent_timestep(percent), dtype=torch.float64)
+        return self.chord.sigma(T).float().item()  # the precision of the levels that it is compared with
 
     def calculate_input(self, sigma: Tensor, noise: Tensor) -> Tensor:
         """z = c X."""
@@ -71,6 +86,23 @@ class PeRFlowSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sa
     def steps_text(self, sigmas: Tensor) -> str:
         T = self.chord.path_timesteps(sigmas[:-1])
         return f"steps aligned to the windows: {by_window(T, self.chord.K)}"
+
+    def rough_text(self, sigmas: Tensor, part: bool) -> str | None:
+        T, K = self.chord.path_timesteps(sigmas), self.chord.K
+        across, steps = steps_across_edges(T, K), len(T) - 1
+        if not across:
+            return None
+        windows = len(spanned_edges(K, T[0] / NUM_TIMESTEPS, T[-1] / NUM_TIMESTEPS)) - 1
+        if (T[1:] > T[:-1]).any():  # one that ends at the top looks like a part
+            advice = ". A list that rises keeps its steps"
+        elif part:
+            advice = f". If the sampler takes the path in parts, use the scheduler simple and a multiple of {K} steps"
+        else:
+            advice = f". Take at least {windows} steps" if steps < windows else ""
+        crosses = "crosses" if across == 1 else "cross"
+        return (
+            f"{across} of {steps} steps {crosses} a window edge, where the path bends: the picture is rougher{advice}"
+        )
 
     def inverse_noise_scaling(self, sigma: Tensor, latent: Tensor) -> Tensor:
         """X as it is, but c(0) X at sigma(0), the reference end: what the official pipeline decodes."""

@@ -64,22 +64,10 @@ def load_delta(
     known = _numbers.of(folders.stamp(path))
     file = inspect(Path(path))
     check_kind(file, unet.family)
-    check_can_be_patched(unet)
     reading = read(file, comfy.utils.load_torch_file(path, safe_load=True), unet)
     delta = match(file, reading.changes, reading.unclaimed, unet, partial)
     check_numbers(file, delta.changes, strength, unet.dtypes, known)
     return file, delta, {key: reading.patches[key] for key in delta.changes}
-
-
-def check_can_be_patched(unet: UNet) -> None:
-    """Raises ValueError for weights in a form of which ComfyUI knows no way to add to them."""
-    for key, dtype in unet.dtypes.items():
-        if not dtype.is_floating_point:
-            raise ValueError(
-                f"The model's weight {key} is stored as {dtype}, to which nothing can be added, expected fp16, "
-                "bf16, fp32, fp8 or another format that ComfyUI's own loaders quantise with: load the model in one of "
-                "those."
-            )
 
 
 def read(file: WeightsFile, tensors: Mapping[str, Tensor], unet: UNet) -> Reading:

@@ -1,20 +1,20 @@
 """Give a MODEL the PeRFlow sampling: shared by the nodes that load a delta and that take a merged checkpoint."""
 
 from comfy.model_patcher import ModelPatcher
-from torch import Tensor
 
 from ...perflow_core.architecture import TRAINED_PREDICTION, UNet
-from ...perflow_core.parameterization import PREDICTION_TYPES, PredictionType
+from ...perflow_core.parameterization import PREDICTION_TYPES, BasePrediction, PredictionType
+from .base_sampling import Base
 from .chord_sampling import PeRFlowSampling
 from .step_alignment import set_alignment
 
 
 def with_perflow_sampling(
-    model: ModelPatcher, alphas_cumprod: Tensor, prediction_type: PredictionType, windows: int, align_steps: bool
+    model: ModelPatcher, base: Base, prediction_type: PredictionType, windows: int, align_steps: bool
 ) -> ModelPatcher:
-    """A clone that samples along the window chord; alphas_cumprod: its noise table's, float64 [1000]."""
+    """A clone that samples along the window chord of its base's noise table."""
     accelerated = model.clone()
-    sampling = PeRFlowSampling(model.model.model_config, alphas_cumprod, prediction_type, windows)
+    sampling = PeRFlowSampling(model.model.model_config, *base, prediction_type, windows)
     accelerated.add_object_patch("model_sampling", sampling)
     set_alignment(accelerated, align_steps)
     return accelerated
@@ -28,6 +28,16 @@ def trained_prediction(model: ModelPatcher, unet: UNet) -> PredictionType:
             f"expected SD1.5, SD2.x or SDXL: choose one of {', '.join(PREDICTION_TYPES)}."
         )
     return TRAINED_PREDICTION[unet.family]
+
+
+def other_base_lines(base: Base, trained_on: BasePrediction) -> list[str]:
+    """What to expect where the weights are a change of a model that predicts something else; no line where not."""
+    if base.predicts == trained_on:
+        return []
+    return [
+        f"This model predicts {base.predicts}, but the PeRFlow weights were made for models that predict {trained_on}: "
+        f"expect noise or wrong colours. Use a model that predicts {trained_on}, or train a delta of this model."
+    ]
 
 
 def perflow_sampling(model: ModelPatcher, node: str) -> PeRFlowSampling:

@@ -7,8 +7,10 @@ import torch
 from comfy.supported_models_base import BASE
 from torch import Tensor
 
+from ...perflow_core.noise_tables import linear_beta_sigmas
 from ...perflow_core.parameterization import append_dims
-from ...perflow_core.rectified import FlowPath, NoisePath, TablePath, lay_evenly, linear_beta_sigmas
+from ...perflow_core.rectified import FlowPath, NoisePath, TablePath, lay_evenly
+from ...perflow_core.windows import NUM_TIMESTEPS, percent_timestep
 
 
 class EvenSteps:
@@ -32,11 +34,14 @@ class EvenSteps:
         timesteps = self.timestep(sigmas[:-1]).tolist()
         return f"steps spaced evenly: {' '.join(f'{T:.6g}' for T in timesteps)}"
 
+    def rough_text(self, sigmas: Tensor, part: bool) -> str | None:
+        return None
+
 
 class RectifiedFlowSampling(EvenSteps, comfy.model_sampling.ModelSamplingDiscreteFlow, comfy.model_sampling.CONST):
     """InstaFlow and 2-Rectified-Flow: ComfyUI's flow sampling, sigma = t, with v = data - noise.
 
-    The UNet and a ControlNet are told 1000 sigma, fractions included. Noise scaling and percentages are ComfyUI's.
+    The UNet and a ControlNet are told 1000 sigma, fractions included. Noise scaling is ComfyUI's.
     """
 
     path = FlowPath()
@@ -44,6 +49,12 @@ class RectifiedFlowSampling(EvenSteps, comfy.model_sampling.ModelSamplingDiscret
     def __init__(self, config: BASE | None = None):
         super().__init__(config)
         self.set_parameters(shift=1.0, multiplier=1000)
+
+    def percent_to_sigma(self, percent: float) -> float:
+        """ComfyUI's 1 - p is a step of n even ones at p = i / n, which two ranges that meet there would share."""
+        if percent <= 0 or percent >= 1:
+            return super().percent_to_sigma(percent)
+        return torch.tensor(percent_timestep(percent) / NUM_TIMESTEPS).item()
 
     def calculate_denoised(self, sigma: Tensor, model_output: Tensor, model_input: Tensor) -> Tensor:
         """x0 = x + sigma v; ComfyUI's flow models predict -v."""

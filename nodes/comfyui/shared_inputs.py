@@ -11,13 +11,16 @@ AUTO: Final = "auto"
 PredictionChoice = PredictionType | Literal["auto"]
 
 
+PUBLISHED = "diff_eps for SD1.5, ddim_eps for SDXL, velocity for SD2.x"
+
+
 def prediction_type(auto: str) -> io.Combo.Input:
-    """auto: what "auto" does on this node, in words."""
+    """auto: what "auto" chooses on this node, in words."""
     return io.Combo.Input(
         "prediction_type",
         options=[AUTO, *PREDICTION_TYPES],
         default=AUTO,
-        tooltip=f"What the UNet's output means. auto: {auto}diff_eps for SD1.5, ddim_eps for SDXL, velocity for SD2.x.",
+        tooltip=f"What the UNet's output means. auto: {auto}.",
     )
 
 

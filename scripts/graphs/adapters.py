@@ -27,7 +27,7 @@ an ordinary picture.
 **Pose**: choose `control_v11p_sd15_openpose_fp16.safetensors` from the same page and load a picture of the skeleton.
 
 {SD15_SETTINGS}
-With 4 steps *start_percent* and *end_percent* have four useful values: 0, 0.25, 0.5, 0.75.
+With 4 steps, *end_percent* 0.25, 0.5 and 0.75 control the first 1, 2 and 3 steps. *start_percent* leaves as many out.
 """,
     )
     g.column(380)

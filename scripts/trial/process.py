@@ -23,7 +23,7 @@ class ComfyUI:
     seconds_to_load: float
     changed_by_loading: set[str]  # names in ComfyUI's modules and classes that are not what they were before
     added_to_by_loading: set[str]  # dictionaries there that have new entries, and all the old ones
-    imported_by_loading: set[str]  # packages that ComfyUI had not imported by itself
+    imported_by_loading: set[str]  # modules, the pack's own aside, that ComfyUI had not imported by itself
 
     def module(self, name: str) -> ModuleType:
         """A module of the installed pack, e.g. "perflow_core.chord"."""
@@ -56,8 +56,8 @@ def start(comfyui: Path, repository: Path, base: Path, arguments: Sequence[str] 
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     server.PromptServer(loop)
-    for extra in ("nodes_custom_sampler", "nodes_hooks", "nodes_model_advanced", "nodes_model_merging"):
-        path = comfyui / "comfy_extras" / f"{extra}.py"
+    for extra in ("custom_sampler", "hooks", "model_advanced", "model_downscale", "model_merging"):
+        path = comfyui / "comfy_extras" / f"nodes_{extra}.py"
         assert loop.run_until_complete(nodes.load_custom_node(str(path), module_parent="comfy_extras"))
     return load_pack(loop, nodes, repository, base)
 
@@ -75,9 +75,18 @@ def load_pack(loop: asyncio.AbstractEventLoop, nodes: ModuleType, repository: Pa
     different = {name for name, value in before.items() if after.get(name) != value}
     added_to = {name for name in different if only_grown(before[name], after.get(name))}
     pack = next(module for name, module in sys.modules.items() if name.endswith("custom_nodes/" + FOLDER))
-    packages = {name.split(".")[0] for name in set(sys.modules) - modules if not name.startswith(pack.__name__)}
-    imported = packages - {name.split(".")[0] for name in modules} - sys.stdlib_module_names
+    imported = {name for name in set(sys.modules) - modules if not name.startswith(pack.__name__)}
     return ComfyUI(nodes.NODE_CLASS_MAPPINGS, pack, base, seconds, different - added_to, added_to, imported)
+
+
+def load_again(loop: asyncio.AbstractEventLoop, nodes: ModuleType, comfyui: ComfyUI) -> float:
+    """Load the pack from where it is, as another start of ComfyUI would; returns the seconds."""
+    for name in [name for name in sys.modules if name.startswith(comfyui.pack.__name__)]:
+        del sys.modules[name]
+    installed = comfyui.base / "custom_nodes" / FOLDER
+    started = time.perf_counter()
+    assert loop.run_until_complete(nodes.load_custom_node(str(installed), module_parent="custom_nodes"))
+    return time.perf_counter() - started
 
 
 CORE = ("comfy", "nodes", "execution", "server", "folder_paths", "latent_preview", "node_helpers", "app")

@@ -5,7 +5,7 @@ import json
 import gpu
 import pytest
 import torch
-from gpu_checks import jobs, models, steps, worker
+from gpu_checks import jobs, models, returns, steps, worker
 from gpu_checks.comfy import Comfy
 
 PIXELS = {"size": "SD1.5", "pixels": 16}
@@ -64,6 +64,34 @@ def test_memory(do):
     assert checks["the plain model returns exactly"]
     assert checks["delta against plain"] > checks["delta against half"] > 0
     assert checks["delta against ModelMergeAdd"] < 1e-3
+
+
+def test_returns(do):
+    """On a CPU, where sums do not depend on where weights lie, the plain model is the same after all of it."""
+    found, said = do("returns", **PIXELS)
+    assert list(found["between"]) == [
+        "nothing",
+        "a reload",
+        "another model",
+        "ModelMergeAdd",
+        "Apply PeRFlow Delta",
+        "Load LoRA",
+    ]
+    for name, differs in found["between"].items():
+        assert (differs["result"], differs["bits"], differs["casting"], differs["strides"]) == (0, 0, 0, 0), name
+    assert said.count("plain, ") == 6
+
+
+def test_a_changed_bit_is_counted(small):
+    model = small.checkpoint("SD1.5")[0].clone()
+    before = returns.state(model)
+    weight = model.model.diffusion_model.time_embed[0].weight
+    with torch.inference_mode():
+        kept = weight[0, 0].clone()
+        weight[0, 0] = 1.5
+        after = returns.state(model)
+        weight[0, 0] = kept
+    assert returns.changed(before, after) == {"bits": 1, "device": 0, "strides": 0, "casting": 0, "alignment": 0}
 
 
 def test_hooks(do):
@@ -144,6 +172,7 @@ def test_what_no_time_is_left_for_is_said(monkeypatch, tmp_path, capsys):
     said = capsys.readouterr().out
     assert said.count("the time is up: extract") == 4
     assert said.count("the time is up: memory") == 2 * 3
+    assert said.count("the time is up: returns") == 2 * 2
 
 
 def test_arguments(capsys):

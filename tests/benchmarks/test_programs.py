@@ -1,8 +1,179 @@
-"""The benchmarks are started as programs, so their folder comes first where Python looks for modules."""
+"""The programs themselves at their smallest size: each runs to its end and prints its figures."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import measuring
+import pytest
+from programs import RUN_BY, THE_RUN_ITSELF, run
 
 
 def test_no_program_hides_a_package(repository):
+    """They are started as programs, so their folder comes first where Python looks for modules."""
     packages = {path.parent.name for path in repository.glob("*/__init__.py")}
     assert {"training", "perflow_core", "nodes"} <= packages
     programs = {path.stem for path in (repository / "benchmarks").glob("*.py")}
     assert not programs & packages
+
+
+def test_every_program_is_run_by_a_test(repository):
+    programs = {
+        path.relative_to(repository).as_posix()
+        for folder in ("benchmarks", "scripts")
+        for path in (repository / folder).glob("*.py")
+        if "__main__" in path.read_text(encoding="utf-8")
+    }
+    assert programs == RUN_BY.keys() | THE_RUN_ITSELF
+    for program, test in RUN_BY.items():
+        assert Path(program).stem in (repository / "tests" / test).read_text(encoding="utf-8"), program
+
+
+@pytest.fixture
+def here(comfyui, other_folders, monkeypatch, capfd):
+    """(program, arguments) -> what it prints; the ComfyUI that it starts is the one of this process."""
+    import comfy.cli_args
+    from trial import process
+
+    monkeypatch.setattr(process, "start", lambda *_: comfyui)
+    monkeypatch.setattr(comfy.cli_args.args, "fp16_unet", comfy.cli_args.args.fp16_unet)  # some programs set it
+
+    def printed(program: str, *arguments: str) -> str:
+        run(monkeypatch, program, *arguments)
+        return capfd.readouterr().out
+
+    return printed
+
+
+@pytest.fixture
+def no_other_process(comfyui_path, monkeypatch, tmp_path):
+    """What these programs start themselves again for is done in this process; their UNet is a tiny one."""
+    from trial import small_models
+
+    monkeypatch.setattr(small_models, "SD15_SMALL", small_models.SD15_TINY)
+
+    def in_this_process(kind: str, *arguments: str, show: bool = False):
+        module = sys.modules[Path(sys.argv[0]).stem]
+        result = tmp_path / "result.json"
+        assert kind == "run"
+        module.run_in_this_process(comfyui_path, *arguments, str(result))
+        return json.loads(result.read_text())
+
+    monkeypatch.setattr(measuring, "in_own_process", in_this_process)
+
+
+@pytest.fixture(scope="module")
+def random_weights(comfyui, tmp_path_factory):
+    """The small model's files, with random weights."""
+    import narrow_model
+
+    return narrow_model.store(tmp_path_factory.mktemp("weights"))
+
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+
+
+@linux
+@pytest.mark.usefixtures("no_other_process")
+def test_weights(here):
+    printed = here("benchmarks/weights.py", "--small", "--pairs", "1", "--rank", "4")
+    assert "Apply PeRFlow Delta / stock ModelMergeAdd:" in printed
+    assert "Apply PeRFlow Delta / read + add_patches:" in printed
+    assert "extrapolated stock / ours as measured whole:" in printed
+
+
+@linux
+@pytest.mark.usefixtures("no_other_process")
+def test_training_memory(here):
+    printed = here("benchmarks/training_memory.py", "--small", "--rank", "4", "--steps", "1")
+    assert printed.count("less the adapters' state / sampling:") == 2
+
+
+def test_a_process_of_its_own(tmp_path, monkeypatch):
+    """It gets the arguments and a file for what it finds; how it failed is said."""
+    program = tmp_path / "program.py"
+    program.write_text("import pathlib, sys\npathlib.Path(sys.argv[2]).write_text(sys.argv[1])")
+    monkeypatch.setattr(sys, "argv", [str(program)])
+    assert measuring.in_own_process('{"one": 1}') == {"one": 1}
+    program.write_text("raise ValueError('of no use')")
+    with pytest.raises(SystemExit, match="of no use"):
+        measuring.in_own_process("1")
+
+
+def test_overhead(repository, tmp_path):
+    """In a process of its own, which has imported nothing but ComfyUI: what does the pack bring in beside it?"""
+    command = [sys.executable, str(repository / "benchmarks" / "overhead.py"), "2", "--tiny"]
+    printed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert printed.count("/ stock euler: ") == 3
+    assert "import of the pack: " in printed
+    assert "modules that it brings in beside its own: none" in printed
+
+
+def test_prompt_to_prompt(here, monkeypatch):
+    from trial.small_models import unets
+
+    monkeypatch.setattr(unets, "SD15_DRAWN", unets.SD15_TINY)
+    assert (
+        here("benchmarks/prompt_to_prompt.py", "--small", "--pixels", "64", "--pairs", "2").count(" / unedited: ") == 3
+    )
+
+
+def test_gpu(here, comfyui, tmp_path, monkeypatch):
+    """With a worker in this process in place of one for each memory mode."""
+    import folder_paths
+    import gpu
+    from gpu_checks import comfy, jobs
+
+    class HereWorker:
+        def __init__(self, mode, folder):
+            self.ended, files = False, comfy.files_of(folder)
+            for kind in ("checkpoints", "diffusion_models", "perflow", "loras"):
+                folder_paths.add_model_folder_path(kind, str(files), is_default=True)
+            self.comfy = comfy.Comfy(comfyui.nodes, files, "cpu", False)
+
+        def ask(self, job, limit, **inputs):
+            return jobs.JOBS[job](self.comfy, print, **inputs)
+
+        def close(self):
+            self.ended = True
+
+    monkeypatch.setattr(gpu, "Worker", HereWorker)
+    found = tmp_path / "found.json"
+    arguments = ("--only", "latency", "--sizes", "SD1.5", "--seconds", "4", "--small", "--json", str(found))
+    assert here("benchmarks/gpu.py", *arguments).endswith("done\n")
+    assert all("error" not in one for one in json.loads(found.read_text())["latency"])
+
+
+@pytest.fixture
+def toy_judge(monkeypatch):
+    """It compares with few drawings."""
+    from picture_quality import drawn_judge
+
+    judge = drawn_judge.DrawnJudge
+    monkeypatch.setattr(drawn_judge, "DrawnJudge", lambda models, results, *_, **__: judge(models, results, 20))
+
+
+@pytest.mark.usefixtures("toy_judge")
+def test_quality_and_its_figure(here, random_weights, tmp_path):
+    rows, picture = tmp_path / "rows.json", tmp_path / "quality.png"
+    where = ("--weights", str(random_weights), "--results", str(tmp_path), "--json", str(rows))
+    printed = here("benchmarks/quality.py", "--quick", "--pictures", "3", *where)
+    assert printed.startswith("4 cells, ")
+    assert f"{len(json.loads(rows.read_text()))} rows in {rows}" in printed
+    assert "| PeRFlow | euler |" in here("scripts/draw_quality.py", str(rows), "--out", str(picture))
+    assert picture.stat().st_size > 10_000
+
+
+@pytest.mark.usefixtures("toy_judge")
+def test_learning_curve(here, random_weights, tmp_path, monkeypatch):
+    import environment
+
+    monkeypatch.setattr(environment, "cache_root", lambda: tmp_path)  # results of toy pictures are not for the user's
+    deltas = tmp_path / "deltas"
+    deltas.mkdir()
+    (deltas / "1.safetensors").symlink_to(random_weights / "delta.safetensors")
+    printed = here(
+        "benchmarks/learning_curve.py", str(deltas), "--weights", str(random_weights), "--pictures", "3", "--steps", "1"
+    )
+    assert printed.splitlines()[-1].startswith("| 0 | ")

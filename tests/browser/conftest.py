@@ -2,14 +2,17 @@
 
 import contextlib
 import re
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from chromium import HOW_TO_GET, find_chromium
-from environment import UserError
+from environment import DEFAULT, UserError, lock_for, newest_page
 from trial.installed_pack import FOLDER
 
 pytest.register_assert_rewrite("graph_on_page")
+sys.path.append(str(Path(__file__).parent))  # test_newest_page.py runs tests of the other files again
 
 RENDERINGS = ("classic", "nodes2")
 MISSING = "there is no Chromium"
@@ -63,6 +66,10 @@ def browser():
 
 @pytest.fixture(scope="session")
 def open_pages(browser, server):
+    yield from pages_of(browser, server)
+
+
+def pages_of(browser, server):
     """rendering -> its one page; opening it takes longer than most tests."""
     from comfy_page import ComfyPage
 
@@ -91,6 +98,20 @@ def ipadapter_page(request, browser, ipadapter_server):
     page = ComfyPage(browser, ipadapter_server.port, nodes2=request.param == "nodes2")
     yield page
     page.close()
+
+
+@pytest.fixture(scope="module")
+def newest_page_server(comfyui_path, start_server, tmp_path_factory):
+    """A server with the newest of ComfyUI's web pages, where that is not too new for it."""
+    lock_file = lock_for(comfyui_path / "requirements.txt")
+    if lock_file and lock_file.stem != DEFAULT:
+        pytest.skip("The newest page is for a newer ComfyUI.")
+    yield from start_server(tmp_path_factory.mktemp("newest_page"), "--front-end-root", str(newest_page()))
+
+
+@pytest.fixture(scope="module")
+def open_newest_pages(browser, newest_page_server):
+    yield from pages_of(browser, newest_page_server)
 
 
 @pytest.fixture

@@ -1,18 +1,81 @@
-"""A graph run from the page with its Run button: the picture and the nodes' texts appear, and everything still fits."""
+"""A graph run from the page with its Run button: the picture and the nodes' texts appear, stay, and everything fits."""
+
+import time
 
 import shipped_graphs as graphs
 from graph_on_page import assert_layout
 
+SAME_TEXTS = "texts => JSON.stringify(comfyPage.texts()) === JSON.stringify(texts)"
+
 
 def test_run(page, server):
     graph = graphs.read("PeRFlow SD1.5 text to image")
+    ids = {node["type"]: str(node["id"]) for node in graph["nodes"]}
+    delta, schedule = ids["PeRFlowApplyDelta"], ids["PeRFlowWindowSchedule"]
     values = {node["type"]: node["widgets_values"] for node in graph["nodes"] if "widgets_values" in node}
-    values["EmptyLatentImage"][:2] = 128, 128
+    values["EmptyLatentImage"][:2] = 64, 64
     server.forget()  # for what comes from its cache, it does not send the texts again
     page.load(graph)
     page.run(shows=["SaveImage", "PeRFlowSchedulePlot"])
-    for text in ("1000 | 750 | 500 | 250", "SD1.5 difference, "):
-        page.page.get_by_text(text).first.wait_for()
+    wait_for_end(page, server)
+    texts = page.texts()
+    assert set(texts) == {delta, schedule}
+    assert texts[delta].startswith("SD1.5 difference, ")
+    assert texts[schedule] == "1000 | 750 | 500 | 250"
+    for text in texts.values():
+        page.page.get_by_text(text.split("\n")[0].strip()).first.wait_for()
     assert_layout(page.nodes(), page.groups())
-    assert not page.notices()
     assert not page.errors
+    page.stale = True  # with what follows
+    after_an_error_the_text_of_the_run_before_goes(page, server, texts)
+    texts_come_back_with_their_graph(page, graph, texts, delta)
+    a_run_that_began_in_another_graph_says_nothing_here(page, graph)
+
+
+def after_an_error_the_text_of_the_run_before_goes(page, server, texts):
+    """And comes back with a run that reaches its end, though only the failed node has to be run for that."""
+
+    def run_with(source):
+        page.page.evaluate("type => comfyPage.link(type, 'PeRFlowWindowSchedule')", source)
+        page.page.evaluate("() => app.queuePrompt(0, 1)")
+        wait_for_end(page, server)
+
+    run_with("CheckpointLoaderSimple")  # whose model has no windows
+    page.page.wait_for_function(SAME_TEXTS, arg={})
+    run_with("PeRFlowApplyDelta")
+    page.page.wait_for_function(SAME_TEXTS, arg=texts)
+
+
+def texts_come_back_with_their_graph(page, graph, texts, delta):
+    """After a reload of the page too; not in another graph, and not where a node has other values."""
+    page.load(graphs.read("InstaFlow one step"))
+    assert page.texts() == {}
+    page.open()
+    page.load(graph)
+    page.page.wait_for_function(SAME_TEXTS, arg=texts)
+    (schedule,) = [node for node in graph["nodes"] if node["type"] == "PeRFlowWindowSchedule"]
+    schedule["widgets_values"][0] = 6
+    page.load(graph)
+    page.page.wait_for_function(SAME_TEXTS, arg={delta: texts[delta]})
+
+
+def a_run_that_began_in_another_graph_says_nothing_here(page, graph):
+    """Its ids are other nodes' here, and what was kept of it would come back."""
+    other = graphs.read("InstaFlow one step")
+    (sampling,) = [node["id"] for node in other["nodes"] if node["type"] == "InstaFlowModelSampling"]
+    tell = "([kind, detail]) => comfyAPI.api.api.dispatchCustomEvent(kind, detail)"
+    page.load(graph)
+    page.page.evaluate(tell, ["execution_start", {"prompt_id": "of this test"}])
+    page.load(other)
+    page.page.evaluate(tell, ["progress_text", {"nodeId": str(sampling), "text": "another's"}])
+    page.page.evaluate(tell, ["execution_success", {"prompt_id": "of this test"}])
+    page.settle()
+    page.load(other)
+    page.settle()
+    assert page.texts() == {}
+
+
+def wait_for_end(page, server):
+    while any(server.get("/queue").values()):
+        time.sleep(0.1)
+    page.settle()

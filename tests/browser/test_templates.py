@@ -10,9 +10,10 @@ from graph_on_page import assert_as_drawn
 CATEGORY = "PeRFlow"
 LOADED = "picture => picture.decode().then(() => [picture.src, picture.naturalWidth])"
 
-pytestmark = pytest.mark.parametrize("shared_page", ["classic"], indirect=True)
+IN_ONE_RENDERING = pytest.mark.parametrize("shared_page", ["classic"], indirect=True)
 
 
+@IN_ONE_RENDERING
 def test_a_click_opens_the_graph(page):
     title = "PeRFlow SD1.5 text to image"
     page.open_templates(CATEGORY).filter(has=page.page.get_by_role("heading", name=title, exact=True)).click()
@@ -22,6 +23,7 @@ def test_a_click_opens_the_graph(page):
     assert_as_drawn(page, graphs.read(title))
 
 
+@IN_ONE_RENDERING
 def test_every_graph_has_its_card_and_picture(page):
     cards, pictures = page.open_templates(CATEGORY), {}
     for i in range(len(graphs.TITLES)):

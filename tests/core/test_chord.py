@@ -71,5 +71,18 @@ def test_levels_off_the_path(chord):
 def test_wrong_tables_are_told(alphas_cumprod):
     with pytest.raises(ValueError, match=r"shape \(50,\), expected \(1000,\)"):
         WindowChord.from_alphas_cumprod(alphas_cumprod[:50], 4)
-    with pytest.raises(ValueError, match="0 windows, expected 1 to 1000"):
-        WindowChord.from_alphas_cumprod(alphas_cumprod, 0)
+    for K in (0, 101):
+        with pytest.raises(ValueError, match=f"{K} windows, expected 1 to 100"):
+            WindowChord.from_alphas_cumprod(alphas_cumprod, K)
+
+
+@pytest.mark.parametrize("K", [1, 3, 7, 64, 99, 100])
+def test_every_number_of_windows_has_numbers(alphas_cumprod, K):
+    """As many windows as are allowed: levels rise, timesteps come back within the tolerance of an edge, r is finite."""
+    chord = WindowChord.from_alphas_cumprod(alphas_cumprod, K)
+    T = torch.arange(1001, dtype=torch.float64)
+    sigma = chord.sigma(T)
+    assert (sigma.diff() > 0).all()
+    assert (chord.timestep(sigma) - T).abs().max() < 0.1
+    assert chord.signal(sigma).isfinite().all()
+    assert chord.diff_eps_ratio.isfinite().all()

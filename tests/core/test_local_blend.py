@@ -1,8 +1,13 @@
-"""LocalBlend: where the mask is, and what is outside it."""
+"""LocalBlend: where the mask is, what is outside it, and pixels that leave it and come back."""
 
+import pytest
 import torch
+from scripted_masks import GROUP, Denoiser, furthest, mask, start
 
-from perflow_core.local_blend import blend, blend_mask
+from perflow_core.chord import WindowChord
+from perflow_core.local_blend import BlendedRows, blend_mask
+from perflow_core.schedule import window_schedule
+from perflow_core.solvers import SOLVERS
 
 
 def spots(*places):
@@ -44,7 +49,28 @@ def test_outside_is_the_source_bit_for_bit():
     x = torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     mask = torch.zeros(2, 2, 1, 8, 8, dtype=torch.bool)
     mask[:, :, :, :4] = True
-    blended = blend(x, mask)
+    rows = BlendedRows(x.shape, 2, 1, x.device)
+    assert torch.equal(rows.picture(rows.extended(x)), x)  # nothing is known yet
+    rows.open(mask)
+    blended = rows.picture(rows.extended(x))
     assert torch.equal(blended[0::2], x[0::2])
     assert torch.equal(blended[1::2, :, :4], x[1::2, :, :4])
     assert torch.equal(blended[1::2, :, 4:], x[0::2, :, 4:])
+
+
+@pytest.mark.parametrize("windows", [1, 4])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_pixel_that_comes_back_was_the_source_until_then(alphas_cumprod, solver, windows):
+    """Each pixel has its own script of masks."""
+    chord = WindowChord.from_alphas_cumprod(alphas_cumprod, windows)
+    sigmas = window_schedule(chord, 8)
+    loop, x, denoiser = SOLVERS[solver], start(sigmas), Denoiser()
+    rows = BlendedRows(x.shape, GROUP, len(sigmas) // 2, x.device)
+
+    def model(x, sigma):
+        denoised = denoiser(rows.picture(x), sigma[: rows.count])
+        rows.open(mask(denoiser.calls - 1))
+        return rows.spread(denoised)
+
+    found = rows.picture(loop(model, rows.extended(x), sigmas, chord=chord))
+    assert furthest(found, lambda denoiser: loop(denoiser, x[::GROUP], sigmas, chord=chord)) < 1e-12

@@ -7,6 +7,7 @@ import environment
 import pytest
 from installing import LOCKS, TOOLS, TRAINING
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 FILES = sorted(LOCKS.glob("*.txt"))
 
@@ -18,7 +19,7 @@ def requirements(path):
 
 
 def test_every_version_has_one():
-    assert {path.stem for path in FILES} == {"uv", "training", *environment.VERSIONS}
+    assert {path.stem for path in FILES} == {"uv", "page", "training", *environment.VERSIONS}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -33,6 +34,14 @@ def test_everything_in_it_is_pinned_by_hash(path):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_it_names_no_machine(path):
     assert not re.search(r"://|\bfile:|^-|[\\/]\w+[\\/]", path.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_the_newest_page_is_newer_than_those_of_the_versions():
+    def page(name):
+        pins = [entry for entry in requirements(LOCKS / f"{name}.txt") if entry.name == "comfyui-frontend-package"]
+        return Version(str(pins[0].specifier).removeprefix("=="))
+
+    assert page("page") > max(map(page, environment.VERSIONS))
 
 
 @pytest.mark.parametrize("version", environment.VERSIONS)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from perflow_core.chord import WindowChord
-from perflow_core.parameterization import PREDICTION_TYPES, denoised, eps
+from perflow_core.parameterization import BASE_PREDICTIONS, PREDICTION_TYPES, denoised, eps, like_base, output
 
 T = torch.tensor([1000.0, 990.0, 875.0, 751.0, 750.0, 600.0, 500.0, 375.0, 250.0, 100.0, 1.0], dtype=torch.float64)
 
@@ -45,3 +45,26 @@ def test_one_ratio_a_window(chord):
     sigma = chord.sigma(torch.tensor([875.0, 10.0], dtype=torch.float64))
     found = eps("diff_eps", chord, sigma, m, torch.zeros_like(m)).flatten()
     assert found.tolist() == pytest.approx([1.3323074, 1.0429995], rel=1e-7)
+
+
+@pytest.mark.parametrize("predicts", BASE_PREDICTIONS)
+def test_training_begins_nearest_to_the_base(chord, alphas_cumprod, predicts):
+    """The loss of W = W_base as a share of the target's power, at the windows' starts: the least is `like_base`'s.
+
+    x0 and eps are independent and of unit variance, the trajectory straight, and a base of v answers c eps - s x0.
+    """
+    T = torch.tensor([1000.0, 750.0, 500.0, 250.0], dtype=torch.float64)
+    sigma, alpha_bar = chord.sigma(T), alphas_cumprod[T.long() - 1]
+    on_x0, on_eps = (-(1 - alpha_bar).sqrt(), alpha_bar.sqrt()) if predicts == "v" else (torch.zeros(4), torch.ones(4))
+    losses = {}
+    for kind in PREDICTION_TYPES:  # m is linear in x0 and eps: its two factors, from X = x0 + sigma eps
+        of_x0, of_eps = (
+            output(kind, chord, sigma, noise, x0 + sigma * noise)
+            for x0, noise in (
+                (torch.ones(4).double(), torch.zeros(4).double()),
+                (torch.zeros(4).double(), torch.ones(4)),
+            )
+        )
+        power = of_x0**2 + of_eps**2
+        losses[kind] = float((((of_x0 - on_x0) ** 2 + (of_eps - on_eps) ** 2) / power).mean())
+    assert min(losses, key=losses.__getitem__) == like_base(predicts), losses

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perflow_core import phased
-from perflow_core.rectified import FlowPath, TablePath, lay_evenly, linear_beta_sigmas
+from perflow_core.noise_tables import linear_beta_sigmas
+from perflow_core.rectified import FlowPath, TablePath, lay_evenly
 from perflow_core.solvers import sample_euler
 
 TOLERANCE = 1e-9

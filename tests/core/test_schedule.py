@@ -2,8 +2,12 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from perflow_core.schedule import parse_steps_per_window, window_schedule
+from perflow_core.alignment import align
+from perflow_core.chord import WindowChord
+from perflow_core.schedule import End, parse_steps_per_window, window_schedule
 
 
 def test_ends(chord):
@@ -46,6 +50,27 @@ def test_wrong_counts_are_told(chord):
         window_schedule(chord, 4, steps_per_window=[2, 1, 1])
     with pytest.raises(ValueError, match=r"\(0,1,1,1\) has no step in the window where the path starts"):
         window_schedule(chord, 4, steps_per_window=[0, 1, 1, 1])
+
+
+def test_more_steps_than_timesteps_are_told(chord):
+    assert (window_schedule(chord, 11, 0.01, "reference").diff() < 0).all()
+    with pytest.raises(ValueError, match="51 steps from timestep 10 to 0, expected at most 50"):
+        window_schedule(chord, 51, 0.01, "reference")
+    with pytest.raises(ValueError, match="501 steps from timestep 100 to 0, expected at most 500"):
+        window_schedule(chord, 4, 0.1, steps_per_window=[1, 1, 1, 501])
+
+
+@settings(deadline=None, max_examples=200)
+@given(K=st.integers(1, 100), n=st.integers(1, 1000), denoise=st.floats(0.001, 1), end=st.sampled_from(End.__args__))
+def test_every_legal_schedule_falls_and_is_left_alone(alphas_cumprod, K, n, denoise, end):
+    """No step has length 0, and alignment knows the list again in float32.
+
+    But for windows whose edges lie between timesteps: a step up to 0.1 above an edge counts as on it.
+    """
+    chord = WindowChord.from_alphas_cumprod(alphas_cumprod, K)
+    sigmas = window_schedule(chord, min(n, max(int(4990 * denoise), 1)), denoise, end).float()
+    assert (sigmas.diff() < 0).all()
+    assert 1000 % K or align(chord, sigmas) is sigmas
 
 
 def test_text_of_counts():

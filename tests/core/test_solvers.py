@@ -1,5 +1,7 @@
 """Piecewise solvers: reference numbers, order of accuracy, and that no step crosses an edge."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -124,15 +126,20 @@ def test_without_windows_they_are_the_ordinary_solvers():
     assert [step.fresh for step in window_steps(sigmas, None)] == [True, False, False]
 
 
-def test_callback_reports_each_of_the_callers_steps(chord):
-    states = []
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 6])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_callback_reports_each_of_the_callers_steps_once(chord, solver, n):
+    """In order, also where there are fewer steps than windows and back to the noise; of a step in parts the last."""
     start = torch.ones(2, 1, 1, 1)
-    for solver in SOLVERS.values():
-        states.clear()
-        solver(smooth, start, window_schedule(chord, 6).float(), callback=states.append, chord=chord)
-        assert [state["i"] for state in states] == list(range(6))
-        assert states[0].keys() == {"x", "i", "sigma", "sigma_hat", "denoised"}
-        assert torch.equal(states[0]["denoised"], smooth(start, states[0]["sigma"].expand(2)))
+    falling = window_schedule(chord, n).float()
+    for sigmas in (falling, falling.flip(0)):
+        states: list[dict[str, Any]] = []
+        SOLVERS[solver](smooth, start, sigmas, callback=states.append, chord=chord)
+        assert [state["i"] for state in states] == list(range(n))
+        parts = {step.i: step.look for step in window_steps(sigmas, chord)}  # the last of each
+        assert [float(state["sigma"]) for state in states] == pytest.approx(list(parts.values()))
+    assert states[0].keys() == {"x", "i", "sigma", "sigma_hat", "denoised"}
+    assert torch.equal(states[0]["denoised"], smooth(states[0]["x"], states[0]["sigma"].expand(2)))
 
 
 def test_extra_args_reach_the_model(chord):

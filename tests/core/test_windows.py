@@ -9,6 +9,7 @@ from perflow_core.windows import (
     by_window,
     edge_timesteps,
     on_edge,
+    percent_timestep,
     shared_steps,
     spanned_edges,
     steps_per_window,
@@ -108,6 +109,14 @@ def test_grid_falls_and_has_the_steps_asked_for(n, K, percent):
 def test_no_step_crosses_an_edge_with_enough_steps(n, K):
     edges = np.trunc(1000 * window_edges(K))
     assert set(edges[:-1]) <= set(timesteps(n, K))
+
+
+@pytest.mark.parametrize("n", range(2, 101))
+def test_a_percentage_is_on_no_step(n):
+    """Of n even steps, i lie above p = i / n."""
+    T = np.trunc(1000 - 1000 * np.arange(n) / n)
+    for i in range(1, n):
+        assert (percent_timestep(i / n) < T).sum() == i
 
 
 def test_text_by_window():

@@ -139,7 +139,8 @@ def said(comfyui, monkeypatch):
     from server import PromptServer
 
     shown = []
-    monkeypatch.setattr(PromptServer.instance, "send_progress_text", lambda text, node: shown.append(text))
+    monkeypatch.setattr(PromptServer.instance, "client_id", "a page")
+    monkeypatch.setattr(PromptServer.instance, "send_progress_text", lambda text, node, page: shown.append(text))
     node = comfyui.nodes["PeRFlowTrainDelta"]
     monkeypatch.setattr(node, "hidden", type("Hidden", (), {"unique_id": "1"}))
     return lambda: "\n".join(shown)

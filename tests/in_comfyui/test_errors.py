@@ -1,5 +1,7 @@
 """Wrong use is told in one sentence."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -33,22 +35,74 @@ def test_flow_and_edm_models(model_of_type, perflow, apply_delta, kind, node):
     assert model.get_model_object("model_sampling") is before
 
 
-def test_table_of_another_length(run, analytic, perflow):
-    lcm = run("ModelSamplingDiscrete", model=analytic, sampling="lcm", zsnr=False)[0]
-    with pytest.raises(ValueError, match="without another model sampling node before this one"):
-        perflow(model=lcm)
-
-
-def test_another_noise_table(run, t2i, comfyui, perflow):
+@pytest.fixture
+def with_table(run, t2i):
+    """(kind of table) -> the analytic MODEL with SD1.5's layout and such a table."""
+    import comfy.model_sampling as stock
     from family_models import laid_out_model
 
-    other = run("InstaFlowModelSampling", model=laid_out_model(t2i), family="rectified_diffusion", align_steps=True)[0]
-    with pytest.raises(ValueError, match="without another model sampling node before this one"):
-        perflow(model=other)
+    class OtherBetas(stock.ModelSamplingDiscrete, stock.EPS):
+        """As AnimateDiff's node for the schedule sqrt_linear."""
+
+    def make(kind):
+        model = laid_out_model(t2i)
+        if kind == "rectified diffusion":
+            return run("InstaFlowModelSampling", model=model, family="rectified_diffusion", align_steps=True)[0]
+        if kind in ("lcm", "eps", "zsnr"):
+            sampling = "eps" if kind == "zsnr" else kind
+            return run("ModelSamplingDiscrete", model=model, sampling=sampling, zsnr=kind == "zsnr")[0]
+        if kind == "zsnr of its own":  # as in a checkpoint with the key "ztsnr"
+            model.model.model_config.sampling_settings["zsnr"] = True
+            model.model.model_sampling = stock_sampling(model.model)
+            return model
+        changed = model.clone()
+        sampling = OtherBetas(model.model.model_config)
+        sampling._register_schedule(beta_schedule="sqrt_linear", linear_start=0.00085, linear_end=0.012)
+        changed.add_object_patch("model_sampling", sampling)
+        return changed
+
+    return make
 
 
-def test_v_prediction_models_are_a_base(model_of_type, perflow):
-    assert perflow(model=model_of_type("V_PREDICTION")).get_model_object("model_sampling").chord.K == 4
+def stock_sampling(model):
+    import comfy.model_base
+
+    return comfy.model_base.model_sampling(model.model_config, comfy.model_base.ModelType.V_PREDICTION)
+
+
+@pytest.mark.parametrize(
+    ("kind", "found"),
+    [
+        ("lcm", "50 levels up to sigma 14.61"),
+        ("zsnr", "1000 levels up to sigma 4519"),
+        ("zsnr of its own", "1000 levels up to sigma 4519"),
+        ("sqrt_linear", "1000 levels up to sigma 25.15"),
+        ("rectified diffusion", "1000 levels up to sigma 25.15"),
+    ],
+)
+@pytest.mark.parametrize("node", ["PeRFlowModelSampling", "PeRFlowTrainDelta", "InstaFlowModelSampling"])
+def test_other_noise_tables(comfyui, run, with_table, node, kind, found):
+    """Told by their numbers, whatever class they have and whether a node or the checkpoint brought them."""
+    if (node, kind) == ("InstaFlowModelSampling", "rectified diffusion"):
+        return  # its own, which it replaces
+    call = {
+        "PeRFlowModelSampling": partial(run, node, prediction_type="auto", windows=4, align_steps=True),
+        "InstaFlowModelSampling": partial(run, node, family="rectified_flow", align_steps=True),
+        "PeRFlowTrainDelta": comfyui.module("nodes.train_delta").teacher_of,
+    }[node]
+    model = with_table(kind)
+    message = rf"another noise table \({found}\), expected Stable Diffusion's \(1000 up to"
+    with pytest.raises(ValueError, match=message) as error:
+        call(model=model)
+    own = "v_prediction" if kind == "zsnr of its own" else "eps"  # with eps, the node's default, it would be noise
+    assert f"put ModelSamplingDiscrete with {own} and zsnr off before this node." in str(error.value)
+
+
+def test_the_same_table_from_another_node_is_a_base(run, with_table, perflow):
+    """What decides is the table: zsnr off gives a checkpoint of zero terminal SNR the ordinary one."""
+    assert perflow(model=with_table("eps")).get_model_object("model_sampling").base_predicts == "noise"
+    off = run("ModelSamplingDiscrete", model=with_table("zsnr of its own"), sampling="v_prediction", zsnr=False)[0]
+    assert perflow(model=off).get_model_object("model_sampling").base_predicts == "v"
 
 
 def test_auto_needs_a_known_architecture(analytic, perflow):

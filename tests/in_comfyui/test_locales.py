@@ -83,11 +83,3 @@ def test_numbers_and_the_words_of_code_are_kept(served, language):
 def test_nothing_that_vue_i18n_reads_as_code(served, language):
     for path, text in texts(served[language]):
         assert not SYNTAX & set(text), path
-
-
-def test_the_template_browser_spells_the_name(served):
-    """It would show the folder's name, perflow."""
-    from trial.installed_pack import FOLDER
-
-    for language in served.values():
-        assert language["templateWorkflows"]["category"] == {FOLDER: "PeRFlow"}

@@ -41,8 +41,11 @@ def test_loading_changes_nothing_of_comfyuis(comfyui):
     assert comfyui.added_to_by_loading == REGISTRIES
 
 
-def test_loading_imports_no_package_more(comfyui):
-    """What takes long at a start is imports; the seconds are benchmarks/overhead.py's."""
+def test_loading_imports_no_module_more(comfyui):
+    """What takes long at a start is imports; the seconds are benchmarks/overhead.py's.
+
+    Other tests of this process may have imported some already: test_programs.py asks a fresh one.
+    """
     assert comfyui.imported_by_loading == set()
 
 
@@ -78,6 +81,21 @@ def test_contract_with_saved_graphs(comfyui):
     assert json.loads(json.dumps(found)) == frozen
     for name, node in frozen.items():  # the order too, which comparing dictionaries does not see
         assert list(found[name]["inputs"]) == list(node["inputs"])
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_a_node_that_shows_text_is_not_taken_for_one_of_another_id(comfyui, name):
+    """ComfyUI's cache would hand on what a node of another graph gave, with that node's id in it."""
+    node = comfyui.nodes[name]
+    assert bool(node.NOT_IDEMPOTENT) == ("unique_id" in node.INPUT_TYPES().get("hidden", {}))
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_a_seed_says_that_the_page_saves_a_second_value_for_it(comfyui, name):
+    """By its name alone, ComfyUI's page adds control_after_generate; converters of saved graphs read the interface."""
+    for key, (kind, *options) in comfyui.nodes[name].INPUT_TYPES()["required"].items():
+        if kind == "INT":
+            assert bool(options[0].get("control_after_generate")) == (key in ("seed", "noise_seed")), key
 
 
 @pytest.mark.parametrize("name", NODES)

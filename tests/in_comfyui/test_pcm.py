@@ -162,6 +162,33 @@ def test_zero_goes_on_to_the_picture_itself(sd15, phases, pcm):
         assert 4e-3 < relative_error(found, tensor(case["final"], pcm["shape"])) < 2.2e-2
 
 
+def test_what_zero_differs_by_as_readme_says(run, perflow, schedule, noise, sd15, phases, t2i, pcm, golden):
+    """Over every reference case of the systems that have both ends; the other table rows have one end."""
+    from analytic_model import relative_error, sample, tensor
+    from family_models import laid_out_model, start
+
+    def off(model, sigmas, reference, case, begin):
+        return relative_error(sample(model, sigmas, begin, cfg=case["cfg"]), tensor(case["final"], reference["shape"]))
+
+    found = []
+    for case in t2i["cases"]:
+        if 1000 % case["K"] == 0 and case["steps_requested"] >= case["K"]:
+            model = perflow(case["prediction_type"], case["K"])
+            found.append(off(model, schedule(model, case["steps_requested"]), t2i, case, noise))
+    for grid, name in (("trailing", "ddim_trailing"), ("tcd", "tcd_eta0")):
+        found += [off(sd15, phases(sd15, case["steps"], grid=grid), pcm, case, start(pcm)) for case in pcm[name]]
+    rectified = golden("rectified_diffusion")
+    inputs = {"family": "rectified_diffusion", "align_steps": True}
+    model = run("InstaFlowModelSampling", model=laid_out_model(rectified), **inputs)[0]
+    for i in range(2):
+        case = rectified["cases"][i]
+        found.append(off(model, phases(model, case["steps"]), rectified, case, start(rectified)))
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    said = re.search(r"differs from `reference` by (\S+) to (\S+) in the reference cases", text)
+    assert said
+    assert [float(f"{bound:.1e}") for bound in (min(found), max(found))] == [float(number) for number in said.groups()]
+
+
 @pytest.mark.parametrize(
     ("inputs", "expected"),
     [

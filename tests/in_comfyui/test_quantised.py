@@ -1,19 +1,19 @@
 """Quantised models, as ComfyUI's stock loader reads them: deltas are applied to them and taken of them."""
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
+from quantised_files import FORMATS, in_format, is_known
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-FP8 = torch.float8_e4m3fn
-TELLS_THE_FAMILY = "attn2.to_k.weight"  # by its width, which packed numbers would halve: ComfyUI could not load that
 
-
-@pytest.fixture(scope="module", params=["SD1.5 in fp8", "SDXL in fp8", "SD1.5 in nvfp4"])
-def kind(request):
+@pytest.fixture(scope="module", params=["SDXL in fp8", *(f"SD1.5 in {form}" for form in FORMATS)])
+def kind(request, comfyui):
+    form = request.param.split()[-1]
+    if not is_known(form):
+        pytest.skip(f"This ComfyUI does not know {FORMATS[form].name}.")
     return request.param
 
 
@@ -28,33 +28,8 @@ def files(kind, comfyui):
     plain = small_models.make_unet(folder / f"{kind}-plain.safetensors", preset)
     delta = small_models.make_delta(comfyui.base / "models" / "perflow" / f"{kind}-q.safetensors", plain)
     quantised = folder / f"{kind}.safetensors"
-    save_file(in_format(load_file(plain), {"fp8": fp8, "nvfp4": nvfp4}[form]), quantised)
+    save_file(in_format(load_file(plain), form), quantised)
     return plain, quantised, delta
-
-
-def in_format(tensors, quantise):
-    """As ComfyUI's own quantised files: every linear layer with its scales and a note of its format."""
-    found = dict(tensors)
-    for name, weight in tensors.items():
-        if name.endswith(".weight") and weight.ndim == 2 and not name.endswith(TELLS_THE_FAMILY):
-            layer = name.removesuffix(".weight")
-            form, parts = quantise(weight.float())
-            found |= {f"{layer}.{part}": tensor for part, tensor in parts.items()}
-            found[f"{layer}.comfy_quant"] = torch.tensor(list(json.dumps({"format": form}).encode()), dtype=torch.uint8)
-    return found
-
-
-def fp8(weight):
-    scale = weight.abs().max() / torch.finfo(FP8).max
-    return "float8_e4m3fn", {"weight": (weight / scale).to(FP8), "weight_scale": scale}
-
-
-def nvfp4(weight):
-    """Two numbers of four bits in a byte, a scale in fp8 for every 16 of them and one for all."""
-    from comfy.quant_ops import TensorCoreNVFP4Layout
-
-    packed, params = TensorCoreNVFP4Layout.quantize(weight, scale="recalculate")
-    return "nvfp4", {"weight": packed, "weight_scale": params.block_scale, "weight_scale_2": params.scale}
 
 
 @pytest.fixture(scope="module")
@@ -111,16 +86,16 @@ def is_quantised(weight):
 
 def test_the_delta_is_added(comfyui, kind, models, sampled):
     """To every weight, as exactly as eight bits, or four, hold it."""
-    rounding, share = (0.2, 0.1) if kind.endswith("nvfp4") else (0.1, 0.05)
+    form = FORMATS[kind.split()[-1]]
     assert sum(map(is_quantised, comfyui.module("nodes.comfyui.unet").unet_weights(models[1]).values())) > 20
     before, base = (sampling_weights(comfyui, model) for model in models)
     (_, after), (_, found) = sampled
     assert found.keys() == after.keys()
     for key, weight in after.items():
-        assert (found[key] - weight).norm() < rounding * weight.norm(), key
+        assert (found[key] - weight).norm() < form.rounding * weight.norm(), key
     dW = {key: after[key] - before[key] for key in after}
     along = sum(float((dW[key] * (found[key] - base[key])).sum()) for key in dW)  # rounding has no direction, dW has
-    assert along / sum(float(change.square().sum()) for change in dW.values()) == pytest.approx(1, abs=share)
+    assert along / sum(float(change.square().sum()) for change in dW.values()) == pytest.approx(1, abs=form.along)
 
 
 def test_it_samples(sampled):

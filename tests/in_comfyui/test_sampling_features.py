@@ -183,8 +183,30 @@ def test_hand_over_to_the_base_model(run, analytic, perflow, schedule, t2i):
     assert relative_error(found, z) < TOLERANCE
 
 
-def test_percentages_are_timesteps(perflow):
+def test_percentages_lie_between_the_steps(perflow):
     sampling = perflow().get_model_object("model_sampling")
     assert sampling.percent_to_sigma(0.0) == 999999999.9
     assert sampling.percent_to_sigma(1.0) == 0.0
-    assert sampling.percent_to_sigma(0.25) == pytest.approx(4.081729, abs=1e-6)
+    level = sampling.percent_to_sigma(0.25)
+    assert sampling.timestep(torch.tensor(level)).item() == pytest.approx(750.25, abs=1e-3)
+    assert torch.tensor(level).item() == level  # the levels of the steps are float32 too
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5])
+@pytest.mark.parametrize("solver", ["euler", "heun", "ab2"])
+def test_each_step_is_previewed_once(perflow, schedule, run, solver, steps):
+    """Steps of PeRFlow Sampler that are divided at window edges too; the last preview is the newest x0."""
+    from analytic_model import sample
+
+    model = perflow("ddim_eps")
+    previews = []
+    found = sample(
+        model,
+        schedule(model, steps, end="zero"),
+        random(1, 4, 8, 8),
+        sampler=run("PeRFlowSampler", solver=solver)[0],
+        callback=lambda i, x0, x, n: previews.append((i, n, x0)),
+    )
+    assert [(i, n) for i, n, _ in previews] == [(i, steps) for i in range(steps)]
+    if solver == "euler":
+        torch.testing.assert_close(found, previews[-1][2])  # the step to zero ends at its x0

@@ -3,11 +3,12 @@
 import inspect
 
 import pytest
+import safetensors
 import torch
 from node_training import SETTINGS, LoRA, pictures, prompts
 from safetensors.torch import load_file
 
-PREDICTION = {"SD15_TINY": "diff_eps", "SD21_SMALL": "velocity", "SDXL_SMALL": "ddim_eps"}
+PRESETS = ("SD15_TINY", "SD21_SMALL", "SDXL_SMALL")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -38,7 +39,7 @@ def test_it_learns_the_teachers_end_point(train, small_unet, sampled, perflow, a
     from analytic_model import relative_error
 
     exact = sampled(small_unet, 20)
-    before = relative_error(sampled(perflow("diff_eps", 2, model=small_unet), 2), exact)
+    before = relative_error(sampled(perflow("ddim_eps", 2, model=small_unet), 2), exact)
     inputs = {"steps": 10, "learning_rate": 3e-3, "windows": 2, "solving_steps": 2, "points_per_window": 1}
     path, _, _ = train(small_unet, [{"samples": exact}], **inputs)
     after = relative_error(sampled(apply_delta(small_unet, delta_name=path.name), 2), exact)
@@ -65,8 +66,9 @@ def test_the_file(comfyui, trained, core):
     file = inspect(path)
     assert (file.kind, file.architecture, file.rank) == ("low-rank difference", "SD1.5", 4)
     said = file.metadata
-    assert (said["format"], said["prediction_type"], said["windows"]) == ("perflow-delta", "diff_eps", "4")
+    assert (said["format"], said["prediction_type"], said["windows"]) == ("perflow-delta", "ddim_eps", "4")
     assert (said["steps"], said["guidance"], said["architecture"]) == ("4", "cfg_sync", "SD1.5")
+    assert said["base_prediction"] == "noise"
     assert said["source"] == "Train PeRFlow Delta on tiny.safetensors"
     assert len(losses) == 4
 
@@ -123,7 +125,7 @@ def test_the_student_answers_as_the_merged_model(comfyui, small_unet, apply_delt
     assert (student - expected).abs().max() < 0.02 * (expected - teacher).abs().max()  # the file is in float16
 
 
-@pytest.mark.parametrize("preset", PREDICTION)
+@pytest.mark.parametrize("preset", PRESETS)
 def test_every_family(comfyui, train, apply_delta, weights, preset):
     import comfy.sd
     from trial import small_models
@@ -138,7 +140,17 @@ def test_every_family(comfyui, train, apply_delta, weights, preset):
     assert losses[0] > 0
     weights.assert_same(weights.loaded(model), before, rtol=0, atol=0)
     accelerated = apply_delta(model, delta_name=path.name)
-    assert accelerated.get_model_object("model_sampling").prediction_type == PREDICTION[preset]
+    assert accelerated.get_model_object("model_sampling").prediction_type == "ddim_eps"  # random weights count as noise
+
+
+@pytest.mark.parametrize(("predicts", "expected"), [("v_prediction", "velocity"), ("eps", "ddim_eps")])
+def test_auto_follows_what_the_model_predicts(run, train, apply_delta, small_unet, predicts, expected):
+    (model,) = run("ModelSamplingDiscrete", model=small_unet, sampling=predicts, zsnr=False)
+    path, _, _ = train(model, steps=1)
+    accelerated = apply_delta(model, delta_name=path.name)
+    assert accelerated.get_model_object("model_sampling").prediction_type == expected
+    with safetensors.safe_open(str(path), framework="pt") as file:
+        assert file.metadata()["base_prediction"] == ("v" if expected == "velocity" else "noise")
 
 
 def test_inside_the_executors_inference_mode(comfyui, unet_file, train):

@@ -76,6 +76,54 @@ def test_interrupt_before_the_first_step_leaves_nothing(comfyui, small_unet, tra
     assert "Interrupted before the first step. Nothing was written." in said()
 
 
+def test_interrupt_is_seen_between_the_teachers_calls(small_unet, train, written):
+    """Not only by layers that look at the flag themselves, which compiled ones do not."""
+    import comfy.model_management
+
+    begun, unet = [], small_unet.model.diffusion_model
+    handles = [
+        unet.register_forward_pre_hook(lambda *_: begun.append(True)),
+        unet.register_forward_hook(lambda *_: comfy.model_management.interrupt_current_processing()),
+    ]
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        train(small_unet, solving_steps=20)
+    for handle in handles:
+        handle.remove()
+    assert len(begun) == 1
+    assert not written()
+
+
+OF_GPUS = getattr(torch, "AcceleratorError", torch.OutOfMemoryError)  # what newer torch raises for a lost GPU, too
+
+
+@pytest.mark.parametrize(
+    ("error", "known"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."), True),
+        (OF_GPUS("CUDA error: out of memory"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 20 bytes."), False),
+    ],
+)
+def test_comfyui_knows_a_gpu_out_of_memory(small_unet, train, written, error, known):
+    """So that it unloads its models; a step that went well before is kept all the same."""
+    import comfy.model_management
+
+    students, unet = [], small_unet.model.diffusion_model
+
+    def fail(*_):
+        students.extend([True] * torch.is_grad_enabled())
+        if len(students) == 2:
+            raise error
+
+    handle = unet.register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match=r"What was trained until then is in [^\n]+\.$") as caught:
+        train(small_unet, steps=50, gradient_checkpointing=False)
+    handle.remove()
+    assert isinstance(caught.value, comfy.model_management.OOM_EXCEPTION) is known
+    assert "Out of memory with batch_size 2" in str(caught.value)
+    assert len(written()) == 2
+
+
 def test_nan_stops_and_the_last_good_state_is_kept(small_unet, train, written):
     """One prompt of two is damaged; the step that meets it is named, the steps before it are in the file."""
     damaged = [prompts(0.1, float("nan"))]

@@ -241,9 +241,9 @@ def test_prediction_type(target, core, value, form):
 
 
 @pytest.mark.parametrize(
-    "value", ["", "0", "-4", "+4", "4.0", "4,0", " 4", "four", "1e1", "0x4", "1001", "²", "4\n4", "9" * 5000]
+    "value", ["", "0", "-4", "+4", "4.0", "4,0", " 4", "four", "1e1", "0x4", "101", "²", "4\n4", "9" * 5000]
 )
 def test_windows(target, value):
     draft = target.delta({"windows": value})
-    assert "expected a whole number from 1 to 1000: choose it on the node." in target.refusal(draft)
+    assert "expected a whole number from 1 to 100: choose it on the node." in target.refusal(draft)
     assert target.apply(draft, windows=4)

@@ -24,7 +24,7 @@ def test_from_nothing_to_the_delta(run):
     average = dict(zip(base, trained.ema.shadow_params, strict=True))
     for key, dW in delta.items():
         assert (dW - (average[key] - base[key])).abs().max() < 1e-7, key
-    assert said["prediction_type"] == "diff_eps"
+    assert (said["prediction_type"], said["base_prediction"]) == ("ddim_eps", "noise")
     assert (said["windows"], said["architecture"], said["rank"]) == ("4", "SD1.5", "full")
     assert (said["steps"], said["samples"]) == ("24", "96")
     assert {file.name for file in path.parent.iterdir()} == {"perflow-000012.safetensors", path.name}

@@ -10,21 +10,21 @@ from uuid import UUID
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
+from comfy.samplers import KSAMPLER
 from torch import Tensor
 
 from ....perflow_core.edit_schedule import step_of
-from .edit_plan import EditedPart, EditPlan, LocatedWords, ScheduledEdit
+from .edit_plan import KEY, EditedPart, EditPlan, LocatedWords, ScheduledEdit
 from .edited_attention import Blocks, Options, attention_blocks, edited_blocks
-
-KEY = "prompt_to_prompt"
+from .latent_blending import hand_over_blending
 
 
 def with_editing(model: ModelPatcher) -> ModelPatcher:
     """A clone that carries out the edits of its CONDITIONING, and samples as before without one."""
     edited = model.clone()
     for kind, wrapper in (
+        (WrappersMP.OUTER_SAMPLE, hand_over_blending),
         (WrappersMP.SAMPLER_SAMPLE, prepare_run),
-        (WrappersMP.PREDICT_NOISE, blend_pictures),
         (WrappersMP.DIFFUSION_MODEL, edit_attention),
     ):
         edited.remove_wrappers_with_key(kind, KEY)
@@ -47,7 +47,12 @@ def prepare_run(
         _check(cond, len(noise))
     if conds:
         options = extra_args["model_options"].setdefault("transformer_options", {})
-        options[KEY] = EditingRun({cond["uuid"]: cond[KEY] for cond in conds}, sigmas, noise)
+        options[KEY] = run = EditingRun({cond["uuid"]: cond[KEY] for cond in conds}, sigmas, noise)
+        if run.located is not None and not isinstance(executor.class_obj, KSAMPLER):
+            raise ValueError(
+                f"Prompt-to-Prompt cannot blend in the sampler {type(executor.class_obj).__name__}, expected one of "
+                "ComfyUI's kind (KSAMPLER): take another sampler, or leave blend empty."
+            )
     return executor(guider, sigmas, extra_args, callback, noise, *args)
 
 
@@ -64,20 +69,6 @@ def _check(cond: Options, pictures: int) -> None:
             f"The positive of Prompt-to-Prompt reached the sampler with {shape[0]} prompts of {shape[1]} tokens, "
             f"expected {plan.rows} of {plan.length}: take away the node between them that joins prompts."
         )
-
-
-def blend_pictures(
-    executor: WrapperExecutor, x: Tensor, timestep: Tensor, model_options: Options, seed: int | None
-) -> Tensor:
-    """PREDICT_NOISE wrapper, for any sampler: outside the words' places the edits see and get the source's picture.
-
-    The authors blend the latent after every step; a step from a blended latent to a blended x0 is the same.
-    """
-    run: EditingRun | None = model_options.get("transformer_options", {}).get(KEY)
-    if run is None or run.located is None:
-        return executor(x, timestep, model_options, seed)
-    denoised = executor(run.located.blend(x), timestep, model_options, seed)
-    return run.located.blend(denoised)
 
 
 def edit_attention(

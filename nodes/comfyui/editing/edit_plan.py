@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from ....perflow_core.edit_schedule import cross_alpha, self_steps
-from ....perflow_core.local_blend import blend, blend_mask
+from ....perflow_core.local_blend import blend_mask
 from ....perflow_core.token_edit import TokenEdit
+
+KEY = "prompt_to_prompt"  # of the plan in a CONDITIONING's options, and of the run in a sampling's
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,10 +130,9 @@ class LocatedWords:
             maps = attention.view(*attention.shape[:2], height, width)
             self.maps = maps if self.maps is None else self.maps + maps
 
-    def blend(self, x: Tensor) -> Tensor:
-        if self.maps is None:
-            return x
-        return blend(x, blend_mask(self.maps, self.size, self.plan.threshold))
+    def mask(self) -> Tensor | None:
+        """Where the edits may differ from their source, as `blend_mask` returns it; None before the first UNet call."""
+        return None if self.maps is None else blend_mask(self.maps, self.size, self.plan.threshold)
 
 
 def sides(size: tuple[int, int], level: int) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """Low-rank adapters on a UNet's layers: what the student has beside its teacher."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -8,15 +9,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
-from ..unet import MODEL_PREFIX
+from ..unet import layers
 
-Layer = nn.Linear | nn.Conv2d
+Layer = Any  # nn.Linear, nn.Conv2d, or a quantised one of a class of its own
 
 
 class Adapter:
     """dW = up down for one linear layer or convolution, added to the layer's output; float32.
 
-    up: [out, r]; down: [r, in, ...] as the layer's weight. A fresh one changes nothing: up is zero.
+    up: [out, r]; down: [r, in, ...] as the layer's weight in computing. A fresh one changes nothing: up is zero.
     """
 
     def __init__(self, layer: Layer, rank: int, random: torch.Generator, device: torch.device):
@@ -30,7 +31,7 @@ class Adapter:
     def added(self, x: Tensor) -> Tensor:
         """up down x in the precision of x, shaped as the layer's output."""
         up, down = self.up.to(x.dtype), self.down.to(x.dtype)
-        if not isinstance(self.layer, nn.Conv2d):
+        if down.ndim == 2:
             return functional.linear(functional.linear(x, down), up)
         layer = self.layer
         hidden = functional.conv2d(x, down, None, layer.stride, layer.padding, layer.dilation)
@@ -43,7 +44,7 @@ class Adapters:
     def __init__(self, model: ModelPatcher, rank: int, seed: int):
         random, device = torch.Generator().manual_seed(seed), model.load_device
         self.on = False
-        self.by_name = {name: Adapter(layer, rank, random, device) for name, layer in _layers(model)}
+        self.by_name = {name: Adapter(layer, rank, random, device) for name, layer in layers(model)}
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -75,10 +76,3 @@ class Adapters:
             return output + adapter.added(args[0]) if self.on else None
 
         return add
-
-
-def _layers(model: ModelPatcher) -> Iterator[tuple[str, Layer]]:
-    """The UNet's linear layers and convolutions, by their names in ComfyUI."""
-    for name, layer in model.model.diffusion_model.named_modules():
-        if isinstance(layer, nn.Linear | nn.Conv2d):
-            yield MODEL_PREFIX + name, layer

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+import comfy.model_management
 import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
@@ -13,8 +14,8 @@ from ....perflow_core.parameterization import PredictionType, append_dims
 from ....perflow_core.reflow import Line, TeacherWalk, TimePoints, lesson, line_through, window_start
 from ....perflow_core.schedule import window_schedule
 from ....perflow_core.solvers import sample_euler
+from ..base_sampling import base_of
 from ..chord_sampling import PeRFlowSampling
-from ..noise_table import base_alphas_cumprod
 from .examples import Examples
 from .unet import Conditions, TrainingUNet
 
@@ -51,17 +52,15 @@ class Training:
     def __init__(self, model: ModelPatcher, examples: Examples, settings: Settings):
         self.settings, self.examples = settings, examples
         self.base = model.get_model_object("model_sampling")
-        alphas_cumprod = base_alphas_cumprod(model)
+        base = base_of(model)
         points = TimePoints.coarse(settings.windows, settings.points_per_window)
         dropout = DROPOUT if examples.negative is not None else 0.0
         self.curriculum = Curriculum(points, examples.groups, settings.batch_size, dropout, settings.seed)
         self.unet = TrainingUNet(model, settings.rank, settings.seed % 2**63, settings.gradient_checkpointing)
-        self.walk = TeacherWalk.plan(alphas_cumprod, settings.windows, settings.solving_steps).to(
+        self.walk = TeacherWalk.plan(base.alphas_cumprod, settings.windows, settings.solving_steps).to(
             self.unet.device, torch.float32
         )
-        self.sampling = PeRFlowSampling(
-            model.model.model_config, alphas_cumprod, settings.prediction_type, settings.windows
-        )
+        self.sampling = PeRFlowSampling(model.model.model_config, *base, settings.prediction_type, settings.windows)
         self.chord = self.sampling.chord_on(self.unet.device)
         self.optimizer = torch.optim.AdamW(self.unet.adapters.parameters, settings.learning_rate, weight_decay=0.01)
         in_float16 = model.model.get_dtype_inference() == torch.float16
@@ -126,6 +125,7 @@ class Training:
 
     def _teacher(self, X: Tensor, entry: Tensor, conditions: Conditions) -> Tensor:
         """The base model's noise prediction at X and an entry of its table, whatever it predicts itself."""
+        comfy.model_management.throw_exception_if_processing_interrupted()  # a walk may have hundreds of calls
         sigma = self.walk.sigma[entry]
         m = self.unet(self.base.calculate_input(sigma, X), entry, conditions, student=False)
         return (X - self.base.calculate_denoised(sigma, m, X)) / append_dims(sigma, X)

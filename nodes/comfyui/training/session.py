@@ -7,6 +7,7 @@ from pathlib import Path
 
 import comfy.model_management
 import numpy as np
+import torch
 from comfy_api.latest import io
 
 from .. import node_text
@@ -37,10 +38,16 @@ def train(
         node_text.show(node, text)
         raise
     except (NotFiniteError, RuntimeError, MemoryError) as error:
-        raise RuntimeError(reason(error, training) + kept_text(kept())) from error
+        raise kind(error)(reason(error, training) + kept_text(kept())) from error
     path = kept()
     assert path is not None
     return path, report(history, path, first, time.monotonic() - started), history
+
+
+def kind(error: Exception) -> type[Exception]:
+    """What to raise in its place: ComfyUI unloads its models after its own kind, which is of a GPU's memory."""
+    of_gpu = isinstance(error, (comfy.model_management.OOM_EXCEPTION, getattr(torch, "AcceleratorError", ())))
+    return comfy.model_management.OOM_EXCEPTION if of_gpu and is_out_of_memory(error) else RuntimeError
 
 
 def reason(error: Exception, training: Training) -> str:

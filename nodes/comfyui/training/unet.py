@@ -11,8 +11,10 @@ from comfy.ldm.modules.attention import BasicTransformerBlock
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils.checkpoint import checkpoint
 
+from ..unet import layers
 from .adapters import Adapters
 
 Conditions = Mapping[str, Any]
@@ -27,6 +29,7 @@ class TrainingUNet:
     def __init__(self, model: ModelPatcher, rank: int, seed: int, gradient_checkpointing: bool):
         self.patcher = _loaded_for_good(model)
         self.patcher.add_object_patch("model_sampling", _WithoutSchedule())
+        _multiply_out(self.patcher)
         self.device: torch.device = self.patcher.load_device
         self.adapters = Adapters(self.patcher, rank, seed)
         self.gradient_checkpointing = gradient_checkpointing
@@ -71,6 +74,15 @@ def _loaded_for_good(model: ModelPatcher) -> ModelPatcher:
         ) from error
 
 
+def _multiply_out(model: ModelPatcher) -> None:
+    """Have quantised weights multiplied out in every call, for teacher and student: a gradient through their own
+    multiplications is rounded, or none at all. A function on a weight is how ComfyUI is asked to.
+    """
+    for name, layer in layers(model):
+        if hasattr(layer, "convert_weight"):
+            model.add_weight_wrapper(f"{name}.weight", lambda weight: weight)
+
+
 class _WithoutSchedule(nn.Module):
     """In place of a model-sampling object: the latent is shown as it is, at the timestep given, and m comes back."""
 
@@ -94,7 +106,7 @@ def _parameters_for_autograd(module: nn.Module) -> Iterator[None]:
     try:
         for part in module.modules():
             for name, parameter in list(part.named_parameters(recurse=False)):
-                if type(parameter) is nn.Parameter and parameter.is_inference():
+                if parameter.is_inference() and parameter.is_floating_point():
                     setattr(part, name, nn.Parameter(_same_memory(parameter), requires_grad=False))
                     lent.append((part, name, parameter))
         yield
@@ -104,6 +116,10 @@ def _parameters_for_autograd(module: nn.Module) -> Iterator[None]:
 
 
 def _same_memory(tensor: Tensor) -> Tensor:
+    if is_traceable_wrapper_subclass(tensor):  # a quantised weight: some tensors, and how they belong together
+        names, form = tensor.__tensor_flatten__()
+        parts = {name: _same_memory(getattr(tensor, name)) for name in names}
+        return type(tensor).__tensor_unflatten__(parts, form, tensor.shape, tensor.stride())
     view = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
     return view.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())
 

@@ -159,6 +159,19 @@ def test_weights_are_no_words(p2p):
     assert not torch.equal(plain[0][0], weighted[0][0])
 
 
+def test_a_mark_behind_a_swapped_word_is_no_part_of_it(p2p, clips):
+    """The official code takes "lighthouse," for one word, whose map and the mark's all new tokens share."""
+    source, edited = "a lighthouse, at sunset", "a glockenspiel, at night"
+    M = p2p(source, edited)[1][0][1][KEY].edits.M[0]
+    tokens = [[token for token, _ in clips("SD1.5").tokenize(text)["l"][0]] for text in (source, edited)]
+    comma = clips("SD1.5").tokenize(",")["l"][0][1][0]
+    was, becomes = (found.index(comma) for found in tokens)
+    assert becomes > was == 3  # the new word has more tokens
+    assert M[:, becomes].nonzero().flatten().tolist() == [was]
+    for token in range(2, becomes):
+        assert M[:, token].nonzero().flatten().tolist() == [2]
+
+
 def test_latent_of_several_pictures(p2p, sample):
     """Each becomes a source and its edits with one noise."""
     from analytic_model import relative_error

@@ -1,0 +1,40 @@
+"""The pack's name in the template browser, whatever the folder is called that it was cloned into.
+
+The page shows the folder's name unless locales/<language>/main.json of the pack has another name for exactly that one.
+So these files are written here, when the pack is loaded, and are not in the repository.
+"""
+
+import json
+import logging
+import os
+from pathlib import Path
+
+NAME = "PeRFlow"
+PACK = Path(__file__).parents[2]  # as ComfyUI found it: a link's name, and not that of what it leads to
+
+
+def write_name(pack: Path = PACK) -> None:
+    """Where the folder cannot be written to, its own name stays in the template browser."""
+    try:
+        for language in (pack / "locales").iterdir():
+            _add_name(language / "main.json", pack.name.replace(".", "_"))  # as the page looks it up
+    except OSError as error:
+        logging.debug("perflow: the template browser shows the folder's name, since %s.", error)
+
+
+def _add_name(path: Path, folder: str) -> None:
+    """Names for other folders stay: links of other ComfyUIs can lead to the same files."""
+    names = _names(path)
+    if names.get(folder) == NAME:
+        return
+    texts = {"templateWorkflows": {"category": names | {folder: NAME}}}
+    whole = path.with_name(f"main.{os.getpid()}.unfinished")
+    whole.write_text(json.dumps(texts, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    os.replace(whole, path)
+
+
+def _names(path: Path) -> dict[str, str]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))["templateWorkflows"]["category"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # not there, or damaged
+        return {}

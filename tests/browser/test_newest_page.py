@@ -1,0 +1,49 @@
+"""The newest of ComfyUI's web pages, which scripts/locks/page.txt pins: what this pack needs of a page.
+
+Every graph opened well on it when it was pinned. These few have each of our nodes, and take less long.
+"""
+
+import pytest
+import test_graphs
+import test_help
+
+# These run again here, on the page below.
+from test_missing import test_a_missing_model_is_named  # noqa: F401
+from test_run import test_run  # noqa: F401
+from test_search import test_enter_adds_the_node  # noqa: F401
+from test_templates import test_a_click_opens_the_graph  # noqa: F401
+
+TITLES = [
+    "InstaFlow film between two seeds",
+    "PCM SD1.5 four steps",
+    "PeRFlow SD1.5 edit a photo",
+    "PeRFlow SDXL text to image",
+    "PeRFlow make a delta",
+    "PeRFlow text to 3D from Wonder3D views",
+    "PeRFlow train a delta",
+]
+
+
+@pytest.fixture(scope="module")
+def server(newest_page_server):
+    return newest_page_server
+
+
+@pytest.fixture(scope="module")
+def object_info(server):
+    return server.object_info()
+
+
+@pytest.fixture(scope="module", params=["classic", "nodes2"])
+def shared_page(request, open_newest_pages):
+    return open_newest_pages(request.param)
+
+
+@pytest.mark.parametrize("title", TITLES)
+def test_opens_as_drawn(page, object_info, title):
+    test_graphs.test_opens_as_drawn(page, object_info, title)
+
+
+@pytest.mark.parametrize("shared_page", ["classic"], indirect=True)
+def test_help_is_shown(page):
+    test_help.test_page_is_shown(page, "PeRFlowSchedulePlot")  # which has a picture

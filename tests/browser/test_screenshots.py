@@ -1,0 +1,28 @@
+"""The program that takes pictures of graphs, help pages and the template browser, with one graph and one page."""
+
+import contextlib
+import shutil
+
+from programs import run
+
+NODE = "PeRFlowSampler"
+TITLE = "InstaFlow one step"  # the small trained model is not needed for its thumbnail
+
+
+def test_screenshots(server, browser, repository, monkeypatch, tmp_path):
+    import comfy_page
+    import screenshots
+    from PIL import Image
+
+    shutil.copy(repository / "workflows" / f"{TITLE}.json", tmp_path)
+    monkeypatch.setattr(screenshots, "WORKFLOWS", tmp_path)
+    help_page = tmp_path / "web" / "docs" / f"{NODE}.md"  # that there is one says of which node it takes pictures
+    help_page.parent.mkdir(parents=True)
+    help_page.touch()
+    monkeypatch.setattr(screenshots, "PACK", tmp_path)
+    monkeypatch.setattr(screenshots, "server", lambda comfyui: contextlib.nullcontext(server))
+    monkeypatch.setattr(comfy_page, "open_browser", lambda: contextlib.nullcontext(browser))
+    run(monkeypatch, "scripts/screenshots.py", "--thumbnails", "--out", str(tmp_path / "large"))
+    assert max(Image.open(tmp_path / f"{TITLE}.jpg").size) == screenshots.THUMBNAIL
+    expected = {f"{TITLE} classic.png", f"{TITLE} nodes2.png", f"help {NODE}.png", "templates.png"}
+    assert {path.name for path in (tmp_path / "large").iterdir()} == expected

@@ -1,0 +1,56 @@
+"""The programs that need no ComfyUI, at their smallest size."""
+
+import pytest
+from programs import REPOSITORY, run
+
+
+def test_draw_method(monkeypatch, tmp_path):
+    import draw_method
+
+    monkeypatch.setattr(draw_method, "PICTURE", tmp_path / "method.png")
+    run(monkeypatch, "scripts/draw_method.py")
+    assert (tmp_path / "method.png").stat().st_size > 10_000
+
+
+def test_draw_registry(monkeypatch, tmp_path):
+    """The stored pictures are what it draws, with the registry's shapes: a square of at most 400 pixels, and 21:9."""
+    import numpy as np
+    from PIL import Image
+
+    run(monkeypatch, "scripts/draw_registry.py", "--out", str(tmp_path))
+    for name, size in (("icon.png", (400, 400)), ("banner.png", (1260, 540))):
+        stored = REPOSITORY / "docs" / "registry" / name
+        assert stored.stat().st_size < 150_000
+        pictures = [Image.open(file) for file in (stored, tmp_path / name)]
+        assert [picture.size for picture in pictures] == [size, size]
+        ours, theirs = (np.asarray(picture.convert("RGB"), dtype=float) for picture in pictures)
+        assert np.abs(ours - theirs).mean() < 2, f"python scripts/draw_registry.py draws another {name} by now"
+
+
+def test_lock(monkeypatch, tmp_path):
+    """With lists of nothing, which need no package index."""
+    import environment
+    import lock
+
+    for name in ("uv.in", "page.in", "training.in"):
+        (tmp_path / name).write_text("# nothing\n")
+    monkeypatch.setattr(lock, "LOCKS", tmp_path)
+    monkeypatch.setattr(lock, "TRAINING", tmp_path / "training.in")
+    monkeypatch.setattr(environment, "VERSIONS", {})
+    run(monkeypatch, "scripts/lock.py")
+    assert {path.name for path in tmp_path.glob("*.txt")} == {"uv.txt", "page.txt", "training.txt"}
+
+
+def test_train(monkeypatch, tmp_path, capfd):
+    """It starts the training program, here with this environment's packages; that one says what is wrong."""
+    import sys
+
+    import train
+
+    pytest.importorskip("accelerate")
+    monkeypatch.setattr(train, "locked_environment", lambda lock_file: sys.executable)
+    config = tmp_path / "config.toml"
+    config.write_text("output = 1\n")
+    assert run(monkeypatch, "scripts/train.py", str(config)) == 1
+    assert "Error: " in capfd.readouterr().err
+    assert run(monkeypatch, "scripts/train.py", "--help") == 0

@@ -1,0 +1,52 @@
+"""Runs a program of benchmarks/ or scripts/ inside the test process, which has the packages and a ComfyUI already."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+# What runs each program; test_programs.py counts that none is missing.
+RUN_BY = {
+    "benchmarks/gpu.py": "benchmarks/test_programs.py",
+    "benchmarks/learning_curve.py": "benchmarks/test_programs.py",
+    "benchmarks/overhead.py": "benchmarks/test_programs.py",
+    "benchmarks/prompt_to_prompt.py": "benchmarks/test_programs.py",
+    "benchmarks/quality.py": "benchmarks/test_programs.py",
+    "benchmarks/soak.py": "through_server/test_programs_with_a_server.py",
+    "benchmarks/training_memory.py": "benchmarks/test_programs.py",
+    "benchmarks/training_on_gpu.py": "trainer/test_training_on_gpu.py",
+    "benchmarks/training_speed.py": "trainer/test_training_on_gpu.py",
+    "benchmarks/weights.py": "benchmarks/test_programs.py",
+    "scripts/demo.py": "through_server/test_demo.py",
+    "scripts/draw_gallery.py": "through_server/test_programs_with_a_server.py",
+    "scripts/draw_graphs.py": "through_server/test_programs_with_a_server.py",
+    "scripts/draw_method.py": "core/test_programs_alone.py",
+    "scripts/draw_quality.py": "benchmarks/test_programs.py",
+    "scripts/draw_registry.py": "core/test_programs_alone.py",
+    "scripts/lock.py": "core/test_programs_alone.py",
+    "scripts/screenshots.py": "browser/test_screenshots.py",
+    "scripts/train.py": "core/test_programs_alone.py",
+}
+THE_RUN_ITSELF = {"scripts/test.py"}
+
+
+def run(monkeypatch, program: str, *arguments: str):
+    """Its main() with these arguments; returns what main() returns."""
+    path = REPOSITORY / program
+    monkeypatch.syspath_prepend(str(path.parent))
+    monkeypatch.setattr(sys, "argv", [str(path), *arguments])
+    return module_of(monkeypatch, path).main()
+
+
+def module_of(monkeypatch, path: Path):
+    """The program as a module, until the test ends: tests/support has modules with the names of some programs."""
+    known = sys.modules.get(path.stem)
+    if known and known.__file__ == str(path):
+        return known
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, path.stem, module)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,63 @@
+"""The programs that start a server, at their smallest size and on the server that the other tests use."""
+
+import contextlib
+import sys
+
+import pytest
+from programs import run
+
+
+@pytest.fixture
+def here(server, monkeypatch, capfd):
+    """(program, arguments) -> what it prints."""
+    import trial.server
+
+    monkeypatch.setattr(trial.server, "ComfyServer", lambda *_, **__: contextlib.nullcontext(server))
+
+    def printed(program: str, *arguments: str) -> str:
+        run(monkeypatch, program, *arguments)
+        return capfd.readouterr().out
+
+    return printed
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_soak(here):
+    printed = here("benchmarks/soak.py", "1")
+    assert "1 prompts, 0 failed" in printed
+
+
+def test_draw_graphs(here, server, monkeypatch, tmp_path):
+    """It writes every graph into a folder without any; test_drawn_graphs.py compares them with the stored ones."""
+    import draw_graphs
+
+    monkeypatch.setattr(draw_graphs, "WORKFLOWS", tmp_path)
+    printed = here("scripts/draw_graphs.py")
+    written = {path.stem for path in tmp_path.iterdir()}
+    assert written == set(draw_graphs.GRAPHS)
+    assert printed.count(": written") == len(written)
+
+
+def test_draw_gallery(here, prompt, find, monkeypatch, tmp_path):
+    """A small sheet with the graphs' random models; a low-rank delta is extracted on the way."""
+    import draw_gallery
+    from gallery import preparing, sheets
+    from PIL import Image
+
+    def small(studio, made):
+        ways = (studio.base(), studio.perflow(), studio.perflow(delta=made.low_rank[4]))
+        row = sheets.Row("one", [studio.sampled(model, "a boat", 1) for model in ways])
+        return sheets.Sheet("Small", "It is small.", ["base", "PeRFlow", "rank 4"], [row])
+
+    files = (
+        find(prompt, "CheckpointLoaderSimple")["inputs"]["ckpt_name"],
+        find(prompt, "PeRFlowApplyDelta")["inputs"]["delta_name"],
+    )
+    monkeypatch.setattr(draw_gallery, "small_model", lambda comfyui: [tmp_path / file for file in files])
+    monkeypatch.setattr(draw_gallery, "FOLDER", tmp_path / "gallery")
+    monkeypatch.setattr(preparing, "draw_inputs", lambda folder: None)
+    monkeypatch.setattr(preparing, "RANKS", (4,))
+    monkeypatch.setattr(sheets, "SHEETS", {"small": small})
+    printed = here("scripts/draw_gallery.py", "--only", "small")
+    assert "Difference to “base”: PeRFlow: " in printed
+    assert Image.open(tmp_path / "gallery" / "small.jpg").width > 3 * 2 * 128
