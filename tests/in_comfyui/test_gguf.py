@@ -4,7 +4,6 @@ GGUF_PATH names a checkout of https://github.com/city96/ComfyUI-GGUF (Apache-2.0
 """
 
 import importlib.util
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -34,10 +33,10 @@ EXTRACT = {"filename_prefix": "gguf", "energy": 0.0, "prediction_type": "auto", 
 @pytest.fixture(scope="module")
 def pack(comfyui):
     """ComfyUI-GGUF's nodes, by their ids."""
-    if not os.environ.get("GGUF_PATH"):
-        pytest.skip("GGUF_PATH is not set: that pack is not here")
+    import other_packs
+
+    folder = other_packs.checkout("GGUF_PATH")
     pytest.importorskip("gguf", reason="The package gguf, which ComfyUI-GGUF needs, is not here.")
-    folder = Path(os.environ["GGUF_PATH"]).expanduser().absolute()
     spec = importlib.util.spec_from_file_location("comfyui_gguf", folder / "__init__.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module

@@ -78,5 +78,5 @@ def test_edits_of_a_picture_with_an_image_prompt(edited):
     assert abs(source - edit).mean() > 1
     assert abs(after - edited("after", "a blue dog", weight=0.0)).mean() > 1
     same = edited("after", "a red cat")
-    assert abs(same[0] - same[1]).max() == 0
-    assert abs(same[0] - source).max() == 0
+    assert abs(same[0] - same[1]).max() <= 1  # some CPUs add up the rows of a batch in different orders
+    assert abs(same[0] - source).max() <= 1
