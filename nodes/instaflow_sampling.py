@@ -81,8 +81,6 @@ def check_kind(model: ModelPatcher) -> None:
             "Model Sampling InstaFlow got a model with PeRFlow's sampling, expected an InstaFlow, 2-Rectified-Flow or "
             "Rectified Diffusion UNet: connect its loader, without a PeRFlow node between."
         )
-    if not isinstance(sampling, EvenSteps):  # ours replaces its own, but no other node's
-        base_of(model)
     found = describe(model).family
     if found != "SD1.5":
         raise ValueError(
@@ -90,3 +88,5 @@ def check_kind(model: ModelPatcher) -> None:
             "layout of InstaFlow, 2-Rectified-Flow and Rectified Diffusion: load one of their UNets with Load "
             "Diffusion Model."
         )
+    if not isinstance(sampling, EvenSteps):  # ours replaces its own, but no other node's
+        base_of(model)

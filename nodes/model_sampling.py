@@ -4,10 +4,9 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..perflow_core.architecture import TRAINED_WINDOWS
-from ..perflow_core.parameterization import usual_base
 from .comfyui import node_text, shared_inputs
 from .comfyui.base_sampling import base_of
-from .comfyui.perflow_sampling import other_base_lines, trained_prediction, with_perflow_sampling
+from .comfyui.perflow_sampling import other_prediction_lines, trained_prediction, with_perflow_sampling
 from .comfyui.unet import describe
 
 
@@ -44,9 +43,10 @@ class PeRFlowModelSampling(io.ComfyNode):
     ) -> io.NodeOutput:
         shared_inputs.check_ranges(cls, prediction_type=prediction_type, windows=windows)
         base = base_of(model)  # a model of another kind is told so first
+        remarks = []
         if prediction_type == shared_inputs.AUTO:
             prediction_type = trained_prediction(model, describe(model))
+            remarks = other_prediction_lines(base, prediction_type)
         accelerated = with_perflow_sampling(model, base, prediction_type, windows, align_steps)
-        lines = [f"{prediction_type}, {windows} windows", *other_base_lines(base, usual_base(prediction_type))]
-        text = "\n".join(lines)
+        text = "\n".join([f"{prediction_type}, {windows} windows", *remarks])
         return io.NodeOutput(accelerated, ui=node_text.show_with_steps(cls, text, accelerated))

@@ -3,7 +3,7 @@
 from comfy.model_patcher import ModelPatcher
 
 from ...perflow_core.architecture import TRAINED_PREDICTION, UNet
-from ...perflow_core.parameterization import PREDICTION_TYPES, BasePrediction, PredictionType
+from ...perflow_core.parameterization import PREDICTION_TYPES, BasePrediction, PredictionType, usual_base
 from .base_sampling import Base
 from .chord_sampling import PeRFlowSampling
 from .step_alignment import set_alignment
@@ -37,6 +37,16 @@ def other_base_lines(base: Base, trained_on: BasePrediction) -> list[str]:
     return [
         f"This model predicts {base.predicts}, but the PeRFlow weights were made for models that predict {trained_on}: "
         f"expect noise or wrong colours. Use a model that predicts {trained_on}, or train a delta of this model."
+    ]
+
+
+def other_prediction_lines(base: Base, prediction_type: PredictionType) -> list[str]:
+    """What to try where auto chose for a model that predicts something else than the published weights' base."""
+    if base.predicts == usual_base(prediction_type):
+        return []
+    return [
+        f"This model predicts {base.predicts}, and auto chose {prediction_type}, as in the published weights: if the "
+        "picture is noise or has wrong colours, choose the prediction type that its weights were trained with."
     ]
 
 

@@ -133,10 +133,11 @@ def test_another_model_sampling_node_after_ours(
 
 
 @pytest.mark.parametrize(
-    ("width", "kind", "expected"),
-    [(768, "V_PREDICTION", "noise"), (2048, "V_PREDICTION", "noise"), (1024, "EPS", "v"), (1024, "V_PREDICTION", None)],
+    ("width", "kind", "auto"),
+    [(768, "V_PREDICTION", "diff_eps"), (2048, "V_PREDICTION", "ddim_eps"), (1024, "EPS", "velocity")]
+    + [(1024, "V_PREDICTION", None), (768, "EPS", None)],
 )
-def test_a_base_that_predicts_something_else(run, t2i, shown, width, kind, expected):
+def test_a_base_that_predicts_something_else(run, t2i, shown, width, kind, auto):
     """SDXL and SD1.5 that predict v, SD2.x that predicts noise: auto is what the published weights are."""
     from family_models import laid_out_model
 
@@ -144,8 +145,8 @@ def test_a_base_that_predicts_something_else(run, t2i, shown, width, kind, expec
     model = laid_out_model(t2i, width, kind)
     run("PeRFlowModelSampling", model=model, prediction_type="auto", windows=4, align_steps=True)
     predicts = "v" if kind == "V_PREDICTION" else "noise"
-    said = f"This model predicts {predicts}, but the PeRFlow weights were made for models that predict {expected}"
-    assert (said in texts[-1]) == (expected is not None)
+    assert (f"This model predicts {predicts}, and auto chose {auto}" in texts[-1]) == (auto is not None)
+    assert ("This model predicts" in texts[-1]) == (auto is not None)
     wanted = "velocity" if predicts == "v" else "ddim_eps"
     run("PeRFlowModelSampling", model=model, prediction_type=wanted, windows=4, align_steps=True)
     assert "predicts" not in texts[-1]

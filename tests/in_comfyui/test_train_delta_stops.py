@@ -196,7 +196,7 @@ def test_settings_that_do_not_go_together(small_unet, train, delta_file):
     path, _, _ = train(small_unet, steps=1)
     refuses(train, small_unet, "was trained with windows 4, and the node says 2", windows=2, resume_from=path.name)
     chosen = {"prediction_type": "velocity", "resume_from": path.name}
-    refuses(train, small_unet, "prediction_type diff_eps, and the node says velocity", **chosen)
+    refuses(train, small_unet, "prediction_type ddim_eps, and the node says velocity", **chosen)
 
 
 def test_a_delta_of_another_model_is_not_gone_on_with(comfyui, small_unet, train):

@@ -68,7 +68,7 @@ def test_a_full_delta_is_applied(trained, base_model, apply_delta, weights):
     weights.assert_sum(weights.loaded(model), base, delta)
     assert all(dW.abs().max() > 0 for dW in delta.values())
     sampling = model.get_model_object("model_sampling")
-    assert (sampling.prediction_type, sampling.chord.K) == ("diff_eps", 4)
+    assert (sampling.prediction_type, sampling.chord.K) == ("ddim_eps", 4)
 
 
 @pytest.mark.parametrize("sections", [{"student": {"method": "lora", "rank": 2}}, {"save": {"rank": 2, "name": "low"}}])

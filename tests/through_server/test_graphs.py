@@ -14,7 +14,7 @@ from trial.small_models.tables import GRAPHS
 # What our nodes say below their widgets.
 TEXTS = {
     "PeRFlowApplyDelta": r"SD1\.5 difference, \d+ tensors, .+\ndiff_eps, 4 windows",
-    "PeRFlowModelSampling": r"(velocity|ddim_eps|diff_eps), 4 windows",
+    "PeRFlowModelSampling": r"(velocity|ddim_eps|diff_eps), 4 windows(\nThis model predicts noise.*)?",
     "PeRFlowWindowSchedule": r"\d+( [\d|]+)*",
     "PeRFlowExtractDelta": r".+\.safetensors, .+\nkept [\d.]+ % of the difference.*",
     "PeRFlowTrainDelta": r".+\.safetensors, \d+ MB, 2 steps, .+\nloss .+ in the last tenth\n4 pictures",
