@@ -8,6 +8,7 @@ from ..perflow_core.delta_match import Delta
 from ..perflow_core.delta_metadata import metadata_base_prediction, metadata_prediction_type, metadata_windows
 from ..perflow_core.parameterization import usual_base
 from ..perflow_core.weights_file import WeightsFile
+from ..perflow_core.windows import MOST_WINDOWS
 from ..perflow_core.wording import tensor_count, tensors_named
 from .comfyui import folders, node_text, shared_inputs
 from .comfyui.advice import with_advice
@@ -51,7 +52,7 @@ class PeRFlowApplyDelta(io.ComfyNode):
                     "windows",
                     default=0,
                     min=0,
-                    max=100,
+                    max=MOST_WINDOWS,
                     tooltip="Number of time windows (K) that the weights were trained with. 0: what the file says, "
                     "otherwise 4, which all published weights use.",
                 ),

@@ -12,6 +12,7 @@ from comfy_api.latest import io
 from ..perflow_core.architecture import UNet
 from ..perflow_core.extraction import Extraction, largest_names, source_dtype
 from ..perflow_core.parameterization import usual_base
+from ..perflow_core.windows import MOST_WINDOWS
 from .comfyui import node_text, shared_inputs
 from .comfyui.base_sampling import prediction_of
 from .comfyui.chord_sampling import PeRFlowSampling
@@ -60,7 +61,7 @@ class PeRFlowExtractDelta(io.ComfyNode):
                     "windows",
                     default=4,
                     min=1,
-                    max=100,
+                    max=MOST_WINDOWS,
                     tooltip="Number of time windows (K) that the weights were trained with. It is written into the "
                     "file.",
                 ),

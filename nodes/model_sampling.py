@@ -4,6 +4,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..perflow_core.architecture import TRAINED_WINDOWS
+from ..perflow_core.windows import MOST_WINDOWS
 from .comfyui import node_text, shared_inputs
 from .comfyui.base_sampling import base_of
 from .comfyui.perflow_sampling import other_prediction_lines, trained_prediction, with_perflow_sampling
@@ -26,7 +27,7 @@ class PeRFlowModelSampling(io.ComfyNode):
                     "windows",
                     default=TRAINED_WINDOWS,
                     min=1,
-                    max=100,
+                    max=MOST_WINDOWS,
                     tooltip="Number of time windows (K) that the weights were trained with; 4 for all published "
                     "weights.",
                 ),

@@ -11,6 +11,7 @@ from ..perflow_core.architecture import TRAINED_WINDOWS
 from ..perflow_core.delta_metadata import metadata_prediction_type, metadata_windows
 from ..perflow_core.loss_drawing import draw_losses
 from ..perflow_core.parameterization import PredictionType, like_base
+from ..perflow_core.windows import MOST_WINDOWS
 from .comfyui import folders, node_text, shared_inputs
 from .comfyui.advice import with_advice
 from .comfyui.base_sampling import Base, base_of
@@ -90,7 +91,7 @@ class PeRFlowTrainDelta(io.ComfyNode):
                     "windows",
                     default=TRAINED_WINDOWS,
                     min=1,
-                    max=100,
+                    max=MOST_WINDOWS,
                     tooltip="Number of time windows (K). A good picture needs at least this many steps; 4 in all "
                     "published weights.",
                 ),

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .chord import WindowChord
-from .windows import EDGE_TOLERANCE
+from .windows import EDGE_TOLERANCE, edges_between
 
 REFINEMENTS = 6  # model calls of a rising step, beside the first: fewer lose more, thirty can run away (docs/method.md)
 
@@ -136,7 +136,7 @@ def window_steps(sigmas: Tensor, chord: WindowChord | None) -> list[Step]:
         if sigma_next > sigma:
             steps += _rising_steps(chord, i, (sigma, sigma_next), (T[i], T[i + 1]))
             continue
-        crossed = [e for e in edges if T[i + 1] + EDGE_TOLERANCE < e < T[i] - EDGE_TOLERANCE]
+        crossed = edges_between(chord.K, T[i + 1], T[i])
         ends_on_edge = any(abs(T[i + 1] - e) <= EDGE_TOLERANCE for e in edges)
         starts_on_edge = any(abs(T[i] - e) <= EDGE_TOLERANCE for e in edges)
         inside = [_sigma(chord, e + 1) for e in crossed]
@@ -152,7 +152,7 @@ def window_steps(sigmas: Tensor, chord: WindowChord | None) -> list[Step]:
 
 def _rising_steps(chord: WindowChord, i: int, levels: tuple[float, float], T: tuple[float, float]) -> list[Step]:
     """From picture to noise. An edge belongs to the window below it, so a part looks from one timestep above."""
-    crossed = [e for e in reversed(chord.edge_timesteps) if T[0] + EDGE_TOLERANCE < e < T[1] - EDGE_TOLERANCE]
+    crossed = edges_between(chord.K, T[0], T[1])[::-1]
     starts_on_edge = any(abs(T[0] - e) <= EDGE_TOLERANCE for e in chord.edge_timesteps)
     looks = [_sigma(chord, round(T[0]) + 1) if starts_on_edge else levels[0], *(_sigma(chord, e + 1) for e in crossed)]
     stops = [levels[0], *(_sigma(chord, e) for e in crossed), levels[1]]
