@@ -22,8 +22,8 @@ def window_schedule(
     A start beside a window edge goes on it (`windows.on_edge`).
     end="zero" closes with sigma 0, as ComfyUI's samplers expect; end="reference" with sigma(0), about 0.029, where the
     official scheduler stops. `steps_per_window`, K numbers, replaces n; those of windows above `denoise` are not used.
-    Without a step there is no schedule: shape [0]. Raises ValueError for counts that cannot be walked, and for more
-    steps than there are timesteps.
+    Without a step there is no schedule: shape [0]. Raises ValueError for counts that cannot be walked, and for
+    steps that would be shorter than 0.2 timesteps.
     """
     counts = steps_per_window
     steps = n if counts is None else max(sum(_used(counts, chord.K, denoise)), 1)

@@ -114,6 +114,23 @@ def small_unet(unet_file):
     return comfy.sd.load_diffusion_model(str(unet_file), model_options={"dtype": torch.float32})
 
 
+@pytest.fixture
+def controlnet(comfyui):
+    """A small classic ControlNet, freshly loaded, and the list of the timesteps that it is told."""
+    import comfy.controlnet
+    from trial import small_models
+
+    folder = comfyui.base / "models" / "controlnet"
+    control = comfy.controlnet.load_controlnet(
+        str(small_models.make_controlnet(folder / "tiny.safetensors", small_models.SD15_TINY))
+    )
+    told: list[float] = []
+    control.control_model.register_forward_pre_hook(
+        lambda module, args, kwargs: told.append(kwargs["timesteps"][0].item()), with_kwargs=True
+    )
+    return control, told
+
+
 @pytest.fixture(scope="session")
 def apply_delta(run, delta_file):
     """The Apply PeRFlow Delta node with its defaults."""

@@ -5,21 +5,12 @@ import torch
 STEPS = [1000.0, 875.0, 750.0, 500.0, 250.0]
 
 
-def test_controlnet_receives_the_timesteps(comfyui, run, small_unet, apply_delta, schedule):
-    import comfy.controlnet
+def test_controlnet_receives_the_timesteps(controlnet, run, small_unet, apply_delta, schedule):
     import comfy.sample
     import comfy.samplers
     from analytic_model import conditioning
-    from trial import small_models
 
-    file = small_models.make_controlnet(
-        comfyui.base / "models" / "controlnet" / "tiny.safetensors", small_models.SD15_TINY
-    )
-    control = comfy.controlnet.load_controlnet(str(file))
-    told: list[float] = []
-    control.control_model.register_forward_pre_hook(
-        lambda module, args, kwargs: told.append(kwargs["timesteps"][0].item()), with_kwargs=True
-    )
+    control, told = controlnet
     positive, negative = run(
         "ControlNetApplyAdvanced",
         positive=conditioning(0.1),

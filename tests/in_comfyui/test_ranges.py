@@ -72,21 +72,12 @@ def test_a_plain_ksampler_counts_as_with_the_base(run, t2i, perflow, active, fam
         assert active(model, simple(model), percent) == active(base, simple(base), percent), percent
 
 
-def test_a_controlnet_that_ends_half_way_takes_half_the_steps(comfyui, run, small_unet, apply_delta, schedule):
-    import comfy.controlnet
+def test_a_controlnet_that_ends_half_way_takes_half_the_steps(controlnet, run, small_unet, apply_delta, schedule):
     import comfy.sample
     import comfy.samplers
     from analytic_model import conditioning
-    from trial import small_models
 
-    file = small_models.make_controlnet(
-        comfyui.base / "models" / "controlnet" / "ranges.safetensors", small_models.SD15_TINY
-    )
-    control = comfy.controlnet.load_controlnet(str(file))
-    told: list[float] = []
-    control.control_model.register_forward_pre_hook(
-        lambda module, args, kwargs: told.append(kwargs["timesteps"][0].item()), with_kwargs=True
-    )
+    control, told = controlnet
     model, euler = apply_delta(small_unet), comfy.samplers.sampler_object("euler")
     noise, latent = torch.randn(1, 4, 8, 8), torch.zeros(1, 4, 8, 8)
     for end, expected in ((0.25, [1000]), (0.5, [1000, 750]), (0.75, [1000, 750, 500])):
