@@ -3,19 +3,19 @@
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..perflow_core.architecture import TRAINED_WINDOWS
-from ..perflow_core.delta_match import Delta
-from ..perflow_core.delta_metadata import metadata_base_prediction, metadata_prediction_type, metadata_windows
-from ..perflow_core.parameterization import usual_base
-from ..perflow_core.weights_file import WeightsFile
-from ..perflow_core.windows import MOST_WINDOWS
-from ..perflow_core.wording import tensor_count, tensors_named
+from ..perflow_core.messages import tensor_count, tensors_named
+from ..perflow_core.sampling.parameterization import usual_base
+from ..perflow_core.sampling.windows import MOST_WINDOWS
+from ..perflow_core.weights.architecture import TRAINED_WINDOWS
+from ..perflow_core.weights.delta_match import Delta
+from ..perflow_core.weights.delta_metadata import metadata_base_prediction, metadata_prediction_type, metadata_windows
+from ..perflow_core.weights.weights_file import WeightsFile
 from .comfyui import folders, node_text, shared_inputs
 from .comfyui.advice import with_advice
-from .comfyui.base_sampling import base_of
-from .comfyui.delta_patches import load_delta
-from .comfyui.perflow_sampling import other_base_lines, trained_prediction, with_perflow_sampling
-from .comfyui.unet import check_can_be_patched, describe
+from .comfyui.sampling.base_sampling import base_of
+from .comfyui.sampling.perflow_sampling import other_base_lines, trained_prediction, with_perflow_sampling
+from .comfyui.weights.delta_patches import load_delta
+from .comfyui.weights.unet import check_can_be_patched, describe
 
 APPLIED = "perflow_deltas"  # the MODEL's note of what was applied to it: [(file, strength), ...]
 

@@ -9,16 +9,16 @@ import comfy.utils
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..perflow_core.architecture import UNet
-from ..perflow_core.extraction import Extraction, largest_names, source_dtype
-from ..perflow_core.parameterization import usual_base
-from ..perflow_core.windows import MOST_WINDOWS
+from ..perflow_core.sampling.parameterization import usual_base
+from ..perflow_core.sampling.windows import MOST_WINDOWS
+from ..perflow_core.weights.architecture import UNet
+from ..perflow_core.weights.extraction import Extraction, largest_names, source_dtype
 from .comfyui import node_text, shared_inputs
-from .comfyui.base_sampling import prediction_of
-from .comfyui.chord_sampling import PeRFlowSampling
-from .comfyui.perflow_sampling import trained_prediction
-from .comfyui.save_delta import new_delta
-from .comfyui.unet import describe, patched_weight, source_name, stored_weights
+from .comfyui.sampling.base_sampling import prediction_of
+from .comfyui.sampling.chord_sampling import PeRFlowSampling
+from .comfyui.sampling.perflow_sampling import trained_prediction
+from .comfyui.weights.save_delta import new_delta
+from .comfyui.weights.unet import describe, patched_weight, source_name, stored_weights
 
 COPIES = 6  # of the largest weight in float32: both weights, patches on them, and what a decomposition takes
 

@@ -6,7 +6,7 @@ import comfy.sample
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..perflow_core.great_circle import great_circle
+from ..perflow_core.sampling.slerp import great_circle
 from .comfyui import shared_inputs
 
 LARGEST_SEED = 0xFFFFFFFFFFFFFFFF

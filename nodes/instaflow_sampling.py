@@ -6,11 +6,11 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from .comfyui import node_text, shared_inputs
-from .comfyui.base_sampling import base_of
-from .comfyui.chord_sampling import PeRFlowSampling
-from .comfyui.rectified_sampling import EvenSteps, RectifiedDiffusionSampling, RectifiedFlowSampling
-from .comfyui.step_alignment import set_alignment
-from .comfyui.unet import describe
+from .comfyui.sampling.base_sampling import base_of
+from .comfyui.sampling.chord_sampling import PeRFlowSampling
+from .comfyui.sampling.rectified_sampling import EvenSteps, RectifiedDiffusionSampling, RectifiedFlowSampling
+from .comfyui.sampling.step_alignment import set_alignment
+from .comfyui.weights.unet import describe
 
 Family = Literal["rectified_flow", "rectified_diffusion"]
 FAMILIES = {"rectified_flow": RectifiedFlowSampling, "rectified_diffusion": RectifiedDiffusionSampling}

@@ -3,12 +3,12 @@
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..perflow_core.architecture import TRAINED_WINDOWS
-from ..perflow_core.windows import MOST_WINDOWS
+from ..perflow_core.sampling.windows import MOST_WINDOWS
+from ..perflow_core.weights.architecture import TRAINED_WINDOWS
 from .comfyui import node_text, shared_inputs
-from .comfyui.base_sampling import base_of
-from .comfyui.perflow_sampling import other_prediction_lines, trained_prediction, with_perflow_sampling
-from .comfyui.unet import describe
+from .comfyui.sampling.base_sampling import base_of
+from .comfyui.sampling.perflow_sampling import other_prediction_lines, trained_prediction, with_perflow_sampling
+from .comfyui.weights.unet import describe
 
 
 class PeRFlowModelSampling(io.ComfyNode):

@@ -10,14 +10,15 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..perflow_core import phased
-from ..perflow_core.phased import FINE_TIMESTEPS, GRIDS, Grid, Timesteps, is_distilled, walked
-from ..perflow_core.schedule import End
-from ..perflow_core.windows import NUM_TIMESTEPS
-from .comfyui import node_text, pcm_text, shared_inputs
-from .comfyui.chord_sampling import PeRFlowSampling
-from .comfyui.rectified_sampling import RectifiedFlowSampling
-from .comfyui.unet import describe
+from ..perflow_core.sampling import phased
+from ..perflow_core.sampling.phased import FINE_TIMESTEPS, GRIDS, Grid, Timesteps, is_distilled, walked
+from ..perflow_core.sampling.schedule import End
+from ..perflow_core.sampling.windows import NUM_TIMESTEPS
+from .comfyui import node_text, shared_inputs
+from .comfyui.sampling import pcm_text
+from .comfyui.sampling.chord_sampling import PeRFlowSampling
+from .comfyui.sampling.rectified_sampling import RectifiedFlowSampling
+from .comfyui.weights.unet import describe
 
 OTHER_FINE_TIMESTEPS = 50  # of a family that PCM was not trained for
 

@@ -9,8 +9,8 @@ from comfy.sd import CLIP
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..perflow_core.prompt_tokens import parse_emphasis, parse_phrases
-from ..perflow_core.token_edit import stacked
+from ..perflow_core.editing.prompt_tokens import parse_emphasis, parse_phrases
+from ..perflow_core.editing.token_edit import stacked
 from .comfyui import node_text, shared_inputs
 from .comfyui.editing.attention_editing import with_editing
 from .comfyui.editing.edit_plan import KEY, EditPlan

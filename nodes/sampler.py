@@ -2,9 +2,9 @@
 
 from comfy_api.latest import io
 
-from ..perflow_core.solvers import SOLVERS
+from ..perflow_core.sampling.solvers import SOLVERS
 from .comfyui import shared_inputs
-from .comfyui.piecewise_sampler import PiecewiseSampler
+from .comfyui.sampling.piecewise_sampler import PiecewiseSampler
 
 
 class PeRFlowSampler(io.ComfyNode):

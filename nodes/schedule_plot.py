@@ -5,8 +5,8 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io, ui
 
-from ..perflow_core.schedule_drawing import draw_schedule
-from .comfyui.perflow_sampling import perflow_sampling
+from ..perflow_core.drawing.schedule_plot import draw_schedule
+from .comfyui.sampling.perflow_sampling import perflow_sampling
 
 
 class PeRFlowSchedulePlot(io.ComfyNode):

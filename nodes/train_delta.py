@@ -7,21 +7,21 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..perflow_core.architecture import TRAINED_WINDOWS
-from ..perflow_core.delta_metadata import metadata_prediction_type, metadata_windows
-from ..perflow_core.loss_drawing import draw_losses
-from ..perflow_core.parameterization import PredictionType, like_base
-from ..perflow_core.windows import MOST_WINDOWS
+from ..perflow_core.drawing.losses import draw_losses
+from ..perflow_core.sampling.parameterization import PredictionType, like_base
+from ..perflow_core.sampling.windows import MOST_WINDOWS
+from ..perflow_core.weights.architecture import TRAINED_WINDOWS
+from ..perflow_core.weights.delta_metadata import metadata_prediction_type, metadata_windows
 from .comfyui import folders, node_text, shared_inputs
 from .comfyui.advice import with_advice
-from .comfyui.base_sampling import Base, base_of
-from .comfyui.chord_sampling import PeRFlowSampling
+from .comfyui.sampling.base_sampling import Base, base_of
+from .comfyui.sampling.chord_sampling import PeRFlowSampling
 from .comfyui.training import files
 from .comfyui.training.examples import Examples
 from .comfyui.training.files import Resumed
 from .comfyui.training.loop import Settings, Training
 from .comfyui.training.session import train
-from .comfyui.unet import describe, source_name
+from .comfyui.weights.unet import describe, source_name
 
 NOTHING = "none"
 

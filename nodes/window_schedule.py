@@ -4,12 +4,12 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..perflow_core.chord import WindowChord
-from ..perflow_core.schedule import End, parse_steps_per_window, window_schedule
-from ..perflow_core.solvers import window_steps
-from ..perflow_core.windows import NUM_TIMESTEPS, by_window, spanned_edges
+from ..perflow_core.sampling.chord import WindowChord
+from ..perflow_core.sampling.schedule import End, parse_steps_per_window, window_schedule
+from ..perflow_core.sampling.solvers import window_steps
+from ..perflow_core.sampling.windows import NUM_TIMESTEPS, by_window, spanned_edges
 from .comfyui import node_text, shared_inputs
-from .comfyui.perflow_sampling import perflow_sampling
+from .comfyui.sampling.perflow_sampling import perflow_sampling
 
 
 class PeRFlowWindowSchedule(io.ComfyNode):

@@ -4,8 +4,8 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..perflow_core.twelve_views import VIEWS, domains
-from ..perflow_core.views_sheet import draw_sheet
+from ..perflow_core.drawing.picture_sheet import draw_sheet
+from ..perflow_core.views.twelve_views import VIEWS, domains
 from .comfyui.advice import with_advice
 
 

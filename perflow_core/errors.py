@@ -2,7 +2,7 @@
 
 from enum import Enum, auto
 
-from .wording import printable
+from .messages import printable
 
 
 class Problem(Enum):

@@ -54,7 +54,7 @@ def main() -> None:
     say(progress.timing())
     if options.small:
         say(
-            "The model is small and knows drawings only; training/small/README.md has the words that it knows. "
+            "The model is small and knows drawings only; small_model/README.md has the words that it knows. "
             "--checkpoint and --delta take other models."
         )
         say(f"Its two files load in any ComfyUI: {checkpoint} and {delta}")

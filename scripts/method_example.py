@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from perflow_core.chord import WindowChord
-from perflow_core.schedule import window_schedule
-from perflow_core.solvers import sample_euler, sample_heun
+from perflow_core.sampling.chord import WindowChord
+from perflow_core.sampling.schedule import window_schedule
+from perflow_core.sampling.solvers import sample_euler, sample_heun
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 

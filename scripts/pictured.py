@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from demo_options import SMALL
-from gallery.preparing import HOUSE
 from PIL import Image
 from trial.small_models.tables import TRAINED_CHECKPOINT, TRAINED_DELTA
+
+from small_model.gallery.preparing import HOUSE
 
 if TYPE_CHECKING:
     from trial.server import ComfyServer

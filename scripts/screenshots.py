@@ -71,9 +71,10 @@ def read_graphs(titles: list[str] | None = None) -> dict[str, Json]:
 @contextlib.contextmanager
 def server(comfyui: Path) -> Iterator[ComfyServer]:
     """A ComfyUI with small models under every name that the graphs ask for, and the trained one."""
-    from gallery.preparing import draw_house
     from trial.installed_pack import install_pack
     from trial.server import ComfyServer
+
+    from small_model.gallery.preparing import draw_house
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         base = Path(folder)

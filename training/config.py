@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from perflow_core.parameterization import PredictionType
-from perflow_core.reflow import Solver
+from perflow_core.sampling.parameterization import PredictionType
+from perflow_core.training.reflow import Solver
 
 from .errors import TrainingError
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from perflow_core.chord import WindowChord
-from perflow_core.reflow import Line, TeacherWalk, TimePoints, line_through, window_start
+from perflow_core.sampling.chord import WindowChord
+from perflow_core.training.reflow import Line, TeacherWalk, TimePoints, line_through, window_start
 
 from .config import Config
 from .draws import Purpose, normal, orders, uniform

@@ -14,8 +14,8 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor
 from tqdm import tqdm
 
-from perflow_core.extraction import Extraction
-from perflow_core.reflow import lesson
+from perflow_core.training.reflow import lesson
+from perflow_core.weights.extraction import Extraction
 
 from . import latents, saving, state, student
 from .config import Config

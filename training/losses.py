@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from perflow_core.chord import WindowChord
-from perflow_core.parameterization import PredictionType, eps
-from perflow_core.windows import NUM_TIMESTEPS
+from perflow_core.sampling.chord import WindowChord
+from perflow_core.sampling.parameterization import PredictionType, eps
+from perflow_core.sampling.windows import NUM_TIMESTEPS
 
 from .config import LossWeight, OptimizerConfig
 

@@ -2,9 +2,9 @@
 
 from typing import NamedTuple
 
-from perflow_core.chord import WindowChord
-from perflow_core.parameterization import PredictionType, like_base
-from perflow_core.reflow import TeacherWalk, TimePoints
+from perflow_core.sampling.chord import WindowChord
+from perflow_core.sampling.parameterization import PredictionType, like_base
+from perflow_core.training.reflow import TeacherWalk, TimePoints
 
 from .config import Config
 from .errors import TrainingError

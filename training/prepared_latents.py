@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from perflow_core.reflow import TeacherWalk
+from perflow_core.training.reflow import TeacherWalk
 
 from .config import Config, DataConfig
 from .draws import Purpose, normal

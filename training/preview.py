@@ -8,11 +8,11 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from perflow_core.chord import WindowChord
-from perflow_core.parameterization import PredictionType, append_dims, denoised
-from perflow_core.reflow import TeacherWalk
-from perflow_core.schedule import window_schedule
-from perflow_core.solvers import sample_euler
+from perflow_core.sampling.chord import WindowChord
+from perflow_core.sampling.parameterization import PredictionType, append_dims, denoised
+from perflow_core.sampling.schedule import window_schedule
+from perflow_core.sampling.solvers import sample_euler
+from perflow_core.training.reflow import TeacherWalk
 
 from .config import Config
 from .draws import Purpose, normal

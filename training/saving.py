@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from perflow_core.extraction import Extraction
-from perflow_core.safe_write import write_new
+from perflow_core.weights.extraction import Extraction
+from perflow_core.weights.safe_write import write_new
 
 from .errors import TrainingError
 

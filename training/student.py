@@ -12,7 +12,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from perflow_core.lowrank import nearest_of_rank
+from perflow_core.weights.lowrank import nearest_of_rank
 
 from .config import Config, StudentConfig
 from .draws import Purpose, generator

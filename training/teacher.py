@@ -12,10 +12,10 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 
-from perflow_core.architecture import BY_CONTEXT_WIDTH
-from perflow_core.parameterization import BasePrediction, append_dims
-from perflow_core.reflow import NoisePredictor
-from perflow_core.weights_file import WeightsFileError, inspect
+from perflow_core.sampling.parameterization import BasePrediction, append_dims
+from perflow_core.training.reflow import NoisePredictor
+from perflow_core.weights.architecture import BY_CONTEXT_WIDTH
+from perflow_core.weights.weights_file import WeightsFileError, inspect
 
 from .config import TeacherConfig
 from .errors import TrainingError

@@ -4,8 +4,8 @@ from typing import Any, Final, Literal
 
 from comfy_api.latest import io
 
-from ...perflow_core.parameterization import PREDICTION_TYPES, PredictionType
-from ...perflow_core.wording import shown
+from ...perflow_core.messages import shown
+from ...perflow_core.sampling.parameterization import PREDICTION_TYPES, PredictionType
 
 AUTO: Final = "auto"
 PredictionChoice = PredictionType | Literal["auto"]

@@ -16,8 +16,8 @@ import environment
 from environment import PACK, UserError, say
 
 SOURCES = Path(__file__).with_name("small_models")
-TRAINED = PACK / "training" / "small"  # the trained model as it is stored, and what knows how
-sys.path.append(str(PACK))  # for training/; last, since the pack's nodes/ must not hide ComfyUI's nodes.py
+TRAINED = PACK / "small_model"  # the trained model as it is stored, and what knows how
+sys.path.append(str(PACK))  # for small_model/; last, since the pack's nodes/ must not hide ComfyUI's nodes.py
 UNUSED_FOR = 24 * 3600  # seconds after which models made by other sources are thrown away
 
 

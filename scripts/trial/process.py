@@ -26,7 +26,7 @@ class ComfyUI:
     imported_by_loading: set[str]  # modules, the pack's own aside, that ComfyUI had not imported by itself
 
     def module(self, name: str) -> ModuleType:
-        """A module of the installed pack, e.g. "perflow_core.chord"."""
+        """A module of the installed pack, e.g. "perflow_core.sampling.chord"."""
         return importlib.import_module(f"{self.pack.__name__}.{name}")
 
 

@@ -1,6 +1,6 @@
 """What the table plans."""
 
-from picture_quality.cells import BASE, LORA, TUNED, Cell, Model, end_point, planned
+from small_model.quality.cells import BASE, LORA, TUNED, Cell, Model, end_point, planned
 
 
 def test_every_cell_once_and_end_points_first():

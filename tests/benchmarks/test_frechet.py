@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from picture_quality.frechet import Gaussian, frechet, gaussian, jackknife
+
+from small_model.quality.frechet import Gaussian, frechet, gaussian, jackknife
 
 
 def covariance(d: int, seed: int) -> torch.Tensor:

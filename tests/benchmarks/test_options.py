@@ -1,4 +1,4 @@
-"""What benchmarks/quality.py is asked for on the command line."""
+"""What small_model/measure_quality.py is asked for on the command line."""
 
 import pytest
 import quality

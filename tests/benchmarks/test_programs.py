@@ -14,14 +14,14 @@ def test_no_program_hides_a_package(repository):
     """They are started as programs, so their folder comes first where Python looks for modules."""
     packages = {path.parent.name for path in repository.glob("*/__init__.py")}
     assert {"training", "perflow_core", "nodes"} <= packages
-    programs = {path.stem for path in (repository / "benchmarks").glob("*.py")}
+    programs = {path.stem for folder in ("benchmarks", "small_model") for path in (repository / folder).glob("*.py")}
     assert not programs & packages
 
 
 def test_every_program_is_run_by_a_test(repository):
     programs = {
         path.relative_to(repository).as_posix()
-        for folder in ("benchmarks", "scripts")
+        for folder in ("benchmarks", "scripts", "small_model")
         for path in (repository / folder).glob("*.py")
         if "__main__" in path.read_text(encoding="utf-8")
     }
@@ -150,7 +150,7 @@ def test_gpu(here, comfyui, tmp_path, monkeypatch):
 @pytest.fixture
 def toy_judge(monkeypatch):
     """It compares with few drawings."""
-    from picture_quality import drawn_judge
+    from small_model.quality import drawn_judge
 
     judge = drawn_judge.DrawnJudge
     monkeypatch.setattr(drawn_judge, "DrawnJudge", lambda models, results, *_, **__: judge(models, results, 20))
@@ -160,10 +160,10 @@ def toy_judge(monkeypatch):
 def test_quality_and_its_figure(here, random_weights, tmp_path):
     rows, picture = tmp_path / "rows.json", tmp_path / "quality.png"
     where = ("--weights", str(random_weights), "--results", str(tmp_path), "--json", str(rows))
-    printed = here("benchmarks/quality.py", "--quick", "--pictures", "3", *where)
+    printed = here("small_model/measure_quality.py", "--quick", "--pictures", "3", *where)
     assert printed.startswith("4 cells, ")
     assert f"{len(json.loads(rows.read_text()))} rows in {rows}" in printed
-    assert "| PeRFlow | euler |" in here("scripts/draw_quality.py", str(rows), "--out", str(picture))
+    assert "| PeRFlow | euler |" in here("small_model/draw_quality.py", str(rows), "--out", str(picture))
     assert picture.stat().st_size > 10_000
 
 
@@ -176,6 +176,13 @@ def test_learning_curve(here, random_weights, tmp_path, monkeypatch):
     deltas.mkdir()
     (deltas / "1.safetensors").symlink_to(random_weights / "delta.safetensors")
     printed = here(
-        "benchmarks/learning_curve.py", str(deltas), "--weights", str(random_weights), "--pictures", "3", "--steps", "1"
+        "small_model/learning_curve.py",
+        str(deltas),
+        "--weights",
+        str(random_weights),
+        "--pictures",
+        "3",
+        "--steps",
+        "1",
     )
     assert printed.splitlines()[-1].startswith("| 0 | ")

@@ -8,9 +8,10 @@ from urllib.error import URLError
 import pytest
 import torch
 from environment import UserError
-from picture_quality.cells import BASE, Cell, Model
-from picture_quality.real_models import RealJudge, RealTable, captioned_pictures
 from PIL import Image
+
+from small_model.quality.cells import BASE, Cell, Model
+from small_model.quality.real_models import RealJudge, RealTable, captioned_pictures
 
 
 class Colours(RealJudge):

@@ -2,15 +2,16 @@
 
 import json
 
-import draw_quality
 import pytest
 import torch
 from environment import UserError
-from picture_quality.cells import BASE, BASE_SAMPLERS, Cell, Model
-from picture_quality.claims import claims
-from picture_quality.frechet import Gaussian, frechet, gaussian
-from picture_quality.rows import attributes, difference, distance, each_attribute, paired, row
-from picture_quality.table import best_of, not_better_with_more_steps
+
+from small_model import draw_quality
+from small_model.quality.cells import BASE, BASE_SAMPLERS, Cell, Model
+from small_model.quality.claims import claims
+from small_model.quality.frechet import Gaussian, frechet, gaussian
+from small_model.quality.rows import attributes, difference, distance, each_attribute, paired, row
+from small_model.quality.table import best_of, not_better_with_more_steps
 
 STANDARD = Gaussian(torch.zeros(3).double(), torch.eye(3).double())
 

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from picture_quality.store import Store
+
+from small_model.quality.store import Store
 
 
 def judged(numbers: range) -> dict[str, torch.Tensor]:

@@ -4,13 +4,13 @@ from itertools import islice
 
 import pytest
 import torch
-from picture_quality import narrow_models, sampling
-from picture_quality.cells import BASE, BASE_SAMPLERS, LORA, Cell, Guidance, Model
-from picture_quality.drawn_judge import DrawnJudge
-from picture_quality.table import Amounts, Table
 
-from training.small import storage
-from training.small.autoencoder import Decoder, Encoder
+from small_model import storage
+from small_model.autoencoder import Decoder, Encoder
+from small_model.quality import narrow_models, sampling
+from small_model.quality.cells import BASE, BASE_SAMPLERS, LORA, Cell, Guidance, Model
+from small_model.quality.drawn_judge import DrawnJudge
+from small_model.quality.table import Amounts, Table
 
 PERFLOW = Model(BASE, True)
 CELLS = [Cell(Model(BASE), "euler", 4), Cell(PERFLOW, "euler", 4)]
@@ -18,7 +18,7 @@ CELLS = [Cell(Model(BASE), "euler", 4), Cell(PERFLOW, "euler", 4)]
 
 @pytest.fixture(scope="module")
 def weights(comfyui, tmp_path_factory):
-    """A folder of narrow weights as training/small/weights is one, random."""
+    """A folder of narrow weights as small_model/weights is one, random."""
     import comfy.supported_models
     import comfy.utils
 

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perflow_core.alignment import align
-from perflow_core.chord import WindowChord
-from perflow_core.schedule import window_schedule
+from perflow_core.sampling.alignment import align
+from perflow_core.sampling.chord import WindowChord
+from perflow_core.sampling.schedule import window_schedule
 
 COUNTS = [list(counts) for counts in product(range(1, 5), range(5), range(5), range(5))]
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from perflow_core.chord import WindowChord
+from perflow_core.sampling.chord import WindowChord
 
 WINDOWS = [1, 2, 3, 4, 5, 8, 10]
 

@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 import torch
 
-from perflow_core.curriculum import BATCHES, TIMES, Curriculum
-from perflow_core.reflow import TimePoints
+from perflow_core.training.curriculum import BATCHES, TIMES, Curriculum
+from perflow_core.training.reflow import TimePoints
 
 ROUND = BATCHES * TIMES
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from perflow_core.architecture import UNet
-from perflow_core.delta import group_by_module, plain_changes
-from perflow_core.delta_kind import check_kind
-from perflow_core.delta_match import match
-from perflow_core.delta_metadata import metadata_prediction_type, metadata_windows
 from perflow_core.errors import Problem
-from perflow_core.weights_file import WeightsFileError, inspect
-from perflow_core.wording import shown
+from perflow_core.messages import shown
+from perflow_core.weights.architecture import UNet
+from perflow_core.weights.delta import group_by_module, plain_changes
+from perflow_core.weights.delta_kind import check_kind
+from perflow_core.weights.delta_match import match
+from perflow_core.weights.delta_metadata import metadata_prediction_type, metadata_windows
+from perflow_core.weights.weights_file import WeightsFileError, inspect
 
 MODEL = {
     "diffusion_model.input_blocks.0.0.weight": (4, 4, 3, 3),

@@ -8,19 +8,19 @@ import pytest
 import torch
 import yaml
 
-from perflow_core.schedule import window_schedule
-from perflow_core.windows import by_window, timesteps
+from perflow_core.sampling.schedule import window_schedule
+from perflow_core.sampling.windows import by_window, timesteps
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 HELP_PAGES = REPOSITORY / "web" / "docs"
 METHOD = REPOSITORY / "docs" / "method.md"
 PICTURE_LIMIT = 150_000  # bytes
-ROOMS = "perflow_core|nodes|workflows|web|locales|docs|tests|scripts|benchmarks|training|.github"
+ROOMS = "perflow_core|nodes|workflows|web|locales|docs|tests|scripts|benchmarks|training|small_model|.github"
 
 FENCED, INLINE_CODE = re.compile(r"^```.*?^```", re.S | re.M), re.compile(r"`[^`\n]+`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.M)
-COMMAND = re.compile(r"python ((?:scripts|benchmarks)/\w+\.py)([^\n`|&]*)")
+COMMAND = re.compile(r"python ((?:scripts|benchmarks|small_model)/\w+\.py)([^\n`|&]*)")
 OPTION = re.compile(r"(?<!\S)\[?(--?[a-z][\w-]*)")
 IN_THE_REPOSITORY = re.compile(rf"`((?:{ROOMS})/[^`<]*)`")
 

@@ -5,11 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from training.small import held_out
-from training.small.classifier import WEIGHTS, classifier
-from training.small.dataset import picture
-from training.small.scenes.styles import STYLES
-from training.small.scenes.words import ATTRIBUTES, full_caption
+from small_model import held_out
+from small_model.classifier import WEIGHTS, classifier
+from small_model.dataset import picture
+from small_model.scenes.styles import STYLES
+from small_model.scenes.words import ATTRIBUTES, full_caption
 
 COUNT = 150
 

@@ -1,4 +1,4 @@
-"""The drawn pictures of training/small and their captions."""
+"""The drawn pictures of small_model and their captions."""
 
 import re
 from dataclasses import asdict
@@ -7,10 +7,10 @@ from itertools import product
 import numpy as np
 import pytest
 
-from training.small import dataset
-from training.small.dataset import SEED, picture
-from training.small.scenes.picture import SIZE, draw
-from training.small.scenes.words import (
+from small_model import dataset
+from small_model.dataset import SEED, picture
+from small_model.scenes.picture import SIZE, draw
+from small_model.scenes.words import (
     ATTRIBUTES,
     COLOURS,
     PLACES,

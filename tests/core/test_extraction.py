@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from perflow_core.extraction import Extraction, largest_names, source_dtype
+from perflow_core.weights.extraction import Extraction, largest_names, source_dtype
 
 
 def collected(rank, share=0.0):

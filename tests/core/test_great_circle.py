@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perflow_core.great_circle import great_circle
+from perflow_core.sampling.slerp import great_circle
 
 
 def noise(seed, shape=(1, 4, 16, 16)):

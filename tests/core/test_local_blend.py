@@ -4,10 +4,10 @@ import pytest
 import torch
 from scripted_masks import GROUP, Denoiser, furthest, mask, start
 
-from perflow_core.chord import WindowChord
-from perflow_core.local_blend import BlendedRows, blend_mask
-from perflow_core.schedule import window_schedule
-from perflow_core.solvers import SOLVERS
+from perflow_core.editing.local_blend import BlendedRows, blend_mask
+from perflow_core.sampling.chord import WindowChord
+from perflow_core.sampling.schedule import window_schedule
+from perflow_core.sampling.solvers import SOLVERS
 
 
 def spots(*places):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from perflow_core.lowrank import compress, nearest_of_rank
+from perflow_core.weights.lowrank import compress, nearest_of_rank
 
 
 def decaying(*shape, seed=0):

@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from perflow_core.delta import Change, Factors
-from perflow_core.magnitudes import check_numbers
-from perflow_core.weights_file import WeightsFileError, inspect
+from perflow_core.weights.delta import Change, Factors
+from perflow_core.weights.magnitudes import check_numbers
+from perflow_core.weights.weights_file import WeightsFileError, inspect
 
 
 @pytest.fixture

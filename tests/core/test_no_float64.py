@@ -4,14 +4,14 @@ import pytest
 import torch
 from no_float64 import DEVICE, Elsewhere, without_float64
 
-from perflow_core.alignment import align
-from perflow_core.chord import WindowChord
-from perflow_core.great_circle import great_circle
-from perflow_core.lowrank import compress
-from perflow_core.rectified import FlowPath, TablePath, lay_evenly
-from perflow_core.reflow import TeacherWalk
-from perflow_core.schedule import window_schedule
-from perflow_core.solvers import SOLVERS
+from perflow_core.sampling.alignment import align
+from perflow_core.sampling.chord import WindowChord
+from perflow_core.sampling.rectified import FlowPath, TablePath, lay_evenly
+from perflow_core.sampling.schedule import window_schedule
+from perflow_core.sampling.slerp import great_circle
+from perflow_core.sampling.solvers import SOLVERS
+from perflow_core.training.reflow import TeacherWalk
+from perflow_core.weights.lowrank import compress
 
 FOREIGN = torch.tensor([14.6, 5.0, 2.0, 1.0, 0.3, 0.0])
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from perflow_core.chord import WindowChord
-from perflow_core.parameterization import BASE_PREDICTIONS, PREDICTION_TYPES, denoised, eps, like_base, output
+from perflow_core.sampling.chord import WindowChord
+from perflow_core.sampling.parameterization import BASE_PREDICTIONS, PREDICTION_TYPES, denoised, eps, like_base, output
 
 T = torch.tensor([1000.0, 990.0, 875.0, 751.0, 750.0, 600.0, 500.0, 375.0, 250.0, 100.0, 1.0], dtype=torch.float64)
 

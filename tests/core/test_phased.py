@@ -9,10 +9,10 @@ from analytic_function import guided, latent, start
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perflow_core import phased
-from perflow_core.pcm_loras import FLOW_LORAS, deterministic, lcm_like, looks_like_pcm
-from perflow_core.solvers import sample_euler
-from perflow_core.windows import steps_per_window
+from perflow_core.sampling import phased
+from perflow_core.sampling.solvers import sample_euler
+from perflow_core.sampling.windows import steps_per_window
+from perflow_core.weights.pcm_loras import FLOW_LORAS, deterministic, lcm_like, looks_like_pcm
 
 TOLERANCE = 1e-9
 

@@ -7,10 +7,10 @@ from analytic_function import guided, latent, start
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perflow_core import phased
-from perflow_core.noise_tables import linear_beta_sigmas
-from perflow_core.rectified import FlowPath, TablePath, lay_evenly
-from perflow_core.solvers import sample_euler
+from perflow_core.sampling import phased
+from perflow_core.sampling.noise_tables import linear_beta_sigmas
+from perflow_core.sampling.rectified import FlowPath, TablePath, lay_evenly
+from perflow_core.sampling.solvers import sample_euler
 
 TOLERANCE = 1e-9
 FLOW, TABLE = FlowPath(), TablePath(linear_beta_sigmas())

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from perflow_core.chord import WindowChord
-from perflow_core.parameterization import PREDICTION_TYPES, append_dims, denoised, eps
-from perflow_core.reflow import SOLVERS, Line, TeacherWalk, TimePoints, lesson, line_through, window_start
+from perflow_core.sampling.chord import WindowChord
+from perflow_core.sampling.parameterization import PREDICTION_TYPES, append_dims, denoised, eps
+from perflow_core.training.reflow import SOLVERS, Line, TeacherWalk, TimePoints, lesson, line_through, window_start
 
 MEAN, SPREAD = 0.7, 0.5  # of the data that the analytic teacher knows
 

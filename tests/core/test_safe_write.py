@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from perflow_core.safe_write import NewFile, header_room, write_new
+from perflow_core.weights.safe_write import NewFile, header_room, write_new
 
 ONE = {"a": torch.ones(2)}
 ROOM = 1000
@@ -124,7 +124,7 @@ KILLED = """
 import os, sys
 from pathlib import Path
 import torch
-from perflow_core.safe_write import NewFile
+from perflow_core.weights.safe_write import NewFile
 file = NewFile([Path(sys.argv[1])], 1000)
 file.add("a", torch.ones(1000))
 os._exit(9)

@@ -5,10 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perflow_core.alignment import align
-from perflow_core.chord import WindowChord
-from perflow_core.schedule import End, parse_steps_per_window, window_schedule
-from perflow_core.windows import steps_across_edges
+from perflow_core.sampling.alignment import align
+from perflow_core.sampling.chord import WindowChord
+from perflow_core.sampling.schedule import End, parse_steps_per_window, window_schedule
+from perflow_core.sampling.windows import steps_across_edges
 
 
 def test_ends(chord):

@@ -4,10 +4,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from training.small.keeping import WEIGHTS
-from training.small.restore import restore
-from training.small.states import autoencoder, averaged
-from training.small.storage import pack, read, unpack, write
+from small_model.keeping import WEIGHTS
+from small_model.restore import restore
+from small_model.states import autoencoder, averaged
+from small_model.storage import pack, read, unpack, write
 
 
 @pytest.fixture

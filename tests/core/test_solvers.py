@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from perflow_core.chord import WindowChord
-from perflow_core.parameterization import append_dims, denoised
-from perflow_core.schedule import window_schedule
-from perflow_core.solvers import SOLVERS, sample_ab2, sample_euler, sample_heun, window_steps
+from perflow_core.sampling.chord import WindowChord
+from perflow_core.sampling.parameterization import append_dims, denoised
+from perflow_core.sampling.schedule import window_schedule
+from perflow_core.sampling.solvers import SOLVERS, sample_ab2, sample_euler, sample_heun, window_steps
 
 INSIDE = torch.tensor([740.0, 510.0], dtype=torch.float64)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from perflow_core.twelve_views import (
+from perflow_core.views.twelve_views import (
     ANGLES,
     DOMAINS,
     ROWS,

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from perflow_core.weights_file import WeightsFileError, inspect
-from perflow_core.wording import shown
+from perflow_core.messages import shown
+from perflow_core.weights.weights_file import WeightsFileError, inspect
 
 UNET = {"down_blocks.0.attn2.to_k.weight": torch.zeros(8, 768), "conv_norm_out.weight": torch.zeros(4)}
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perflow_core.windows import (
+from perflow_core.sampling.windows import (
     by_window,
     edge_timesteps,
     on_edge,

@@ -135,7 +135,7 @@ def test_another_strength_does_not_read_the_file_again(comfyui, small_unet, appl
     assert reads(0.5) == whole
     apply_delta(small_unet)  # another file
     assert reads(0.5) == whole
-    kept = comfyui.module("nodes.comfyui.delta_patches")._numbers.known
+    kept = comfyui.module("nodes.comfyui.weights.delta_patches")._numbers.known
     assert {type(value) for value in kept.values()} == {float}
 
 

@@ -38,7 +38,7 @@ def extract(run):
 
 
 def test_extracted_and_applied_again(family, apply_delta, extract, weights, core):
-    inspect = core("weights_file").inspect
+    inspect = core("weights.weights_file").inspect
     name, model, delta = family
     merged = apply_delta(model, delta_name=delta.name)
     expected = weights.loaded(merged)

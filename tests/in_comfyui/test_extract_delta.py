@@ -54,7 +54,7 @@ def test_low_rank_delta_in_the_stock_lora_loader(comfyui, run, small_unet, merge
 
 
 def test_metadata(small_unet, merged, extract, core):
-    inspect = core("weights_file").inspect
+    inspect = core("weights.weights_file").inspect
     file = inspect(extract(merged, small_unet, rank=8, windows=8, filename_prefix="said/by-node"))
     assert file.kind == "low-rank difference"
     assert file.rank == 8
@@ -66,7 +66,7 @@ def test_metadata(small_unet, merged, extract, core):
 
 
 def test_energy(small_unet, merged, extract, core):
-    inspect = core("weights_file").inspect
+    inspect = core("weights.weights_file").inspect
     file = inspect(extract(merged, small_unet, energy=0.6))
     assert float(file.metadata["energy_kept"]) >= 0.6
 
@@ -105,7 +105,9 @@ def save(comfyui, monkeypatch):
         return asked(*args, **kwargs)
 
     monkeypatch.setattr(folder_paths, "get_save_image_path", once)
-    return lambda prefix: comfyui.module("nodes.comfyui.save_delta").save_delta({"a": torch.ones(1)}, prefix, {})
+    return lambda prefix: comfyui.module("nodes.comfyui.weights.save_delta").save_delta(
+        {"a": torch.ones(1)}, prefix, {}
+    )
 
 
 @pytest.mark.parametrize(

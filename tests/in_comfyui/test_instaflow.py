@@ -61,7 +61,9 @@ def test_every_scheduler_is_right(run, core, instaflow, family, cfg):
     for steps in range(1, 10):
         T = [1000 * (1 - i / steps) for i in range(steps)]
         levels = (
-            torch.tensor(T) / 1000 if family == "rectified_flow" else sampling.sigmas[core("phased").trailing(steps)]
+            torch.tensor(T) / 1000
+            if family == "rectified_flow"
+            else sampling.sigmas[core("sampling.phased").trailing(steps)]
         )
         wanted = run(
             "SamplerCustom",
@@ -76,7 +78,7 @@ def test_every_scheduler_is_right(run, core, instaflow, family, cfg):
             latent_image=EMPTY,
         )[0]["samples"]
         seen = told(model)
-        assert seen == float32(T if family == "rectified_flow" else core("phased").trailing(steps).tolist())
+        assert seen == float32(T if family == "rectified_flow" else core("sampling.phased").trailing(steps).tolist())
         for scheduler in comfy.samplers.SCHEDULER_NAMES:
             listed = len(comfy.samplers.calculate_sigmas(sampling, scheduler, steps)) - 1
             if listed > steps:  # the next test; README names these steps

@@ -77,7 +77,7 @@ class TestImages:
 
         found = sample(model, sigmas.float() ** 1.5 / first**0.5, noise, image, cfg=cfg)
         start = first * noise.double() + (1 - first) * image.double()
-        assert relative_error(found, core("solvers").sample_euler(unet, start, sigmas)) < TOLERANCE
+        assert relative_error(found, core("sampling.solvers").sample_euler(unet, start, sigmas)) < TOLERANCE
 
     @pytest.mark.parametrize("steps", [1, 4])
     def test_inpainting_leaves_the_rest_untouched(self, model, steps):

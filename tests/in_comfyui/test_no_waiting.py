@@ -45,7 +45,7 @@ def test_the_counter_counts():
 def test_reads_do_not_grow_with_the_steps(comfyui, perflow, schedule, sampling, solver):
     """The solvers with our sampling object as their model, 4 steps against 40."""
     ms = sampling(perflow, "diff_eps")
-    solvers = comfyui.module("perflow_core.solvers").SOLVERS
+    solvers = comfyui.module("perflow_core.sampling.solvers").SOLVERS
 
     def model(x, sigma):
         return ms.calculate_denoised(sigma, torch.tanh(ms.calculate_input(sigma, x) + ms.timestep(sigma).mean()), x)

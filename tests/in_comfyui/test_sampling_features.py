@@ -12,11 +12,11 @@ def exact(t2i, core):
     """The same sampling in float64, by the core alone."""
     from analytic_model import AnalyticUNet
 
-    append_dims, denoised = core("parameterization").append_dims, core("parameterization").denoised
+    append_dims, denoised = core("sampling.parameterization").append_dims, core("sampling.parameterization").denoised
 
     def sample(model, sigmas, noise, latent=None, cfg=1.0):
         sampling = model.get_model_object("model_sampling")
-        chord = core("chord").WindowChord.from_alphas_cumprod(sampling.alphas_cumprod, sampling.chord.K)
+        chord = core("sampling.chord").WindowChord.from_alphas_cumprod(sampling.alphas_cumprod, sampling.chord.K)
 
         def unet(X, sigma):
             z, T = append_dims(chord.signal(sigma), X) * X, append_dims(chord.timestep(sigma), X)
@@ -25,7 +25,7 @@ def exact(t2i, core):
 
         sigmas, noise = sigmas.double(), noise.double()
         start = noise / chord.c[0] if sigmas[0] > 14.6 else sigmas[0] * noise
-        return core("solvers").sample_euler(
+        return core("sampling.solvers").sample_euler(
             unet, start + (0 if latent is None else latent.double()), sigmas, chord=chord
         )
 

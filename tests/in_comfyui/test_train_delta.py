@@ -59,7 +59,7 @@ def trained(comfyui, unet_file):
 def test_the_file(comfyui, trained, core):
     import folder_paths
 
-    inspect = core("weights_file").inspect
+    inspect = core("weights.weights_file").inspect
     path, losses, _, _ = trained
     assert path.parent == comfyui.base / "output" / "perflow"
     assert path.name in folder_paths.get_filename_list("perflow")
@@ -235,7 +235,10 @@ def test_the_loss_as_picture_and_for_the_stock_plot(comfyui, trained):
     history = comfyui.module("nodes.comfyui.training.run").History(windows=12)
     for step in range(200):
         history.add([step % 12, (step + 1) % 12], [1 / (step + 1), 2 / (step + 1)])
-    assert comfyui.module("perflow_core.loss_drawing").draw_losses(history.by_window, history.steps).size == (800, 600)
+    assert comfyui.module("perflow_core.drawing.losses").draw_losses(history.by_window, history.steps).size == (
+        800,
+        600,
+    )
     assert all(isinstance(loss, float) for loss in losses)
 
 

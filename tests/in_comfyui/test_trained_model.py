@@ -1,4 +1,4 @@
-"""The narrow model of training/small, widened: it computes the same, and the stock loaders take it for SD1.5.
+"""The narrow model of small_model, widened: it computes the same, and the stock loaders take it for SD1.5.
 
 Its weights are random here: what is tested does not hang on how good the training was.
 """
@@ -6,7 +6,7 @@ Its weights are random here: what is tested does not hang on how good the traini
 import pytest
 import torch
 
-from training.small import autoencoder, storage, text, widen
+from small_model import autoencoder, storage, text, widen
 
 
 @pytest.fixture(autouse=True)

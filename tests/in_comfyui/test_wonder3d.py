@@ -141,7 +141,7 @@ class TestSampling:
                 [noise * sigma / (sigma**2 + 1) ** 0.5, (strength * 0.18215 * picture).expand(12, -1, -1, -1)], 1
             )
             t, rows = torch.full((12,), 749.0), (strength * context).expand(12, -1, -1)
-            return tiny.model.diffusion_model(x, t, context=rows, y=core("twelve_views").class_vectors().float())
+            return tiny.model.diffusion_model(x, t, context=rows, y=core("views.twelve_views").class_vectors().float())
 
         guided = eps(0) + cfg * (eps(1) - eps(0))
         expected = (noise * sigma - sigma * guided) / 0.18215
@@ -178,7 +178,7 @@ class TestFilesThatAreRefused:
 
         from wonder3d_models import write
 
-        error = core("weights_file").WeightsFileError
+        error = core("weights.weights_file").WeightsFileError
 
         def refusal(tensors, name="refused.safetensors"):
             file = write(tensors, folder / name)
@@ -355,7 +355,7 @@ class TestConditioning:
         positive, negative, latent = run("Wonder3DConditioning", image=image, mask=mask, **models)
         assert latent["samples"].shape == (12, 4, 32, 32)
         assert not latent["samples"].any()
-        picture = core("object_picture").on_white(image, mask)
+        picture = core("views.object_picture").on_white(image, mask)
         ((context, options),) = positive
         embedding = models["clip_vision"].encode_image(picture)["image_embeds"]
         assert torch.allclose(context, embedding.expand(12, 1, -1), atol=1e-5)
@@ -385,7 +385,7 @@ class TestConditioning:
 
 
 def test_views_come_apart_in_their_order_and_on_a_sheet(run, core):
-    views = core("twelve_views").VIEWS
+    views = core("views.twelve_views").VIEWS
 
     images = torch.arange(24).div(24)[:, None, None, None].expand(-1, 64, 64, 3)
     colours, normals, sheet = run("Wonder3DViews", images=images)

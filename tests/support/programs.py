@@ -1,4 +1,4 @@
-"""Runs a program of benchmarks/ or scripts/ inside the test process, which has the packages and a ComfyUI already."""
+"""Runs a program inside the test process, which has the packages and a ComfyUI already."""
 
 import importlib.util
 import sys
@@ -8,20 +8,20 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 # What runs each program; test_programs.py counts that none is missing.
 RUN_BY = {
     "benchmarks/gpu.py": "benchmarks/test_programs.py",
-    "benchmarks/learning_curve.py": "benchmarks/test_programs.py",
+    "small_model/learning_curve.py": "benchmarks/test_programs.py",
     "benchmarks/overhead.py": "benchmarks/test_programs.py",
     "benchmarks/prompt_to_prompt.py": "benchmarks/test_programs.py",
-    "benchmarks/quality.py": "benchmarks/test_programs.py",
+    "small_model/measure_quality.py": "benchmarks/test_programs.py",
     "benchmarks/soak.py": "through_server/test_programs_with_a_server.py",
     "benchmarks/training_memory.py": "benchmarks/test_programs.py",
     "benchmarks/training_on_gpu.py": "trainer/test_training_on_gpu.py",
     "benchmarks/training_speed.py": "trainer/test_training_on_gpu.py",
     "benchmarks/weights.py": "benchmarks/test_programs.py",
     "scripts/demo.py": "through_server/test_demo.py",
-    "scripts/draw_gallery.py": "through_server/test_programs_with_a_server.py",
+    "small_model/draw_gallery.py": "through_server/test_programs_with_a_server.py",
     "scripts/draw_graphs.py": "through_server/test_programs_with_a_server.py",
     "scripts/draw_method.py": "core/test_programs_alone.py",
-    "scripts/draw_quality.py": "benchmarks/test_programs.py",
+    "small_model/draw_quality.py": "benchmarks/test_programs.py",
     "scripts/draw_registry.py": "core/test_programs_alone.py",
     "scripts/lock.py": "core/test_programs_alone.py",
     "scripts/screenshots.py": "browser/test_screenshots.py",

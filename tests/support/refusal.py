@@ -36,7 +36,7 @@ class Target:
 
     def __init__(self, comfyui: Any, unet_file: Path):
         self.node = comfyui.nodes["PeRFlowApplyDelta"]
-        self.error = comfyui.module("perflow_core.weights_file").WeightsFileError
+        self.error = comfyui.module("perflow_core.weights.weights_file").WeightsFileError
         self.folder = comfyui.base / "models" / "perflow"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.model = comfy.sd.load_diffusion_model(str(unet_file), model_options={"dtype": torch.float32})

@@ -10,7 +10,7 @@ from narrow_model import NARROW
 from trial import small_families
 from trial.small_models.trained import STORED
 
-from training.small import storage, text
+from small_model import storage, text
 
 
 def perflow_unet() -> ModelPatcher:

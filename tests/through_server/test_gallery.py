@@ -9,9 +9,10 @@ PREPARED = dict(lora="a", low_rank={16: "r16", 64: "r64", 128: "r128"}, drawing=
 
 @pytest.fixture(scope="module")
 def sheets():
-    from gallery.sheets import SHEETS, Prepared
-    from gallery.studio import Studio
     from trial import cached_models  # noqa: F401  # makes training/ importable
+
+    from small_model.gallery.sheets import SHEETS, Prepared
+    from small_model.gallery.studio import Studio
 
     studios = {name: Studio("checkpoint", "delta") for name in SHEETS}
     return {name: (studios[name], sheet(studios[name], Prepared(**PREPARED))) for name, sheet in SHEETS.items()}
@@ -37,8 +38,9 @@ def test_equal_nodes_are_one(sheets):
 
 
 def test_a_sheet_and_its_numbers(sheets, tmp_path):
-    import draw_gallery
     import picture_sheet
+
+    from small_model import draw_gallery
 
     _, sheet = sheets["steps"]
     grey = [Image.new("RGB", (8, 8), (level,) * 3) for level in (100, 100, 103, 104, 105, 106)]

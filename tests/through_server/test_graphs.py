@@ -75,7 +75,7 @@ def test_sides_of_hunyuan3d(complete_info):
     """Its "left" is where the object looks to the left: Wonder3D's camera is then at the right."""
     from trial.server import to_api
 
-    from perflow_core.twelve_views import VIEWS
+    from perflow_core.views.twelve_views import VIEWS
 
     title = "PeRFlow text to 3D from Wonder3D views"
     if graphs.lacking(graphs.read(title), complete_info):

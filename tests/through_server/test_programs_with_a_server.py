@@ -40,9 +40,10 @@ def test_draw_graphs(here, server, monkeypatch, tmp_path):
 
 def test_draw_gallery(here, prompt, find, monkeypatch, tmp_path):
     """A small sheet with the graphs' random models; a low-rank delta is extracted on the way."""
-    import draw_gallery
-    from gallery import preparing, sheets
     from PIL import Image
+
+    from small_model import draw_gallery
+    from small_model.gallery import preparing, sheets
 
     def small(studio, made):
         ways = (studio.base(), studio.perflow(), studio.perflow(delta=made.low_rank[4]))
@@ -58,6 +59,6 @@ def test_draw_gallery(here, prompt, find, monkeypatch, tmp_path):
     monkeypatch.setattr(preparing, "draw_inputs", lambda folder: None)
     monkeypatch.setattr(preparing, "RANKS", (4,))
     monkeypatch.setattr(sheets, "SHEETS", {"small": small})
-    printed = here("scripts/draw_gallery.py", "--only", "small")
+    printed = here("small_model/draw_gallery.py", "--only", "small")
     assert "Difference to “base”: PeRFlow: " in printed
     assert Image.open(tmp_path / "gallery" / "small.jpg").width > 3 * 2 * 128

@@ -4,7 +4,7 @@ import pytest
 import torch
 from trial.small_teachers import make_teacher
 
-from perflow_core.parameterization import append_dims
+from perflow_core.sampling.parameterization import append_dims
 from training import teacher as teachers
 from training.config import TeacherConfig, parse, read
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from perflow_core.chord import WindowChord
-from perflow_core.parameterization import PREDICTION_TYPES, append_dims, eps
-from perflow_core.reflow import Line, lesson
+from perflow_core.sampling.chord import WindowChord
+from perflow_core.sampling.parameterization import PREDICTION_TYPES, append_dims, eps
+from perflow_core.training.reflow import Line, lesson
 from training.config import OptimizerConfig
 from training.losses import row_losses
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from training_results import read, scalars
 
-from perflow_core.lowrank import nearest_of_rank
+from perflow_core.weights.lowrank import nearest_of_rank
 
 
 def test_from_nothing_to_the_delta(run):

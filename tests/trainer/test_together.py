@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import torch
-from training.small import together
+from small_model import together
 together.join()
 weights = [torch.zeros(3, requires_grad=True), torch.zeros(2, 2, requires_grad=True), torch.zeros(1)]
 for weight in weights[:2]:
@@ -36,6 +36,6 @@ def test_two_processes_get_the_mean(tmp_path, repository):
 
 
 def test_one_process_keeps_what_it_has():
-    from training.small import together
+    from small_model import together
 
     assert together.same(3.0) == 3.0

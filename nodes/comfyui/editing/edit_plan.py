@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ....perflow_core.edit_schedule import cross_alpha, self_steps
-from ....perflow_core.local_blend import blend_mask
-from ....perflow_core.token_edit import TokenEdit
+from ....perflow_core.editing.edit_schedule import cross_alpha, self_steps
+from ....perflow_core.editing.local_blend import blend_mask
+from ....perflow_core.editing.token_edit import TokenEdit
 
 KEY = "prompt_to_prompt"  # of the plan in a CONDITIONING's options, and of the run in a sampling's
 

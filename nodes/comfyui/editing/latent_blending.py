@@ -15,7 +15,7 @@ from comfy.samplers import KSAMPLER
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from ....perflow_core.local_blend import BlendedRows
+from ....perflow_core.editing.local_blend import BlendedRows
 from .edit_plan import KEY, LocatedWords
 
 LISTENERS = "sampler_post_cfg_function"  # ComfyUI's name in model_options

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ....perflow_core.token_edit import TokenEdit, refine, replace
+from ....perflow_core.editing.token_edit import TokenEdit, refine, replace
 from .prompt_reading import Prompt
 
 Kind = Literal["replace", "refine"]

@@ -8,7 +8,7 @@ import torch
 from comfy.sd import CLIP
 from torch import Tensor
 
-from ....perflow_core.prompt_tokens import PromptTokens, Word
+from ....perflow_core.editing.prompt_tokens import PromptTokens, Word
 
 WORD_END = "</w>"  # how CLIP's vocabulary marks the last token of a word
 

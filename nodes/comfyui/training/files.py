@@ -16,12 +16,12 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ....perflow_core.extraction import FORMAT_VERSION, source_dtype
-from ....perflow_core.safe_write import write_new
-from ....perflow_core.weights_file import WeightsFile, WeightsFileError, inspect
-from ....perflow_core.wording import shown
-from ..save_delta import delta_folder, save_delta
-from ..unet import stored_weights
+from ....perflow_core.messages import shown
+from ....perflow_core.weights.extraction import FORMAT_VERSION, source_dtype
+from ....perflow_core.weights.safe_write import write_new
+from ....perflow_core.weights.weights_file import WeightsFile, WeightsFileError, inspect
+from ..weights.save_delta import delta_folder, save_delta
+from ..weights.unet import stored_weights
 from .loop import Training
 
 OPTIMIZER = "optimizer."

@@ -9,13 +9,13 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
-from ....perflow_core.curriculum import Curriculum, Draw
-from ....perflow_core.parameterization import PredictionType, append_dims
-from ....perflow_core.reflow import Line, TeacherWalk, TimePoints, lesson, line_through, window_start
-from ....perflow_core.schedule import window_schedule
-from ....perflow_core.solvers import sample_euler
-from ..base_sampling import base_of
-from ..chord_sampling import PeRFlowSampling
+from ....perflow_core.sampling.parameterization import PredictionType, append_dims
+from ....perflow_core.sampling.schedule import window_schedule
+from ....perflow_core.sampling.solvers import sample_euler
+from ....perflow_core.training.curriculum import Curriculum, Draw
+from ....perflow_core.training.reflow import Line, TeacherWalk, TimePoints, lesson, line_through, window_start
+from ..sampling.base_sampling import base_of
+from ..sampling.chord_sampling import PeRFlowSampling
 from .examples import Examples
 from .unet import Conditions, TrainingUNet
 

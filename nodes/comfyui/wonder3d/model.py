@@ -16,11 +16,9 @@ from comfy.model_patcher import ModelPatcher
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ....perflow_core.architecture import Shape
-from ....perflow_core.delta import FILE_PREFIXES
-from ....perflow_core.twelve_views import ROWS, class_vectors
-from ....perflow_core.weights_file import WeightsFileError
-from ....perflow_core.wonder3d_file import (
+from ....perflow_core.messages import shown
+from ....perflow_core.views.twelve_views import ROWS, class_vectors
+from ....perflow_core.views.wonder3d_file import (
     EXPECTED,
     check_complete,
     check_kind,
@@ -29,7 +27,9 @@ from ....perflow_core.wonder3d_file import (
     widths,
     with_joint_names,
 )
-from ....perflow_core.wording import shown
+from ....perflow_core.weights.architecture import Shape
+from ....perflow_core.weights.delta import FILE_PREFIXES
+from ....perflow_core.weights.weights_file import WeightsFileError
 from .unet import LAYOUT, Wonder3DUNet
 
 # What ComfyUI's reader lets through for files that are damaged, or hold other things than tensors by name.

@@ -7,8 +7,8 @@ from comfy.ldm.modules.attention import BasicTransformerBlock, CrossAttention, o
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor
 
-from ....perflow_core.twelve_views import domains_in_one_row, domains_in_two_rows, views_in_one_row
-from ....perflow_core.wonder3d_file import ATTENTION, CHANNELS, NORM
+from ....perflow_core.views.twelve_views import domains_in_one_row, domains_in_two_rows, views_in_one_row
+from ....perflow_core.views.wonder3d_file import ATTENTION, CHANNELS, NORM
 
 Options = dict[str, Any]
 

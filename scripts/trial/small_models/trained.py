@@ -1,4 +1,4 @@
-"""The trained model of training/small as ComfyUI's loaders take it: widened to SD1.5's layout (fp16).
+"""The trained model of small_model as ComfyUI's loaders take it: widened to SD1.5's layout (fp16).
 
 It is stored narrow. Every file is written in names that are ComfyUI's own or that it maps, with no library but torch
 and safetensors.
@@ -12,14 +12,14 @@ from pathlib import Path
 import torch
 from environment import PACK
 
-from training.small import autoencoder, storage, text, widen
+from small_model import autoencoder, storage, text, widen
 
 from .files import Tensors, save, zeros
 from .unets import SD15_DRAWN, UNET
 from .vaes import VAE
 from .weights import find_comfyui
 
-STORED = PACK / "training" / "small" / "weights"
+STORED = PACK / "small_model" / "weights"
 SCALING_FACTOR = 0.18215  # ComfyUI multiplies what an SD1.5 VAE gives by it
 
 

@@ -1,1 +1,0 @@
-"""What `benchmarks/quality.py` is made of: cells to sample, their pictures judged, and rows with error bars."""

@@ -1,0 +1,58 @@
+"""How the base of a MODEL samples: the noise table that windows are made from, and what its UNet predicts."""
+
+from typing import NamedTuple
+
+import comfy.model_sampling as stock
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ....perflow_core.host import host_float64
+from ....perflow_core.sampling.noise_tables import is_stable_diffusion, stable_diffusion_sigmas
+from ....perflow_core.sampling.parameterization import BasePrediction
+from .chord_sampling import PeRFlowSampling
+
+
+class Base(NamedTuple):
+    """alphas_cumprod: float64 [1000]."""
+
+    alphas_cumprod: Tensor
+    predicts: BasePrediction
+
+
+def prediction_of(model: ModelPatcher) -> BasePrediction | None:
+    """What the UNet answers; None where that is neither noise nor v."""
+    sampling = model.get_model_object("model_sampling")
+    if isinstance(sampling, PeRFlowSampling):
+        return sampling.base_predicts
+    if isinstance(sampling, stock.EDM | stock.X0) or not isinstance(sampling, stock.EPS):
+        return None
+    return "v" if isinstance(sampling, stock.V_PREDICTION) else "noise"
+
+
+def base_of(model: ModelPatcher) -> Base:
+    """The base of a MODEL, below PeRFlow's sampling where it has that.
+
+    Read through the patcher: the module itself may hold another clone's patch while it is loaded. Raises ValueError for
+    a model that does not sample as Stable Diffusion does, told by the numbers of its table.
+    """
+    sampling = model.get_model_object("model_sampling")
+    if isinstance(sampling, PeRFlowSampling):
+        return Base(sampling.alphas_cumprod, sampling.base_predicts)
+    predicts = prediction_of(model)
+    kind = f"{type(model.model).__name__}, sampling {' + '.join(base.__name__ for base in type(sampling).__bases__)}"
+    if predicts is None or not isinstance(sampling, stock.ModelSamplingDiscrete):
+        raise ValueError(
+            f"This model ({kind}) does not have the 1000-step noise table of Stable Diffusion, or predicts neither "
+            "noise nor v, expected an SD1.5, SD2.x or SDXL model: load one of those, without another model sampling "
+            "node before this one."
+        )
+    if not is_stable_diffusion(sampling.sigmas):
+        own = "v_prediction" if predicts == "v" else "eps"
+        raise ValueError(
+            f"This model ({kind}) has another noise table ({len(sampling.sigmas)} levels up to sigma "
+            f"{float(sampling.sigma_max):.4g}), expected Stable Diffusion's (1000 up to "
+            f"{float(stable_diffusion_sigmas()[-1]):.4g}): take away the model sampling node before this one, or, if "
+            f"the checkpoint itself has zero terminal SNR, put ModelSamplingDiscrete with {own} and zsnr off before "
+            "this node."
+        )
+    return Base(1 / (1 + host_float64(sampling.sigmas) ** 2), predicts)

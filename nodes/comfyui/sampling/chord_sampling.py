@@ -1,0 +1,112 @@
+"""The model-sampling object: an ordinary epsilon model to ComfyUI, with the window chord as its noise schedule."""
+
+import comfy.model_sampling
+import torch
+from comfy.supported_models_base import BASE
+from torch import Tensor
+
+from ....perflow_core.sampling.alignment import align
+from ....perflow_core.sampling.chord import WindowChord
+from ....perflow_core.sampling.parameterization import BasePrediction, PredictionType, append_dims, denoised
+from ....perflow_core.sampling.windows import (
+    NUM_TIMESTEPS,
+    by_window,
+    percent_timestep,
+    spanned_edges,
+    steps_across_edges,
+)
+
+
+class PeRFlowSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS):
+    """Discrete epsilon sampling on the chord of K windows.
+
+    As in ComfyUI's discrete models, sigmas[i] is sigma(i) and timestep(sigmas[i]) is i; here i is the timestep itself,
+    so that the table has 1001 entries, 0 to 1000. What is not overridden (noise scaling, sigma_max) is ComfyUI's own.
+    """
+
+    family = "PeRFlow"
+    parts_advice = (
+        "This is one part of a path, and its steps may differ from those of a single run: use Window Schedule with "
+        "SplitSigmas to get the same steps"
+    )
+
+    def __init__(
+        self,
+        config: BASE,
+        alphas_cumprod: Tensor,
+        base_predicts: BasePrediction,
+        prediction_type: PredictionType,
+        windows: int,
+    ):
+        """alphas_cumprod: the base model's table, float64 [1000]; base_predicts: what its UNet answers."""
+        super().__init__(config)
+        self.alphas_cumprod = alphas_cumprod
+        self.base_predicts = base_predicts
+        self.prediction_type = prediction_type
+        self.chord = WindowChord.from_alphas_cumprod(alphas_cumprod, windows)
+        self.set_sigmas(self.chord.sigma(torch.arange(NUM_TIMESTEPS + 1, dtype=torch.float64)))
+        self._chords: dict[torch.device, WindowChord] = {}
+
+    def chord_on(self, device: torch.device) -> WindowChord:
+        """The chord in float32 on a device, moved there once: a copy at every step would make a GPU wait."""
+        if device not in self._chords:
+            self._chords[device] = self.chord.to(device, torch.float32)
+        return self._chords[device]
+
+    @property
+    def sigma_min(self) -> Tensor:
+        """The last level that a step may start from, timestep 1; entry 0 is the end of the path."""
+        return self.sigmas[1]
+
+    def timestep(self, sigma: Tensor) -> Tensor:
+        """What the UNet and a ControlNet are given: 1000 t, not below the 1 that the weights were trained down to."""
+        return self.chord_on(sigma.device).timestep(sigma.float()).clamp(min=1)
+
+    def sigma(self, timestep: Tensor) -> Tensor:
+        return self.chord_on(timestep.device).sigma(timestep.float())
+
+    def percent_to_sigma(self, percent: float) -> float:
+        if percent <= 0 or percent >= 1:
+            return super().percent_to_sigma(percent)
+        T = torch.tensor(percent_timestep(percent), dtype=torch.float64)
+        return self.chord.sigma(T).float().item()  # the precision of the levels that it is compared with
+
+    def calculate_input(self, sigma: Tensor, noise: Tensor) -> Tensor:
+        """z = c X."""
+        return append_dims(self.chord_on(noise.device).signal(sigma), noise) * noise
+
+    def calculate_denoised(self, sigma: Tensor, model_output: Tensor, model_input: Tensor) -> Tensor:
+        """x0 = X - sigma eps."""
+        chord = self.chord_on(model_output.device)
+        return denoised(self.prediction_type, chord, sigma, model_output, model_input)
+
+    def lay(self, sigmas: Tensor, from_noise: bool) -> Tensor:
+        return align(self.chord, sigmas, from_noise)
+
+    def steps_text(self, sigmas: Tensor) -> str:
+        T = self.chord.path_timesteps(sigmas[:-1])
+        return f"steps aligned to the windows: {by_window(T, self.chord.K)}"
+
+    def rough_text(self, sigmas: Tensor, part: bool) -> str | None:
+        T, K = self.chord.path_timesteps(sigmas), self.chord.K
+        across, steps = steps_across_edges(T, K), len(T) - 1
+        if not across:
+            return None
+        windows = len(spanned_edges(K, T[0] / NUM_TIMESTEPS, T[-1] / NUM_TIMESTEPS)) - 1
+        if (T[1:] > T[:-1]).any():  # one that ends at the top looks like a part
+            advice = ". A list that rises keeps its steps"
+        elif part:
+            advice = f". If the sampler takes the path in parts, use the scheduler simple and a multiple of {K} steps"
+        else:
+            advice = f". Take at least {windows} steps" if steps < windows else ""
+        crosses = "crosses" if across == 1 else "cross"
+        return (
+            f"{across} of {steps} steps {crosses} a window edge, where the path bends: the picture is rougher{advice}"
+        )
+
+    def inverse_noise_scaling(self, sigma: Tensor, latent: Tensor) -> Tensor:
+        """X as it is, but c(0) X at sigma(0), the reference end: what the official pipeline decodes."""
+        chord = self.chord_on(latent.device)
+        c, s = chord.c[-1], chord.s[-1]
+        at_reference_end = (sigma * c - s).abs() < 1e-5 * s
+        return latent * append_dims(torch.where(at_reference_end, c, 1.0), latent)

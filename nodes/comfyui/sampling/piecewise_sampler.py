@@ -1,0 +1,41 @@
+"""The SAMPLER of PeRFlow Sampler: the core's solvers, on the windows of the model that is sampled."""
+
+from typing import Any
+
+from comfy.samplers import KSAMPLER
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ....perflow_core.sampling.solvers import SOLVERS, Callback
+from .chord_sampling import PeRFlowSampling
+
+
+class PiecewiseSampler(KSAMPLER):
+    """It divides steps at window edges, so that none crosses one."""
+
+    def __init__(self, solver: str):
+        """solver: one of `SOLVERS`."""
+        super().__init__(sample, {"solver": solver})
+
+
+def sample(
+    model: Any,
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: dict[str, Any] | None = None,
+    callback: Callback | None = None,
+    disable: bool | None = None,
+    *,
+    solver: str,
+) -> Tensor:
+    """k-diffusion's signature. The windows are the model's; a model without them gets the ordinary solver."""
+    sampling = model.inner_model.inner_model.model_sampling
+    chord = sampling.chord if isinstance(sampling, PeRFlowSampling) else None
+    with tqdm(total=len(sigmas) - 1, disable=disable) as bar:
+
+        def report(state: dict[str, Any]) -> None:
+            if callback is not None:
+                callback(state)
+            bar.update(state["i"] + 1 - bar.n)
+
+        return SOLVERS[solver](model, x, sigmas, extra_args, report, disable, chord=chord)

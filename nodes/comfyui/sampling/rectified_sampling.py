@@ -1,0 +1,77 @@
+"""The model-sampling objects of the rectified families: ComfyUI's own, but for a sign and a table."""
+
+from collections.abc import Callable
+
+import comfy.model_sampling
+import torch
+from comfy.supported_models_base import BASE
+from torch import Tensor
+
+from ....perflow_core.sampling.noise_tables import linear_beta_sigmas
+from ....perflow_core.sampling.parameterization import append_dims
+from ....perflow_core.sampling.rectified import FlowPath, NoisePath, TablePath, lay_evenly
+from ....perflow_core.sampling.windows import NUM_TIMESTEPS, percent_timestep
+
+
+class EvenSteps:
+    """The path has no bend, so even steps are right from wherever a list begins; see `step_alignment.py`.
+
+    Lists laid out by hand become even too: they cannot be told from a scheduler's (`align_steps` off keeps them).
+    """
+
+    family = "InstaFlow"
+    parts_advice = (
+        "This is one part of a path, and its steps may differ from those of a single run: use the scheduler simple to "
+        "get the same steps"
+    )
+    path: NoisePath
+    timestep: Callable[[Tensor], Tensor]
+
+    def lay(self, sigmas: Tensor, from_noise: bool) -> Tensor:
+        return lay_evenly(self.path, sigmas, from_noise)
+
+    def steps_text(self, sigmas: Tensor) -> str:
+        timesteps = self.timestep(sigmas[:-1]).tolist()
+        return f"steps spaced evenly: {' '.join(f'{T:.6g}' for T in timesteps)}"
+
+    def rough_text(self, sigmas: Tensor, part: bool) -> str | None:
+        return None
+
+
+class RectifiedFlowSampling(EvenSteps, comfy.model_sampling.ModelSamplingDiscreteFlow, comfy.model_sampling.CONST):
+    """InstaFlow and 2-Rectified-Flow: ComfyUI's flow sampling, sigma = t, with v = data - noise.
+
+    The UNet and a ControlNet are told 1000 sigma, fractions included. Noise scaling is ComfyUI's.
+    """
+
+    path = FlowPath()
+
+    def __init__(self, config: BASE | None = None):
+        super().__init__(config)
+        self.set_parameters(shift=1.0, multiplier=1000)
+
+    def percent_to_sigma(self, percent: float) -> float:
+        """ComfyUI's 1 - p is a step of n even ones at p = i / n, which two ranges that meet there would share."""
+        if percent <= 0 or percent >= 1:
+            return super().percent_to_sigma(percent)
+        return torch.tensor(percent_timestep(percent) / NUM_TIMESTEPS).item()
+
+    def calculate_denoised(self, sigma: Tensor, model_output: Tensor, model_input: Tensor) -> Tensor:
+        """x0 = x + sigma v; ComfyUI's flow models predict -v."""
+        return super().calculate_denoised(sigma, -model_output, model_input)
+
+
+class RectifiedDiffusionSampling(EvenSteps, comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS):
+    """Rectified Diffusion (rd.ckpt, cm.ckpt): noise prediction on the linear beta table, timesteps 0 to 999."""
+
+    def __init__(self, config: BASE | None = None):
+        super().__init__(config)
+        sigmas = linear_beta_sigmas()
+        self.set_sigmas(sigmas)
+        self.path = TablePath(sigmas)
+
+    def inverse_noise_scaling(self, sigma: Tensor, latent: Tensor) -> Tensor:
+        """X as it is, but X / sqrt(1 + sigma^2) at the lowest level, the reference end: what the authors decode."""
+        lowest = self.sigmas[0].to(latent.device)
+        at_reference_end = (sigma - lowest).abs() < 1e-5 * lowest
+        return latent * append_dims(torch.where(at_reference_end, (1 + lowest**2).rsqrt(), 1.0), latent)

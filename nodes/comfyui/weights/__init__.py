@@ -1,0 +1,1 @@
+"""Deltas on a MODEL: its UNet described, patches made, files written."""

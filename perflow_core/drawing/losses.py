@@ -1,0 +1,69 @@
+"""The picture of a training run: the loss over the steps, a line for each window."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from .schedule_plot import BOTTOM, FAINT, LEFT, RIGHT, TOP, Canvas
+
+COLOURS = ["#dc2626", "#d97706", "#059669", "#2563eb", "#7c3aed", "#db2777", "#5b6472", "#0891b2"]
+SPANS = 60  # points of a line at most: single losses scatter, so each point is the mean of those around
+LABELLED = 8  # windows that the legend names
+
+
+def draw_losses(by_window: Sequence[Sequence[tuple[int, float]]], steps: int) -> Image.Image:
+    """RGB picture of 800 x 600; the loss on a logarithmic scale.
+
+    by_window: for each window its losses, as (number of the step, loss).
+    """
+    lines = [_smooth(points, steps) for points in by_window]
+    levels = [loss for line in lines for _, loss in line if loss > 0] or [1.0]
+    low, high = math.log10(min(levels)) - 0.05, math.log10(max(levels)) + 0.05
+
+    def place(step: float, loss: float) -> tuple[float, float]:
+        across = (step + 0.5) / max(steps, 1)
+        up = (math.log10(max(loss, min(levels))) - low) / (high - low)
+        return LEFT + across * (RIGHT - LEFT), BOTTOM - up * (BOTTOM - TOP)
+
+    canvas = Canvas()
+    _draw_frame(canvas, steps, low, high)
+    for w, line in enumerate(lines):
+        colour = COLOURS[w % len(COLOURS)]
+        points = [place(*point) for point in line]
+        if len(points) > 1:
+            canvas.line(points, colour, 4)
+        for x, y in points if len(points) == 1 else []:
+            canvas.dot(x, y, 7, colour)
+        if w < LABELLED:
+            x = LEFT + (w % 4) * 170
+            y = 66 + 30 * (w // 4) if len(lines) > 4 else 80
+            canvas.line([(x, y), (x + 34, y)], colour, 5)
+            canvas.text(x + 44, y, f"window {w + 1}", "lm")
+    return canvas.finished()
+
+
+def _smooth(points: Sequence[tuple[int, float]], steps: int) -> list[tuple[float, float]]:
+    """Mean step and loss of each of at most SPANS parts of the run."""
+    width = max(1, math.ceil(steps / SPANS))
+    spans: dict[int, list[tuple[int, float]]] = {}
+    for step, loss in points:
+        spans.setdefault(step // width, []).append((step, loss))
+    return [tuple(np.mean(span, axis=0).tolist()) for _, span in sorted(spans.items())]
+
+
+def _draw_frame(canvas: Canvas, steps: int, low: float, high: float) -> None:
+    for level in (scale * 10.0**power for power in range(-9, 4) for scale in (1, 2, 5)):
+        share = (math.log10(level) - low) / (high - low)
+        if 0 <= share <= 1:
+            y = BOTTOM - share * (BOTTOM - TOP)
+            canvas.line([(LEFT - 8, y), (LEFT, y)], FAINT, 1.5)
+            canvas.text(LEFT - 14, y, f"{level:g}", "rm", FAINT)
+    for share in (0, 0.5, 1):
+        x = LEFT + share * (RIGHT - LEFT)
+        canvas.line([(x, BOTTOM), (x, BOTTOM + 8)], FAINT, 1.5)
+        canvas.text(x, BOTTOM + 28, f"{share * steps:.0f}", colour=FAINT)
+    canvas.line([(LEFT, TOP), (LEFT, BOTTOM), (RIGHT, BOTTOM)], FAINT, 1.5)
+    canvas.text((LEFT + RIGHT) / 2, BOTTOM + 72, "step")
+    canvas.text(LEFT, 30, f"loss by window, {steps} step{'s' if steps != 1 else ''}", "lm")

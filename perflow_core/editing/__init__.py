@@ -1,0 +1,1 @@
+"""Prompt-to-Prompt: which words are edited, when, and where in the picture."""

@@ -1,0 +1,92 @@
+"""Noise levels for a sampler: the window grid as sigmas."""
+
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..messages import shown
+from .chord import WindowChord
+from .windows import EDGE_TOLERANCE, NUM_TIMESTEPS, integer_grid, on_edge, spanned_edges, timesteps
+
+LONGEST_LIST = 60  # letters of steps_per_window in a message
+End = Literal["zero", "reference"]
+
+
+def window_schedule(
+    chord: WindowChord, n: int, denoise: float = 1.0, end: End = "zero", steps_per_window: list[int] | None = None
+) -> Tensor:
+    """The sigmas of an n-step path from t = denoise down to t = 0; float64, shape [n + 1].
+
+    A start beside a window edge goes on it (`windows.on_edge`).
+    end="zero" closes with sigma 0, as ComfyUI's samplers expect; end="reference" with sigma(0), about 0.029, where the
+    official scheduler stops. `steps_per_window`, K numbers, replaces n; those of windows above `denoise` are not used.
+    Without a step there is no schedule: shape [0]. Raises ValueError for counts that cannot be walked, and for
+    steps that would be shorter than 0.2 timesteps.
+    """
+    counts = steps_per_window
+    steps = n if counts is None else max(sum(_used(counts, chord.K, denoise)), 1)
+    if steps < 1 or denoise <= 0:
+        return torch.zeros(0, dtype=torch.float64)
+    t_s = on_edge(NUM_TIMESTEPS * denoise, chord.K, NUM_TIMESTEPS * denoise / steps) / NUM_TIMESTEPS
+    if counts is None:
+        _check_room(n, t_s, 0.0)
+    T = timesteps(n, chord.K, t_s) if counts is None else _counted_timesteps(counts, chord.K, t_s)
+    last = chord.sigma(chord.t.new_zeros(1)) if end == "reference" else chord.t.new_zeros(1)
+    return torch.cat([chord.sigma(torch.from_numpy(T)), last])
+
+
+def _check_room(n: int, t_s: float, t_e: float) -> None:
+    """Raises ValueError for steps that would be shorter than twice the tolerance of an edge."""
+    most = max(int(NUM_TIMESTEPS * (t_s - t_e) / (2 * EDGE_TOLERANCE)), 1)
+    if n > most:
+        raise ValueError(
+            f"{n} steps from timestep {NUM_TIMESTEPS * t_s:.4g} to {NUM_TIMESTEPS * t_e:.4g}, expected at most {most}: "
+            "take fewer steps there."
+        )
+
+
+def _used(counts: list[int], K: int, t_s: float) -> list[int]:
+    """The counts of the windows that a path from t_s goes through. Raises ValueError for other than K counts."""
+    if len(counts) != K:
+        raise ValueError(
+            f"steps_per_window has {len(counts)} numbers ({_listed(counts)}), expected {K}, one for each window."
+        )
+    return counts[K + 1 - len(spanned_edges(K, t_s)) :]
+
+
+def _counted_timesteps(counts: list[int], K: int, t_s: float) -> np.ndarray:
+    edges, used = spanned_edges(K, t_s), _used(counts, K, t_s)
+    if used[0] < 1:
+        raise ValueError(
+            f"steps_per_window ({_listed(counts)}) has no step in the window where the path starts "
+            f"(timestep {NUM_TIMESTEPS * t_s:.0f}): give that window at least 1."
+        )
+    for count, start, end in zip(used, edges[:-1], edges[1:], strict=True):
+        _check_room(count, start, end)
+    return integer_grid(used, edges)
+
+
+def parse_steps_per_window(text: str) -> list[int] | None:
+    """The text "2,1,1,1" -> [2, 1, 1, 1]; an empty text -> None. Raises ValueError for anything but whole numbers."""
+    if not text.strip():
+        return None
+    numbers = [part.strip() for part in text.split(",")]
+    if not all(number.isdecimal() for number in numbers):
+        raise ValueError(
+            f'steps_per_window is "{shown(text, LONGEST_LIST)}", expected whole numbers with commas between '
+            'them, one for each window, such as "2,1,1,1".'
+        )
+    numbers = [number.lstrip("0") or "0" for number in numbers]
+    counts = [int(number) if len(number) <= 4 else NUM_TIMESTEPS + 1 for number in numbers]
+    if sum(counts) > NUM_TIMESTEPS:
+        raise ValueError(
+            f"steps_per_window ({shown(text, LONGEST_LIST)}) has more than {NUM_TIMESTEPS} steps, expected at most as "
+            "many as there are timesteps: give the windows fewer."
+        )
+    return counts
+
+
+def _listed(counts: list[int]) -> str:
+    return shown(",".join(map(str, counts)), LONGEST_LIST)

@@ -1,0 +1,1 @@
+"""What training computes: the teacher's trajectory, the student's target, the curriculum."""

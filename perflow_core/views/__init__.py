@@ -1,0 +1,1 @@
+"""Twelve views of one object by Wonder3D."""

@@ -1,0 +1,1 @@
+"""Files of weights: deltas read, matched, extracted and written."""

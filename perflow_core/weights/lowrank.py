@@ -1,0 +1,115 @@
+"""Compressing a weight difference: dW = up down, by randomized SVD (Halko, Martinsson, Tropp 2011)."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..host import host_float64
+
+OVERSAMPLING = 16  # extra columns of the random sketch; with two power iterations the kept energy is near the best
+POWER_ITERATIONS = 2
+FIRST_RANK = 32  # where the search for a share of energy begins; doubled until it is found
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """dW in two factors of rank r, in the dtype they are stored in.
+
+    up: [out, r] or [out, r, 1, 1]; down: [r, in] or [r, in, kh, kw]; energy and kept are squared Frobenius norms, of dW
+    and of what the stored factors hold of it: kept = energy - |dW - up down|^2.
+    """
+
+    up: Tensor
+    down: Tensor
+    energy: float
+    kept: float
+
+    @property
+    def rank(self) -> int:
+        return self.up.shape[1]
+
+
+def compress(dW: Tensor, rank: int, share: float, dtype: torch.dtype) -> LowRank | None:
+    """The factors of a matrix or convolution, dW of shape [out, in, ...] in float32; None where they would be larger.
+
+    share = 0: of that rank. Otherwise of the smallest rank that keeps this share of the energy, 0 < share <= 1, and
+    `rank` is not used. Two calls with the same dW give the same factors.
+    """
+    matrix = dW.flatten(start_dim=1)
+    largest = math.ceil(matrix.numel() / sum(matrix.shape)) - 1  # above it the factors hold more numbers than dW
+    energy = squared_norm(matrix)
+    if energy == 0:
+        return _factors(dW, torch.zeros_like(matrix[:, :1]), torch.zeros_like(matrix[:1]), 0.0, dtype)
+    if not share:
+        if min(rank, *matrix.shape) > largest:
+            return None
+        U, S, V = _svd(matrix, min(rank, *matrix.shape))
+    else:
+        found = _svd_for_share(matrix, share * energy, largest)
+        if found is None:
+            return None
+        U, S, V = found
+    root = S.sqrt()
+    return _factors(dW, U * root, (V * root).T, energy, dtype)
+
+
+def nearest_of_rank(dW: Tensor, rank: int) -> Tensor:
+    """dW with its first `rank` singular values only, the nearest of that rank (Eckart and Young 1936); same shape."""
+    U, S, V = _svd(dW.flatten(start_dim=1), rank)
+    return (U * S @ V.T).reshape(dW.shape)
+
+
+def _svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The first `rank` singular triplets: U [m, r], S [r], V [n, r].
+
+    Q spans A (A^T A)^2 G with G a random sketch [n, r + 16]; then A ~ Q B with B = Q^T A, whose SVD is small. The
+    sketch comes from a generator of its own on the CPU: no device's random numbers are touched, and all draw the same.
+    """
+    sketch = min(rank + OVERSAMPLING, *matrix.shape)
+    G = torch.randn(matrix.shape[1], sketch, generator=torch.Generator().manual_seed(0)).to(matrix)
+    Q = _basis(matrix @ G)
+    for _ in range(POWER_ITERATIONS):
+        Q = _basis(matrix @ _basis(matrix.T @ Q))
+    U, S, Vh = torch.linalg.svd(_factorable(Q.T @ matrix), full_matrices=False)
+    return Q @ U[:, :rank].to(Q), S[:rank].to(Q), Vh[:rank].T.to(Q)
+
+
+def _basis(columns: Tensor) -> Tensor:
+    """Orthonormal columns that span the same."""
+    return torch.linalg.qr(_factorable(columns)).Q.to(columns)
+
+
+def _factorable(matrix: Tensor) -> Tensor:
+    """Where QR and SVD are: on CPUs and CUDA. Apple's GPUs have no QR, or one far slower than their CPU's."""
+    return matrix if matrix.is_cuda else matrix.cpu()
+
+
+def _svd_for_share(matrix: Tensor, wanted: float, largest: int) -> tuple[Tensor, Tensor, Tensor] | None:
+    rank = FIRST_RANK
+    while True:
+        rank = min(rank, largest)
+        if rank < 1:
+            return None
+        U, S, V = _svd(matrix, rank)
+        kept = host_float64(S).square().cumsum(0)
+        if kept[-1] >= wanted:
+            r = int((kept < wanted).sum()) + 1
+            return U[:, :r], S[:r], V[:, :r]
+        if rank == largest:
+            return None
+        rank *= 2
+
+
+def squared_norm(matrix: Tensor) -> float:
+    """Squared Frobenius norm, without a copy; by rows, for one long float32 sum would be off by a thousandth."""
+    return float(host_float64(torch.linalg.vector_norm(matrix, dim=-1)).square().sum())
+
+
+def _factors(dW: Tensor, up: Tensor, down: Tensor, energy: float, dtype: torch.dtype) -> LowRank:
+    up, down = up.to(dtype), down.to(dtype)
+    lost = squared_norm(torch.addmm(dW.flatten(start_dim=1), up.float(), down.float(), alpha=-1))
+    if dW.ndim == 4:
+        up, down = up[:, :, None, None], down.reshape(-1, *dW.shape[1:])
+    return LowRank(up.contiguous().cpu(), down.contiguous().cpu(), energy, energy - lost)

@@ -1,0 +1,129 @@
+"""What a weights file is, from its header and one norm tensor, without reading the rest."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors
+from torch import Tensor
+
+from ..errors import UnusableError
+from ..messages import shown
+from .architecture import Shape, architecture
+
+Kind = Literal["difference", "low-rank difference", "full model", "text encoder", "unknown"]
+Layout = Literal["diffusers", "ComfyUI", "LoRA keys", "unknown"]
+
+LOW_RANK_MARKS = (".lora_", "_lora.", ".hada_", ".lokr_", ".oft_", ".boft_", ".a1.weight")
+FLOATS = ("F16", "BF16", "F32", "F64", "F8_E4M3", "F8_E5M2")  # as headers write them
+TEXT_ENCODER_MARKS = ("text_model.", "cond_stage_model.", "conditioner.embedders.", "transformer.resblocks.")
+LAST_NORM = re.compile(r"(^|\.)(out\.0|conv_norm_out)\.(weight|diff)$")  # near 1 in a model, near 0 in a difference
+LARGEST_NORM = 1 << 16  # numbers; a larger tensor of that name is none, and is not read to find out
+
+
+class WeightsFileError(UnusableError):
+    """A file that is not what it should be; the text names it."""
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """What is in a .safetensors file, as far as the header and a norm tell."""
+
+    name: str
+    shapes: dict[str, Shape]
+    dtypes: dict[str, int]  # dtype as written in the header -> how many tensors
+    metadata: dict[str, str]
+    bytes: int
+    kind: Kind
+    layout: Layout
+    architecture: str
+
+    @property
+    def rank(self) -> int:
+        """The largest rank of a low-rank file; 0 for others."""
+        downs = [shape[0] for key, shape in self.shapes.items() if key.endswith(("lora_down.weight", "lora_A.weight"))]
+        return max(downs, default=0)
+
+    def __str__(self) -> str:
+        dtypes = ", ".join(f"{dtype}" for dtype in self.dtypes)
+        rank = f" of rank {self.rank}" if self.rank else ""
+        return f"{self.architecture} {self.kind}{rank}, {len(self.shapes)} tensors, {dtypes}, {self.bytes / 1e6:.0f} MB"
+
+
+def inspect(path: Path) -> WeightsFile:
+    """Read the header, and one norm tensor where that tells a model from a difference.
+
+    Raises WeightsFileError for a file that is not whole or not .safetensors; OSError for one that cannot be opened.
+    """
+    size = path.stat().st_size
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 - not a dictionary
+            shapes = {key: tuple(piece.get_shape()) for key, piece in slices.items()}
+            dtypes = Counter(piece.get_dtype() for piece in slices.values())
+            metadata = dict(file.metadata() or {})
+            norms = (key for key, shape in shapes.items() if LAST_NORM.search(key) and _is_norm(shape, slices[key]))
+            norm = next((file.get_tensor(key) for key in norms), None)
+    except safetensors.SafetensorError as error:
+        raise WeightsFileError(
+            f"{shown(path.name)} ({size} bytes) cannot be read as .safetensors ({shown(str(error))}), expected a whole "
+            f"file in that format: {_advice(path)}"
+        ) from error
+    return WeightsFile(
+        shown(path.name),
+        shapes,
+        dict(dtypes),
+        metadata,
+        size,
+        _kind(shapes, norm),
+        _layout(shapes),
+        architecture(shapes),
+    )
+
+
+def _is_norm(shape: Shape, piece: Any) -> bool:
+    return len(shape) == 1 and shape[0] <= LARGEST_NORM and piece.get_dtype() in FLOATS
+
+
+def _kind(shapes: Mapping[str, Shape], norm: Tensor | None) -> Kind:
+    if any(mark in key for key in shapes for mark in LOW_RANK_MARKS):
+        return "low-rank difference"
+    if norm is not None and _size(norm) > 0.5:
+        return "full model"
+    if norm is not None or any(key.endswith((".diff", ".diff_b")) for key in shapes):
+        return "difference"
+    if any(mark in key for key in shapes for mark in TEXT_ENCODER_MARKS):
+        return "text encoder"
+    return "unknown"
+
+
+def _size(norm: Tensor) -> float:
+    """The mean size of its numbers, without the NaN and Inf that a damaged file may hold."""
+    sizes = norm.float().abs()
+    return float(sizes[sizes.isfinite()].mean())
+
+
+def _layout(shapes: Mapping[str, Shape]) -> Layout:
+    if any(key.endswith((".diff", ".diff_b")) or mark in key for key in shapes for mark in LOW_RANK_MARKS):
+        return "LoRA keys"
+    if any("down_blocks." in key for key in shapes):
+        return "diffusers"
+    if any("input_blocks." in key for key in shapes):
+        return "ComfyUI"
+    return "unknown"
+
+
+def _advice(path: Path) -> str:
+    """What the first bytes say about how the file got that way."""
+    with path.open("rb") as file:
+        head = file.read(64).lstrip().lower()
+    if head.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "it is a web page, so download the file itself and not the page about it."
+    if head.startswith((b"pk\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
+        return "it is a pickle (.ckpt, .pt) under another name, which can run code; get the .safetensors version."
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer, so download the real file."
+    return "download it again, or make it again."

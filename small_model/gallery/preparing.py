@@ -1,0 +1,96 @@
+"""What the sheets need beside the model: a drawing to start from, low-rank deltas, and a LoRA of another style."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+from environment import say
+from PIL import Image
+from trial.server import ComfyServer
+
+from small_model.dataset import picture
+from small_model.scenes.picture import draw
+from small_model.scenes.styles import STYLES
+from small_model.scenes.words import Scene
+
+from .sheets import RANKS, Prepared
+from .studio import Studio
+
+STYLE = "neon"
+PICTURES, STEPS, BATCH, RATE, RANK = 48, 200, 4, 1e-3, 16  # of the LoRA's training
+HELD_OUT = 15_000_000  # numbers of drawings that the small model never saw
+DRAWING = Scene("house", "hill", "noon", "clear", "red", "medium", "middle")
+HOUSE, WORDS = "house.png", "a red house on a hill at noon"
+
+
+def draw_house(folder: Path) -> None:
+    draw(DRAWING, np.random.default_rng(3)).save(folder / HOUSE)
+
+
+def draw_inputs(folder: Path) -> None:
+    """Put the drawing, and the LoRA's pictures with their captions, into the server's input folder."""
+    draw_house(folder)
+    style = folder / STYLE
+    style.mkdir()
+    for i in range(PICTURES):
+        pixels, caption = picture(HELD_OUT + i)
+        STYLES[STYLE](Image.fromarray(pixels)).save(style / f"{i:03}.png")
+        (style / f"{i:03}.txt").write_text(caption, encoding="utf-8")
+
+
+def prepare(server: ComfyServer, checkpoint: str, delta: str, with_lora: bool) -> Prepared:
+    """Make the low-rank deltas and, where it is asked for, the LoRA, with the server."""
+    studio = Studio(checkpoint, delta)
+    how = dict(energy=0.0, prediction_type="auto", windows=4)
+    pair = dict(model_perflow=studio.perflow(), model_base=studio.base())
+    made = {r: studio.add("PeRFlowExtractDelta", filename_prefix=f"rank{r}", rank=r, **how, **pair)[0] for r in RANKS}
+    say(f"Extracting the delta at rank {', '.join(map(str, RANKS))}.")
+    outputs = server.run(studio.nodes)["outputs"]
+    names = {rank: written(server.base, f"rank{rank}") for rank in RANKS}
+    assert outputs.keys() >= set(made.values())
+    return Prepared(train_lora(server, checkpoint) if with_lora else "", names, HOUSE, WORDS)
+
+
+def written(base: Path, prefix: str) -> str:
+    """The name of the file that Extract PeRFlow Delta wrote."""
+    return next((base / "output" / "perflow").glob(f"{prefix}*.safetensors")).name
+
+
+def train_lora(server: ComfyServer, checkpoint: str) -> str:
+    """The name of a LoRA that the stock Train LoRA node makes of the pictures in that style."""
+    say(f"Training a LoRA with {PICTURES} {STYLE} drawings, {STEPS} steps of {BATCH}.")
+    studio = Studio(checkpoint, "")
+    dataset = studio.add("LoadImageTextDataSetFromFolder", folder=STYLE)
+    loader = studio.base()[0]
+    latents = studio.add("VAEEncode", pixels=dataset, vae=[loader, 2])
+    texts = studio.add("CLIPTextEncode", clip=[loader, 1], text=[dataset[0], 1])
+    training = dict(
+        batch_size=BATCH,
+        grad_accumulation_steps=1,
+        steps=STEPS,
+        learning_rate=RATE,
+        rank=RANK,
+        optimizer="AdamW",
+        loss_function="MSE",
+        seed=0,
+        training_dtype="fp32",
+        lora_dtype="fp32",
+        quantized_backward=False,
+        algorithm="LoRA",
+        gradient_checkpointing=False,
+        checkpoint_depth=1,
+        offloading=False,
+        existing_lora="[None]",
+        bucket_mode=False,
+        bypass_mode=False,
+    )
+    lora = studio.add("TrainLoraNode", model=studio.base(), latents=latents, positive=texts, **training)
+    studio.add("SaveLoRA", lora=lora, prefix=f"loras/{STYLE}", steps=[lora[0], 2])
+    server.run(studio.nodes)
+    saved = next((server.base / "output" / "loras").glob(f"{STYLE}*.safetensors"))
+    target = server.base / "models" / "loras" / saved.name
+    target.parent.mkdir(exist_ok=True)
+    shutil.copy(saved, target)
+    return target.name

@@ -1,0 +1,167 @@
+"""How good few-step pictures are: a table like Table 1 of the PeRFlow paper, sampled through ComfyUI.
+
+    python small_model/measure_quality.py --weights FOLDER [--pictures 2000] [--json FILE] [--quick]
+    python small_model/measure_quality.py --checkpoint FILE --delta FILE --reference FOLDER [--pictures N] [--json FILE]
+
+Without --checkpoint it is about the small model of drawn pictures. A row has
+  passes       of the UNet for a picture: the calls, twice as many with CFG above 1
+  frechet      Fréchet distance to held-out drawings in the features of the domain's classifier, less the bias that few
+               pictures give it (one near 0 may come out negative); not comparable with FID
+  frechet_to_decoded  the same to those drawings as the autoencoder gives them back, not for other styles
+  attributes   share of the attributes named by the caption that the classifier finds
+  paired       difference to the base's own 100-step end point from the same noise, relative to its size
+and the error (one standard deviation, jackknife) of each. The narrow UNet is sampled, inside ComfyUI's model class and
+with its samplers and this pack's nodes; --wide checks on 64 pictures that the wide checkpoint gives the same.
+
+With --checkpoint the table is about a real model: torchmetrics' FID and CLIP score, to a folder of pictures with
+captions (NAME.txt beside NAME.jpg). Their networks are downloaded at run time.
+
+Results are kept picture by picture: a stopped run goes on, and more --pictures add to what is there. Small layers gain
+little from a second thread: start it twice, with OMP_NUM_THREADS=1 and --part 1/2 and 2/2, then once without --part.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path += [str(REPOSITORY / "scripts"), str(REPOSITORY)]
+
+import environment  # noqa: E402
+from environment import UserError  # noqa: E402
+
+QUICK = 24  # pictures of a cell with --quick
+PRECISIONS = ("float32", "bfloat16")
+
+
+def main() -> None:
+    comfyui_path = environment.enter()
+    options = parse(sys.argv[1:])
+    with tempfile.TemporaryDirectory() as base:
+        from trial import process
+
+        comfyui = process.start(comfyui_path, REPOSITORY, Path(base))
+        if options.checkpoint:
+            from small_model.quality.real_models import real_table
+
+            found = real_table(comfyui, options)
+            write(options.json, found)
+        else:
+            found = drawn_table(comfyui, options)
+    if options.part[1] == 1:  # the rows of several parts are for a run without --part
+        print(f"{len(found)} rows" + (f" in {options.json}" if options.json else ""))
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", type=int, default=None, help="of a cell (2000)")
+    parser.add_argument("--claimed", type=int, default=5000, help="of a cell that something is claimed about")
+    parser.add_argument("--paired", type=int, default=500, help="of those, how many are compared with end points")
+    parser.add_argument("--at-once", type=int, default=25, help="pictures sampled together; 1000 on a GPU")
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="float32",
+        help="of the small model; bfloat16 is faster where the CPU has AMX",
+    )
+    parser.add_argument("--json", type=Path, help="where the rows go")
+    parser.add_argument("--quick", action="store_true", help=f"four cells with {QUICK} pictures, to try this")
+    parser.add_argument("--cfg", type=float, default=3.0, help="of the base")
+    parser.add_argument("--perflow-cfg", type=float, help="of PeRFlow (1 for the small model, else as --cfg)")
+    parser.add_argument("--weights", type=Path, default=REPOSITORY / "small_model" / "weights")
+    parser.add_argument("--results", type=Path, help="folder of what is known so far (in the cache)")
+    parser.add_argument(
+        "--part", type=part, default=(1, 1), metavar="I/N", help="sample only every Nth cell, from the Ith"
+    )
+    parser.add_argument("--wide", action="store_true", help="first check the wide checkpoint against the narrow model")
+    parser.add_argument("--checkpoint", type=Path, help="a real model")
+    parser.add_argument("--delta", type=Path, help="its PeRFlow delta")
+    parser.add_argument("--reference", type=Path, help="folder of pictures with captions")
+    parser.add_argument("--size", type=int, default=512, help="of the real model's pictures")
+    options = parser.parse_args(arguments)
+    if bool(options.checkpoint) != bool(options.reference):
+        parser.error("--checkpoint and --reference go together")
+    if options.quick:
+        options.claimed = options.paired = options.pictures = options.pictures or QUICK
+    options.pictures = options.pictures or 2000
+    if options.perflow_cfg is None:
+        options.perflow_cfg = options.cfg if options.checkpoint else 1.0
+    options.results = options.results or environment.cache_root() / "quality"
+    return options
+
+
+def part(text: str) -> tuple[int, int]:
+    number, _, of = text.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise argparse.ArgumentTypeError(f"it is {text!r}, expected I/N with I from 1 to N, such as 1/2")
+    return int(number), int(of)
+
+
+def drawn_table(comfyui: Any, options: argparse.Namespace) -> list[dict[str, Any]]:
+    import comfy.model_management
+    import torch
+
+    from small_model.quality import table, wide_check
+    from small_model.quality.cells import Guidance, planned
+    from small_model.quality.drawn_judge import REFERENCE_COUNT, DrawnJudge
+    from small_model.quality.narrow_models import NarrowModels
+
+    models = NarrowModels(comfyui, options.weights, getattr(torch, options.precision))
+    cells = planned(models.roots(), models.has_delta(), options.quick)
+    device = comfy.model_management.get_torch_device()
+    judge = DrawnJudge(models, options.results, 500 if options.quick else REFERENCE_COUNT, device)
+    amounts = table.Amounts(options.pictures, options.claimed, options.paired)
+    guidance = Guidance(options.cfg, options.perflow_cfg)
+    work = table.Table(comfyui.nodes, models, judge, options.results, amounts, guidance, at_once=options.at_once)
+    if options.wide:
+        print(wide_check.check(comfyui, work, options.weights, models.has_delta(), guidance), flush=True)
+    mine = cells[options.part[0] - 1 :: options.part[1]]
+    left, rate = work.left(mine), work.rate()
+    print(
+        f"{len(mine)} cells, {left} passes of the UNet (CFG {options.cfg:g}, PeRFlow's {options.perflow_cfg:g}), "
+        f"about {left / rate / 3600:.1f} hours at {rate:.0f} a second; held-out drawings, minutes once; "
+        f"kept in {options.results}",
+        flush=True,
+    )
+    began, done = time.monotonic(), 0
+
+    def report(passes: int) -> None:
+        nonlocal done
+        done += passes
+
+    for cell in mine:
+        if work.missing(cell):
+            work.fill(cell, report)
+            seconds = (time.monotonic() - began) / done * (left - done)
+            print(f"{cell.model.name}, {cell.sampler}, {cell.steps} steps; {seconds / 60:.0f} min left", flush=True)
+            if options.json:
+                write(options.json, work.rows(cells))
+    if options.part[1] > 1:
+        return []
+    write(options.json, rows := work.rows(cells))
+    for sentence in [*work.claims(work.known(cells)), *table.not_better_with_more_steps(rows)]:
+        print(sentence)
+    return rows
+
+
+def write(path: Path | None, rows: Sequence[dict[str, Any]]) -> None:
+    """The rows so far, whole or not at all."""
+    if path:
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        unfinished.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        unfinished.replace(path)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (UserError, OSError, ValueError) as error:
+        sys.exit(f"Error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("Stopped.")

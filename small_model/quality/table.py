@@ -1,0 +1,178 @@
+"""The table of the small model: what is sampled, what is known of it, and the rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from small_model.scenes.words import ATTRIBUTES
+
+from . import claims, sampling
+from .cells import BASE, BASE_SAMPLERS, Cell, Guidance, Model, end_point
+from .drawn_judge import BATCH, DrawnJudge
+from .frechet import Gaussian
+from .narrow_models import NarrowModels
+from .rows import Row, row
+from .store import Judged, Store
+
+AT_ONCE = 25  # pictures sampled at once: measured on a CPU, a fifth faster than 100; a GPU wants a thousand
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """Pictures of a cell, of a cell that is claimed something about, and of those with end points."""
+
+    pictures: int
+    claimed: int
+    paired: int
+
+    def of(self, cell: Cell) -> int:
+        if cell.is_end_point:
+            return min(self.paired, self.pictures)
+        return max(self.claimed, self.pictures) if cell.claimed else self.pictures
+
+
+class Table:
+    def __init__(
+        self,
+        nodes: Any,
+        models: NarrowModels,
+        judge: DrawnJudge,
+        results: Path,
+        amounts: Amounts,
+        guidance: Guidance,
+        batch: int = BATCH,
+        at_once: int = AT_ONCE,
+    ) -> None:
+        self._nodes, self._models, self.judge = nodes, models, judge
+        self._results, self._amounts, self._guidance, self._batch = results, amounts, guidance, batch
+        self._at_once = at_once
+        self._rows: dict[Cell, Row] = {}
+        self._drawings: list[Row] = []
+        self._texts = sampling.Texts()
+        self._negative = self._texts([""])
+
+    def store(self, cell: Cell) -> Store:
+        """Its folder names the weights, the guidance and the judge, so that other ones get another folder."""
+        told = f"{cell.model.name} {cell.sampler} {cell.steps}".replace(" ", "-").replace("+", "and")
+        digests = f"{self._models.digest(cell.model)}-{self.judge.digest}"
+        cfg = self._guidance.of(cell.model)
+        return Store(self._results / "cells" / f"{told}-cfg{cfg:g}-{digests}", self._batch)
+
+    def missing(self, cell: Cell) -> list[range]:
+        return list(self.store(cell).missing(self._amounts.of(cell)))
+
+    def passes(self, cell: Cell) -> int:
+        """Of the UNet for one picture."""
+        return cell.passes(self._guidance.of(cell.model))
+
+    def left(self, cells: Sequence[Cell]) -> int:
+        """Passes that are left to do."""
+        return sum(self.passes(cell) * sum(map(len, self.missing(cell))) for cell in cells)
+
+    def rate(self) -> float:
+        """Passes a second, measured on two steps of one batch."""
+        cell = Cell(Model(BASE), next(iter(BASE_SAMPLERS)), 2)
+        self.sample(cell, range(8))  # the first time is slower
+        count = max(BATCH, self._at_once)
+        began = time.perf_counter()
+        self.sample(cell, range(count))
+        return self.passes(cell) * count / (time.perf_counter() - began)
+
+    def sample(self, cell: Cell, numbers: Sequence[int]) -> Tensor:
+        """LATENT samples [n, 4, 16, 16] of those pictures, a few at once."""
+        n = self._at_once
+        return torch.cat([self._sample(cell, numbers[i : i + n]) for i in range(0, len(numbers), n)])
+
+    def _sample(self, cell: Cell, numbers: Sequence[int]) -> Tensor:
+        positive = self._texts(self.judge.prompts(numbers))
+        model, noise, cfg = self._models[cell.model], sampling.noise_of(numbers), self._guidance.of(cell.model)
+        return sampling.sample(self._nodes, model, cell, noise, positive, self._negative, cfg)
+
+    def fill(self, cell: Cell, done: Callable[[int], None]) -> None:
+        """Sample and judge what is missing of a cell, a few batches at once, each of which becomes a file."""
+        store, missing, some = self.store(cell), self.missing(cell), max(1, self._at_once // self._batch)
+        for i in range(0, len(missing), some):
+            batches = missing[i : i + some]
+            numbers = [number for batch in batches for number in batch]
+            judged = self.judge.of_samples(numbers, self.sample(cell, numbers))
+            parts = {name: torch.split(tensor, [len(batch) for batch in batches]) for name, tensor in judged.items()}
+            for j, batch in enumerate(batches):
+                store.keep(batch, {name: tensors[j] for name, tensors in parts.items()})
+            done(self.passes(cell) * len(numbers))
+
+    def known(self, cells: Sequence[Cell]) -> dict[Cell, Judged]:
+        """The judged pictures of the cells that are complete."""
+        complete = [cell for cell in cells if not self.missing(cell)]
+        return {cell: self.store(cell).read(self._amounts.of(cell)) for cell in complete}
+
+    def rows(self, cells: Sequence[Cell]) -> list[Row]:
+        """The drawings themselves, as the best that can be had, the cells that are complete, and the best of them."""
+        self._drawings = self._drawings or [self._drawings_row(decoded) for decoded in (False, True)]
+        for cell in cells:
+            if cell not in self._rows and not self.missing(cell):
+                self._rows[cell] = self._row(cell)
+        found = [self._rows[cell] for cell in cells if cell in self._rows]
+        return self._drawings + found + best_of(found)
+
+    def _drawings_row(self, decoded: bool) -> Row:
+        name = "held-out drawings" + (", through the autoencoder" if decoded else "")
+        drawings = self.judge.drawings(self._amounts.pictures, None, decoded)
+        told: Row = dict(model=name, sampler="", steps=0, calls=0, passes=0)
+        return row(told, drawings, self._references(BASE), None, list(ATTRIBUTES))
+
+    def _row(self, cell: Cell) -> Row:
+        yardstick = end_point(cell.model)
+        end_points = None
+        if not cell.is_end_point and not self.missing(yardstick):
+            end_points = self.store(yardstick).read(self._amounts.of(yardstick))["latents"]
+        told: Row = dict(model=cell.model.name, sampler=cell.sampler, steps=cell.steps, calls=cell.calls)
+        told |= dict(passes=self.passes(cell), cfg=self._guidance.of(cell.model))
+        judged = self.store(cell).read(self._amounts.of(cell))
+        return row(told, judged, self._references(cell.model.root), end_points, list(ATTRIBUTES))
+
+    def claims(self, known: dict[Cell, Judged]) -> list[str]:
+        roots = {cell.model.root for cell in known}
+        return claims.claims(known, {root: self._references(root)["frechet"] for root in roots})
+
+    def _references(self, root: str) -> dict[str, Gaussian]:
+        """By column; through the autoencoder only the base's, since that takes minutes for each style."""
+        kinds = {"frechet": False} | ({"frechet_to_decoded": True} if root == BASE else {})
+        return {column: self.judge.reference(root, decoded) for column, decoded in kinds.items()}
+
+
+def best_of(rows: Sequence[Row]) -> list[Row]:
+    """The base's best sampler at every number of steps that all of them have, by Fréchet distance."""
+    found = []
+    compared = [one for one in rows if one["model"] == BASE and one["sampler"] in BASE_SAMPLERS]
+    for steps in sorted({one["steps"] for one in compared}):
+        same = [one for one in compared if one["steps"] == steps]
+        if len(same) == len(BASE_SAMPLERS):
+            best = min(same, key=lambda row: row["frechet"])
+            found.append(best | {"sampler": "best of them", "which": best["sampler"]})
+    return found
+
+
+def not_better_with_more_steps(rows: Sequence[Row]) -> list[str]:
+    """Where a sampler's distance grows with its steps by more than twice its error."""
+    sentences = []
+    series: dict[tuple[str, str], list[Row]] = {}
+    for one in rows:
+        if one["steps"] and "which" not in one:
+            series.setdefault((one["model"], one["sampler"]), []).append(one)
+    for (model, sampler), members in series.items():
+        members.sort(key=lambda row: row["steps"])
+        best = min(members, key=lambda row: row["frechet"])
+        error = (best["frechet_error"] ** 2 + members[-1]["frechet_error"] ** 2) ** 0.5
+        if members[-1]["frechet"] - best["frechet"] > 2 * error:
+            sentences.append(
+                f"{model}, {sampler}: {members[-1]['steps']} steps are not better than {best['steps']} "
+                f"(distance {members[-1]['frechet']:.3g} against {best['frechet']:.3g})."
+            )
+    return sentences

@@ -1,0 +1,194 @@
+"""Train the narrow teacher: noise prediction on the latents of drawn pictures. It goes on from its last state.
+
+`python -m small_model.train_teacher FOLDER --tokenizer FOLDER --pictures 48000 --minutes 60`, after
+train_autoencoder in the same folder, with the same torchrun on two cores. The tokenizer is CLIP-L's, as ComfyUI has it
+in comfy/sd1_tokenizer. With --from-stored it begins with the weights in this repository.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+from transformers import CLIPTokenizer
+
+from . import storage, together
+from .device import DEVICE, arithmetic, placed
+from .keeping import WEIGHTS, average, first_state, save
+from .latents import latents_of
+from .muon import optimizers_of
+from .text import PLACES, POSITIONS, embeddings, features
+from .unet import narrow_unet
+
+BATCH, RATE, EMPTY = 32, 2e-3, 0.1  # EMPTY: how often the caption is left out, so that CFG works
+STATE_EVERY = 180  # seconds
+
+
+def alphas_bar() -> Tensor:
+    """SD's table of 1000 cumulative alphas (float64)."""
+    return torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0)
+
+
+def tokens_of(captions: list[str], tokenizer: CLIPTokenizer) -> Tensor:
+    """[count, 77]"""
+    ids = tokenizer(captions, padding="max_length", max_length=77, truncation=True).input_ids
+    return torch.tensor(ids, dtype=torch.int32)
+
+
+def train(
+    folder: Path, tokenizer: Path, count: int, minutes: float, batch: int, rate: float, from_stored: bool
+) -> None:
+    """Train for so many minutes, all runs together; the state is in the folder."""
+    latents, captions = latents_of(folder, count)
+    clip = CLIPTokenizer.from_pretrained(tokenizer)
+    batches = Batches(latents, tokens_of(captions, clip), tokens_of([""], clip)[0], batch)
+    torch.manual_seed(0)
+    unet = narrow_unet()
+    if from_stored:
+        unet.load_state_dict(storage.read(WEIGHTS / "teacher.safetensors")[0])
+    placed(unet)
+    weights = list(unet.parameters())
+    together.share(weights)
+    if not together.NUMBER:
+        print(f"{sum(p.numel() for p in weights) / 1e6:.2f}M weights, {len(latents)} latents", flush=True)
+    optimizers = optimizers_of(weights, [unet.conv_in, unet.conv_out], rate)
+    learn(unet, batches, optimizers, folder / "teacher.pt", minutes)
+
+
+def learn(
+    unet: UNet2DConditionModel,
+    batches: Batches,
+    optimizers: Sequence[torch.optim.Optimizer],
+    file: Path,
+    minutes: float,
+) -> list[Tensor]:
+    """Train what the optimizers hold, the state in the file; returns the running averages of the UNet's own weights.
+
+    The optimizers' first rate is the highest; only weights with requires_grad are trained and averaged.
+    """
+    weights = [weight for weight in unet.parameters() if weight.requires_grad]
+    rate = optimizers[0].param_groups[0]["lr"]
+    state = first_state(weights)
+    if file.exists():
+        saved = torch.load(file, weights_only=True, map_location=DEVICE)
+        unet.load_state_dict(saved["unet"])
+        for optimizer, kept in zip(optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(kept)
+        state = saved["state"]
+
+    def keep() -> None:
+        if together.NUMBER:
+            return
+        kept = [optimizer.state_dict() for optimizer in optimizers]
+        save({"unet": unet.state_dict(), "optimizers": kept, "state": state}, file)
+
+    last = told = began = time.monotonic()
+    before, first, mean = state["seconds"], state["step"], torch.zeros((), device=DEVICE)
+    while True:
+        state["seconds"] = together.same(before + time.monotonic() - began)
+        done = state["seconds"] / (60 * minutes)
+        if done >= 1:
+            break
+        now = rate * min(1, (state["step"] + 1) / 100) * (0.02 + 0.98 * math.cos(0.5 * math.pi * done))
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = now
+        batch = batches[state["step"] * together.PROCESSES + together.NUMBER]
+        loss = loss_of(unet, batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        together.average_gradients(weights)
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        state["step"] += 1
+        average(state, weights, longest=0.9995)
+        mean = torch.lerp(mean, loss.detach(), 1 / min(state["step"] - first, 300))
+        if state["step"] % 100 == 0 and not together.NUMBER:
+            speed, told = len(batch.z) * together.PROCESSES * 100 / (time.monotonic() - told), time.monotonic()
+            where = f"{state['seconds']:6.0f} s  step {state['step']}"
+            print(f"{where}  loss {mean.item():.4f}  {speed:.0f} a second", flush=True)
+        if time.monotonic() - last > STATE_EVERY:
+            last = time.monotonic()
+            keep()
+    keep()
+    return state["ema"]
+
+
+def loss_of(unet: UNet2DConditionModel, batch: Batch) -> Tensor:
+    """The weighted mean of the squared errors."""
+    with arithmetic():
+        found = predicted(unet, batch)
+    return ((found.float() - batch.noise).square().mean((1, 2, 3)) * batch.weight).mean()
+
+
+def predicted(unet: UNet2DConditionModel, batch: Batch) -> Tensor:
+    """The UNet's noise, where attention counts the context's last place as often as a caption has it.
+
+    The last places of a caption are all alike. diffusers adds -10000 (1 - mask) to the logits, here log(how many).
+    """
+    share = torch.ones(batch.context.shape[:2], device=batch.context.device)
+    share[:, -1] = 1 + math.log(POSITIONS - PLACES + 1) / 10000
+    return unet(batch.z, batch.t, batch.context, encoder_attention_mask=share, return_dict=False)[0]
+
+
+class Batch(NamedTuple):
+    z: Tensor  # sqrt(ab) x0 + sqrt(1 - ab) noise, [B, 4, 16, 16]
+    t: Tensor  # 0..999, [B]
+    context: Tensor  # [B, PLACES, 768], the last of which stands for all that follow
+    noise: Tensor
+    weight: Tensor  # of each row's loss, [B]
+
+
+class Batches:
+    """What step number i is given: the same for one i, whenever it is asked for."""
+
+    def __init__(self, latents: Tensor, tokens: Tensor, empty: Tensor, batch: int = BATCH) -> None:
+        self.batch = batch
+        self.latents, self.tokens, self.empty = latents.to(DEVICE), tokens.to(DEVICE), empty.to(DEVICE)
+        self.words, self.positions = (vectors.to(DEVICE) for vectors in embeddings())
+        table = alphas_bar().to(DEVICE)
+        self.c, self.s = table.sqrt().float(), (1 - table).sqrt().float()
+        ratio = table / (1 - table)
+        self.weight = (ratio.clamp(max=5) / ratio).float()  # min-SNR, https://arxiv.org/abs/2303.09556
+
+    def __getitem__(self, i: int) -> Batch:
+        random, count = torch.Generator(DEVICE).manual_seed(i), (self.batch,)
+        rows = torch.randint(len(self.latents), count, generator=random, device=DEVICE)
+        t = torch.randint(1000, count, generator=random, device=DEVICE)
+        x0 = self.latents[rows].float()
+        noise = torch.randn(x0.shape, generator=random, device=DEVICE)
+        left_out = torch.rand(count, generator=random, device=DEVICE) < EMPTY
+        said = torch.where(left_out[:, None], self.empty, self.tokens[rows])
+        z = self.c[t].view(-1, 1, 1, 1) * x0 + self.s[t].view(-1, 1, 1, 1) * noise
+        return Batch(z, t, features(said[:, :PLACES], self.words, self.positions[:PLACES]), noise, self.weight[t])
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--tokenizer", type=Path, required=True)
+    parser.add_argument("--pictures", type=int, default=40000)
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--batch", type=int, default=BATCH, help="samples in a step of each process")
+    parser.add_argument("--rate", type=float, default=RATE)
+    parser.add_argument("--from-stored", action="store_true", help="begin with the weights in this repository")
+    options = parser.parse_args()
+    together.join()
+    train(
+        options.folder,
+        options.tokenizer,
+        options.pictures,
+        options.minutes,
+        options.batch,
+        options.rate,
+        options.from_stored,
+    )
+    together.leave()
