@@ -1,8 +1,8 @@
 """Draws docs/gallery.md and its pictures: what PeRFlow does to the small trained model, beside the base model.
 
-`python small_model/draw_gallery.py [--only NAME | --skip NAME ...]` needs Python and nothing else. Everything is made by
-a real ComfyUI with the files that the demo uses; the LoRA of another style (`lora`) is trained on the way, for an hour on
-one core of a CPU.
+`python small_model/draw_gallery.py [--only NAME | --skip NAME ...]` needs Python and nothing else. Everything is made
+by a real ComfyUI with the files that the demo uses; the LoRA of another style (`lora`) is trained on the way, for an
+hour on one core of a CPU.
 """
 
 from __future__ import annotations

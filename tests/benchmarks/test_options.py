@@ -1,16 +1,17 @@
 """What small_model/measure_quality.py is asked for on the command line."""
 
 import pytest
-import quality
+
+from small_model import measure_quality
 
 
 def test_part():
-    assert quality.parse([]).part == (1, 1)
-    assert quality.parse(["--part", "2/3"]).part == (2, 3)
+    assert measure_quality.parse([]).part == (1, 1)
+    assert measure_quality.parse(["--part", "2/3"]).part == (2, 3)
 
 
 @pytest.mark.parametrize("text", ["3/2", "0/2", "1", "a/b"])
 def test_a_part_that_is_none(text, capsys):
     with pytest.raises(SystemExit):
-        quality.parse(["--part", text])
+        measure_quality.parse(["--part", text])
     assert "expected I/N" in capsys.readouterr().err
