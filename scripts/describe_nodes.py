@@ -42,7 +42,7 @@ class Words(NamedTuple):
 ENGLISH = "en"
 WORDS = {
     ENGLISH: Words(
-        head="| input | what it is | values |",
+        head="| input | what it is |",
         range="{} to {}",
         default="default {}",
         optional="optional",
@@ -56,7 +56,7 @@ WORDS = {
         parts="; ",
     ),
     "zh": Words(
-        head="| 输入 | 说明 | 取值 |",
+        head="| 输入 | 说明 |",
         range="{} 到 {}",
         default="默认：{}",
         optional="可选",
@@ -70,7 +70,7 @@ WORDS = {
         parts="；",
     ),
     "ja": Words(
-        head="| 入力 | 内容 | 値 |",
+        head="| 入力 | 内容 |",
         range="{}～{}",
         default="既定：{}",
         optional="任意",
@@ -131,15 +131,15 @@ def translated(node: str, language: str) -> Json:
 
 
 def table(interface: Json, shown: Json, language: str) -> str:
-    """The inputs in the schema's order: name, tooltip, values."""
+    """The inputs in the schema's order. Two columns, since ComfyUI shows the page in a narrow panel."""
     words = WORDS[language]
-    lines = [words.head, "|---|---|---|"]
+    lines = [words.head, "|---|---|"]
     for name, kind, options in inputs(interface):
         head, tooltip = f"`{name}`", options["tooltip"]
         if language != ENGLISH:
             head, tooltip = f"{shown['inputs'][name]['name']} {head}", shown["inputs"][name]["tooltip"]
-        cells = (head, tooltip, values(kind, options, words))
-        lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
+        cell = f"{tooltip} *{values(kind, options, words)}*".replace("|", r"\|")
+        lines.append(f"| {head} | {cell} |")
     return "\n".join(lines)
 
 
