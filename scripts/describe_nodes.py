@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from environment import PACK, UserError
-from from_nodes import Json, write_files
+from interface_files import Json, write_files
 from user_cache import run_program
 
 DOCS, LOCALES = PACK / "web" / "docs", PACK / "locales"
@@ -87,7 +87,7 @@ WORDS = {
 
 
 def main() -> int:
-    return write_files("describe_nodes.py", __doc__, described)
+    return write_files(__doc__, described)
 
 
 def described(info: Json) -> dict[Path, str]:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import environment
 from environment import PACK
-from from_nodes import Json, write_files
 from graphs import GRAPHS
 from graphs.drawing import Graph
+from interface_files import Json, write_files
 from user_cache import run_program
 
 WORKFLOWS = PACK / "workflows"
@@ -22,7 +22,7 @@ FRONTEND = "1.47.12"  # the page that ComfyUI's default version here brings
 
 
 def main() -> int:
-    return write_files("draw_graphs.py", __doc__, graph_files)
+    return write_files(__doc__, graph_files)
 
 
 def graph_files(info: Json) -> dict[Path, str]:

@@ -51,6 +51,29 @@ def test_every_node_has_its_pages(comfyui):
     assert pages == {f"{node}.md" for node in NODES} | translated
 
 
+@pytest.mark.parametrize(
+    ("node", "name", "takes"),
+    [
+        ("PeRFlowApplyDelta", "model", "MODEL"),
+        ("PeRFlowApplyDelta", "delta_name", "a file"),
+        ("PeRFlowApplyDelta", "strength", "-10 to 10; default 1"),
+        ("PeRFlowApplyDelta", "prediction_type", "auto, diff_eps, ddim_eps, velocity; default auto"),
+        ("PeRFlowApplyDelta", "partial", "on, off; default off; advanced input"),
+        ("PeRFlowTrainDelta", "steps", "1 to 1000000; default 1000"),
+        ("PeRFlowTrainDelta", "learning_rate", "0.0000001 to 1; default 0.0001"),
+        ("PeRFlowTrainDelta", "gradient_checkpointing", "on, off; default on"),
+        ("PeRFlowTrainDelta", "seed", "0 to 2^64 - 1; default 0"),
+        ("PeRFlowTrainDelta", "filename_prefix", "text; default trained"),
+        ("PeRFlowTrainDelta", "negative", "CONDITIONING; optional"),
+        ("PeRFlowTrainDelta", "resume_from", "none or a file; default none"),
+        ("PeRFlowPromptToPrompt", "blend", "text; default empty"),
+    ],
+)
+def test_what_an_input_takes(node, name, takes):
+    (cell,) = [cell for head, cell in tables(page(node, "en"))[0] if head == f"`{name}`"]
+    assert cell.endswith(f" *{takes}*")
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("node", NODES)
 class TestEveryPage:

@@ -14,7 +14,7 @@ from environment import say
 Json = dict[str, Any]
 
 
-def write_files(program: str, description: str | None, made: Callable[[Json], dict[Path, str]]) -> int:
+def write_files(description: str | None, made: Callable[[Json], dict[Path, str]]) -> int:
     """Write what `made` makes of /object_info, file -> text; returns 1 if --check was asked for and a file differs."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; fail when a file differs")
@@ -25,11 +25,12 @@ def write_files(program: str, description: str | None, made: Callable[[Json], di
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as base, ComfyServer(comfyui, Path(base)) as server:
         texts = made(server.object_info())
     stale = {path: text for path, text in texts.items() if not is_written(path, text)}
+    state = f"differs from what {parser.prog} makes" if options.check else "written"
     for path, text in stale.items():
         if not options.check:
             path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8", newline="\n")
-        say(f"{path.parent.name}/{path.name}: {f'differs from what {program} makes' if options.check else 'written'}")
+        say(f"{path.parent.name}/{path.name}: {state}")
     return 1 if options.check and stale else 0
 
 
