@@ -11,7 +11,6 @@ import json
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import NamedTuple
 
 from environment import PACK, UserError
 from interface_files import Json, write_files
@@ -20,70 +19,24 @@ from user_cache import run_program
 DOCS, LOCALES = PACK / "web" / "docs", PACK / "locales"
 CONTRACT = PACK / "tests" / "node_contract.json"
 LARGEST_SEED = 0xFFFFFFFFFFFFFFFF
-
-
-class Words(NamedTuple):
-    """What a table needs in one language."""
-
-    head: str
-    range: str
-    default: str
-    optional: str
-    advanced: str
-    or_file: str
-    file: str
-    text: str
-    empty: str
-    on_off: tuple[str, str]
-    choices: str  # between choices
-    parts: str  # between the parts of a cell
-
-
 ENGLISH = "en"
-WORDS = {
-    ENGLISH: Words(
-        head="| input | what it is |",
-        range="{} to {}",
-        default="default {}",
-        optional="optional",
-        advanced="advanced input",
-        or_file="{} or a file",
-        file="a file",
-        text="text",
-        empty="empty",
-        on_off=("on", "off"),
-        choices=", ",
-        parts="; ",
-    ),
-    "zh": Words(
-        head="| 输入 | 说明 |",
-        range="{} 到 {}",
-        default="默认：{}",
-        optional="可选",
-        advanced="高级输入",
-        or_file="{} 或文件",
-        file="文件",
-        text="文本",
-        empty="空",
-        on_off=("打开", "关闭"),
-        choices="、",
-        parts="；",
-    ),
-    "ja": Words(
-        head="| 入力 | 内容 |",
-        range="{}～{}",
-        default="既定：{}",
-        optional="任意",
-        advanced="詳細入力",
-        or_file="{} またはファイル",
-        file="ファイル",
-        text="テキスト",
-        empty="空",
-        on_off=("オン", "オフ"),
-        choices="、",
-        parts="。",
-    ),
+LANGUAGES = (ENGLISH, "zh", "ja")
+WORDS = {  # what the tables need, in each of these
+    "head": ("| input | what it is |", "| 输入 | 说明 |", "| 入力 | 内容 |"),
+    "range": ("{} to {}", "{} 到 {}", "{}～{}"),
+    "default": ("default {}", "默认：{}", "既定：{}"),
+    "optional": ("optional", "可选", "任意"),
+    "advanced": ("advanced input", "高级输入", "詳細入力"),
+    "file": ("a file", "文件", "ファイル"),
+    "or file": ("{} or a file", "{} 或文件", "{} またはファイル"),
+    "text": ("text", "文本", "テキスト"),
+    "empty": ("empty", "空", "空"),
+    "on": ("on", "打开", "オン"),
+    "off": ("off", "关闭", "オフ"),
+    "between choices": (", ", "、", "、"),
+    "between parts": ("; ", "；", "。"),
 }
+Words = dict[str, str]  # those of one language
 
 
 def main() -> int:
@@ -93,13 +46,13 @@ def main() -> int:
 def described(info: Json) -> dict[Path, str]:
     """Every help page and the contract, file -> text; `info` is /object_info.
 
-    Raises UserError for a node that locales/ does not have.
+    Raises UserError for an input that locales/ does not have.
     """
     ours = {node: interface for node, interface in info.items() if interface["category"].startswith("PeRFlow")}
     texts = {
         page_file(node, language): page(node, interface, language)
         for node, interface in ours.items()
-        for language in WORDS
+        for language in LANGUAGES
     }
     return texts | {CONTRACT: contract(ours)}
 
@@ -110,30 +63,33 @@ def page_file(node: str, language: str) -> Path:
 
 def page(node: str, interface: Json, language: str) -> str:
     """A help page: title, first paragraph and the rest as they are in its file, the table between them made anew."""
-    shown = interface if language == ENGLISH else translated(node, language)
+    shown = interface if language == ENGLISH else translated(node, interface, language)
     title = f"# {interface['display_name']}"
     if language != ENGLISH:
         title = f"# {shown['display_name']} / {interface['display_name']}"
     path = page_file(node, language)
     text = path.read_text(encoding="utf-8") if path.is_file() else f"{title}\n\n{shown['description']}\n"
     _, first, *rest = text.removesuffix("\n").split("\n\n")
-    if rest and rest[0].startswith("|"):
+    if rest and rest[0].startswith(WORDS["head"]):
         del rest[0]
     return "\n\n".join([title, first, table(interface, shown, language), *rest]) + "\n"
 
 
-def translated(node: str, language: str) -> Json:
+def translated(node: str, interface: Json, language: str) -> Json:
     path = LOCALES / language / "nodeDefs.json"
-    texts: Json = json.loads(path.read_text(encoding="utf-8"))
-    if node not in texts:
-        raise UserError(f"{path} has no texts for {node}: add them in the form of the others.")
-    return dict(texts[node])
+    texts: Json = json.loads(path.read_text(encoding="utf-8")).get(node, {})
+    for name, *_ in inputs(interface):
+        if name not in texts.get("inputs", {}):
+            raise UserError(
+                f"{path} has no text for {name} of {node}, expected a name and a tooltip for each input: add them."
+            )
+    return texts
 
 
 def table(interface: Json, shown: Json, language: str) -> str:
     """The inputs in the schema's order. Two columns, since ComfyUI shows the page in a narrow panel."""
-    words = WORDS[language]
-    lines = [words.head, "|---|---|"]
+    words = {word: said[LANGUAGES.index(language)] for word, said in WORDS.items()}
+    lines = [words["head"], "|---|---|"]
     for name, kind, options in inputs(interface):
         head, tooltip = f"`{name}`", options["tooltip"]
         if language != ENGLISH:
@@ -154,12 +110,12 @@ def values(kind: str, options: Json, words: Words) -> str:
     """What an input takes, and its default."""
     parts = [allowed(kind, options, words)]
     if options.get("default") is not None:
-        parts.append(words.default.format(worded(options["default"], words)))
+        parts.append(words["default"].format(worded(options["default"], words)))
     elif options["optional"]:
-        parts.append(words.optional)
+        parts.append(words["optional"])
     if options.get("advanced"):
-        parts.append(words.advanced)
-    return words.parts.join(parts)
+        parts.append(words["advanced"])
+    return words["between parts"].join(parts)
 
 
 def allowed(kind: str, options: Json, words: Words) -> str:
@@ -167,17 +123,19 @@ def allowed(kind: str, options: Json, words: Words) -> str:
     if kind == "COMBO":
         fixed = [choice for choice in options["options"] if not Path(choice).suffix]
         if len(fixed) > 1:
-            return words.choices.join(fixed)
-        return words.or_file.format(*fixed) if fixed else words.file
+            return words["between choices"].join(fixed)
+        return words["or file"].format(*fixed) if fixed else words["file"]
     if kind in ("INT", "FLOAT"):
-        return words.range.format(number(options["min"]), number(options["max"]))
-    return {"BOOLEAN": words.choices.join(words.on_off), "STRING": words.text}.get(kind, kind)
+        return words["range"].format(number(options["min"]), number(options["max"]))
+    if kind == "BOOLEAN":
+        return words["between choices"].join((words["on"], words["off"]))
+    return words["text"] if kind == "STRING" else kind
 
 
 def worded(default: str | float, words: Words) -> str:
     if isinstance(default, bool):
-        return words.on_off[0 if default else 1]
-    return (default or words.empty) if isinstance(default, str) else number(default)
+        return words["on" if default else "off"]
+    return (default or words["empty"]) if isinstance(default, str) else number(default)
 
 
 def number(value: float) -> str:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from describe_nodes import page as described_page
 from describe_nodes import page_file
+from environment import UserError
 from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -72,6 +73,14 @@ def test_every_node_has_its_pages(comfyui):
 def test_what_an_input_takes(node, name, takes):
     (cell,) = [cell for head, cell in tables(page(node, "en"))[0] if head == f"`{name}`"]
     assert cell.endswith(f" *{takes}*")
+
+
+def test_an_input_without_a_translation_is_told(comfyui, monkeypatch, tmp_path):
+    (tmp_path / "ja").mkdir()
+    (tmp_path / "ja" / "nodeDefs.json").write_text("{}")
+    monkeypatch.setattr("describe_nodes.LOCALES", tmp_path)
+    with pytest.raises(UserError, match="no text for solver of PeRFlowSampler"):
+        described_page("PeRFlowSampler", comfyui.nodes["PeRFlowSampler"].GET_NODE_INFO_V1(), "ja")
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
