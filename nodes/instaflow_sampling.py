@@ -7,7 +7,7 @@ from comfy_api.latest import io
 
 from .comfyui import node_text, shared_inputs
 from .comfyui.sampling.base_sampling import base_of
-from .comfyui.sampling.chord_sampling import PeRFlowSampling
+from .comfyui.sampling.perflow_sampling import PeRFlowSampling
 from .comfyui.sampling.rectified_sampling import EvenSteps, RectifiedDiffusionSampling, RectifiedFlowSampling
 from .comfyui.sampling.step_alignment import set_alignment
 from .comfyui.weights.unet import describe

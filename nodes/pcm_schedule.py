@@ -11,12 +11,12 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..perflow_core.sampling import phased
-from ..perflow_core.sampling.phased import FINE_TIMESTEPS, GRIDS, Grid, Timesteps, is_distilled, walked
+from ..perflow_core.sampling.phased import FINE_TIMESTEPS, GRIDS, Grid, Timesteps, is_distilled, last_steps
 from ..perflow_core.sampling.schedule import End
 from ..perflow_core.sampling.windows import NUM_TIMESTEPS
 from .comfyui import node_text, shared_inputs
 from .comfyui.sampling import pcm_text
-from .comfyui.sampling.chord_sampling import PeRFlowSampling
+from .comfyui.sampling.perflow_sampling import PeRFlowSampling
 from .comfyui.sampling.rectified_sampling import RectifiedFlowSampling
 from .comfyui.weights.unet import describe
 
@@ -146,7 +146,7 @@ def table_timesteps(steps: int, grid: Grid, phases: int, fine: int, denoise: flo
         "training_edges": partial(phased.training_edges, phases=phases, fine=fine),
         "tcd": phased.tcd,
     }
-    return walked(grids[grid], steps, denoise)
+    return last_steps(grids[grid], steps, denoise)
 
 
 def table_sigmas(sampling: Any, T: Timesteps, end: End) -> Tensor:
@@ -165,7 +165,7 @@ def table_sigmas(sampling: Any, T: Timesteps, end: End) -> Tensor:
 
 def flow_sigmas(sampling: Any, steps: int, denoise: float, pcm_timesteps: int) -> Tensor:
     """SD3's levels, shifted as the model's are, then 0; shape [n + 1], or [0] without a step."""
-    levels = walked(partial(phased.flow_levels, pcm_timesteps=pcm_timesteps), steps, denoise)
+    levels = last_steps(partial(phased.flow_levels, pcm_timesteps=pcm_timesteps), steps, denoise)
     if len(levels) == 0:
         return torch.zeros(0)
     return torch.cat([sampling.sigma(torch.from_numpy(levels) * sampling.multiplier), torch.zeros(1)]).float()

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from perflow_core.sampling.windows import (
     by_window,
     edge_timesteps,
-    on_edge,
     percent_timestep,
     shared_steps,
+    snap_to_edge,
     spanned_edges,
     steps_per_window,
     timesteps,
@@ -57,9 +57,9 @@ def test_spare_steps_go_to_the_longest(lengths, spare):
 @pytest.mark.parametrize("K", [1, 3, 4, 7])
 def test_beside_an_edge(K):
     for edge in edge_timesteps(K)[:-1]:
-        assert [on_edge(edge + x, K, 100) for x in (-6, -4.9, 0, 4.9, 6)] == [edge - 6, edge, edge, edge, edge + 6]
-        assert [on_edge(edge + x, K, 4) for x in (-2, -1.9, 1.9, 2)] == [edge - 2, edge, edge, edge + 2]
-    assert on_edge(2.0, K, 100) == 2
+        assert [snap_to_edge(edge + x, K, 100) for x in (-6, -4.9, 0, 4.9, 6)] == [edge - 6, edge, edge, edge, edge + 6]
+        assert [snap_to_edge(edge + x, K, 4) for x in (-2, -1.9, 1.9, 2)] == [edge - 2, edge, edge, edge + 2]
+    assert snap_to_edge(2.0, K, 100) == 2
 
 
 @pytest.mark.parametrize(("n", "expected"), [(1, [1000]), (2, [1000, 500]), (3, [1000, 750, 500])])
