@@ -104,9 +104,9 @@ class PCMPhaseSchedule(io.ComfyNode):
         end: End,
         pcm_timesteps: int,
     ) -> io.NodeOutput:
-        asked = pcm_text.Asked(steps, grid, phases, denoise, end, pcm_timesteps)
-        shared_inputs.check_ranges(cls, **asked._asdict())
-        check_kind(model)
+        inputs = pcm_text.Inputs(steps, grid, phases, denoise, end, pcm_timesteps)
+        shared_inputs.check_ranges(cls, **inputs._asdict())
+        check_takes_phases(model)
         sampling = model.get_model_object("model_sampling")
         if isinstance(sampling, stock.ModelSamplingDiscreteFlow):
             sigmas = flow_sigmas(sampling, steps, denoise, pcm_timesteps)
@@ -116,11 +116,11 @@ class PCMPhaseSchedule(io.ComfyNode):
             fine = FINE_TIMESTEPS.get(family, OTHER_FINE_TIMESTEPS)
             T = table_timesteps(steps, grid, phases, fine, denoise)
             sigmas = table_sigmas(sampling, T, end)
-            text = pcm_text.of_table(model, family, sampling, T, sigmas, asked)
+            text = pcm_text.of_table(model, family, sampling, T, sigmas, inputs)
         return io.NodeOutput(sigmas, ui=node_text.show(cls, text))
 
 
-def check_kind(model: ModelPatcher) -> None:
+def check_takes_phases(model: ModelPatcher) -> None:
     """Raises ValueError for a model whose sampling has no place for PCM's steps."""
     sampling = model.get_model_object("model_sampling")
     if isinstance(sampling, PeRFlowSampling):

@@ -4,6 +4,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
+from ..perflow_core.messages import counted
 from ..perflow_core.sampling.chord import WindowChord
 from ..perflow_core.sampling.piecewise import split_at_edges
 from ..perflow_core.sampling.schedule import End, parse_steps_per_window, window_schedule
@@ -83,7 +84,7 @@ def steps_text(chord: WindowChord, sigmas: torch.Tensor) -> str:
     calls = len(split_at_edges(sigmas, chord).sigmas) - 1
     if calls > steps:
         text += (
-            f"\n{steps} step{'s' if steps > 1 else ''} for {windows} windows: a step crosses a bend of the path, so "
+            f"\n{counted(steps, 'step')} for {windows} windows: a step crosses a bend of the path, so "
             f"the picture is rougher. PeRFlow Sampler divides such steps at the bends ({calls} model calls)."
         )
     return text

@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from ..messages import listed
 from . import tolerances
 
 Float64 = NDArray[np.float64]
@@ -79,7 +80,10 @@ def snap_to_edge(T: float, K: int, step: float) -> float:
 
 
 def steps_per_window(n: int, K: int) -> list[int]:
-    """n // K steps a window; the first (noisiest) n % K windows take one more."""
+    """n // K steps a window, the first (noisiest) n % K windows one more. With n < K one step in n windows, evenly."""
+    if n < K:
+        visited = [i * K // n for i in range(n)]
+        return [int(w in visited) for w in range(K)]
     return [n // K + (w < n % K) for w in range(K)]
 
 
@@ -106,11 +110,9 @@ def timesteps(n: int, K: int, t_s: float = 1.0, t_e: float = 0.0) -> Float64:
     edges = spanned_edges(K, t_s, t_e)
     if n < len(edges) - 1 and t_s < window_edges(K)[-len(edges)] - tolerances.EDGE / NUM_TIMESTEPS:
         edges = np.delete(edges, 1)
-    windows = len(edges) - 1
-    if n < windows:
-        visited = [i * windows // n for i in range(n)]
-        return integer_grid([int(w in visited) for w in range(windows)], edges)
-    return integer_grid(shared_steps(n, -NUM_TIMESTEPS * np.diff(edges)), edges)
+    lengths = -NUM_TIMESTEPS * np.diff(edges)
+    counts = shared_steps(n, lengths) if n >= len(lengths) else steps_per_window(n, len(lengths))
+    return integer_grid(counts, edges)
 
 
 def shared_steps(n: int, lengths: Float64) -> list[int]:
@@ -128,4 +130,4 @@ def shared_steps(n: int, lengths: Float64) -> list[int]:
 def by_window(T: Float64, K: int) -> str:
     """Timesteps as text, a bar where a new window begins: "1000 875 | 750 625 | 500 | 250"."""
     window = window_of(T, window_edges(K))
-    return " | ".join(" ".join(f"{x:.6g}" for x in T[window == w]) for w in np.unique(window))
+    return " | ".join(listed(T[window == w]) for w in np.unique(window))

@@ -57,6 +57,25 @@ def test_float32_gives_back_whole_timesteps_exactly(alphas_cumprod, K):
     assert torch.equal(found, T.float())
 
 
+@pytest.mark.parametrize("K", [*WINDOWS, 100])
+def test_one_lookup_has_everything(alphas_cumprod, K):
+    """Off edges and whole timesteps: what the definition gives, the window's constants; in float32 to its precision."""
+    chord = WindowChord.from_alphas_cumprod(alphas_cumprod, K)
+    T = torch.linspace(0.37, 999.73, 1237, dtype=torch.float64)
+    T = T[((T[:, None] - 1000 * chord.t).abs() > 0.1).all(dim=1) & ((T - T.round()).abs() > 2e-3)]
+    w = (T[:, None] <= 1000 * chord.t[1:-1]).sum(dim=-1)
+    c, s = chord.coefficients(T)
+    place = chord.at(s / c)
+    assert torch.allclose(place.c, c, rtol=1e-12)
+    assert torch.allclose(place.T, T, rtol=0, atol=1e-9)
+    assert torch.equal(chord.window(s / c), w)
+    assert torch.allclose(place.dc_dt, (chord.c.diff() / chord.t.diff())[w])
+    assert torch.allclose(place.ds_dt, (chord.s.diff() / chord.t.diff())[w])
+    single = chord.to("cpu", torch.float32).at((s / c).float())
+    assert torch.allclose(single.c.double(), c, rtol=3e-7)
+    assert torch.allclose(single.T.double(), T, rtol=0, atol=5e-4)
+
+
 def test_an_edge_belongs_to_the_window_it_starts(chord):
     T = torch.tensor([1000.0, 750.2, 750.05, 750.0, 749.0, 500.0, 250.0, 0.0], dtype=torch.float64)
     assert chord.window(chord.sigma(T)).tolist() == [0, 0, 1, 1, 1, 2, 3, 3]

@@ -4,6 +4,7 @@ import pytest
 import torch
 from no_float64 import DEVICE, Elsewhere, without_float64
 
+from perflow_core.sampling.alignment import align_to_windows
 from perflow_core.sampling.chord import WindowChord
 from perflow_core.sampling.rectified import FlowPath, TablePath, align_evenly
 from perflow_core.sampling.schedule import window_schedule

@@ -1,4 +1,4 @@
-"""PeRFlow's model-sampling object: an ordinary epsilon model to ComfyUI, with the window chord as its noise schedule."""
+"""PeRFlow's model sampling: an ordinary epsilon model to ComfyUI, with the window chord as its noise schedule."""
 
 import comfy.model_sampling
 import torch

@@ -7,6 +7,7 @@ import torch
 from comfy.supported_models_base import BASE
 from torch import Tensor
 
+from ....perflow_core.messages import listed
 from ....perflow_core.sampling.noise_tables import linear_beta_sigmas
 from ....perflow_core.sampling.rectified import FlowPath, NoisePath, TablePath, align_evenly
 from ....perflow_core.sampling.schedule import scaled_at_reference_end
@@ -31,8 +32,7 @@ class EvenSteps:
         return align_evenly(self.path, sigmas, from_noise)
 
     def steps_text(self, sigmas: Tensor) -> str:
-        timesteps = self.timestep(sigmas[:-1]).tolist()
-        return f"steps spaced evenly: {' '.join(f'{T:.6g}' for T in timesteps)}"
+        return f"steps spaced evenly: {listed(self.timestep(sigmas[:-1]).tolist())}"
 
     def rough_text(self, sigmas: Tensor, part: bool) -> str | None:
         return None

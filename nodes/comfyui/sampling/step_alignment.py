@@ -67,15 +67,10 @@ def sample_aligned(
     if isinstance(sampling, AlignsSteps):
         given, from_noise = sigmas, not torch.count_nonzero(latent_image)
         sigmas = sampling.align(given, from_noise) if align_steps else given
-        part = is_part(sampling, noise, sigmas)
-        texts = []
-        if sigmas is not given:
-            texts.append(sampling.steps_text(sigmas))
-        if not isinstance(sampler, PiecewiseSampler) and (rough := sampling.rough_text(sigmas, part)):
-            texts.append(rough)
-        elif sigmas is not given and part:
-            texts.append(sampling.parts_advice)
-        text = ". ".join(texts) or None
+        part, aligned = is_part(sampling, noise, sigmas), sigmas is not given
+        rough = None if isinstance(sampler, PiecewiseSampler) else sampling.rough_text(sigmas, part)
+        advice = rough or (sampling.parts_advice if aligned and part else None)
+        text = ". ".join(filter(None, [sampling.steps_text(sigmas) if aligned else None, advice])) or None
     else:
         text = (
             f"{family}'s sampling is switched off, so the picture will be wrong: a node after this one has set another "
