@@ -53,8 +53,8 @@ def align_to_windows(chord: WindowChord, sigmas: Tensor, from_noise: bool = Fals
 def is_window_grid(T: Float64, K: int) -> bool:
     """Whether falling timesteps [n + 1] are the integer grid for the number of steps that they have in each window.
 
-    The last one is the end of the path. False also where the first or the last is one that `windows.snap_to_edge`
-    would move: both by the mean step and by the step that it belongs to, whichever is shorter.
+    The last one is the end of the path. False also where `windows.snap_to_edge` would move the first or the last, its
+    step being the shorter of its own and the mean one.
     """
     T_s, T_e = T[0], T[-1]
     mean_step = (T_s - T_e) / (len(T) - 1)

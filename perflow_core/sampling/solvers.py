@@ -10,12 +10,13 @@ from typing import Any
 from torch import Tensor
 
 from .chord import WindowChord
-from .piecewise import split_at_edges
+from .piecewise import PiecewiseSteps, split_at_edges
 
 REFINEMENTS = 6  # model calls of a rising step, beside the first: fewer lose more, thirty can run away (docs/method.md)
 
 Denoiser = Callable[..., Tensor]
 Callback = Callable[[dict[str, Any]], None]
+Sampler = Callable[..., Tensor]
 
 
 class Derivative:
@@ -36,23 +37,33 @@ class Derivative:
         return (x - denoised) / sigma
 
 
-def sample_euler(
-    model: Denoiser,
-    x: Tensor,
-    sigmas: Tensor,
-    extra_args: dict[str, Any] | None = None,
-    callback: Callback | None = None,
-    *,
-    chord: WindowChord | None = None,
-) -> Tensor:
+def solver(loop: Callable[[Derivative, Tensor, PiecewiseSteps], Tensor]) -> Sampler:
+    """Make a loop over steps that cross no window edge a sampler with k-diffusion's signature.
+
+    x of shape [B, ...], sigmas of shape [n + 1]; model(x, sigma[B], **extra_args) returns x0. Returns x.
+    """
+
+    def sample(
+        model: Denoiser,
+        x: Tensor,
+        sigmas: Tensor,
+        extra_args: dict[str, Any] | None = None,
+        callback: Callback | None = None,
+        *,
+        chord: WindowChord | None = None,
+    ) -> Tensor:
+        return loop(Derivative(model, x, extra_args, callback), x, split_at_edges(sigmas, chord))
+
+    return sample
+
+
+@solver
+def sample_euler(to_d: Derivative, x: Tensor, steps: PiecewiseSteps) -> Tensor:
     """X' = X + (sigma' - sigma) d with d = (X - x0) / sigma: the official PeRFlow step, one model call.
 
-    x of shape [B, ...], sigmas of shape [n + 1]; model(x, sigma[B], **extra_args) returns x0. Returns x. A rising list
-    goes from the picture back to its noise: X' that the falling step would bring to X, X' = X + (sigma' - sigma) d(X'),
-    by REFINEMENTS fixed-point iterations from the slope at X.
+    A rising list goes from the picture back to its noise: X' that the falling step would bring to X,
+    X' = X + (sigma' - sigma) d(X'), by REFINEMENTS fixed-point iterations from the slope at X.
     """
-    to_d = Derivative(model, x, extra_args, callback)
-    steps = split_at_edges(sigmas, chord)
     for i in range(len(steps.sigmas) - 1):
         h = steps.sigmas[i + 1] - steps.sigmas[i]
         d = to_d(x, steps.sigma_hat[i], steps.reported[i])
@@ -64,22 +75,13 @@ def sample_euler(
     return x
 
 
-def sample_heun(
-    model: Denoiser,
-    x: Tensor,
-    sigmas: Tensor,
-    extra_args: dict[str, Any] | None = None,
-    callback: Callback | None = None,
-    *,
-    chord: WindowChord | None = None,
-) -> Tensor:
-    """X' = X + h (d + (d' - d) / (2 theta)), d' taken at sigma + theta h; two model calls. Else as `sample_euler`.
+@solver
+def sample_heun(to_d: Derivative, x: Tensor, steps: PiecewiseSteps) -> Tensor:
+    """X' = X + h (d + (d' - d) / (2 theta)), d' taken at sigma + theta h; two model calls.
 
     theta = 1 is Heun's method (Karras et al. 2022, Algorithm 1). A step that ends on a window edge takes d' one
     timestep inside the window instead, which keeps the second order. Without a second point the step is Euler's.
     """
-    to_d = Derivative(model, x, extra_args, callback)
-    steps = split_at_edges(sigmas, chord)
     for i in range(len(steps.sigmas) - 1):
         h = steps.sigmas[i + 1] - steps.sigmas[i]
         d = to_d(x, steps.sigma_hat[i], steps.reported[i])
@@ -93,22 +95,12 @@ def sample_heun(
     return x
 
 
-def sample_ab2(
-    model: Denoiser,
-    x: Tensor,
-    sigmas: Tensor,
-    extra_args: dict[str, Any] | None = None,
-    callback: Callback | None = None,
-    *,
-    chord: WindowChord | None = None,
-) -> Tensor:
+@solver
+def sample_ab2(to_d: Derivative, x: Tensor, steps: PiecewiseSteps) -> Tensor:
     """X' = X + h (d + h / 2h_ (d - d_)): two-step Adams-Bashforth with step sizes h, one model call.
 
-    d_ and h_ are the slope and size of the step before; the first step in every window is Euler's. As `sample_euler`
-    otherwise.
+    d_ and h_ are the slope and size of the step before; the first step in every window is Euler's.
     """
-    to_d = Derivative(model, x, extra_args, callback)
-    steps = split_at_edges(sigmas, chord)
     d_old: Tensor | None = None
     h_old = 0.0
     for i in range(len(steps.sigmas) - 1):
@@ -123,4 +115,4 @@ def sample_ab2(
     return x
 
 
-SOLVERS: dict[str, Callable[..., Tensor]] = {"euler": sample_euler, "heun": sample_heun, "ab2": sample_ab2}
+SOLVERS: dict[str, Sampler] = {"euler": sample_euler, "heun": sample_heun, "ab2": sample_ab2}
