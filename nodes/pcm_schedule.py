@@ -16,6 +16,7 @@ from ..perflow_core.sampling.schedule import End
 from ..perflow_core.sampling.windows import NUM_TIMESTEPS
 from .comfyui import node_text, shared_inputs
 from .comfyui.sampling import pcm_text
+from .comfyui.sampling.base_sampling import bases_of
 from .comfyui.sampling.perflow_sampling import PeRFlowSampling
 from .comfyui.sampling.rectified_sampling import RectifiedFlowSampling
 from .comfyui.weights.unet import describe
@@ -129,8 +130,8 @@ def check_takes_phases(model: ModelPatcher) -> None:
         raise _not_for("InstaFlow's sampling", "use a plain KSampler for it, without a schedule")
     table = isinstance(sampling, stock.ModelSamplingDiscrete) and sampling.num_timesteps == NUM_TIMESTEPS
     if not (table or isinstance(sampling, stock.ModelSamplingDiscreteFlow)):
-        bases = " + ".join(base.__name__ for base in type(sampling).__bases__)
-        raise _not_for(f"a {type(model.model).__name__} model (sampling {bases})", "there is no PCM LoRA for this one")
+        kind = f"a {type(model.model).__name__} model (sampling {bases_of(sampling)})"
+        raise _not_for(kind, "there is no PCM LoRA for this one")
 
 
 def _not_for(found: str, remedy: str) -> ValueError:

@@ -17,24 +17,7 @@ REFINEMENTS = 6  # model calls of a rising step, beside the first: fewer lose mo
 Denoiser = Callable[..., Tensor]
 Callback = Callable[[dict[str, Any]], None]
 Sampler = Callable[..., Tensor]
-
-
-class Derivative:
-    """d = (X - x0) / sigma, k-diffusion's `to_d`, with the callback that it gives its callers."""
-
-    def __init__(self, model: Denoiser, x: Tensor, extra_args: dict[str, Any] | None, callback: Callback | None):
-        self.model = model
-        self.extra_args = extra_args or {}
-        self.callback = callback
-        self.ones = x.new_ones(x.shape[0])
-
-    def __call__(self, x: Tensor, sigma: float, i: int | None = None) -> Tensor:
-        """dX/dsigma at x, sigma; i names the caller's step to report, None reports nothing."""
-        level = sigma * self.ones
-        denoised = self.model(x, level, **self.extra_args)
-        if self.callback is not None and i is not None:
-            self.callback({"x": x, "i": i, "sigma": level[0], "sigma_hat": level[0], "denoised": denoised})
-        return (x - denoised) / sigma
+Derivative = Callable[..., Tensor]  # to_d(x, sigma, i): dX/dsigma; i is the caller's step to report, if any
 
 
 def solver(loop: Callable[[Derivative, Tensor, PiecewiseSteps], Tensor]) -> Sampler:
@@ -52,7 +35,16 @@ def solver(loop: Callable[[Derivative, Tensor, PiecewiseSteps], Tensor]) -> Samp
         *,
         chord: WindowChord | None = None,
     ) -> Tensor:
-        return loop(Derivative(model, x, extra_args, callback), x, split_at_edges(sigmas, chord))
+        ones = x.new_ones(x.shape[0])
+
+        def to_d(x: Tensor, sigma: float, i: int | None = None) -> Tensor:
+            level = sigma * ones
+            denoised = model(x, level, **(extra_args or {}))
+            if callback is not None and i is not None:
+                callback({"x": x, "i": i, "sigma": level[0], "sigma_hat": level[0], "denoised": denoised})
+            return (x - denoised) / sigma
+
+        return loop(to_d, x, split_at_edges(sigmas, chord))
 
     return sample
 

@@ -29,6 +29,11 @@ def prediction_of(model: ModelPatcher) -> BasePrediction | None:
     return "v" if isinstance(sampling, stock.V_PREDICTION) else "noise"
 
 
+def bases_of(sampling: object) -> str:
+    """The classes that ComfyUI made a model sampling of, for messages: "ModelSamplingDiscrete + EPS"."""
+    return " + ".join(base.__name__ for base in type(sampling).__bases__)
+
+
 def base_of(model: ModelPatcher) -> Base:
     """The base of a MODEL, below PeRFlow's sampling where it has that.
 
@@ -39,7 +44,7 @@ def base_of(model: ModelPatcher) -> Base:
     if isinstance(sampling, PeRFlowSampling):
         return Base(sampling.alphas_cumprod, sampling.base_predicts)
     predicts = prediction_of(model)
-    kind = f"{type(model.model).__name__}, sampling {' + '.join(base.__name__ for base in type(sampling).__bases__)}"
+    kind = f"{type(model.model).__name__}, sampling {bases_of(sampling)}"
     if predicts is None or not isinstance(sampling, stock.ModelSamplingDiscrete):
         raise ValueError(
             f"This model ({kind}) does not have the 1000-step noise table of Stable Diffusion, or predicts neither "

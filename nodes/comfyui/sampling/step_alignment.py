@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ....perflow_core.sampling import tolerances
 from .. import node_text
+from .base_sampling import bases_of
 from .piecewise_sampler import PiecewiseSampler
 
 KEY = "perflow"
@@ -74,7 +75,7 @@ def sample_aligned(
     else:
         text = (
             f"{family}'s sampling is switched off, so the picture will be wrong: a node after this one has set another "
-            f"({' + '.join(base.__name__ for base in type(sampling).__bases__)}). Take that node away"
+            f"({bases_of(sampling)}). Take that node away"
         )
     if text:
         logging.info("%s: %s", family, text)
@@ -84,8 +85,6 @@ def sample_aligned(
 
 def is_part(sampling: AlignsSteps, noise: Tensor, sigmas: Tensor) -> bool:
     """Whether another run has the rest: it leaves noise in the latent, or begins below the top without adding any."""
-    ends_above = bool(sigmas[-1] > float(sampling.sigma_min) * (1 + tolerances.SAME_LEVEL))
-    goes_on = bool(sigmas[0] < float(sampling.sigma_max) * (1 - tolerances.SAME_LEVEL)) and not torch.count_nonzero(
-        noise
-    )
-    return ends_above or goes_on
+    ends_above = float(sigmas[-1]) > float(sampling.sigma_min) * (1 + tolerances.SAME_LEVEL)
+    begins_below = float(sigmas[0]) < float(sampling.sigma_max) * (1 - tolerances.SAME_LEVEL)
+    return ends_above or (begins_below and not torch.count_nonzero(noise))
