@@ -1,11 +1,11 @@
 """How near counts as the same: every tolerance of sampling, and why it is as large as it is."""
 
 # In timesteps, of 1000.
-EDGE = 0.1  # around a window edge: PeRFlow's scheduler finds the window of t by t - 1e-4
-WHOLE = 1e-3  # around a whole timestep: the inverse of sigma(T) in float32 is off by up to 2.5e-4 (K = 1..10)
+EDGE = 0.1  # around a window edge: PeRFlow's scheduler looks for the window of t - 1e-4
+WHOLE = 1e-3  # around a whole timestep: the inverse of sigma(T) in float32 is off by up to 1.7e-4 (K = 1..10)
 GRID = 2e-3  # between a timestep and its place on a grid: what a list of sigmas in float32 leaves of it
-CUT = 1.0  # the same where a list starts or ends inside a window: grids are cut to whole timesteps, and so a part's are
-NEAR_EDGE = 5.0  # beside an edge: ComfyUI's schedulers miss one by up to 2 (ddim_uniform starts at 752, not 750)
+CUT = 1.0  # the same in a window where the list itself starts or ends: its grid, cut to whole timesteps, differs by one
+NEAR_EDGE = 5.0  # beside an edge: ComfyUI's schedulers miss one by up to 2 (752 for 750), and shorter steps are wasted
 
 # Relative, of noise levels.
 SAME_LEVEL = 1e-5  # one level in two lists: other schedulers' float32 is off by up to 1e-6
