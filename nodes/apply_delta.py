@@ -12,8 +12,8 @@ from ..perflow_core.weights.delta_metadata import metadata_base_prediction, meta
 from ..perflow_core.weights.weights_file import WeightsFile
 from .comfyui import folders, node_text, shared_inputs
 from .comfyui.advice import with_advice
-from .comfyui.sampling.base_sampling import base_of
-from .comfyui.sampling.perflow_sampling import other_base_lines, trained_prediction, with_perflow_sampling
+from .comfyui.sampling.base_sampling import base_of, other_base_lines
+from .comfyui.sampling.perflow_model import trained_prediction, with_perflow_sampling
 from .comfyui.weights.delta_patches import load_delta
 from .comfyui.weights.unet import check_can_be_patched, describe
 

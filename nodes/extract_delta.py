@@ -15,8 +15,8 @@ from ..perflow_core.weights.architecture import UNet
 from ..perflow_core.weights.extraction import Extraction, largest_names, source_dtype
 from .comfyui import node_text, shared_inputs
 from .comfyui.sampling.base_sampling import prediction_of
-from .comfyui.sampling.chord_sampling import PeRFlowSampling
-from .comfyui.sampling.perflow_sampling import trained_prediction
+from .comfyui.sampling.perflow_model import trained_prediction
+from .comfyui.sampling.perflow_sampling import PeRFlowSampling
 from .comfyui.weights.save_delta import new_delta
 from .comfyui.weights.unet import describe, patched_weight, source_name, stored_weights
 

@@ -6,7 +6,7 @@ import comfy.sample
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..perflow_core.sampling.slerp import great_circle
+from ..perflow_core.sampling.slerp import slerp
 from .comfyui import shared_inputs
 
 LARGEST_SEED = 0xFFFFFFFFFFFFFFFF
@@ -76,7 +76,7 @@ class InterpolatedNoise:
         which = input_latent.get("batch_index") or range(len(image))
         self._check(which, whole="batch_index" not in input_latent)
         first, last = (comfy.sample.prepare_noise(image[:1], seed) for seed in (self.seed, self.seed_to))
-        return great_circle(first, last, self.frames)[list(which)]
+        return slerp(first, last, self.frames)[list(which)]
 
     def _check(self, which: Any, whole: bool) -> None:
         if whole and len(which) != self.frames:

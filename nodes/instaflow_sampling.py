@@ -7,7 +7,7 @@ from comfy_api.latest import io
 
 from .comfyui import node_text, shared_inputs
 from .comfyui.sampling.base_sampling import base_of
-from .comfyui.sampling.chord_sampling import PeRFlowSampling
+from .comfyui.sampling.perflow_sampling import PeRFlowSampling
 from .comfyui.sampling.rectified_sampling import EvenSteps, RectifiedDiffusionSampling, RectifiedFlowSampling
 from .comfyui.sampling.step_alignment import set_alignment
 from .comfyui.weights.unet import describe
@@ -63,7 +63,7 @@ class InstaFlowModelSampling(io.ComfyNode):
     @classmethod
     def execute(cls, model: ModelPatcher, family: Family, align_steps: bool) -> io.NodeOutput:
         shared_inputs.check_ranges(cls, family=family)
-        check_kind(model)
+        check_is_rectified(model)
         rectified = model.clone()
         rectified.add_object_patch("model_sampling", FAMILIES[family](model.model.model_config))
         set_alignment(rectified, align_steps)
@@ -73,7 +73,7 @@ class InstaFlowModelSampling(io.ComfyNode):
         return io.NodeOutput(rectified, ui=node_text.show_with_steps(cls, text, rectified))
 
 
-def check_kind(model: ModelPatcher) -> None:
+def check_is_rectified(model: ModelPatcher) -> None:
     """Raises ValueError for a model that is not of SD1.5's layout, or that a node before has another sampling from."""
     sampling = model.get_model_object("model_sampling")
     if isinstance(sampling, PeRFlowSampling):

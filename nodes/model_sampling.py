@@ -6,8 +6,8 @@ from comfy_api.latest import io
 from ..perflow_core.sampling.windows import MOST_WINDOWS
 from ..perflow_core.weights.architecture import TRAINED_WINDOWS
 from .comfyui import node_text, shared_inputs
-from .comfyui.sampling.base_sampling import base_of
-from .comfyui.sampling.perflow_sampling import other_prediction_lines, trained_prediction, with_perflow_sampling
+from .comfyui.sampling.base_sampling import base_of, other_prediction_lines
+from .comfyui.sampling.perflow_model import trained_prediction, with_perflow_sampling
 from .comfyui.weights.unet import describe
 
 
@@ -47,7 +47,7 @@ class PeRFlowModelSampling(io.ComfyNode):
         cls, model: ModelPatcher, prediction_type: shared_inputs.PredictionChoice, windows: int, align_steps: bool
     ) -> io.NodeOutput:
         shared_inputs.check_ranges(cls, prediction_type=prediction_type, windows=windows)
-        base = base_of(model)  # a model of another kind is told so first
+        base = base_of(model)  # first, for its error about models of another kind
         remarks = []
         if prediction_type == shared_inputs.AUTO:
             prediction_type = trained_prediction(model, describe(model))

@@ -11,12 +11,13 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..perflow_core.sampling import phased
-from ..perflow_core.sampling.phased import FINE_TIMESTEPS, GRIDS, Grid, Timesteps, is_distilled, walked
+from ..perflow_core.sampling.phased import FINE_TIMESTEPS, GRIDS, Grid, Timesteps, is_distilled, last_steps
 from ..perflow_core.sampling.schedule import End
 from ..perflow_core.sampling.windows import NUM_TIMESTEPS
 from .comfyui import node_text, shared_inputs
 from .comfyui.sampling import pcm_text
-from .comfyui.sampling.chord_sampling import PeRFlowSampling
+from .comfyui.sampling.base_sampling import bases_of
+from .comfyui.sampling.perflow_sampling import PeRFlowSampling
 from .comfyui.sampling.rectified_sampling import RectifiedFlowSampling
 from .comfyui.weights.unet import describe
 
@@ -104,9 +105,9 @@ class PCMPhaseSchedule(io.ComfyNode):
         end: End,
         pcm_timesteps: int,
     ) -> io.NodeOutput:
-        asked = pcm_text.Asked(steps, grid, phases, denoise, end, pcm_timesteps)
-        shared_inputs.check_ranges(cls, **asked._asdict())
-        check_kind(model)
+        inputs = pcm_text.Inputs(steps, grid, phases, denoise, end, pcm_timesteps)
+        shared_inputs.check_ranges(cls, **inputs._asdict())
+        check_takes_phases(model)
         sampling = model.get_model_object("model_sampling")
         if isinstance(sampling, stock.ModelSamplingDiscreteFlow):
             sigmas = flow_sigmas(sampling, steps, denoise, pcm_timesteps)
@@ -116,11 +117,11 @@ class PCMPhaseSchedule(io.ComfyNode):
             fine = FINE_TIMESTEPS.get(family, OTHER_FINE_TIMESTEPS)
             T = table_timesteps(steps, grid, phases, fine, denoise)
             sigmas = table_sigmas(sampling, T, end)
-            text = pcm_text.of_table(model, family, sampling, T, sigmas, asked)
+            text = pcm_text.of_table(model, family, sampling, T, sigmas, inputs)
         return io.NodeOutput(sigmas, ui=node_text.show(cls, text))
 
 
-def check_kind(model: ModelPatcher) -> None:
+def check_takes_phases(model: ModelPatcher) -> None:
     """Raises ValueError for a model whose sampling has no place for PCM's steps."""
     sampling = model.get_model_object("model_sampling")
     if isinstance(sampling, PeRFlowSampling):
@@ -129,8 +130,8 @@ def check_kind(model: ModelPatcher) -> None:
         raise _not_for("InstaFlow's sampling", "use a plain KSampler for it, without a schedule")
     table = isinstance(sampling, stock.ModelSamplingDiscrete) and sampling.num_timesteps == NUM_TIMESTEPS
     if not (table or isinstance(sampling, stock.ModelSamplingDiscreteFlow)):
-        bases = " + ".join(base.__name__ for base in type(sampling).__bases__)
-        raise _not_for(f"a {type(model.model).__name__} model (sampling {bases})", "there is no PCM LoRA for this one")
+        kind = f"a {type(model.model).__name__} model (sampling {bases_of(sampling)})"
+        raise _not_for(kind, "there is no PCM LoRA for this one")
 
 
 def _not_for(found: str, remedy: str) -> ValueError:
@@ -146,7 +147,7 @@ def table_timesteps(steps: int, grid: Grid, phases: int, fine: int, denoise: flo
         "training_edges": partial(phased.training_edges, phases=phases, fine=fine),
         "tcd": phased.tcd,
     }
-    return walked(grids[grid], steps, denoise)
+    return last_steps(grids[grid], steps, denoise)
 
 
 def table_sigmas(sampling: Any, T: Timesteps, end: End) -> Tensor:
@@ -165,7 +166,7 @@ def table_sigmas(sampling: Any, T: Timesteps, end: End) -> Tensor:
 
 def flow_sigmas(sampling: Any, steps: int, denoise: float, pcm_timesteps: int) -> Tensor:
     """SD3's levels, shifted as the model's are, then 0; shape [n + 1], or [0] without a step."""
-    levels = walked(partial(phased.flow_levels, pcm_timesteps=pcm_timesteps), steps, denoise)
+    levels = last_steps(partial(phased.flow_levels, pcm_timesteps=pcm_timesteps), steps, denoise)
     if len(levels) == 0:
         return torch.zeros(0)
     return torch.cat([sampling.sigma(torch.from_numpy(levels) * sampling.multiplier), torch.zeros(1)]).float()

@@ -6,7 +6,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io, ui
 
 from ..perflow_core.drawing.schedule_plot import draw_schedule
-from .comfyui.sampling.perflow_sampling import perflow_sampling
+from .comfyui.sampling.perflow_model import perflow_sampling
 
 
 class PeRFlowSchedulePlot(io.ComfyNode):

@@ -15,7 +15,7 @@ from ..perflow_core.weights.delta_metadata import metadata_prediction_type, meta
 from .comfyui import folders, node_text, shared_inputs
 from .comfyui.advice import with_advice
 from .comfyui.sampling.base_sampling import Base, base_of
-from .comfyui.sampling.chord_sampling import PeRFlowSampling
+from .comfyui.sampling.perflow_sampling import PeRFlowSampling
 from .comfyui.training import files
 from .comfyui.training.examples import Examples
 from .comfyui.training.files import Resumed

@@ -4,12 +4,13 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
+from ..perflow_core.messages import counted
 from ..perflow_core.sampling.chord import WindowChord
+from ..perflow_core.sampling.piecewise import split_at_edges
 from ..perflow_core.sampling.schedule import End, parse_steps_per_window, window_schedule
-from ..perflow_core.sampling.solvers import window_steps
 from ..perflow_core.sampling.windows import NUM_TIMESTEPS, by_window, spanned_edges
 from .comfyui import node_text, shared_inputs
-from .comfyui.sampling.perflow_sampling import perflow_sampling
+from .comfyui.sampling.perflow_model import perflow_sampling
 
 
 class PeRFlowWindowSchedule(io.ComfyNode):
@@ -67,23 +68,23 @@ class PeRFlowWindowSchedule(io.ComfyNode):
         chord = perflow_sampling(model, "Window Schedule").chord
         counts = parse_steps_per_window(steps_per_window)
         sigmas = window_schedule(chord, steps, denoise, end, counts).float()
-        text = describe(chord, sigmas)
+        text = steps_text(chord, sigmas)
         if counts is not None:
             text += f"\nsteps_per_window is used, steps ({steps}) is not."
         return io.NodeOutput(sigmas, ui=node_text.show(cls, text))
 
 
-def describe(chord: WindowChord, sigmas: torch.Tensor) -> str:
+def steps_text(chord: WindowChord, sigmas: torch.Tensor) -> str:
     """The timesteps by window, and in words what they mean where that is not the usual."""
     if len(sigmas) == 0:
         return "No steps: with denoise 0 the latent stays as it is."
     T = chord.path_timesteps(sigmas[:-1])
     text = by_window(T, chord.K)
     steps, windows = len(T), len(spanned_edges(chord.K, T[0] / NUM_TIMESTEPS)) - 1
-    calls = len(window_steps(sigmas, chord))
+    calls = len(split_at_edges(sigmas, chord).sigmas) - 1
     if calls > steps:
         text += (
-            f"\n{steps} step{'s' if steps > 1 else ''} for {windows} windows: a step crosses a bend of the path, so "
+            f"\n{counted(steps, 'step')} for {windows} windows: a step crosses a bend of the path, so "
             f"the picture is rougher. PeRFlow Sampler divides such steps at the bends ({calls} model calls)."
         )
     return text

@@ -1,6 +1,6 @@
 """Names and values from outside, as a message shows them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 LONGEST = 100  # letters of a name in a message
 MOST_DIMENSIONS = 8
@@ -24,7 +24,17 @@ def tensors_named(keys: Sequence[str]) -> str:
 
 
 def tensor_count(n: int) -> str:
-    return f"{n} tensor{'s' if n != 1 else ''}"
+    return counted(n, "tensor")
+
+
+def counted(n: int, noun: str) -> str:
+    """Say "1 step" or "4 steps"."""
+    return f"{n} {noun}{'s' if n != 1 else ''}"
+
+
+def listed(values: Iterable[float]) -> str:
+    """Say "1000 833.5 666"."""
+    return " ".join(f"{value:.6g}" for value in values)
 
 
 def sizes(shape: Sequence[int]) -> str:

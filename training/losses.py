@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from perflow_core.sampling.chord import WindowChord
-from perflow_core.sampling.parameterization import PredictionType, eps
+from perflow_core.sampling.parameterization import PredictionType, predicted_eps
 from perflow_core.sampling.windows import NUM_TIMESTEPS
 
 from .config import LossWeight, OptimizerConfig
@@ -40,7 +40,7 @@ def weights(kind: LossWeight, prediction_type: PredictionType, chord: WindowChor
     if kind == "end_point":
         sigma = chord.s / chord.c
         one, zero = torch.ones_like(T).to(sigma), T.new_zeros(())
-        deps_dm = eps(prediction_type, chord, chord.sigma(T.to(sigma)), one, zero)
+        deps_dm = predicted_eps(prediction_type, chord, chord.sigma(T.to(sigma)), one, zero)
         return (chord.c[w + 1] * (sigma[w + 1] - sigma[w]) * deps_dm).square().to(T)
     t = T / NUM_TIMESTEPS if kind == "reciprocal" else chord.t[w].to(T)
     return 1 / (1 - t).clamp(min=0.1) / 2.3

@@ -7,6 +7,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ..messages import counted
 from ..sampling.chord import WindowChord
 from ..sampling.windows import NUM_TIMESTEPS
 
@@ -73,8 +74,7 @@ def draw_schedule(chord: WindowChord, alphas_cumprod: Tensor, sigmas: Tensor) ->
     _draw_curves(canvas, axes, chord, alphas_cumprod)
     _draw_steps(canvas, axes, chord, sigmas)
     steps = max(len(sigmas) - 1, 0)
-    title = f"{steps} step{'s' if steps != 1 else ''}, {chord.K} window{'s' if chord.K != 1 else ''}"
-    canvas.text(LEFT, 36, title, "lm")
+    canvas.text(LEFT, 36, f"{counted(steps, 'step')}, {counted(chord.K, 'window')}", "lm")
     return canvas.finished()
 
 

@@ -1,25 +1,32 @@
-"""Lay a foreign list of sigmas on the window grid, so that any scheduler gives the official steps."""
+"""Align a foreign list of sigmas to the window grid, so that any scheduler gives the official steps."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..host import host_float64
+from . import tolerances
 from .chord import WindowChord
-from .windows import NUM_TIMESTEPS, Float64, integer_grid, on_edge, spanned_edges, timesteps, window_edges
+from .windows import (
+    NUM_TIMESTEPS,
+    Float64,
+    integer_grid,
+    snap_to_edge,
+    spanned_edges,
+    timesteps,
+    window_edges,
+    window_of,
+)
 
-ON_THE_GRID = 2e-3  # in timesteps: float32 noise that `WindowChord.timestep` leaves between whole ones
-CUT = 1.0  # in timesteps: whole timesteps are cut ones, so a part of a grid is even to one only
 
+def align_to_windows(chord: WindowChord, sigmas: Tensor, from_noise: bool = False) -> Tensor:
+    """The same number of steps from the first sigma to the last, on the window grid; shape of `sigmas`.
 
-def align(chord: WindowChord, sigmas: Tensor, from_noise: bool = False) -> Tensor:
-    """The same number of steps from the first sigma to the last, laid on the window grid; shape of `sigmas`.
-
-    First and last stay, but for those beside a window edge, which go on it (`windows.on_edge`). The first becomes that
-    of pure noise where the latent is empty (`from_noise`), where it is above pure noise (another model's list) and
-    where it is no number. Returned untouched (the same object) are lists that are a window grid for the counts that
-    they have themselves in each window, such as Window Schedule's and their slices, and those that do not fall
-    throughout, which go from data to noise or back and forth on purpose.
+    First and last stay, but for those beside a window edge, which go on it (`windows.snap_to_edge`). The first becomes
+    that of pure noise where the latent is empty (`from_noise`), where it is above pure noise (another model's list) and
+    where it is no number. Returned untouched (the same object) are lists that are a window grid already, for the number
+    of steps that they have in each window (Window Schedule's and their slices), and those that do not fall throughout,
+    which go from data to noise or back and forth on purpose.
     """
     levels = host_float64(sigmas).nan_to_num(nan=torch.inf)
     n = len(levels) - 1
@@ -28,35 +35,35 @@ def align(chord: WindowChord, sigmas: Tensor, from_noise: bool = False) -> Tenso
     path = chord.to("cpu", torch.float64)
     top = path.sigma(path.t.new_tensor(float(NUM_TIMESTEPS)))
     T = path.timestep(levels.clamp(max=top)).numpy()
-    starts = bool(levels[0] <= top * (1 + 1e-5)) and (T[0] == NUM_TIMESTEPS or not from_noise)
-    if starts and is_window_grid(T, chord.K):
+    keeps_first = bool(levels[0] <= top * (1 + tolerances.SAME_LEVEL)) and (T[0] == NUM_TIMESTEPS or not from_noise)
+    if keeps_first and is_window_grid(T, chord.K):
         return sigmas
     mean_step = (T[0] - T[-1]) / n
-    T_s = on_edge(T[0], chord.K, mean_step) if not from_noise else NUM_TIMESTEPS
-    T_e = on_edge(T[-1], chord.K, mean_step)
+    T_s = snap_to_edge(T[0], chord.K, mean_step) if not from_noise else NUM_TIMESTEPS
+    T_e = snap_to_edge(T[-1], chord.K, mean_step)
     if T_s <= T_e:
         return sigmas
-    starts, ends = starts and bool(T_s == T[0]), bool(T_e == T[-1])
+    keeps_first, keeps_last = keeps_first and bool(T_s == T[0]), bool(T_e == T[-1])
     grid = timesteps(n, chord.K, T_s / NUM_TIMESTEPS, T_e / NUM_TIMESTEPS)
-    laid = path.sigma(torch.from_numpy(np.append(grid, T_e))).to(sigmas.dtype).to(sigmas.device)
-    return torch.cat([sigmas[:1] if starts else laid[:1], laid[1:-1], sigmas[-1:] if ends else laid[-1:]])
+    aligned = path.sigma(torch.from_numpy(np.append(grid, T_e))).to(sigmas.dtype).to(sigmas.device)
+    first, last = sigmas[:1] if keeps_first else aligned[:1], sigmas[-1:] if keeps_last else aligned[-1:]
+    return torch.cat([first, aligned[1:-1], last])
 
 
 def is_window_grid(T: Float64, K: int) -> bool:
-    """Whether timesteps (the end of the path last) are the grid of the counts that they have in each window.
+    """Whether falling timesteps [n + 1] are the integer grid for the number of steps that they have in each window.
 
-    A first or last one beside an edge is on no grid, unless the steps there, or all of them, are as short as that
-    (`on_edge`).
+    The last one is the end of the path. False also where `windows.snap_to_edge` would move the first or the last, its
+    step being the shorter of its own and the mean one.
     """
     T_s, T_e = T[0], T[-1]
     mean_step = (T_s - T_e) / (len(T) - 1)
-    if on_edge(T_s, K, min(T_s - T[1], mean_step)) != T_s or on_edge(T_e, K, min(T[-2] - T_e, mean_step)) != T_e:
+    if any(snap_to_edge(end, K, min(step, mean_step)) != end for end, step in ((T_s, T_s - T[1]), (T_e, T[-2] - T_e))):
         return False
     edges = spanned_edges(K, T_s / NUM_TIMESTEPS, T_e / NUM_TIMESTEPS)
-    windows = len(edges) - 1
-    window = (T[:-1, None] <= NUM_TIMESTEPS * edges[1:-1] + ON_THE_GRID).sum(axis=1)
-    grid = integer_grid(np.bincount(window, minlength=windows).tolist(), edges)
+    window = window_of(T[:-1], edges)
+    grid = integer_grid(np.bincount(window, minlength=len(edges) - 1).tolist(), edges)
     exact = NUM_TIMESTEPS * window_edges(K)  # 666.667 for three windows, whose grid stands on 666
-    cut = [w for w, end in ((0, T_s), (windows - 1, T_e)) if np.abs(exact - end).min() > ON_THE_GRID]
-    tolerance = np.where(np.isin(window, cut), CUT, ON_THE_GRID)
+    is_cut = [w for w, end in ((0, T_s), (len(edges) - 2, T_e)) if np.abs(exact - end).min() > tolerances.GRID]
+    tolerance = np.where(np.isin(window, is_cut), tolerances.CUT, tolerances.GRID)
     return bool((np.abs(T[:-1] - grid) <= tolerance).all())

@@ -6,20 +6,60 @@ with X = z / c and sigma = s / c a PeRFlow step is a plain Euler step in sigma.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..host import host_float64
-from .windows import EDGE_TOLERANCE, MOST_WINDOWS, NUM_TIMESTEPS, Float64, edge_timesteps, window_edges
+from . import tolerances
+from .windows import MOST_WINDOWS, NUM_TIMESTEPS, Float64, edge_timesteps, window_edges
 
-NEAR_A_WHOLE_TIMESTEP = 1e-3  # the inverse in float32 is off by up to 1.3e-4 (K = 1..10)
+
+class Place(NamedTuple):
+    """Where noise levels stand on the path, and what is constant in the window of each; all of one shape.
+
+    From s = sigma c, with c and s linear in T, 1 / c and T / c are linear in sigma inside a window: the table has their
+    values at sigma = 0 and their slopes.
+    """
+
+    sigma: Tensor
+    inverse_c_0: Tensor
+    inverse_c_slope: Tensor
+    T_over_c_0: Tensor
+    T_over_c_slope: Tensor
+    T_s: Tensor  # where the window starts
+    r: Tensor  # eta_diff / eta_ddim: turns a diff_eps output into the eps of the chord
+    dc_dt: Tensor
+    ds_dt: Tensor
+
+    @property
+    def inverse_c(self) -> Tensor:
+        return torch.addcmul(self.inverse_c_0, self.sigma, self.inverse_c_slope)
+
+    @property
+    def c(self) -> Tensor:
+        """The signal: X = z / c. Above the top of the path it is s_top / sigma, so that z keeps its variance."""
+        return self.inverse_c.reciprocal()
+
+    @property
+    def T(self) -> Tensor:
+        """The timestep in 0..1000. A level within the tolerance above an edge is on it.
+
+        Fractions are kept, but float32 noise around a whole timestep is not: the official grid is made of integers.
+        """
+        T_over_c = torch.addcmul(self.T_over_c_0, self.sigma, self.T_over_c_slope)
+        T = torch.minimum(T_over_c / self.inverse_c, self.T_s)
+        whole = T.round()
+        return torch.where((T - whole).abs() < tolerances.WHOLE, whole, T)
 
 
 @dataclass(frozen=True)
 class WindowChord:
     """Signal c and noise s at the K + 1 window edges t, from t = 1 (noise) down to t = 0; each of shape [K + 1].
+
+    `rows` [K + 2, 8] is what `at` looks up, and `ends` [K + 1] are the levels between one row and the next, rising: off
+    the path below, the K windows from the data on, off the path above.
 
     Every method works on tensors of any shape in the dtype and on the device of these tables (see `to`), without
     branching on values, so nothing waits for a GPU.
@@ -28,6 +68,8 @@ class WindowChord:
     t: Tensor
     c: Tensor
     s: Tensor
+    ends: Tensor
+    rows: Tensor
 
     @classmethod
     def from_alphas_cumprod(cls, alphas_cumprod: Tensor, K: int) -> "WindowChord":
@@ -43,13 +85,43 @@ class WindowChord:
             )
         if not 1 <= K <= MOST_WINDOWS:
             raise ValueError(f"{K} windows, expected 1 to {MOST_WINDOWS}: published models use 4.")
-        index = torch.tensor([max(NUM_TIMESTEPS * (K - w) // K - 1, 0) for w in range(K + 1)])
+        index = torch.tensor([max(int(T) - 1, 0) for T in edge_timesteps(K)])
         alpha_bar = host_float64(alphas_cumprod)[index]
-        return cls(torch.from_numpy(window_edges(K)), alpha_bar.sqrt(), (1 - alpha_bar).sqrt())
+        return cls.through(torch.from_numpy(window_edges(K)), alpha_bar.sqrt(), (1 - alpha_bar).sqrt())
+
+    @classmethod
+    def through(cls, t: Tensor, c: Tensor, s: Tensor) -> "WindowChord":
+        """The chord through K + 1 edges in float64 on the CPU, with its tables.
+
+        r = eta_diff / eta_ddim turns a diff_eps output into the eps of the chord. With lam = c_e / c_s and
+        gamma = 1 / lam: eta_ddim = s_e - lam s_s, eta_diff = -sqrt(1 - gamma^2) / gamma.
+        """
+        sigma, dc_dt, ds_dt = s / c, c.diff() / t.diff(), s.diff() / t.diff()
+        lam = c[1:] / c[:-1]
+        r = -(lam**2 - 1).sqrt() / (s[1:] - lam * s[:-1])
+        at_edges = torch.stack([1 / c, NUM_TIMESTEPS * t / c])
+        slope = at_edges.diff() / sigma.diff()
+        at_0 = at_edges[:, :-1] - slope * sigma[:-1]
+
+        def column(below: Tensor | float, windows: Tensor, above: Tensor | float) -> Tensor:
+            return torch.cat([t.new_tensor([below]), windows.flip(0), t.new_tensor([above])])
+
+        columns = [  # as in `Place`, without sigma
+            column(1 / c[-1], at_0[0], 0.0),
+            column(0.0, slope[0], 1 / s[0]),
+            column(0.0, at_0[1], 0.0),
+            column(0.0, slope[1], NUM_TIMESTEPS / s[0]),
+            column(0.0, NUM_TIMESTEPS * t[:-1], NUM_TIMESTEPS),
+            *(column(constant[-1], constant, constant[0]) for constant in (r, dc_dt, ds_dt)),
+        ]
+        tolerance = tolerances.EDGE / NUM_TIMESTEPS
+        raised = (s[1:-1] + tolerance * ds_dt[:-1]) / (c[1:-1] + tolerance * dc_dt[:-1])
+        return cls(t, c, s, column(sigma[-1], raised, sigma[0]), torch.stack(columns, dim=-1))
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> "WindowChord":
         """The same chord with its tables on another device or in another dtype."""
-        return WindowChord(*(host_float64(table).to(dtype).to(device) for table in (self.t, self.c, self.s)))
+        tables = (self.t, self.c, self.s, self.ends, self.rows)
+        return WindowChord(*(host_float64(table).to(dtype).to(device) for table in tables))
 
     @property
     def K(self) -> int:
@@ -60,19 +132,14 @@ class WindowChord:
         """The timesteps of the K + 1 edges on the integer grid: K=4 gives 1000 750 500 250 0."""
         return edge_timesteps(self.K)
 
-    @cached_property
-    def diff_eps_ratio(self) -> Tensor:
-        """r = eta_diff / eta_ddim per window: what turns a diff_eps output into the eps of the chord; shape [K].
+    def at(self, sigma: Tensor) -> Place:
+        """Everything about noise levels, by one lookup. A level on an edge is in the window that it starts."""
+        sigma = sigma.to(self.ends.dtype)
+        return Place(sigma, *self.rows[torch.bucketize(sigma, self.ends)].unbind(-1))
 
-        With lam = c_e / c_s and gamma = 1 / lam: eta_ddim = s_e - lam s_s, eta_diff = -sqrt(1 - gamma^2) / gamma.
-        """
-        lam = self.c[1:] / self.c[:-1]
-        return -(lam**2 - 1).sqrt() / (self.s[1:] - lam * self.s[:-1])
-
-    @cached_property
-    def slopes(self) -> tuple[Tensor, Tensor]:
-        """dc/dt and ds/dt per window; each of shape [K]."""
-        return self.c.diff() / self.t.diff(), self.s.diff() / self.t.diff()
+    def window(self, sigma: Tensor) -> Tensor:
+        """The number of a level's window, 0 being the noisiest; int64."""
+        return (self.K - torch.bucketize(sigma, self.ends)).clamp(0, self.K - 1)
 
     def coefficients(self, T: Tensor) -> tuple[Tensor, Tensor]:
         """c(T), s(T) at timestep T in 0..1000 (clamped)."""
@@ -86,43 +153,14 @@ class WindowChord:
         c, s = self.coefficients(T)
         return s / c
 
-    @cached_property
-    def _window_starts(self) -> Tensor:
-        """sigma at the inner edges, raised by the tolerance; shape [K - 1]."""
-        tolerance = EDGE_TOLERANCE / NUM_TIMESTEPS
-        dc_dt, ds_dt = self.slopes
-        return (self.s[1:-1] + tolerance * ds_dt[:-1]) / (self.c[1:-1] + tolerance * dc_dt[:-1])
-
-    def window(self, sigma: Tensor) -> Tensor:
-        """The window of a noise level, 0 being the noisiest. A sigma on an edge belongs to the window it starts."""
-        return (sigma[..., None] <= self._window_starts).sum(dim=-1)
-
-    def locate(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """Window w and place u in [0, 1] in it, from s(u) = sigma c(u), a ratio of two linear functions."""
-        w = self.window(sigma)
-        c_s, c_e, s_s, s_e = self.c[w], self.c[w + 1], self.s[w], self.s[w + 1]
-        u = (s_s - sigma * c_s) / ((s_s - s_e) - sigma * (c_s - c_e))
-        return w, u.clamp(0, 1)
-
     def timestep(self, sigma: Tensor) -> Tensor:
-        """T = 1000 t of a noise level, the inverse of `sigma`; levels off the path are clamped to 0..1000.
+        """T = 1000 t of a noise level, the inverse of `sigma`; see `Place.T`."""
+        return self.at(sigma).T
 
-        Fractions are kept, but float32 noise around a whole timestep is not: the official grid is made of integers.
-        """
-        w, u = self.locate(sigma)
-        T = NUM_TIMESTEPS * torch.lerp(self.t[w], self.t[w + 1], u)
-        return torch.where((T - T.round()).abs() < NEAR_A_WHOLE_TIMESTEP, T.round(), T)
+    def signal(self, sigma: Tensor) -> Tensor:
+        """c(sigma), what brings X = z / c back to the latent z that the UNet was trained on; see `Place.c`."""
+        return self.at(sigma).c
 
     def path_timesteps(self, sigmas: Tensor) -> Float64:
         """The timesteps of a list of sigmas [n], in float64 on the host (the one wait for the device); [n]."""
         return self.to("cpu", torch.float64).timestep(host_float64(sigmas)).numpy()
-
-    def signal(self, sigma: Tensor) -> Tensor:
-        """c(sigma), what brings X = z / c back to the latent z that the UNet was trained on.
-
-        Above the top of the path (samplers that add noise go there) s / sigma, so that z keeps unit variance.
-        """
-        w, u = self.locate(sigma)
-        c = torch.lerp(self.c[w], self.c[w + 1], u)
-        s = torch.lerp(self.s[w], self.s[w + 1], u)
-        return torch.minimum(c, s / sigma)

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from ..host import host_float64
+from . import tolerances
 from .windows import NUM_TIMESTEPS
 
 FIRST_BETA, LAST_BETA = 0.00085, 0.012  # Rombach et al. 2022; of both tables here
-SAME_TABLE = 1e-3  # relative: float32 betas move a level by 1e-6, the next table of another kind by 0.5
 
 
 def stable_diffusion_sigmas() -> Tensor:
@@ -23,7 +23,8 @@ def linear_beta_sigmas() -> Tensor:
 def is_stable_diffusion(sigmas: Tensor) -> bool:
     """Whether a table [n] has Stable Diffusion's numbers; one with zero terminal SNR or other betas has not."""
     expected = stable_diffusion_sigmas()
-    return sigmas.shape == expected.shape and torch.allclose(host_float64(sigmas), expected, rtol=SAME_TABLE, atol=0)
+    same_shape = sigmas.shape == expected.shape
+    return same_shape and torch.allclose(host_float64(sigmas), expected, rtol=tolerances.SAME_TABLE, atol=0)
 
 
 def _sigmas(betas: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
-"""What the UNet's output m means: ddim_eps, diff_eps or velocity. Sampling reads it by `eps`, training by `output`."""
+"""What the UNet's output m means: ddim_eps, diff_eps or velocity. Sampling reads it, training writes it."""
 
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
 from .chord import WindowChord
@@ -28,38 +29,37 @@ def like_base(predicts: BasePrediction) -> PredictionType:
 
 def append_dims(x: Tensor, like: Tensor) -> Tensor:
     """[B] (or a scalar) -> [B, 1, ...], to multiply `like`."""
-    return x.reshape(x.shape + (1,) * (like.ndim - x.ndim))
+    return x if x.ndim == like.ndim else x.reshape(x.shape + (1,) * (like.ndim - x.ndim))
 
 
-def eps(prediction_type: PredictionType, chord: WindowChord, sigma: Tensor, m: Tensor, X: Tensor) -> Tensor:
+def predicted_eps(prediction_type: PredictionType, chord: WindowChord, sigma: Tensor, m: Tensor, X: Tensor) -> Tensor:
     """eps of the chord from the UNet's output m at X = z / c; sigma of shape [B], m and X of shape [B, ...].
 
-    ddim_eps: eps = m.    diff_eps: eps = r m, r one constant a window (`WindowChord.diff_eps_ratio`).
+    ddim_eps: eps = m.    diff_eps: eps = r m, r one constant a window (`Place.r`).
     velocity: m = dz/dt = c' x0 + s' eps with x0 = X - sigma eps, hence eps = (m - c' X) / (s' - sigma c').
     """
     if prediction_type == "ddim_eps":
         return m
-    w = chord.window(sigma)
+    at = chord.at(append_dims(sigma, m))
     if prediction_type == "diff_eps":
-        return append_dims(chord.diff_eps_ratio[w], m) * m
-    dc_dt, ds_dt = (append_dims(slope[w], m) for slope in chord.slopes)
-    return (m - dc_dt * X) / (ds_dt - append_dims(sigma, m) * dc_dt)
+        return at.r * m
+    return torch.addcmul(m, at.dc_dt, X, value=-1) / torch.addcmul(at.ds_dt, at.sigma, at.dc_dt, value=-1)
 
 
 def output(prediction_type: PredictionType, chord: WindowChord, sigma: Tensor, eps: Tensor, X: Tensor) -> Tensor:
-    """m of a perfect UNet on the chord X = x0 + sigma eps: the inverse of the function `eps`, shapes as there.
+    """m of a perfect UNet on the chord X = x0 + sigma eps: the inverse of `predicted_eps`, shapes as there.
 
     ddim_eps: m = eps.    diff_eps: m = eps / r.    velocity: m = c' x0 + s' eps = c' X + (s' - sigma c') eps.
     """
     if prediction_type == "ddim_eps":
         return eps
-    w = chord.window(sigma)
+    at = chord.at(append_dims(sigma, eps))
     if prediction_type == "diff_eps":
-        return eps / append_dims(chord.diff_eps_ratio[w], eps)
-    dc_dt, ds_dt = (append_dims(slope[w], eps) for slope in chord.slopes)
-    return dc_dt * X + (ds_dt - append_dims(sigma, eps) * dc_dt) * eps
+        return eps / at.r
+    return at.dc_dt * X + (at.ds_dt - at.sigma * at.dc_dt) * eps
 
 
 def denoised(prediction_type: PredictionType, chord: WindowChord, sigma: Tensor, m: Tensor, X: Tensor) -> Tensor:
-    """x0 = X - sigma eps, the data that the chord through X points at; shapes as in `eps`."""
-    return X - append_dims(sigma, X) * eps(prediction_type, chord, sigma, m, X)
+    """x0 = X - sigma eps, the data that the chord through X points at; shapes as in `predicted_eps`."""
+    sigma = append_dims(sigma, X)
+    return X - sigma * predicted_eps(prediction_type, chord, sigma, m, X)

@@ -4,7 +4,7 @@ PCM cuts the path into phases and teaches the UNet to jump from anywhere in a ph
 SD1.5 and SDXL predict noise on Stable Diffusion's table ab[0..999] and are stepped by DDIM from timestep t to the next,
     x0 = (x - sqrt(1 - ab[t]) eps) / sqrt(ab[t]),    x' = sqrt(ab[t']) x0 + sqrt(1 - ab[t']) eps,
 which in ComfyUI's latent X = x / sqrt(ab) is a plain Euler step in sigma = sqrt((1 - ab) / ab). The stochastic
-(LCM-like) one adds fresh noise instead: x' = sqrt(ab[t']) x0 + sqrt(1 - ab[t']) noise, the stock sampler lcm. What
+(LCM-like) one adds new noise instead: x' = sqrt(ab[t']) x0 + sqrt(1 - ab[t']) noise, the stock sampler lcm. What
 differs is where the steps stand. The official code ends at ab[0], not at x0; the last grid point goes there.
 
 Timesteps here are entries of the table, 0 to 999, falling.
@@ -63,32 +63,28 @@ def training_edges(n: int, phases: int, fine: int) -> Timesteps:
     Inside a phase the steps are even, rounded to whole timesteps. With fewer steps than phases, n of the edges are
     visited, evenly.
     """
-    counts = steps_per_window(n, phases)
-    if n < phases:
-        visited = {i * phases // n for i in range(n)}
-        counts = [int(w in visited) for w in range(phases)]
-    spans = zip(pairwise(phase_edges(phases, fine)), counts, strict=True)
+    spans = zip(pairwise(phase_edges(phases, fine)), steps_per_window(n, phases), strict=True)
     return np.concatenate([np.round(np.linspace(*span, k, endpoint=False)) for span, k in spans]).astype(np.int64)
 
 
 def flow_levels(n: int, pcm_timesteps: int) -> Float64:
     """SD3's levels s in (0, 1] before its shift: of P/P, ..., 1/P those at floor(P j / n), P = pcm_timesteps.
 
-    P=50, n=4 gives 1 .76 .5 .26; the UNet is told 1000 shift s / (1 + (shift - 1) s). P divides 1000, as in the
+    P=50, n=4 gives 1 .76 .5 .26; the UNet gets 1000 shift s / (1 + (shift - 1) s). P divides 1000, as in the
     official code, or the steps of 1/P are not theirs.
     """
     return (pcm_timesteps - np.arange(n) * pcm_timesteps // n) / pcm_timesteps
 
 
 def grid_steps(steps: int, denoise: float) -> int:
-    """Steps of the whole grid of which `steps` are walked: int(steps / denoise), as KSampler counts; denoise > 0.
+    """Steps of the whole grid of which `steps` are taken: int(steps / denoise), as KSampler counts; denoise > 0.
 
     Below FINEST all of them fall on the same timestep, however fine the grid.
     """
     return steps if denoise > 0.9999 else int(steps / max(denoise, FINEST))
 
 
-def walked(grid: Callable[[int], NDArray[Number]], steps: int, denoise: float) -> NDArray[Number]:
+def last_steps(grid: Callable[[int], NDArray[Number]], steps: int, denoise: float) -> NDArray[Number]:
     """The last `steps` points of a grid that is as much finer as denoise is smaller, each once; shape [steps] or less.
 
     trailing, 2 steps, denoise 0.5 gives 499 249. A grid with fewer points than steps gives what it has.

@@ -1,6 +1,6 @@
 """Rectified flow and rectified diffusion: paths without a bend, where steps that are even in time are right.
 
-Rectified flow (Liu et al., ICLR 2023; InstaFlow, ICLR 2024): x_t = t noise + (1 - t) data. The UNet is told 1000 t and
+Rectified flow (Liu et al., ICLR 2023; InstaFlow, ICLR 2024): x_t = t noise + (1 - t) data. The UNet gets 1000 t and
 answers v = data - noise, so that one of n even steps is x += v / n. With sigma = t this is ComfyUI's flow model but for
 the sign of v: x0 = x + sigma v.
 
@@ -15,10 +15,8 @@ import torch
 from torch import Tensor
 
 from ..host import host_float64
+from . import tolerances
 from .windows import NUM_TIMESTEPS, Float64
-
-SAME_LEVEL = 5e-6  # relative: lists that other schedulers made in float32 are off by up to 1e-6
-WHOLE = 2e-3  # in timesteps: what that noise makes of a whole one, where the table is flattest
 
 
 class NoisePath(Protocol):
@@ -30,7 +28,7 @@ class NoisePath(Protocol):
 
 
 class FlowPath:
-    """sigma = t, every fraction of it: T = 1000 sigma is what the UNet is told."""
+    """sigma = t, every fraction of it: T = 1000 sigma is what the UNet gets."""
 
     def timestep(self, sigma: Float64) -> Float64:
         return NUM_TIMESTEPS * sigma
@@ -50,15 +48,15 @@ class TablePath:
         """Between entries by the logarithm; the lowest level and what is below it are the end, 0."""
         with np.errstate(divide="ignore"):  # sigma 0 is the end
             entry = np.interp(np.log(sigma), np.log(self.sigmas), np.arange(NUM_TIMESTEPS))
-        entry = np.where(np.abs(entry - np.round(entry)) < WHOLE, np.round(entry), entry)
-        return np.where(sigma <= self.sigmas[0] * (1 + SAME_LEVEL), 0.0, entry + 1)
+        entry = np.where(np.abs(entry - np.round(entry)) < tolerances.GRID, np.round(entry), entry)
+        return np.where(sigma <= self.sigmas[0] * (1 + tolerances.SAME_LEVEL), 0.0, entry + 1)
 
     def sigma(self, T: Float64) -> Float64:
         """Of the nearest whole timestep, halves to even; T in 1..1000."""
         return self.sigmas[np.round(T).astype(np.int64).clip(1, NUM_TIMESTEPS) - 1]
 
 
-def lay_evenly(path: NoisePath, sigmas: Tensor, from_noise: bool = False) -> Tensor:
+def align_evenly(path: NoisePath, sigmas: Tensor, from_noise: bool = False) -> Tensor:
     """The same number of steps from the first sigma to the last, T_i = T_0 + (T_n - T_0) i / n; shape of `sigmas`.
 
     The first sigma stays, but becomes that of pure noise (T = 1000) where the latent is empty (`from_noise`), where it
@@ -73,7 +71,7 @@ def lay_evenly(path: NoisePath, sigmas: Tensor, from_noise: bool = False) -> Ten
     top = path.sigma(np.array([float(NUM_TIMESTEPS)]))
     first = top if from_noise or levels[0] > top[0] else levels[:1]
     T_0, T_n = path.timestep(first), path.timestep(levels[-1:])
-    laid = np.concatenate([first, path.sigma(T_0 + (T_n - T_0) * np.arange(1, n) / n), levels[-1:]])
-    if np.allclose(laid, levels, rtol=SAME_LEVEL, atol=0):
+    aligned = np.concatenate([first, path.sigma(T_0 + (T_n - T_0) * np.arange(1, n) / n), levels[-1:]])
+    if np.allclose(aligned, levels, rtol=tolerances.SAME_LEVEL, atol=0):
         return sigmas
-    return torch.from_numpy(laid).to(sigmas)
+    return torch.from_numpy(aligned).to(sigmas)

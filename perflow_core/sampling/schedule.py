@@ -2,13 +2,14 @@
 
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..messages import shown
+from . import tolerances
 from .chord import WindowChord
-from .windows import EDGE_TOLERANCE, NUM_TIMESTEPS, integer_grid, on_edge, spanned_edges, timesteps
+from .parameterization import append_dims
+from .windows import NUM_TIMESTEPS, Float64, integer_grid, snap_to_edge, spanned_edges, timesteps
 
 LONGEST_LIST = 60  # letters of steps_per_window in a message
 End = Literal["zero", "reference"]
@@ -19,17 +20,17 @@ def window_schedule(
 ) -> Tensor:
     """The sigmas of an n-step path from t = denoise down to t = 0; float64, shape [n + 1].
 
-    A start beside a window edge goes on it (`windows.on_edge`).
+    A start beside a window edge goes on it (`windows.snap_to_edge`).
     end="zero" closes with sigma 0, as ComfyUI's samplers expect; end="reference" with sigma(0), about 0.029, where the
     official scheduler stops. `steps_per_window`, K numbers, replaces n; those of windows above `denoise` are not used.
-    Without a step there is no schedule: shape [0]. Raises ValueError for counts that cannot be walked, and for
-    steps that would be shorter than 0.2 timesteps.
+    Without a step there is no schedule: shape [0]. Raises ValueError for counts that do not fit, and for steps that
+    would be shorter than 0.2 timesteps, twice the tolerance of an edge.
     """
     counts = steps_per_window
     steps = n if counts is None else max(sum(_used(counts, chord.K, denoise)), 1)
     if steps < 1 or denoise <= 0:
         return torch.zeros(0, dtype=torch.float64)
-    t_s = on_edge(NUM_TIMESTEPS * denoise, chord.K, NUM_TIMESTEPS * denoise / steps) / NUM_TIMESTEPS
+    t_s = snap_to_edge(NUM_TIMESTEPS * denoise, chord.K, NUM_TIMESTEPS * denoise / steps) / NUM_TIMESTEPS
     if counts is None:
         _check_room(n, t_s, 0.0)
     T = timesteps(n, chord.K, t_s) if counts is None else _counted_timesteps(counts, chord.K, t_s)
@@ -37,9 +38,14 @@ def window_schedule(
     return torch.cat([chord.sigma(torch.from_numpy(T)), last])
 
 
+def scaled_at_reference_end(latent: Tensor, sigma: Tensor, lowest: Tensor, c: Tensor) -> Tensor:
+    """z = c X where sigma, [B] or a scalar, is the reference end: what the official code decodes. X at other levels."""
+    at_end = (sigma - lowest).abs() < tolerances.SAME_LEVEL * lowest
+    return latent * append_dims(torch.where(at_end, c, 1.0), latent)
+
+
 def _check_room(n: int, t_s: float, t_e: float) -> None:
-    """Raises ValueError for steps that would be shorter than twice the tolerance of an edge."""
-    most = max(int(NUM_TIMESTEPS * (t_s - t_e) / (2 * EDGE_TOLERANCE)), 1)
+    most = max(int(NUM_TIMESTEPS * (t_s - t_e) / (2 * tolerances.EDGE)), 1)
     if n > most:
         raise ValueError(
             f"{n} steps from timestep {NUM_TIMESTEPS * t_s:.4g} to {NUM_TIMESTEPS * t_e:.4g}, expected at most {most}: "
@@ -56,7 +62,7 @@ def _used(counts: list[int], K: int, t_s: float) -> list[int]:
     return counts[K + 1 - len(spanned_edges(K, t_s)) :]
 
 
-def _counted_timesteps(counts: list[int], K: int, t_s: float) -> np.ndarray:
+def _counted_timesteps(counts: list[int], K: int, t_s: float) -> Float64:
     edges, used = spanned_edges(K, t_s), _used(counts, K, t_s)
     if used[0] < 1:
         raise ValueError(

@@ -9,12 +9,13 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from ..messages import listed
+from . import tolerances
+
 Float64 = NDArray[np.float64]
 
 NUM_TIMESTEPS = 1000
-MOST_WINDOWS = 100  # a window has 10 timesteps then, twice `NEAR_EDGE`
-EDGE_TOLERANCE = 0.1  # in timesteps: the official window lookup compares t - 1e-4 with the edge
-NEAR_EDGE = 5.0  # in timesteps: schedulers miss an edge by up to 2, and a step of less than this would be wasted
+MOST_WINDOWS = 100  # of 10 timesteps each, twice `tolerances.NEAR_EDGE`: no timestep is beside two edges
 
 
 def window_edges(K: int) -> Float64:
@@ -36,42 +37,53 @@ def percent_timestep(percent: float) -> float:
     return 1 + (NUM_TIMESTEPS - 1) * (1 - percent)
 
 
-def spanned_edges(K: int, t_s: float = 1.0, t_e: float = 0.0) -> Float64:
-    """The path from t_s down to t_e, cut at the window edges inside it: [t_s, e, ..., t_e]."""
-    edges = window_edges(K)
-    below_start = edges < t_s - EDGE_TOLERANCE / NUM_TIMESTEPS
-    above_end = np.array(edge_timesteps(K)) > NUM_TIMESTEPS * t_e + EDGE_TOLERANCE
-    return np.concatenate([[t_s], edges[below_start & above_end], [t_e]])
+def window_of(T: Float64, edges: Float64) -> NDArray[np.int64]:
+    """The window of each timestep [n] on a path cut at `edges` (t, falling); an edge is in the one that it starts."""
+    return (T[:, None] <= NUM_TIMESTEPS * edges[1:-1] + tolerances.EDGE).sum(axis=1)
 
 
-def edges_between(K: int, T_low: float, T_high: float) -> list[float]:
-    """The edges inside a step from T_high to T_low, on the integer grid, falling; the step's two ends do not count.
+def edges_inside(K: int, T_s: float, T_e: float) -> NDArray[np.int64]:
+    """The numbers w of the window edges inside the way from T_s down to T_e, falling; its two ends do not count.
 
     An edge between two timesteps (666.667) counts as at an end where either it or its timestep (666) is there.
     """
-    exact = NUM_TIMESTEPS * window_edges(K)
-    inside = (T_low + EDGE_TOLERANCE < np.array(edge_timesteps(K))) & (exact < T_high - EDGE_TOLERANCE)
-    return [edge for edge, is_inside in zip(edge_timesteps(K), inside, strict=True) if is_inside]
+    above_end = np.array(edge_timesteps(K)) > T_e + tolerances.EDGE
+    return np.flatnonzero(above_end & (NUM_TIMESTEPS * window_edges(K) < T_s - tolerances.EDGE))
+
+
+def spanned_edges(K: int, t_s: float = 1.0, t_e: float = 0.0) -> Float64:
+    """The path from t_s down to t_e, cut at the window edges inside it: [t_s, e, ..., t_e]."""
+    inside = window_edges(K)[edges_inside(K, NUM_TIMESTEPS * t_s, NUM_TIMESTEPS * t_e)]
+    return np.concatenate([[t_s], inside, [t_e]])
 
 
 def steps_across_edges(T: Float64, K: int) -> int:
     """How many steps from each timestep to the next have a window edge inside, where the trajectory bends."""
-    return sum(bool(edges_between(K, min(step), max(step))) for step in pairwise(T.tolist()))
+    return sum(edges_inside(K, max(step), min(step)).size > 0 for step in pairwise(T.tolist()))
 
 
-def on_edge(T: float, K: int, step: float) -> float:
+def is_edge(T: float, K: int) -> bool:
+    """Whether a timestep stands on one of the K + 1 edges of the integer grid."""
+    return any(abs(T - edge) <= tolerances.EDGE for edge in edge_timesteps(K))
+
+
+def snap_to_edge(T: float, K: int, step: float) -> float:
     """The edge that T stands beside, else T itself; the end of the path, 0, is no such edge.
 
-    Beside an edge is what is nearer than `NEAR_EDGE` and than half of `step`, the length of the step at T. Just above
-    an edge the UNet answers for the window that has all but ended, and the whole next step would follow that answer.
+    Beside an edge is what is nearer than `tolerances.NEAR_EDGE` and than half of `step`, the length of the step at T.
+    Just above an edge the UNet answers for the window that has all but ended, and the whole next step would follow
+    that answer.
     """
     edges = np.array(edge_timesteps(K)[:-1])
     nearest = float(edges[np.abs(edges - T).argmin()])
-    return nearest if abs(nearest - T) < min(NEAR_EDGE, step / 2) else T
+    return nearest if abs(nearest - T) < min(tolerances.NEAR_EDGE, step / 2) else T
 
 
 def steps_per_window(n: int, K: int) -> list[int]:
-    """n // K steps a window; the first (noisiest) n % K windows take one more."""
+    """n // K steps a window, the first (noisiest) n % K windows one more. With n < K one step in n windows, evenly."""
+    if n < K:
+        visited = [i * K // n for i in range(n)]
+        return [int(w in visited) for w in range(K)]
     return [n // K + (w < n % K) for w in range(K)]
 
 
@@ -96,13 +108,11 @@ def timesteps(n: int, K: int, t_s: float = 1.0, t_e: float = 0.0) -> Float64:
     past its start then counts as one with the next.
     """
     edges = spanned_edges(K, t_s, t_e)
-    if n < len(edges) - 1 and t_s < window_edges(K)[-len(edges)] - EDGE_TOLERANCE / NUM_TIMESTEPS:
+    if n < len(edges) - 1 and t_s < window_edges(K)[-len(edges)] - tolerances.EDGE / NUM_TIMESTEPS:
         edges = np.delete(edges, 1)
-    windows = len(edges) - 1
-    if n < windows:
-        visited = [i * windows // n for i in range(n)]
-        return integer_grid([int(w in visited) for w in range(windows)], edges)
-    return integer_grid(shared_steps(n, -NUM_TIMESTEPS * np.diff(edges)), edges)
+    lengths = -NUM_TIMESTEPS * np.diff(edges)
+    counts = shared_steps(n, lengths) if n >= len(lengths) else steps_per_window(n, len(lengths))
+    return integer_grid(counts, edges)
 
 
 def shared_steps(n: int, lengths: Float64) -> list[int]:
@@ -111,15 +121,13 @@ def shared_steps(n: int, lengths: Float64) -> list[int]:
     lengths: the windows' own, in timesteps; n is at least their number. For windows of equal length these are the
     official counts, `steps_per_window`.
     """
-    longest = lengths.sum() / max(n - len(lengths), 1e-9)  # steps of at most this length would be n or fewer
-    counts = np.maximum(np.ceil(np.round(lengths / longest, 6)), 1).astype(np.int64)
-    for _ in range(n - counts.sum()):
-        counts[np.argmax(np.round(lengths / counts, 6))] += 1
+    counts = np.ones(len(lengths), dtype=np.int64)
+    for _ in range(n - len(lengths)):
+        counts[np.argmax(np.round(lengths / counts, 6))] += 1  # rounded: windows of equal length are not so in float64
     return counts.tolist()
 
 
 def by_window(T: Float64, K: int) -> str:
     """Timesteps as text, a bar where a new window begins: "1000 875 | 750 625 | 500 | 250"."""
-    window = (T[:, None] <= np.array(edge_timesteps(K)[1:-1]) + EDGE_TOLERANCE).sum(axis=1)
-    groups = [" ".join(f"{x:.6g}" for x in T[window == w]) for w in np.unique(window)]
-    return " | ".join(groups)
+    window = window_of(T, window_edges(K))
+    return " | ".join(listed(T[window == w]) for w in np.unique(window))

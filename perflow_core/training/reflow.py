@@ -17,7 +17,7 @@ from torch import Tensor
 from ..host import host_float64
 from ..sampling.chord import WindowChord
 from ..sampling.parameterization import PredictionType, append_dims, output
-from ..sampling.windows import EDGE_TOLERANCE, NUM_TIMESTEPS, Float64, timesteps, window_edges
+from ..sampling.windows import NUM_TIMESTEPS, Float64, timesteps, window_edges, window_of
 
 NoisePredictor = Callable[[Tensor, Tensor], Tensor]
 Solver = Literal["dpmpp_2m", "ddim"]
@@ -64,8 +64,7 @@ class TimePoints:
         if not 1 <= K <= N:
             raise ValueError(f"{N} time points for {K} windows, expected at least one for each window.")
         T = NUM_TIMESTEPS * torch.arange(N, 0, -1, dtype=torch.float64) / N
-        edges = torch.from_numpy(NUM_TIMESTEPS * window_edges(K)[1:-1])
-        w = (T[:, None] <= edges + EDGE_TOLERANCE).sum(dim=1)
+        w = torch.from_numpy(window_of(T.numpy(), window_edges(K)))
         count = torch.bincount(w, minlength=K)
         place = torch.arange(N) - (count.cumsum(0) - count)[w]
         grid, probability = torch.zeros(2, K, int(count.max()), dtype=torch.float64)

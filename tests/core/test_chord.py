@@ -11,10 +11,11 @@ WINDOWS = [1, 2, 3, 4, 5, 8, 10]
 def test_window_constants(golden, alphas_cumprod):
     for K, windows in golden("perflow_windows").items():
         chord = WindowChord.from_alphas_cumprod(alphas_cumprod, int(K))
+        ratios = chord.at((chord.s / chord.c)[:-1]).r
         for w, expected in enumerate(windows):
             assert chord.c[w].item() ** 2 == pytest.approx(expected["alpha_bar_s"], rel=1e-12)
             assert chord.c[w + 1].item() ** 2 == pytest.approx(expected["alpha_bar_e"], rel=1e-12)
-            assert chord.diff_eps_ratio[w].item() == pytest.approx(expected["ratio_diff_over_ddim"], rel=1e-9)
+            assert ratios[w].item() == pytest.approx(expected["ratio_diff_over_ddim"], rel=1e-9)
 
 
 def test_chord_table(golden, chord):
@@ -56,6 +57,25 @@ def test_float32_gives_back_whole_timesteps_exactly(alphas_cumprod, K):
     assert torch.equal(found, T.float())
 
 
+@pytest.mark.parametrize("K", [*WINDOWS, 100])
+def test_one_lookup_has_everything(alphas_cumprod, K):
+    """Off edges and whole timesteps: what the definition gives, the window's constants; in float32 to its precision."""
+    chord = WindowChord.from_alphas_cumprod(alphas_cumprod, K)
+    T = torch.linspace(0.37, 999.73, 1237, dtype=torch.float64)
+    T = T[((T[:, None] - 1000 * chord.t).abs() > 0.1).all(dim=1) & ((T - T.round()).abs() > 2e-3)]
+    w = (T[:, None] <= 1000 * chord.t[1:-1]).sum(dim=-1)
+    c, s = chord.coefficients(T)
+    place = chord.at(s / c)
+    assert torch.allclose(place.c, c, rtol=1e-12)
+    assert torch.allclose(place.T, T, rtol=0, atol=1e-9)
+    assert torch.equal(chord.window(s / c), w)
+    assert torch.allclose(place.dc_dt, (chord.c.diff() / chord.t.diff())[w])
+    assert torch.allclose(place.ds_dt, (chord.s.diff() / chord.t.diff())[w])
+    single = chord.to("cpu", torch.float32).at((s / c).float())
+    assert torch.allclose(single.c.double(), c, rtol=3e-7)
+    assert torch.allclose(single.T.double(), T, rtol=0, atol=5e-4)
+
+
 def test_an_edge_belongs_to_the_window_it_starts(chord):
     T = torch.tensor([1000.0, 750.2, 750.05, 750.0, 749.0, 500.0, 250.0, 0.0], dtype=torch.float64)
     assert chord.window(chord.sigma(T)).tolist() == [0, 0, 1, 1, 1, 2, 3, 3]
@@ -85,4 +105,4 @@ def test_every_number_of_windows_has_numbers(alphas_cumprod, K):
     assert (sigma.diff() > 0).all()
     assert (chord.timestep(sigma) - T).abs().max() < 0.1
     assert chord.signal(sigma).isfinite().all()
-    assert chord.diff_eps_ratio.isfinite().all()
+    assert chord.at(sigma).r.isfinite().all()

@@ -93,7 +93,7 @@ def test_github_runs_the_oldest_and_the_newest():
 def test_the_methods_window_constants(chord):
     rows = re.findall(r"^\| (?:\d+ to \d+|the end, 0) \|(.+)\|$", METHOD.read_text(encoding="utf-8"), re.M)
     table = [[cell.strip() for cell in row.split("|")] for row in rows]
-    ratios = [f"{r:.5f}" for r in chord.diff_eps_ratio.tolist()]
+    ratios = [f"{r:.5f}" for r in chord.at((chord.s / chord.c)[:-1]).r.tolist()]
     columns = [[f"{value:.5f}" for value in values.tolist()] for values in (chord.c, chord.s, chord.s / chord.c)]
     assert table == [list(row) for row in zip(*columns, [*ratios, ""], strict=True)]
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from no_float64 import DEVICE, Elsewhere, without_float64
 
-from perflow_core.sampling.alignment import align
+from perflow_core.sampling.alignment import align_to_windows
 from perflow_core.sampling.chord import WindowChord
-from perflow_core.sampling.rectified import FlowPath, TablePath, lay_evenly
+from perflow_core.sampling.rectified import FlowPath, TablePath, align_evenly
 from perflow_core.sampling.schedule import window_schedule
-from perflow_core.sampling.slerp import great_circle
+from perflow_core.sampling.slerp import slerp
 from perflow_core.sampling.solvers import SOLVERS
 from perflow_core.training.reflow import TeacherWalk
 from perflow_core.weights.lowrank import compress
@@ -40,8 +40,8 @@ def test_the_device_refuses_float64(there):
 
 
 def test_steps_are_aligned(there, chord):
-    expected = align(chord, FOREIGN)
-    found = align(chord, there(FOREIGN))
+    expected = align_to_windows(chord, FOREIGN)
+    found = align_to_windows(chord, there(FOREIGN))
     assert found.device == DEVICE
     assert torch.equal(found.cpu(), expected)
     assert chord.path_timesteps(there(FOREIGN)).tolist() == chord.path_timesteps(FOREIGN).tolist()
@@ -57,10 +57,10 @@ def test_the_chord_is_made_moved_and_brought_back(there, alphas_cumprod):
     assert torch.equal(moved.to("cpu", torch.float64).c, expected.c.float().double())
 
 
-def test_rectified_steps_are_laid(there, alphas_cumprod):
+def test_rectified_steps_are_aligned(there, alphas_cumprod):
     table = ((1 - alphas_cumprod) / alphas_cumprod).sqrt().float()
     for path, path_there in ((FlowPath(), FlowPath()), (TablePath(table), TablePath(there(table)))):
-        assert torch.equal(lay_evenly(path_there, there(FOREIGN)).cpu(), lay_evenly(path, FOREIGN))
+        assert torch.equal(align_evenly(path_there, there(FOREIGN)).cpu(), align_evenly(path, FOREIGN))
 
 
 def test_the_teacher_walks(there, alphas_cumprod):
@@ -98,4 +98,4 @@ def test_differences_are_compressed(there, rank, share):
 
 def test_interpolated_noise(there):
     z0, z1 = torch.randn(2, 1, 4, 2, 2, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(great_circle(there(z0), there(z1), 3).cpu(), great_circle(z0, z1, 3))
+    assert torch.equal(slerp(there(z0), there(z1), 3).cpu(), slerp(z0, z1, 3))

@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from perflow_core.sampling.chord import WindowChord
-from perflow_core.sampling.parameterization import BASE_PREDICTIONS, PREDICTION_TYPES, denoised, eps, like_base, output
+from perflow_core.sampling.parameterization import (
+    BASE_PREDICTIONS,
+    PREDICTION_TYPES,
+    denoised,
+    like_base,
+    output,
+    predicted_eps,
+)
 
 T = torch.tensor([1000.0, 990.0, 875.0, 751.0, 750.0, 600.0, 500.0, 375.0, 250.0, 100.0, 1.0], dtype=torch.float64)
 
@@ -36,14 +43,14 @@ def test_finds_the_data_and_the_noise(alphas_cumprod, prediction_type, K):
     x0, noise, z, c = on_the_chord(chord, T)
     m = perfect_output(prediction_type, chord, T, x0, noise)
     sigma = chord.sigma(T)
-    assert (eps(prediction_type, chord, sigma, m, z / c) - noise).abs().max() < 1e-9
+    assert (predicted_eps(prediction_type, chord, sigma, m, z / c) - noise).abs().max() < 1e-9
     assert (denoised(prediction_type, chord, sigma, m, z / c) - x0).abs().max() < 1e-9
 
 
 def test_one_ratio_a_window(chord):
     m = torch.ones(2, 1, 1, 1, dtype=torch.float64)
     sigma = chord.sigma(torch.tensor([875.0, 10.0], dtype=torch.float64))
-    found = eps("diff_eps", chord, sigma, m, torch.zeros_like(m)).flatten()
+    found = predicted_eps("diff_eps", chord, sigma, m, torch.zeros_like(m)).flatten()
     assert found.tolist() == pytest.approx([1.3323074, 1.0429995], rel=1e-7)
 
 

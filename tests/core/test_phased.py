@@ -202,7 +202,7 @@ def test_sd3_equals_the_official_numbers(golden, i):
     ],
 )
 def test_denoise_walks_the_end_of_a_finer_grid(grid, steps, denoise, expected):
-    assert phased.walked(grid, steps, denoise).tolist() == expected
+    assert phased.last_steps(grid, steps, denoise).tolist() == expected
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from perflow_core.sampling import phased
 from perflow_core.sampling.noise_tables import linear_beta_sigmas
-from perflow_core.sampling.rectified import FlowPath, TablePath, lay_evenly
+from perflow_core.sampling.rectified import FlowPath, TablePath, align_evenly
 from perflow_core.sampling.solvers import sample_euler
 
 TOLERANCE = 1e-9
@@ -17,9 +17,9 @@ FLOW, TABLE = FlowPath(), TablePath(linear_beta_sigmas())
 
 
 def even(path, n):
-    """n even steps from pure noise to data, laid out by the code under test from a list that is not even."""
+    """n even steps from pure noise to data, aligned out by the code under test from a list that is not even."""
     top = path.sigma(np.array([1000.0]))[0]
-    return lay_evenly(path, top * torch.linspace(1, 0, n + 1, dtype=torch.float64) ** 3)
+    return align_evenly(path, top * torch.linspace(1, 0, n + 1, dtype=torch.float64) ** 3)
 
 
 @pytest.mark.parametrize("case", range(5))
@@ -55,7 +55,7 @@ def test_rectified_diffusion_equals_the_official_numbers(golden, case):
     X = start(reference) * (1 + sigmas[0] ** 2).sqrt()
     found = sample_euler(model, X, sigmas) / (1 + sigmas[-1] ** 2).sqrt()
     assert (found - latent(reference, case["final"])).abs().max() < TOLERANCE
-    assert lay_evenly(TABLE, sigmas) is sigmas
+    assert align_evenly(TABLE, sigmas) is sigmas
 
 
 def test_table_of_linear_betas():
@@ -81,14 +81,14 @@ def test_first_last_and_number_stay(n, power, first, last, table):
     path = TABLE if table else FLOW
     scale = path.sigma(np.array([1000.0]))[0]
     sigmas = scale * (last + (first - last) * torch.linspace(1, 0, n + 1, dtype=torch.float64) ** power)
-    laid = lay_evenly(path, sigmas)
-    assert len(laid) == n + 1
-    assert laid[0] == sigmas[0]
-    assert laid[-1] == sigmas[-1]
-    T = path.timestep(laid.numpy())
+    aligned = align_evenly(path, sigmas)
+    assert len(aligned) == n + 1
+    assert aligned[0] == sigmas[0]
+    assert aligned[-1] == sigmas[-1]
+    T = path.timestep(aligned.numpy())
     gaps = -np.diff(T)
     assert gaps.max() - gaps.min() <= (2 if table else 1e-9)  # the table has whole timesteps, and first and last none
-    assert torch.equal(lay_evenly(path, laid), laid)
+    assert torch.equal(align_evenly(path, aligned), aligned)
 
 
 @pytest.mark.parametrize("path", [FLOW, TABLE], ids=["flow", "table"])
@@ -98,32 +98,32 @@ class TestStart:
 
     def test_an_empty_latent_starts_at_pure_noise(self, path):
         sigmas = self.top(path) * torch.tensor([0.752, 0.502, 0.252, 0.002, 0.0])  # ddim_uniform
-        assert torch.allclose(lay_evenly(path, sigmas, from_noise=True).double(), even(path, 4), rtol=1e-6)
-        assert lay_evenly(path, sigmas)[0] == sigmas[0]
+        assert torch.allclose(align_evenly(path, sigmas, from_noise=True).double(), even(path, 4), rtol=1e-6)
+        assert align_evenly(path, sigmas)[0] == sigmas[0]
 
     def test_above_pure_noise_and_no_number(self, path):
         """Another model's list, and kl_optimal's of one step."""
         top = self.top(path)
-        assert lay_evenly(path, top * torch.tensor([14.6, 1.6, 0.0]))[0] == pytest.approx(top)
-        assert lay_evenly(path, torch.tensor([float("nan"), 0.0])).tolist() == pytest.approx([top, 0.0])
+        assert align_evenly(path, top * torch.tensor([14.6, 1.6, 0.0]))[0] == pytest.approx(top)
+        assert align_evenly(path, torch.tensor([float("nan"), 0.0])).tolist() == pytest.approx([top, 0.0])
 
     def test_the_callers_list_is_not_changed(self, path):
         sigmas = torch.tensor([0.9, 0.2, 0.1])
-        laid = lay_evenly(path, sigmas)
-        assert laid.dtype == sigmas.dtype
+        aligned = align_evenly(path, sigmas)
+        assert aligned.dtype == sigmas.dtype
         assert sigmas.tolist() == pytest.approx([0.9, 0.2, 0.1])
-        assert not torch.equal(laid, sigmas)
+        assert not torch.equal(aligned, sigmas)
 
 
 @pytest.mark.parametrize("sigmas", [[0.0, 0.5, 1.0], [1.0, 0.5, 0.8, 0.0], [1.0, 0.5, 0.5, 0.0], [1.0], []])
 def test_lists_that_do_not_fall_are_left_alone(sigmas):
     sigmas = torch.tensor(sigmas)
-    assert lay_evenly(FLOW, sigmas, from_noise=True) is sigmas
+    assert align_evenly(FLOW, sigmas, from_noise=True) is sigmas
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 7, 25])
 def test_even_lists_are_left_alone(n):
     """In float32, as a scheduler makes them."""
     sigmas = torch.linspace(1, 0, n + 1)
-    assert lay_evenly(FLOW, sigmas) is sigmas
-    assert lay_evenly(FLOW, sigmas, from_noise=True) is sigmas
+    assert align_evenly(FLOW, sigmas) is sigmas
+    assert align_evenly(FLOW, sigmas, from_noise=True) is sigmas

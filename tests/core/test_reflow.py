@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from perflow_core.sampling.chord import WindowChord
-from perflow_core.sampling.parameterization import PREDICTION_TYPES, append_dims, denoised, eps
+from perflow_core.sampling.parameterization import PREDICTION_TYPES, append_dims, denoised, predicted_eps
 from perflow_core.training.reflow import SOLVERS, Line, TeacherWalk, TimePoints, lesson, line_through, window_start
 
 MEAN, SPREAD = 0.7, 0.5  # of the data that the analytic teacher knows
@@ -231,7 +231,7 @@ def test_sampling_reads_what_training_taught(chord, random, prediction_type):
     line = Line(w, random(64, 4, 2, 2), random(64, 4, 2, 2))
     found = lesson(prediction_type, chord, line, T)
     sigma, X = chord.sigma(T), found.z / append_dims(chord.coefficients(T)[0], found.z)
-    assert (eps(prediction_type, chord, sigma, found.m, X) - line.eps).abs().max() < 1e-9
+    assert (predicted_eps(prediction_type, chord, sigma, found.m, X) - line.eps).abs().max() < 1e-9
     assert (denoised(prediction_type, chord, sigma, found.m, X) - line.x0).abs().max() < 1e-9
 
 

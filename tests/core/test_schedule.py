@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perflow_core.sampling.alignment import align
+from perflow_core.sampling.alignment import align_to_windows
 from perflow_core.sampling.chord import WindowChord
 from perflow_core.sampling.schedule import End, parse_steps_per_window, window_schedule
 from perflow_core.sampling.windows import steps_across_edges
@@ -71,7 +71,7 @@ def test_every_legal_schedule_falls_and_is_left_alone(alphas_cumprod, K, n, deno
     chord = WindowChord.from_alphas_cumprod(alphas_cumprod, K)
     sigmas = window_schedule(chord, min(n, max(int(4990 * denoise), 1)), denoise, end).float()
     assert (sigmas.diff() < 0).all()
-    assert 1000 % K or align(chord, sigmas) is sigmas
+    assert 1000 % K or align_to_windows(chord, sigmas) is sigmas
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Piecewise solvers: reference numbers, order of accuracy, and that no step crosses an edge."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -7,8 +8,9 @@ import torch
 
 from perflow_core.sampling.chord import WindowChord
 from perflow_core.sampling.parameterization import append_dims, denoised
+from perflow_core.sampling.piecewise import split_at_edges
 from perflow_core.sampling.schedule import window_schedule
-from perflow_core.sampling.solvers import SOLVERS, sample_ab2, sample_euler, sample_heun, window_steps
+from perflow_core.sampling.solvers import SOLVERS, sample_ab2, sample_euler, sample_heun
 
 INSIDE = torch.tensor([740.0, 510.0], dtype=torch.float64)
 
@@ -94,12 +96,13 @@ def test_no_step_crosses_an_edge(chord, n):
     edges = [sigma for sigma in chord.sigma(torch.tensor([750.0, 500, 250], dtype=torch.float64)).tolist()]
     karras = torch.linspace(14.6**0.2, 0.03**0.2, n + 1, dtype=torch.float64) ** 5
     for sigmas in (window_schedule(chord, n), karras):
-        for step in window_steps(sigmas, chord):
-            assert not any(step.sigma_next < e - 1e-9 and e + 1e-9 < step.sigma for e in edges)
-            assert step.sigma_next <= step.probe + 1e-12 < step.sigma
+        steps = split_at_edges(sigmas, chord)
+        for (sigma, sigma_next), sigma_prime in zip(pairwise(steps.sigmas), steps.sigma_prime, strict=True):
+            assert not any(sigma_next < e - 1e-9 and e + 1e-9 < sigma for e in edges)
+            assert sigma_next <= sigma_prime + 1e-12 < sigma
 
 
-def test_heun_looks_at_the_end_from_inside_the_window(chord):
+def test_heun_calls_the_model_at_the_end_from_inside_the_window(chord):
     seen: list[float] = []
 
     def model(X, sigma):
@@ -110,20 +113,23 @@ def test_heun_looks_at_the_end_from_inside_the_window(chord):
     assert seen == pytest.approx([1000, 875, 875, 751, 750, 501, 500, 251, 250, 1], abs=1e-6)
 
 
-def test_ab2_starts_afresh_at_every_edge(chord):
+def test_ab2_starts_anew_at_every_edge(chord):
     start = torch.ones(1, 1, 1, 1, dtype=torch.float64)
     assert torch.equal(
         sample_ab2(smooth, start, window_schedule(chord, 4), chord=chord),
         sample_euler(smooth, start, window_schedule(chord, 4), chord=chord),
     )
-    fresh = [step.fresh for step in window_steps(window_schedule(chord, 6), chord)]
-    assert fresh == [True, False, True, False, True, True]
+    assert split_at_edges(window_schedule(chord, 6), chord).first == [True, False, True, False, True, True]
 
 
 def test_without_windows_they_are_the_ordinary_solvers():
     sigmas = torch.tensor([3.0, 1.0, 0.5, 0.0], dtype=torch.float64)
-    assert [step.probe for step in window_steps(sigmas, None)] == [1.0, 0.5, 0.0]
-    assert [step.fresh for step in window_steps(sigmas, None)] == [True, False, False]
+    steps = split_at_edges(sigmas, None)
+    assert steps.sigmas == [3.0, 1.0, 0.5, 0.0]
+    assert steps.sigma_hat == [3.0, 1.0, 0.5]
+    assert steps.sigma_prime == [1.0, 0.5, 0.0]
+    assert steps.first == [True, False, False]
+    assert steps.reported == [0, 1, 2]
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 6])
@@ -136,8 +142,9 @@ def test_callback_reports_each_of_the_callers_steps_once(chord, solver, n):
         states: list[dict[str, Any]] = []
         SOLVERS[solver](smooth, start, sigmas, callback=states.append, chord=chord)
         assert [state["i"] for state in states] == list(range(n))
-        parts = {step.i: step.look for step in window_steps(sigmas, chord)}  # the last of each
-        assert [float(state["sigma"]) for state in states] == pytest.approx(list(parts.values()))
+        steps = split_at_edges(sigmas, chord)
+        last = [sigma for sigma, i in zip(steps.sigma_hat, steps.reported, strict=True) if i is not None]
+        assert [float(state["sigma"]) for state in states] == pytest.approx(last)
     assert states[0].keys() == {"x", "i", "sigma", "sigma_hat", "denoised"}
     assert torch.equal(states[0]["denoised"], smooth(states[0]["x"], states[0]["sigma"].expand(2)))
 
@@ -184,12 +191,12 @@ def test_euler_goes_back_the_way_it_came(chord, steps):
     assert lost(sample_euler) < 0.1 * lost(sample_ab2)
 
 
-def test_rising_steps_look_from_inside_their_window(chord):
-    """Each part of a step is in one window and looks from there, one timestep above an edge."""
+def test_rising_steps_begin_inside_their_window(chord):
+    """Each part of a step is in one window and calls the model there, one timestep above an edge."""
     rising = chord.sigma(torch.tensor([0.0, 250.0, 400.0, 1000.0], dtype=torch.float64))
-    steps = window_steps(rising, chord)
-    assert [step.i for step in steps] == [0, 1, 2, 2, 2]
-    looks = chord.timestep(torch.tensor([step.look for step in steps], dtype=torch.float64))
-    assert [round(look) for look in looks.tolist()] == [1, 251, 400, 501, 751]
-    ends = chord.timestep(torch.tensor([step.sigma_next for step in steps], dtype=torch.float64))
-    assert [round(end) for end in ends.tolist()] == [250, 400, 500, 750, 1000]
+    steps = split_at_edges(rising, chord)
+    assert steps.reported == [0, 1, None, None, 2]
+    called = chord.timestep(torch.tensor(steps.sigma_hat, dtype=torch.float64))
+    assert [round(T) for T in called.tolist()] == [1, 251, 400, 501, 751]
+    ends = chord.timestep(torch.tensor(steps.sigmas[1:], dtype=torch.float64))
+    assert [round(T) for T in ends.tolist()] == [250, 400, 500, 750, 1000]

@@ -8,13 +8,16 @@ from hypothesis import strategies as st
 from perflow_core.sampling.windows import (
     by_window,
     edge_timesteps,
-    on_edge,
+    edges_inside,
+    is_edge,
     percent_timestep,
     shared_steps,
+    snap_to_edge,
     spanned_edges,
     steps_per_window,
     timesteps,
     window_edges,
+    window_of,
 )
 
 
@@ -32,6 +35,7 @@ def test_truncation_is_kept_with_its_accidents():
 def test_first_windows_take_the_extra_steps():
     assert steps_per_window(6, 4) == [2, 2, 1, 1]
     assert steps_per_window(3, 4) == [1, 1, 1, 0]
+    assert steps_per_window(2, 4) == [1, 0, 1, 0]
 
 
 @settings(deadline=None)
@@ -54,12 +58,31 @@ def test_spare_steps_go_to_the_longest(lengths, spare):
     assert (lengths / np.maximum(counts - 1, 1e-9) >= longest - 1e-5).all()
 
 
+def test_an_edge_is_in_the_window_that_it_starts():
+    T = np.array([1000, 750.2, 750.05, 750, 749, 500, 1])
+    assert window_of(T, window_edges(4)).tolist() == [0, 0, 1, 1, 1, 2, 3]
+    assert window_of(np.array([666.0, 333.0]), window_edges(3)).tolist() == [1, 2]  # the edges are 666.667, 333.333
+    assert window_of(T[:4], np.array([1.0, 0.5])).tolist() == [0, 0, 0, 0]  # a path that ends early
+
+
+def test_edges_inside_a_step():
+    """Neither of its ends counts, and an edge between two timesteps is at an end if either of it or its timestep is."""
+    assert edges_inside(4, 1000, 0).tolist() == [1, 2, 3]
+    assert edges_inside(4, 750.05, 499.95).tolist() == []
+    assert edges_inside(4, 750.2, 249.8).tolist() == [1, 2, 3]
+    assert edges_inside(3, 1000, 666).tolist() == edges_inside(3, 666.667, 500).tolist() == []
+
+
+def test_edges_have_a_tolerance():
+    assert [is_edge(T, 3) for T in (1000, 666, 666.05, 666.2, 0.05, 500)] == [True, True, True, False, True, False]
+
+
 @pytest.mark.parametrize("K", [1, 3, 4, 7])
 def test_beside_an_edge(K):
     for edge in edge_timesteps(K)[:-1]:
-        assert [on_edge(edge + x, K, 100) for x in (-6, -4.9, 0, 4.9, 6)] == [edge - 6, edge, edge, edge, edge + 6]
-        assert [on_edge(edge + x, K, 4) for x in (-2, -1.9, 1.9, 2)] == [edge - 2, edge, edge, edge + 2]
-    assert on_edge(2.0, K, 100) == 2
+        assert [snap_to_edge(edge + x, K, 100) for x in (-6, -4.9, 0, 4.9, 6)] == [edge - 6, edge, edge, edge, edge + 6]
+        assert [snap_to_edge(edge + x, K, 4) for x in (-2, -1.9, 1.9, 2)] == [edge - 2, edge, edge, edge + 2]
+    assert snap_to_edge(2.0, K, 100) == 2
 
 
 @pytest.mark.parametrize(("n", "expected"), [(1, [1000]), (2, [1000, 500]), (3, [1000, 750, 500])])

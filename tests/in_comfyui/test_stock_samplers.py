@@ -113,18 +113,18 @@ def test_no_two_calls_are_near(perflow, monkeypatch):
         return tables[scheduler, steps]
 
     monkeypatch.setattr(comfy.samplers, "calculate_sigmas", calculate_sigmas)
-    laid = 0
+    aligned = 0
     for scheduler in comfy.samplers.SCHEDULER_NAMES:
         for steps in range(1, 13):
             for denoise in [0.05 * i for i in (*range(1, 20, 2), 10, 20)]:
                 k = comfy.samplers.KSampler(model, steps, "cpu", "euler", scheduler, denoise)
-                sigmas = sampling.lay(k.sigmas, from_noise=False)
+                sigmas = sampling.align(k.sigmas, from_noise=False)
                 assert len(sigmas) == len(k.sigmas)
                 T = sampling.chord.path_timesteps(sigmas)
                 gaps = T[:-2] - T[1:-1]
                 assert (gaps >= min(5, T[0] / steps / 2 - 1)).all(), (scheduler, steps, denoise, T)
-                laid += 1
-    assert laid == len(comfy.samplers.SCHEDULER_NAMES) * 12 * 12
+                aligned += 1
+    assert aligned == len(comfy.samplers.SCHEDULER_NAMES) * 12 * 12
 
 
 @pytest.mark.parametrize(("steps", "cut"), [(4, 1), (4, 2), (8, 3), (8, 5), (12, 6)])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from perflow_core.sampling.chord import WindowChord
-from perflow_core.sampling.parameterization import PREDICTION_TYPES, append_dims, eps
+from perflow_core.sampling.parameterization import PREDICTION_TYPES, append_dims, predicted_eps
 from perflow_core.training.reflow import Line, lesson
 from training.config import OptimizerConfig
 from training.losses import row_losses
@@ -29,7 +29,7 @@ def test_end_point_counts_the_error_of_the_latent_at_the_windows_end(chord, pred
         """z_e when every step of the window goes along the eps that m stands for."""
         sigma, edges = chord.sigma(T), chord.s / chord.c
         X = line.x0 + append_dims(edges[:-1][w], x0) * line.eps
-        e = eps(prediction_type, chord, sigma, m, shown.z / append_dims(chord.signal(sigma), m))
+        e = predicted_eps(prediction_type, chord, sigma, m, shown.z / append_dims(chord.signal(sigma), m))
         return append_dims(chord.c[1:][w], X) * (X + append_dims((edges[1:] - edges[:-1])[w], X) * e)
 
     config = OptimizerConfig(steps=1, batch_size=1, loss_weight="end_point")

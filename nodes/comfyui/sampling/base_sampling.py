@@ -8,8 +8,8 @@ from torch import Tensor
 
 from ....perflow_core.host import host_float64
 from ....perflow_core.sampling.noise_tables import is_stable_diffusion, stable_diffusion_sigmas
-from ....perflow_core.sampling.parameterization import BasePrediction
-from .chord_sampling import PeRFlowSampling
+from ....perflow_core.sampling.parameterization import BasePrediction, PredictionType, usual_base
+from .perflow_sampling import PeRFlowSampling
 
 
 class Base(NamedTuple):
@@ -29,17 +29,22 @@ def prediction_of(model: ModelPatcher) -> BasePrediction | None:
     return "v" if isinstance(sampling, stock.V_PREDICTION) else "noise"
 
 
+def bases_of(sampling: object) -> str:
+    """The classes that ComfyUI made a model sampling of, for messages: "ModelSamplingDiscrete + EPS"."""
+    return " + ".join(base.__name__ for base in type(sampling).__bases__)
+
+
 def base_of(model: ModelPatcher) -> Base:
     """The base of a MODEL, below PeRFlow's sampling where it has that.
 
     Read through the patcher: the module itself may hold another clone's patch while it is loaded. Raises ValueError for
-    a model that does not sample as Stable Diffusion does, told by the numbers of its table.
+    a model that does not sample as Stable Diffusion does, which its table's numbers show.
     """
     sampling = model.get_model_object("model_sampling")
     if isinstance(sampling, PeRFlowSampling):
         return Base(sampling.alphas_cumprod, sampling.base_predicts)
     predicts = prediction_of(model)
-    kind = f"{type(model.model).__name__}, sampling {' + '.join(base.__name__ for base in type(sampling).__bases__)}"
+    kind = f"{type(model.model).__name__}, sampling {bases_of(sampling)}"
     if predicts is None or not isinstance(sampling, stock.ModelSamplingDiscrete):
         raise ValueError(
             f"This model ({kind}) does not have the 1000-step noise table of Stable Diffusion, or predicts neither "
@@ -56,3 +61,23 @@ def base_of(model: ModelPatcher) -> Base:
             "this node."
         )
     return Base(1 / (1 + host_float64(sampling.sigmas) ** 2), predicts)
+
+
+def other_base_lines(base: Base, trained_on: BasePrediction) -> list[str]:
+    """What to expect where the weights are a change of a model that predicts something else; no line where not."""
+    if base.predicts == trained_on:
+        return []
+    return [
+        f"This model predicts {base.predicts}, but the PeRFlow weights were made for models that predict {trained_on}: "
+        f"expect noise or wrong colours. Use a model that predicts {trained_on}, or train a delta of this model."
+    ]
+
+
+def other_prediction_lines(base: Base, prediction_type: PredictionType) -> list[str]:
+    """What to try where auto chose for a model that predicts something else than the published weights' base."""
+    if base.predicts == usual_base(prediction_type):
+        return []
+    return [
+        f"This model predicts {base.predicts}, and auto chose {prediction_type}, as in the published weights: if the "
+        "picture is noise or has wrong colours, choose the prediction type that its weights were trained with."
+    ]

@@ -1,61 +1,111 @@
-"""Give a MODEL the PeRFlow sampling: shared by the nodes that load a delta and that take a merged checkpoint."""
+"""PeRFlow's model sampling: an ordinary epsilon model to ComfyUI, with the window chord as its noise schedule."""
 
-from comfy.model_patcher import ModelPatcher
+import comfy.model_sampling
+import torch
+from comfy.supported_models_base import BASE
+from torch import Tensor
 
-from ....perflow_core.sampling.parameterization import PREDICTION_TYPES, BasePrediction, PredictionType, usual_base
-from ....perflow_core.weights.architecture import TRAINED_PREDICTION, UNet
-from .base_sampling import Base
-from .chord_sampling import PeRFlowSampling
-from .step_alignment import set_alignment
-
-
-def with_perflow_sampling(
-    model: ModelPatcher, base: Base, prediction_type: PredictionType, windows: int, align_steps: bool
-) -> ModelPatcher:
-    """A clone that samples along the window chord of its base's noise table."""
-    accelerated = model.clone()
-    sampling = PeRFlowSampling(model.model.model_config, *base, prediction_type, windows)
-    accelerated.add_object_patch("model_sampling", sampling)
-    set_alignment(accelerated, align_steps)
-    return accelerated
+from ....perflow_core.sampling.alignment import align_to_windows
+from ....perflow_core.sampling.chord import WindowChord
+from ....perflow_core.sampling.parameterization import BasePrediction, PredictionType, append_dims, denoised
+from ....perflow_core.sampling.schedule import scaled_at_reference_end
+from ....perflow_core.sampling.windows import (
+    NUM_TIMESTEPS,
+    by_window,
+    percent_timestep,
+    spanned_edges,
+    steps_across_edges,
+)
 
 
-def trained_prediction(model: ModelPatcher, unet: UNet) -> PredictionType:
-    """What "auto" means for a model: the parameterization PeRFlow's authors trained for its architecture."""
-    if unet.family not in TRAINED_PREDICTION:
-        raise ValueError(
-            f"No PeRFlow weights are known for this model ({type(model.model).__name__}), so auto cannot choose, "
-            f"expected SD1.5, SD2.x or SDXL: choose one of {', '.join(PREDICTION_TYPES)}."
+class PeRFlowSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS):
+    """Discrete epsilon sampling on the chord of K windows.
+
+    As in ComfyUI's discrete models, sigmas[i] is sigma(i) and timestep(sigmas[i]) is i; here i is the timestep itself,
+    so that the table has 1001 entries, 0 to 1000. What is not overridden (noise scaling, sigma_max) is ComfyUI's own.
+    """
+
+    family = "PeRFlow"
+    parts_advice = (
+        "This is one part of a path, and its steps may differ from those of a single run: use Window Schedule with "
+        "SplitSigmas to get the same steps"
+    )
+
+    def __init__(
+        self,
+        config: BASE,
+        alphas_cumprod: Tensor,
+        base_predicts: BasePrediction,
+        prediction_type: PredictionType,
+        windows: int,
+    ):
+        """alphas_cumprod: the base model's table, float64 [1000]; base_predicts: what its UNet answers."""
+        super().__init__(config)
+        self.alphas_cumprod = alphas_cumprod
+        self.base_predicts = base_predicts
+        self.prediction_type = prediction_type
+        self.chord = WindowChord.from_alphas_cumprod(alphas_cumprod, windows)
+        self.set_sigmas(self.chord.sigma(torch.arange(NUM_TIMESTEPS + 1, dtype=torch.float64)))
+        self._chords: dict[torch.device, WindowChord] = {}
+
+    def chord_on(self, device: torch.device) -> WindowChord:
+        """The chord in float32 on a device, moved there once: a copy at every step would make a GPU wait."""
+        if device not in self._chords:
+            self._chords[device] = self.chord.to(device, torch.float32)
+        return self._chords[device]
+
+    @property
+    def sigma_min(self) -> Tensor:
+        """The last level that a step may start from, timestep 1; entry 0 is the end of the path."""
+        return self.sigmas[1]
+
+    def timestep(self, sigma: Tensor) -> Tensor:
+        """What the UNet and a ControlNet are given: 1000 t, not below the 1 that the weights were trained down to."""
+        return self.chord_on(sigma.device).timestep(sigma.float()).clamp(min=1)
+
+    def sigma(self, timestep: Tensor) -> Tensor:
+        return self.chord_on(timestep.device).sigma(timestep.float())
+
+    def percent_to_sigma(self, percent: float) -> float:
+        if percent <= 0 or percent >= 1:
+            return super().percent_to_sigma(percent)
+        T = torch.tensor(percent_timestep(percent), dtype=torch.float64)
+        return self.chord.sigma(T).float().item()  # the precision of the levels that it is compared with
+
+    def calculate_input(self, sigma: Tensor, noise: Tensor) -> Tensor:
+        """z = c X."""
+        return append_dims(self.chord_on(noise.device).signal(sigma), noise) * noise
+
+    def calculate_denoised(self, sigma: Tensor, model_output: Tensor, model_input: Tensor) -> Tensor:
+        """x0 = X - sigma eps."""
+        chord = self.chord_on(model_output.device)
+        return denoised(self.prediction_type, chord, sigma, model_output, model_input)
+
+    def align(self, sigmas: Tensor, from_noise: bool) -> Tensor:
+        return align_to_windows(self.chord, sigmas, from_noise)
+
+    def steps_text(self, sigmas: Tensor) -> str:
+        T = self.chord.path_timesteps(sigmas[:-1])
+        return f"steps aligned to the windows: {by_window(T, self.chord.K)}"
+
+    def rough_text(self, sigmas: Tensor, part: bool) -> str | None:
+        T, K = self.chord.path_timesteps(sigmas), self.chord.K
+        across, steps = steps_across_edges(T, K), len(T) - 1
+        if not across:
+            return None
+        windows = len(spanned_edges(K, T[0] / NUM_TIMESTEPS, T[-1] / NUM_TIMESTEPS)) - 1
+        if (T[1:] > T[:-1]).any():  # one that ends at the top looks like a part
+            advice = ". A list that rises keeps its steps"
+        elif part:
+            advice = f". If the sampler takes the path in parts, use the scheduler simple and a multiple of {K} steps"
+        else:
+            advice = f". Take at least {windows} steps" if steps < windows else ""
+        crosses = "crosses" if across == 1 else "cross"
+        return (
+            f"{across} of {steps} steps {crosses} a window edge, where the path bends: the picture is rougher{advice}"
         )
-    return TRAINED_PREDICTION[unet.family]
 
-
-def other_base_lines(base: Base, trained_on: BasePrediction) -> list[str]:
-    """What to expect where the weights are a change of a model that predicts something else; no line where not."""
-    if base.predicts == trained_on:
-        return []
-    return [
-        f"This model predicts {base.predicts}, but the PeRFlow weights were made for models that predict {trained_on}: "
-        f"expect noise or wrong colours. Use a model that predicts {trained_on}, or train a delta of this model."
-    ]
-
-
-def other_prediction_lines(base: Base, prediction_type: PredictionType) -> list[str]:
-    """What to try where auto chose for a model that predicts something else than the published weights' base."""
-    if base.predicts == usual_base(prediction_type):
-        return []
-    return [
-        f"This model predicts {base.predicts}, and auto chose {prediction_type}, as in the published weights: if the "
-        "picture is noise or has wrong colours, choose the prediction type that its weights were trained with."
-    ]
-
-
-def perflow_sampling(model: ModelPatcher, node: str) -> PeRFlowSampling:
-    """The PeRFlow sampling of a MODEL. Raises ValueError, naming the node that asked, where there is none."""
-    sampling = model.get_model_object("model_sampling")
-    if not isinstance(sampling, PeRFlowSampling):
-        raise ValueError(
-            f"{node} got a model without time windows ({type(model.model).__name__}), expected a PeRFlow model: "
-            "connect Apply PeRFlow Delta or Model Sampling PeRFlow before it."
-        )
-    return sampling
+    def inverse_noise_scaling(self, sigma: Tensor, latent: Tensor) -> Tensor:
+        """X as it is, but c(0) X at sigma(0), the reference end: what the official pipeline decodes."""
+        chord = self.chord_on(latent.device)
+        return scaled_at_reference_end(latent, sigma, chord.ends[0], chord.c[-1])

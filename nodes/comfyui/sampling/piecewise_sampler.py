@@ -7,7 +7,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ....perflow_core.sampling.solvers import SOLVERS, Callback
-from .chord_sampling import PeRFlowSampling
+from .perflow_sampling import PeRFlowSampling
 
 
 class PiecewiseSampler(KSAMPLER):
@@ -38,4 +38,4 @@ def sample(
                 callback(state)
             bar.update(state["i"] + 1 - bar.n)
 
-        return SOLVERS[solver](model, x, sigmas, extra_args, report, disable, chord=chord)
+        return SOLVERS[solver](model, x, sigmas, extra_args, report, chord=chord)

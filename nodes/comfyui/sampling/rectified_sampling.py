@@ -7,16 +7,17 @@ import torch
 from comfy.supported_models_base import BASE
 from torch import Tensor
 
+from ....perflow_core.messages import listed
 from ....perflow_core.sampling.noise_tables import linear_beta_sigmas
-from ....perflow_core.sampling.parameterization import append_dims
-from ....perflow_core.sampling.rectified import FlowPath, NoisePath, TablePath, lay_evenly
+from ....perflow_core.sampling.rectified import FlowPath, NoisePath, TablePath, align_evenly
+from ....perflow_core.sampling.schedule import scaled_at_reference_end
 from ....perflow_core.sampling.windows import NUM_TIMESTEPS, percent_timestep
 
 
 class EvenSteps:
     """The path has no bend, so even steps are right from wherever a list begins; see `step_alignment.py`.
 
-    Lists laid out by hand become even too: they cannot be told from a scheduler's (`align_steps` off keeps them).
+    Lists made by hand become even too: they cannot be told from a scheduler's (`align_steps` off keeps them).
     """
 
     family = "InstaFlow"
@@ -27,12 +28,11 @@ class EvenSteps:
     path: NoisePath
     timestep: Callable[[Tensor], Tensor]
 
-    def lay(self, sigmas: Tensor, from_noise: bool) -> Tensor:
-        return lay_evenly(self.path, sigmas, from_noise)
+    def align(self, sigmas: Tensor, from_noise: bool) -> Tensor:
+        return align_evenly(self.path, sigmas, from_noise)
 
     def steps_text(self, sigmas: Tensor) -> str:
-        timesteps = self.timestep(sigmas[:-1]).tolist()
-        return f"steps spaced evenly: {' '.join(f'{T:.6g}' for T in timesteps)}"
+        return f"steps spaced evenly: {listed(self.timestep(sigmas[:-1]).tolist())}"
 
     def rough_text(self, sigmas: Tensor, part: bool) -> str | None:
         return None
@@ -41,7 +41,7 @@ class EvenSteps:
 class RectifiedFlowSampling(EvenSteps, comfy.model_sampling.ModelSamplingDiscreteFlow, comfy.model_sampling.CONST):
     """InstaFlow and 2-Rectified-Flow: ComfyUI's flow sampling, sigma = t, with v = data - noise.
 
-    The UNet and a ControlNet are told 1000 sigma, fractions included. Noise scaling is ComfyUI's.
+    The UNet and a ControlNet get 1000 sigma, fractions included. Noise scaling is ComfyUI's.
     """
 
     path = FlowPath()
@@ -73,5 +73,4 @@ class RectifiedDiffusionSampling(EvenSteps, comfy.model_sampling.ModelSamplingDi
     def inverse_noise_scaling(self, sigma: Tensor, latent: Tensor) -> Tensor:
         """X as it is, but X / sqrt(1 + sigma^2) at the lowest level, the reference end: what the authors decode."""
         lowest = self.sigmas[0].to(latent.device)
-        at_reference_end = (sigma - lowest).abs() < 1e-5 * lowest
-        return latent * append_dims(torch.where(at_reference_end, (1 + lowest**2).rsqrt(), 1.0), latent)
+        return scaled_at_reference_end(latent, sigma, lowest, (1 + lowest**2).rsqrt())

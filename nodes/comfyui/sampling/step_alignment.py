@@ -1,4 +1,4 @@
-"""Stock samplers right without asking: a wrapper around sampling that lays the sampler's steps where they belong."""
+"""A wrapper around sampling that aligns the steps of any sampler, so that stock samplers are right by themselves."""
 
 import logging
 from functools import partial
@@ -9,7 +9,9 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+from ....perflow_core.sampling import tolerances
 from .. import node_text
+from .base_sampling import bases_of
 from .piecewise_sampler import PiecewiseSampler
 
 KEY = "perflow"
@@ -17,7 +19,7 @@ OUTER_SAMPLE = comfy.patcher_extension.WrappersMP.OUTER_SAMPLE
 
 
 @runtime_checkable
-class LaysSteps(Protocol):
+class AlignsSteps(Protocol):
     """A model sampling that knows where steps belong: PeRFlow's on windows, InstaFlow's and its relatives' evenly."""
 
     family: str
@@ -25,24 +27,24 @@ class LaysSteps(Protocol):
     sigma_min: Tensor
     sigma_max: Tensor
 
-    def lay(self, sigmas: Tensor, from_noise: bool) -> Tensor:
+    def align(self, sigmas: Tensor, from_noise: bool) -> Tensor:
         """As many steps, where they belong; the same object where they stand there already. Shape of `sigmas`."""
 
     def steps_text(self, sigmas: Tensor) -> str:
-        """Where a list that was laid stands, in words and timesteps."""
+        """Where the steps of an aligned list stand, in words and timesteps."""
 
     def rough_text(self, sigmas: Tensor, part: bool) -> str | None:
-        """What is rough about the steps of a list, laid or not, and what helps; part: `is_part`. None for nothing."""
+        """What is rough about the steps of a list, and what helps; part: `is_part`. None where nothing is."""
 
 
 def set_alignment(model: ModelPatcher, align_steps: bool) -> None:
-    """Put the wrapper on a clone that has a sampling which lays steps and is not yet in use."""
+    """Put the wrapper on a clone that has a sampling which aligns steps and is not yet in use."""
     model.remove_wrappers_with_key(OUTER_SAMPLE, KEY)
     family = model.get_model_object("model_sampling").family
-    model.add_wrapper_with_key(OUTER_SAMPLE, KEY, partial(around_sampling, family=family, align_steps=align_steps))
+    model.add_wrapper_with_key(OUTER_SAMPLE, KEY, partial(sample_aligned, family=family, align_steps=align_steps))
 
 
-def around_sampling(
+def sample_aligned(
     executor: comfy.patcher_extension.WrapperExecutor,
     noise: Tensor,
     latent_image: Tensor,
@@ -53,7 +55,7 @@ def around_sampling(
     align_steps: bool,
     **kwargs: Any,
 ) -> Tensor:
-    """OUTER_SAMPLE wrapper. It keeps no state, and says it where a node after ours set another model sampling.
+    """OUTER_SAMPLE wrapper. It keeps no state, and reports where a node after ours set another model sampling.
 
     As many steps are taken as the list has: ddim_uniform at 6 steps has 7. Where the first one stands:
     - On an empty latent at pure noise, which is what it means. (ddim_uniform's 4 steps begin near timestep 750.)
@@ -63,22 +65,17 @@ def around_sampling(
     """
     model = executor.class_obj.model_patcher
     sampling = model.get_model_object("model_sampling")
-    if isinstance(sampling, LaysSteps):
+    if isinstance(sampling, AlignsSteps):
         given, from_noise = sigmas, not torch.count_nonzero(latent_image)
-        sigmas = sampling.lay(given, from_noise) if align_steps else given
-        part = is_part(sampling, noise, sigmas)
-        texts = []
-        if sigmas is not given:
-            texts.append(sampling.steps_text(sigmas))
-        if not isinstance(sampler, PiecewiseSampler) and (rough := sampling.rough_text(sigmas, part)):
-            texts.append(rough)
-        elif sigmas is not given and part:
-            texts.append(sampling.parts_advice)
-        text = ". ".join(texts) or None
+        sigmas = sampling.align(given, from_noise) if align_steps else given
+        part, aligned = is_part(sampling, noise, sigmas), sigmas is not given
+        rough = None if isinstance(sampler, PiecewiseSampler) else sampling.rough_text(sigmas, part)
+        advice = rough or (sampling.parts_advice if aligned and part else None)
+        text = ". ".join(filter(None, [sampling.steps_text(sigmas) if aligned else None, advice])) or None
     else:
         text = (
             f"{family}'s sampling is switched off, so the picture will be wrong: a node after this one has set another "
-            f"({' + '.join(base.__name__ for base in type(sampling).__bases__)}). Take that node away"
+            f"({bases_of(sampling)}). Take that node away"
         )
     if text:
         logging.info("%s: %s", family, text)
@@ -86,8 +83,8 @@ def around_sampling(
     return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
 
 
-def is_part(sampling: LaysSteps, noise: Tensor, sigmas: Tensor) -> bool:
+def is_part(sampling: AlignsSteps, noise: Tensor, sigmas: Tensor) -> bool:
     """Whether another run has the rest: it leaves noise in the latent, or begins below the top without adding any."""
-    ends_above = bool(sigmas[-1] > float(sampling.sigma_min) * (1 + 1e-5))
-    goes_on = bool(sigmas[0] < float(sampling.sigma_max) * (1 - 1e-5)) and not torch.count_nonzero(noise)
-    return ends_above or goes_on
+    ends_above = float(sigmas[-1]) > float(sampling.sigma_min) * (1 + tolerances.SAME_LEVEL)
+    begins_below = float(sigmas[0]) < float(sampling.sigma_max) * (1 - tolerances.SAME_LEVEL)
+    return ends_above or (begins_below and not torch.count_nonzero(noise))

@@ -15,7 +15,7 @@ from ....perflow_core.sampling.solvers import sample_euler
 from ....perflow_core.training.curriculum import Curriculum, Draw
 from ....perflow_core.training.reflow import Line, TeacherWalk, TimePoints, lesson, line_through, window_start
 from ..sampling.base_sampling import base_of
-from ..sampling.chord_sampling import PeRFlowSampling
+from ..sampling.perflow_sampling import PeRFlowSampling
 from .examples import Examples
 from .unet import Conditions, TrainingUNet
 
