@@ -3,14 +3,15 @@
 import difflib
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from perflow_core.sampling.parameterization import PredictionType
-from perflow_core.training.reflow import Solver
+from perflow_core.training.reflow import LossWeight
+from perflow_core.training.trajectory import Solver
 
-from .errors import TrainingError
+from .stopping import TrainingError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -21,7 +22,6 @@ Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-LossWeight = Literal["none", "reciprocal", "window", "end_point"]  # see losses.py
 
 
 class Section(BaseModel):
@@ -29,7 +29,7 @@ class Section(BaseModel):
 
 
 class TeacherConfig(Section):
-    """The base model and how it walks through a window."""
+    """The base model and how its trajectory is solved."""
 
     path: str  # a .safetensors checkpoint or a diffusers folder
     config: str = ""  # for a checkpoint: a diffusers folder of its kind, where the network has none to give
@@ -103,7 +103,7 @@ class OptimizerConfig(Section):
     clip: Size = 1.0
     loss: Literal["mse", "huber"] = "mse"
     huber_c: Size = 0.001
-    loss_weight: LossWeight = "none"
+    loss_weight: LossWeight = "none"  # see perflow_core/training/reflow.py
     precision: Literal["no", "bf16", "fp16"] = "no"
     channels_last: bool = True
 
@@ -116,7 +116,7 @@ class PreviewConfig(Section):
     seed: Count = 0
     teacher_steps: Positive = 25
     teacher_guidance: Size = 7.5
-    reference_steps: Positive = 100  # the teacher's walk that the student's end points are compared with
+    reference_steps: Positive = 100  # of the teacher's trajectory that the student's end points are compared with
     student_steps: Annotated[list[Positive], Field(min_length=1)] = [4, 8]
     student_guidance: Size = 4.5
 
@@ -196,6 +196,3 @@ def _keys(location: Any) -> list[str]:
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
             return []
     return list(model.model_fields)
-
-
-PREDICTIONS = get_args(PredictionType)

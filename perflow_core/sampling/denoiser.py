@@ -47,4 +47,4 @@ def noise_predictor(
 
 def guided(outputs: Sequence[Tensor], guidance: float) -> Tensor:
     """m = m_without + g (m_with - m_without): classifier-free guidance (Ho and Salimans 2022, Eq. 6, g = 1 + w)."""
-    return torch.lerp(*outputs, guidance) if len(outputs) == 2 else outputs[0]
+    return torch.lerp(outputs[0], outputs[1], guidance) if len(outputs) == 2 else outputs[0]

@@ -35,12 +35,19 @@ class WindowLosses:
 class Descent:
     """One process with plain PyTorch; a front end with a library for many overrides what that does."""
 
-    is_last = True  # of the calls whose gradients add up
-
     def __init__(self, optimizer: torch.optim.Optimizer, clip: float, scaler: GradScaler | None = None):
         """clip: the largest norm of the gradient; scaler: of float16 gradients, where there are."""
         self.optimizer, self.clip = optimizer, clip
         self.scaler = scaler or GradScaler(enabled=False)
+
+    @property
+    def parameters(self) -> list[torch.nn.Parameter]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    @property
+    def is_last(self) -> bool:
+        """Whether this is the last of the calls whose gradients add up."""
+        return True
 
     def accumulating(self) -> AbstractContextManager[object]:
         """Around each call."""
@@ -52,8 +59,7 @@ class Descent:
     def clipped(self) -> float:
         """Clip the gradient; its norm before."""
         self.scaler.unscale_(self.optimizer)
-        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        return float(torch.nn.utils.clip_grad_norm_(parameters, self.clip))
+        return float(torch.nn.utils.clip_grad_norm_(self.parameters, self.clip))
 
     def total(self, losses: Tensor) -> Tensor:
         """The sum over all processes."""

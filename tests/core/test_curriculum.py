@@ -1,7 +1,5 @@
 """What is trained at which step: the same for a seed, every batch as often as it should, rows spread as they should."""
 
-from collections import Counter
-
 import pytest
 import torch
 

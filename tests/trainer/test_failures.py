@@ -10,7 +10,7 @@ from trial.small_teachers import NARROW, make_teacher
 
 from training import teacher as teachers
 from training.config import TeacherConfig
-from training.errors import TrainingError
+from training.stopping import TrainingError
 
 
 def one_sentence(error: pytest.ExceptionInfo) -> str:

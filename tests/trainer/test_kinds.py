@@ -38,7 +38,7 @@ def test_two_steps_of_each_configuration(name, family_teacher, repository, tmp_p
     from accelerate.state import AcceleratorState
     from safetensors import safe_open
 
-    from training.loop import Run
+    from training.run import Run
 
     values = read(repository / "training" / "configs" / f"{name}.toml").model_dump()
     values["output"] = str(tmp_path)

@@ -97,28 +97,28 @@ def test_lora_student(run):
     assert delta[f"lora_unet_{module}.lora_up.weight"].abs().max() > 0
     assert all(torch.equal(weight, base[name]) for name, weight in frozen.items())
     assert torch.equal(teacher.noise_predictor(prompts, empty, 1.0)(X, i), before)  # the teacher has not learned
-    state = next((trained.end_points.folder.parent / "states").iterdir()) / "model.safetensors"
+    state = next((trained.segments.folder.parent / "states").iterdir()) / "model.safetensors"
     assert len(safetensors.torch.load_file(state)) == 2 * len([key for key in delta if key.endswith(".alpha")])
 
 
-def test_cached_lines_are_the_teachers(run):
-    """What the student is shown lies on the line from the noised data to where the teacher's walk ends."""
+def test_cached_segments_are_the_teachers(run):
+    """What the student is shown lies on the segment from the noised data to where the teacher's trajectory ends."""
     trained = run(data={"prompt_dropout": 0.5}, cache={"precision": "float32"})
-    points = trained.end_points
-    rows = [batch for step in range(points.steps) for batch in points.batches(step)]
-    assert len(rows) == points.steps == 8
+    cache, reflow = trained.segments, trained.segments.reflow
+    rows = [batch for step in range(cache.rounds.steps) for batch in cache.batches(step)]
+    assert len(rows) == cache.rounds.steps == 8
     for use in (rows[:4], rows[4:]):  # every row once a use, with other timesteps
-        x0 = torch.cat([batch.line.x0 for batch in use])
+        x0 = torch.cat([batch.segment.x0 for batch in use])
         assert len({tuple(row.flatten().tolist()) for row in x0}) == 16
-    assert {T.item() for batch in rows for T in batch.T} <= set(trained.points.T.flatten().tolist())
+    assert {T.item() for batch in rows for T in batch.T} <= set(reflow.points.T.flatten().tolist())
     texts = [text for batch in rows for text in batch.prompts]
     assert 0 < texts.count("") < len(texts)
 
-    line, prompts = rows[0].line, trained.prompts.embed(rows[0].prompts)
-    edge = (trained.chord.s / trained.chord.c).float()
-    X_s, X_e = (line.x0 + edge[line.w + end][:, None, None, None] * line.eps for end in (0, 1))
+    segment, prompts = rows[0].segment, trained.prompts.embed(rows[0].prompts)
+    edge = (reflow.chord.s / reflow.chord.c).float()
+    X_s, X_e = (segment.x0 + edge[segment.w + end][:, None, None, None] * segment.eps for end in (0, 1))
     eps = trained.teacher.noise_predictor(prompts, trained.prompts.embed([""]), 1.0)
-    assert (points.walk(eps, X_s, line.w) - X_e).abs().max() < 1e-4
+    assert (reflow.trajectory(eps, X_s, segment.w) - X_e).abs().max() < 1e-4
 
 
 def test_prompts_in_memory_are_those_on_disk(run, tmp_path):
@@ -136,11 +136,11 @@ def test_prompts_in_memory_are_those_on_disk(run, tmp_path):
 def test_fixed_guidance(run):
     """The teacher is guided and never sees the dropped prompts; the student does."""
     trained = run(teacher={"guidance": 5.0}, data={"prompt_dropout": 1.0}, cache={"precision": "float32"})
-    (batch,) = trained.end_points.batches(0)
+    (batch,) = trained.segments.batches(0)
     assert set(batch.prompts) == {""}
-    files = sorted(trained.end_points.folder.glob("*/*/*.safetensors"))
+    files = sorted(trained.segments.folder.glob("*/*/*.safetensors"))
     assert json.loads(read(files[0])[1]["prompts"]) == [""] * 8
     plain = run(output=trained.config.output + "2", data={"prompt_dropout": 1.0}, cache={"precision": "float32"})
     (other,) = plain.end_points.batches(0)
-    assert torch.equal(other.line.w, batch.line.w)
-    assert (other.line.eps - batch.line.eps).abs().max() > 1e-3
+    assert torch.equal(other.segment.w, batch.segment.w)
+    assert (other.segment.eps - batch.segment.eps).abs().max() > 1e-3

@@ -41,7 +41,7 @@ def test_the_shipped_configuration_trains_on_from_the_stored_weights(folder):
     from accelerate.state import AcceleratorState
 
     from training.config import parse, tomllib
-    from training.loop import Run
+    from training.run import Run
 
     AcceleratorState._reset_state(True)
     text = (REPOSITORY / "training" / "configs" / "small.toml").read_text(encoding="utf-8")

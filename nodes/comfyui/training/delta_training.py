@@ -114,7 +114,7 @@ class DeltaTraining:
 
     def _network(self, prompts: list[Conditions], student: bool) -> UNet:
         def outputs(z: Tensor, T: Tensor) -> list[Tensor]:
-            comfy.model_management.throw_exception_if_processing_interrupted()  # a trajectory may have hundreds of calls
+            comfy.model_management.throw_exception_if_processing_interrupted()  # a trajectory has many calls
             return [self.unet(z, T, conditions, student) for conditions in prompts]
 
         return outputs
