@@ -19,8 +19,8 @@ def draw_losses(by_window: Sequence[Mapping[int, float]], K: int) -> Image.Image
     by_window: for each step the losses of those of the K windows that it had.
     """
     steps = len(by_window)
-    points = ([(step, losses[w]) for step, losses in enumerate(by_window) if w in losses] for w in range(K))
-    lines = [_smooth(window, steps) for window in points]
+    of_window = ([(step, losses[w]) for step, losses in enumerate(by_window) if w in losses] for w in range(K))
+    lines = [_smooth(points, steps) for points in of_window]
     levels = [loss for line in lines for _, loss in line if loss > 0] or [1.0]
     low, high = math.log10(min(levels)) - 0.05, math.log10(max(levels)) + 0.05
 

@@ -84,7 +84,7 @@ class Reflow:
             return segment_through(self.chord, w, X_s, self.trajectory(teacher, X_s, w))
 
     def losses(self, batch: Batch) -> Tensor:
-        """The loss of each row, [B], float32."""
+        """The loss of each row, [B]; squared in float32."""
         target = training_target(self.prediction_type, self.chord, batch.segment, batch.T)
         d = batch.student(target.z, target.T).float() - target.m.float()
         if self.loss.kind == "huber":
@@ -95,7 +95,7 @@ class Reflow:
 
     def step(self, batches: Iterable[Batch], descent: Descent) -> WindowLosses:
         """One step of the optimizer, on a batch or on several whose gradients add up. Raises NotFiniteError."""
-        seen = torch.zeros(2, self.chord.K, device=self.chord.t.device)
+        seen = self.chord.t.new_zeros(2, self.chord.K)
         for batch in batches:
             with descent.accumulating():
                 losses = self.losses(batch)

@@ -141,6 +141,6 @@ def test_fixed_guidance(run):
     files = sorted(trained.segments.folder.glob("*/*/*.safetensors"))
     assert json.loads(read(files[0])[1]["prompts"]) == [""] * 8
     plain = run(output=trained.config.output + "2", data={"prompt_dropout": 1.0}, cache={"precision": "float32"})
-    (other,) = plain.end_points.batches(0)
+    (other,) = plain.segments.batches(0)
     assert torch.equal(other.segment.w, batch.segment.w)
     assert (other.segment.eps - batch.segment.eps).abs().max() > 1e-3
