@@ -98,7 +98,7 @@ class OptimizerConfig(Section):
     learning_rate: Size = 1e-4
     schedule: Literal["constant_with_warmup", "cosine", "linear"] = "constant_with_warmup"
     warm_up: Count = 100
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: Annotated[tuple[float, float], Field(strict=False)] = (0.9, 0.999)  # TOML knows lists only
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     clip: Size = 1.0
     loss: Literal["mse", "huber"] = "mse"
@@ -159,17 +159,9 @@ def read(path: Path) -> Config:
 def parse(values: dict[str, Any], name: str = "the configuration") -> Config:
     """The same from a dictionary; `name` is what errors call it."""
     try:
-        return Config.model_validate(_with_tuples(values))
+        return Config.model_validate(values)
     except ValidationError as error:
         raise TrainingError(f"{name}: " + "; ".join(_sentence(entry) for entry in error.errors()) + ".") from error
-
-
-def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
-    """TOML knows lists only, and strict checks want a tuple where one is declared."""
-    optimizer = values.get("optimizer")
-    if isinstance(optimizer, dict) and isinstance(optimizer.get("betas"), list):
-        return {**values, "optimizer": {**optimizer, "betas": tuple(optimizer["betas"])}}
-    return values
 
 
 def _sentence(error: Any) -> str:

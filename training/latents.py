@@ -102,37 +102,28 @@ def _open(path: Path) -> tuple[Any, list[str]]:
     return latents, captions
 
 
-class PictureStream:
+class PictureStream(ShardStream):
     """Latents of a stream's pictures, encoded as they come."""
 
     def __init__(self, teacher: Teacher, config: Config, rank: int, processes: int):
-        self.teacher, self.config = teacher, config
-        self.stream = ShardStream(config.data, config.seed, rank, processes)
+        super().__init__(config.data, config.seed, rank, processes)
+        self.teacher = teacher
         self.skipped = Skipped()
         example = teacher.encode_pictures(torch.zeros(1, 3, config.data.resolution, config.data.resolution))
         self.shape = tuple(example.shape[1:])
-
-    @property
-    def place(self) -> str:
-        return self.stream.place
-
-    @place.setter
-    def place(self, text: str) -> None:
-        if text:
-            self.stream.place = text
 
     def take(self, numbers: Sequence[int]) -> tuple[Tensor, list[str]]:
         found: list[tuple[str, Tensor]] = []
         unread = 0
         while len(found) < len(numbers):
-            wanted = list(islice(self.stream, len(numbers) - len(found)))
-            for picture, pixels in decoded(wanted, self.config.data.resolution, self.skipped):
+            wanted = list(islice(self, len(numbers) - len(found)))
+            for picture, pixels in decoded(wanted, self.config.resolution, self.skipped):
                 if pixels is not None:
                     found.append((picture.caption, pixels))
             unread = 0 if found else unread + len(wanted)
             if unread > 1000:
-                raise TrainingError(f"None of {unread} pictures of data.path {self.config.data.path} can be read.")
-        noise = normal(self.shape, numbers, self.config.seed, Purpose.POSTERIOR)
+                raise TrainingError(f"None of {unread} pictures of data.path {self.config.path} can be read.")
+        noise = normal(self.shape, numbers, self.seed, Purpose.POSTERIOR)
         x0 = self.teacher.encode_pictures(torch.stack([pixels for _, pixels in found]), noise)
         return x0.cpu(), [caption for caption, _ in found]
 

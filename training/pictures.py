@@ -107,7 +107,7 @@ class ShardStream:
 
     @place.setter
     def place(self, text: str) -> None:
-        if text != self.place:
+        if text and text != self.place:
             self.epoch, self.taken = (int(part) for part in text.split(":"))
             self._samples = None
 

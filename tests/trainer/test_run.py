@@ -128,9 +128,29 @@ def test_prompts_in_memory_are_those_on_disk(run, tmp_path):
     asked = [["a house", "a boat"], ["a boat", "a tree", "a castle", "a boat"], ["a castle", "a house"], [""]]
     for texts in asked:
         assert torch.equal(in_memory.embed(texts).embeddings, on_disk.embed(texts).embeddings)
-    assert list(in_memory.places) == ["a house", "a boat", "a tree"]
-    in_memory.numbers.unlink()
+    assert list(in_memory.memory) == ["a house", "a boat", "a tree"]
+    in_memory.disk.close()
     assert in_memory.embed(["a tree", "a house"]).embeddings.shape == (2, *in_memory.shape)  # not read
+
+
+def test_the_oldest_prompts_make_room_on_disk(run, tmp_path, monkeypatch):
+    from training import prompts as module
+
+    monkeypatch.setattr(module, "BATCH", 1)
+    trained = run()
+    store = module.PromptStore(trained.teacher, tmp_path / "prompts", max_gb=2.5 * 2 * trained.prompts.row / 1e9)
+    encoded, encode = [], trained.teacher.encode_prompts
+    monkeypatch.setattr(trained.teacher, "encode_prompts", lambda texts: encoded.extend(texts) or encode(texts))
+    first = store.embed(["a house"]).embeddings
+    for texts in (["a boat", "a house"], ["a tree"], ["a tree", "a boat"], ["a house"]):
+        again = store.embed(texts).embeddings[-1:]
+    assert encoded == ["a house", "a boat", "a tree", "a house"]
+    assert torch.equal(again, first)
+    store.disk.close()
+    reopened = module.PromptStore(trained.teacher, tmp_path / "prompts", max_gb=1.0)
+    encoded.clear()
+    assert torch.equal(reopened.embed(["a tree", "a house"]).embeddings[1:], first)
+    assert encoded == []
 
 
 def test_fixed_guidance(run):
