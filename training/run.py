@@ -16,7 +16,6 @@ from tqdm import tqdm
 
 from perflow_core.training.descent import NotFiniteError
 from perflow_core.training.reflow import Batch, Segment
-from perflow_core.weights.extraction import Extraction
 
 from . import latents, saving, state, student
 from .accelerated import AcceleratedDescent
@@ -134,9 +133,7 @@ class Run:
             while self.step < config.optimizer.steps:
                 try:
                     report = self._one_step()
-                except (
-                    Stopped
-                ):  # while the teacher was at work; the others may be elsewhere, so they could not save with us
+                except Stopped:  # at the teacher's work; the others may be elsewhere, so they could not save with us
                     if self.accelerator.num_processes == 1:
                         self._save()
                     raise
@@ -196,28 +193,19 @@ class Run:
         """Write the delta of the running average."""
         config = self.config
         path = Path(config.output) / "deltas" / f"{config.save.name}-{self.step:06}.safetensors"
+        facts = {
+            "base_prediction": self.teacher.base_prediction,
+            "architecture": self.teacher.architecture,
+            "source": f"trained on {self.teacher.name}",
+            "steps": str(self.step),
+            "samples": str(self.step * self.segments.lanes.all),
+        }
         with student.averaged(self.ema, self.unet):
             weights = self.accelerator.get_state_dict(self.unet)  # of all processes, and the weights themselves
-            extraction = self._extraction(weights) if self.accelerator.is_main_process else None
-        if extraction:
-            saving.write(
-                extraction,
-                path,
-                **self.reflow.metadata(),
-                base_prediction=self.teacher.base_prediction,
-                architecture=self.teacher.architecture,
-                source=f"trained on {self.teacher.name}",
-                steps=str(self.step),
-                samples=str(self.step * self.segments.lanes.all),
-            )
+            if self.accelerator.is_main_process:
+                saving.write(path, weights, self.base, config.save, **self.reflow.metadata(), **facts)
         self.accelerator.wait_for_everyone()
         return path
-
-    def _extraction(self, weights: dict[str, Tensor]) -> Extraction:
-        dtype = saving.DTYPES[self.config.save.precision]
-        if self.config.student.method == "full":
-            return saving.full_delta(weights, self.base, self.config.save.rank, dtype)
-        return saving.adapter_delta(weights, dtype)
 
     def _show(self) -> None:
         """A sheet of pictures and the paired error, with the running average."""

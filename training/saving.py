@@ -9,12 +9,29 @@ from perflow_core.weights.extraction import Extraction
 from perflow_core.weights.lora_file import lora_name, lora_of_peft, ranks
 from perflow_core.weights.safetensors_writer import write_new
 
+from .config import SaveConfig
 from .stopping import TrainingError
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-def full_delta(student: dict[str, Tensor], base: dict[str, Tensor], rank: int, dtype: torch.dtype) -> Extraction:
+def write(path: Path, weights: dict[str, Tensor], base: dict[str, Tensor], config: SaveConfig, **facts: str) -> None:
+    """Write the file whole; one of that name is from the same step of the same run and stays.
+
+    weights: the student's; base: the ones that a whole student began with, none for a LoRA. Raises TrainingError.
+    """
+    dtype = DTYPES[config.precision]
+    extraction = _full_delta(weights, base, config.rank, dtype) if base else _adapter_delta(weights, dtype)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        write_new(extraction.tensors, path, extraction.metadata(**facts))
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be written ({error}): free disk space and start again.") from error
+
+
+def _full_delta(student: dict[str, Tensor], base: dict[str, Tensor], rank: int, dtype: torch.dtype) -> Extraction:
     """W_student - W_base by diffusers' names: whole tensors under plain names, or compressed as LoRA pairs."""
     extraction = Extraction(rank, 0.0)
     for key, weight in base.items():
@@ -26,18 +43,7 @@ def full_delta(student: dict[str, Tensor], base: dict[str, Tensor], rank: int, d
     return extraction
 
 
-def adapter_delta(student: dict[str, Tensor], dtype: torch.dtype) -> Extraction:
+def _adapter_delta(student: dict[str, Tensor], dtype: torch.dtype) -> Extraction:
     """A LoRA's pairs, by the names that Load LoRA and Apply PeRFlow Delta know."""
     tensors = lora_of_peft(student, dtype)
     return Extraction(0, 0.0, tensors=tensors, ranks=ranks(tensors))
-
-
-def write(extraction: Extraction, path: Path, **facts: str) -> None:
-    """Write the file whole; one of that name is from the same step of the same run and stays."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        write_new(extraction.tensors, path, extraction.metadata(**facts))
-    except FileExistsError:
-        return
-    except OSError as error:
-        raise TrainingError(f"{path} cannot be written ({error}): free disk space and start again.") from error

@@ -95,6 +95,10 @@ def test_lora_student(run):
     assert all(key.endswith((".lora_up.weight", ".lora_down.weight", ".alpha")) for key in delta)
     module = "mid_block_attentions_0_transformer_blocks_0_attn2_to_k"
     assert delta[f"lora_unet_{module}.lora_up.weight"].abs().max() > 0
+    names = [name for name, weight in trained.unet.named_parameters() if weight.requires_grad]
+    average = dict(zip(names, trained.ema.shadow_params, strict=True))
+    key = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.lora_B.default.weight"
+    assert torch.equal(delta[f"lora_unet_{module}.lora_up.weight"], average[key])
     assert all(torch.equal(weight, base[name]) for name, weight in frozen.items())
     assert torch.equal(teacher.noise_predictor(prompts, empty, 1.0)(X, i), before)  # the teacher has not learned
     state = next((trained.segments.folder.parent / "states").iterdir()) / "model.safetensors"
