@@ -12,13 +12,18 @@ from perflow_core.training.descent import Descent
 
 
 class AcceleratedDescent(Descent):
-    """asked: set where this process was asked to stop. `stop` says after a step whether any was."""
+    """stop_requested: set where this process is to stop. After a step, `stop` is whether any process is."""
 
     def __init__(
-        self, accelerator: Accelerator, unet: torch.nn.Module, optimizer: Any, clip: float, asked: threading.Event
+        self,
+        accelerator: Accelerator,
+        unet: torch.nn.Module,
+        optimizer: Any,
+        clip: float,
+        stop_requested: threading.Event,
     ):
         super().__init__(optimizer, clip, accelerator.scaler)
-        self.accelerator, self.unet, self.asked, self.stop = accelerator, unet, asked, False
+        self.accelerator, self.unet, self.stop_requested, self.stop = accelerator, unet, stop_requested, False
 
     @property
     def is_last(self) -> bool:
@@ -34,8 +39,8 @@ class AcceleratedDescent(Descent):
         return float(self.accelerator.clip_grad_norm_(self.parameters, self.clip))
 
     def total(self, losses: Tensor) -> Tensor:
-        asked = losses.new_full((1,), float(self.asked.is_set()))
-        total = self.accelerator.reduce(torch.cat([losses.flatten(), asked]), "sum")
+        requested = losses.new_full((1,), float(self.stop_requested.is_set()))
+        total = self.accelerator.reduce(torch.cat([losses.flatten(), requested]), "sum")
         self.stop = float(total[-1]) > 0
         return total[:-1].reshape(losses.shape)
 

@@ -53,7 +53,7 @@ class StudentConfig(Section):
 
 
 class PointsConfig(Section):
-    """The timesteps that are taught."""
+    """The timesteps at which the student is trained."""
 
     grid: Literal["coarse", "uniform"] = "coarse"
     per_window: Positive = 4  # coarse

@@ -38,7 +38,7 @@ class Run:
         self.config = config
         output = Path(config.output)
         output.mkdir(parents=True, exist_ok=True)
-        self.stop_asked = threading.Event()
+        self.stop_requested = threading.Event()
         self.accelerator = Accelerator(
             cpu=not torch.accelerator.is_available(),  # or processes on a CPU would not find each other
             mixed_precision=config.optimizer.precision,
@@ -53,11 +53,11 @@ class Run:
         processes, rank = self.accelerator.num_processes, self.accelerator.process_index
         folder, cache = output / "prompts" / f"process-{rank}", config.cache
         self.prompts = PromptStore(self.teacher, folder, cache.prompts_gb, cache.prompts_memory_gb)
-        self.source = latents.source(config, self.teacher, self.prompts, rank, processes, self.stop_asked.is_set)
+        self.source = latents.source(config, self.teacher, self.prompts, rank, processes, self.stop_requested.is_set)
         self.accelerator.wait_for_everyone()
         lanes = Lanes(rank, processes, config.optimizer.batch_size, config.optimizer.accumulation)
         self.segments = SegmentCache(
-            config, self.teacher, self.prompts, self.source, self.reflow, lanes, self.stop_asked.is_set
+            config, self.teacher, self.prompts, self.source, self.reflow, lanes, self.stop_requested.is_set
         )
         self.preview = Preview(config, self.teacher, self.prompts, self.reflow, self.source.shape)
         self.step = 0
@@ -81,7 +81,7 @@ class Run:
             student.trainable(unet), config.learning_rate, config.betas, weight_decay=config.weight_decay, fused=True
         )
         self.unet, self.optimizer = self.accelerator.prepare(unet, optimizer)
-        self.descent = AcceleratedDescent(self.accelerator, self.unet, self.optimizer, config.clip, self.stop_asked)
+        self.descent = AcceleratedDescent(self.accelerator, self.unet, self.optimizer, config.clip, self.stop_requested)
         # Not prepared: accelerate would step it once for every process.
         self.schedule = get_scheduler(
             config.schedule,
@@ -127,7 +127,7 @@ class Run:
             total=config.optimizer.steps, initial=self.step, desc="training", unit="step",
             disable=not self.accelerator.is_main_process,
         )  # fmt: skip
-        with bar, stoppable(self.stop_asked):
+        with bar, stoppable(self.stop_requested):
             if self.step == 0 and config.preview.every:
                 self._show()
             while self.step < config.optimizer.steps:

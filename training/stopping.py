@@ -16,16 +16,16 @@ class Stopped(Exception):  # noqa: N818 - a wish, not an error
 
 
 @contextmanager
-def stoppable(asked: threading.Event) -> Iterator[None]:
-    """Ctrl-C and SIGTERM set `asked`, so that the run ends after the step; a second one ends it at once."""
+def stoppable(requested: threading.Event) -> Iterator[None]:
+    """Ctrl-C and SIGTERM set `requested`, so that the run ends after the step; a second one ends it at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def ask(number: int, frame: Any) -> None:
-        if asked.is_set():
+        if requested.is_set():
             raise KeyboardInterrupt
-        asked.set()
+        requested.set()
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

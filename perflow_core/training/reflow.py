@@ -108,7 +108,7 @@ class Reflow:
         return found
 
     def metadata(self) -> dict[str, str]:
-        """What a delta says of how it was trained."""
+        """The facts for a delta's metadata that the method knows."""
         return {
             "prediction_type": self.prediction_type,
             "windows": str(self.chord.K),

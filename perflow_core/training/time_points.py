@@ -10,7 +10,7 @@ from ..sampling.windows import EDGE_TOLERANCE, NUM_TIMESTEPS, timesteps, window_
 
 @dataclass(frozen=True)
 class TimePoints:
-    """The timesteps at which a student is taught, window by window, and how often each.
+    """The timesteps at which a student is trained, window by window, and how often each.
 
     T: [K, p], falling along each row; probability: [K, p], each row sums to 1; share: [K], how often each window comes.
     Rows with fewer points than p are filled up with points of probability 0.

@@ -169,14 +169,14 @@ def test_error_per_call(alphas_cumprod, chord, random):
     means = 0.8 * random(4, 16)
     X_s = window_start(chord, w, means[torch.arange(400) // 4 % 4] + SPREAD / 2 * random(400, 16), random(400, 16))
 
-    def line(n, solver):
+    def slope(n, solver):
         trajectory = TeacherTrajectory.plan(alphas_cumprod, 4, n, solver)
         return segment_through(chord, w, X_s, trajectory(mixture_teacher(sigma, means), X_s, w)).eps
 
-    exact = line(100, "dpmpp_2m")
+    exact = slope(100, "dpmpp_2m")
     error = {
         (n, solver): [
-            root_mean_square((line(n, solver) - exact)[w == k]) / root_mean_square(exact[w == k]) for k in range(4)
+            root_mean_square((slope(n, solver) - exact)[w == k]) / root_mean_square(exact[w == k]) for k in range(4)
         ]
         for n, solver in [(4, "dpmpp_2m"), (8, "dpmpp_2m"), (8, "ddim"), (100, "ddim")]
     }

@@ -63,12 +63,12 @@ def test_the_file(comfyui, trained, core):
     assert path.name in folder_paths.get_filename_list("perflow")
     file = inspect(path)
     assert (file.kind, file.architecture, file.rank) == ("low-rank difference", "SD1.5", 4)
-    said = file.metadata
-    assert (said["format"], said["prediction_type"], said["windows"]) == ("perflow-delta", "ddim_eps", "4")
-    assert (said["steps"], said["guidance"], said["architecture"]) == ("4", "cfg_sync", "SD1.5")
-    assert said["base_prediction"] == "noise"
-    assert (said["loss_weight"], said["pure_noise"]) == ("end_point", "true")
-    assert said["source"] == "Train PeRFlow Delta on tiny.safetensors"
+    metadata = file.metadata
+    assert (metadata["format"], metadata["prediction_type"], metadata["windows"]) == ("perflow-delta", "ddim_eps", "4")
+    assert (metadata["steps"], metadata["guidance"], metadata["architecture"]) == ("4", "cfg_sync", "SD1.5")
+    assert metadata["base_prediction"] == "noise"
+    assert (metadata["loss_weight"], metadata["pure_noise"]) == ("end_point", "true")
+    assert metadata["source"] == "Train PeRFlow Delta on tiny.safetensors"
     assert len(losses) == 4
 
 

@@ -91,7 +91,7 @@ def test_shards(run, shards, capfd, tmp_path):
 
     def stop_in_the_third():
         if stopped.step == 2:
-            stopped.stop_asked.set()
+            stopped.stop_requested.set()
         return step()
 
     stopped._one_step = stop_in_the_third

@@ -77,7 +77,7 @@ def test_stopped_while_the_teacher_is_at_work(run, tmp_path):
 
     def stop_in_the_second_round(path, *rest):
         if "round-1" in str(path):
-            stopped.stop_asked.set()
+            stopped.stop_requested.set()
         make(path, *rest)
 
     stopped.segments._make = stop_in_the_second_round

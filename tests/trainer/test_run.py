@@ -19,14 +19,14 @@ def test_from_nothing_to_the_delta(run):
     path = trained.train()
 
     assert path.name == "perflow-000024.safetensors"
-    delta, said = read(path)
+    delta, metadata = read(path)
     assert delta.keys() == base.keys()
     average = dict(zip(base, trained.ema.shadow_params, strict=True))
     for key, dW in delta.items():
         assert (dW - (average[key] - base[key])).abs().max() < 1e-7, key
-    assert (said["prediction_type"], said["base_prediction"]) == ("ddim_eps", "noise")
-    assert (said["windows"], said["architecture"], said["rank"]) == ("4", "SD1.5", "full")
-    assert (said["steps"], said["samples"]) == ("24", "96")
+    assert (metadata["prediction_type"], metadata["base_prediction"]) == ("ddim_eps", "noise")
+    assert (metadata["windows"], metadata["architecture"], metadata["rank"]) == ("4", "SD1.5", "full")
+    assert (metadata["steps"], metadata["samples"]) == ("24", "96")
     assert {file.name for file in path.parent.iterdir()} == {"perflow-000012.safetensors", path.name}
 
     assert sum(trained.losses[-8:]) < sum(trained.losses[:8])
@@ -74,8 +74,8 @@ def test_a_student_that_begins_with_a_few_directions_of_a_delta(run, tmp_path):
 
 
 def test_low_rank_of_a_full_student(run):
-    delta, said = read(run(save={"rank": 4}).train())
-    assert said["rank"] == "4"
+    delta, metadata = read(run(save={"rank": 4}).train())
+    assert metadata["rank"] == "4"
     assert delta["lora_unet_mid_block_resnets_0_conv1.lora_down.weight"].shape == (4, 64, 3, 3)
     assert delta["lora_unet_conv_out.diff"].shape == (4, 32, 3, 3)  # in two factors it would be larger
     assert "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k.lora_up.weight" in delta
@@ -89,9 +89,9 @@ def test_lora_student(run):
     X, i = torch.randn(2, 4, 8, 8), torch.tensor([500, 20])
     prompts, empty = trained.prompts.embed(["a house", "a boat"]), trained.prompts.embed([""])
     before = teacher.noise_predictor(prompts, empty, 1.0)(X, i)
-    delta, said = read(trained.train())
+    delta, metadata = read(trained.train())
 
-    assert said["rank"] == "4"
+    assert metadata["rank"] == "4"
     assert all(key.endswith((".lora_up.weight", ".lora_down.weight", ".alpha")) for key in delta)
     module = "mid_block_attentions_0_transformer_blocks_0_attn2_to_k"
     assert delta[f"lora_unet_{module}.lora_up.weight"].abs().max() > 0
