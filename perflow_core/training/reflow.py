@@ -59,7 +59,7 @@ class Loss:
 
     kind: Literal["mse", "huber"] = "mse"
     huber_c: float = 0.001
-    weight: LossWeight = "end_point"
+    weight: LossWeight = "none"
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Reflow:
     points: TimePoints
     trajectory: TeacherTrajectory
     loss: Loss = Loss()
-    pure_noise: bool = True
+    pure_noise: bool = False
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> "Reflow":
         """The same with the tables of chord and trajectory on another device, in another dtype."""

@@ -67,7 +67,7 @@ def test_the_file(comfyui, trained, core):
     assert (metadata["format"], metadata["prediction_type"], metadata["windows"]) == ("perflow-delta", "ddim_eps", "4")
     assert (metadata["steps"], metadata["guidance"], metadata["architecture"]) == ("4", "cfg_sync", "SD1.5")
     assert metadata["base_prediction"] == "noise"
-    assert (metadata["loss_weight"], metadata["pure_noise"]) == ("end_point", "true")
+    assert (metadata["loss_weight"], metadata["pure_noise"]) == ("none", "false")
     assert metadata["source"] == "Train PeRFlow Delta on tiny.safetensors"
     assert len(losses) == 4
 
