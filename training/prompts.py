@@ -39,12 +39,12 @@ class PromptStore:
         unique = dict.fromkeys(texts)
         found = self._loaded([text for text in unique if text not in self.memory])
         for text, row in list(found.items())[: self.room - len(self.memory)]:
-            self.memory[text] = row.clone()  # not a part of the batch that it came in
-        rows = torch.stack([self.memory[text] if text in self.memory else found[text] for text in texts]).float()
+            self.memory[text] = row.half()
+        rows = torch.stack([found[text] if text in found else self.memory[text].float() for text in texts])
         return Prompts(rows[:, : self.width].reshape(-1, *self.shape), rows[:, self.width :])
 
     def _loaded(self, texts: list[str]) -> dict[str, Tensor]:
-        """[row] float16 on the teacher's device for each, encoded or from the disk."""
+        """[row] on the teacher's device for each, encoded or from the disk; float32: autocast joins nothing else."""
         if not texts:
             return {}
         places = ", ".join("?" * len(texts))
@@ -58,7 +58,7 @@ class PromptStore:
                 "DELETE FROM prompts WHERE number <= (SELECT max(number) FROM prompts) - ?", (self.capacity,)
             )
         numbers = np.stack([np.frombuffer(rows[text], np.float16) for text in texts])
-        return dict(zip(texts, torch.from_numpy(numbers).to(self.teacher.device), strict=True))
+        return dict(zip(texts, torch.from_numpy(numbers).to(self.teacher.device).float(), strict=True))
 
     def _encoded(self, texts: list[str]) -> dict[str, bytes]:
         prompts = self.teacher.encode_prompts(texts)
