@@ -14,15 +14,16 @@ MOST_STEPS = 6
 
 
 def our_loop(run: Any, device: Any) -> dict[str, Any]:
-    points, walk = run.end_points, run.end_points.walk
+    segments, reflow = run.segments, run.segments.reflow
     free(device)
-    points.walk = replace(walk, entries=walk.entries[:, :2])  # to warm up: a walk of one call, and a step
+    short = replace(reflow.trajectory, entries=reflow.trajectory.entries[:, :2])
+    segments.reflow = replace(reflow, trajectory=short)  # to warm up: a trajectory of one call, and a step
     our_step(run)
-    points.walk, run.step = walk, points.steps
-    walked = seconds(lambda: next(points.batches(run.step)), device)
-    steps = steady(lambda: our_step(run), device, min(points.steps, MOST_STEPS))
-    one = statistics.median(steps) + walked / points.steps
-    found = {"samples_per_second": points.lanes.all / one, "steps": steps, "walk": walked, "round": points.steps}
+    segments.reflow, run.step = reflow, segments.rounds.steps
+    teacher, round_steps = seconds(lambda: next(segments.batches(run.step)), device), segments.rounds.steps
+    steps = steady(lambda: our_step(run), device, min(round_steps, MOST_STEPS))
+    one = statistics.median(steps) + teacher / round_steps
+    found = {"samples_per_second": segments.lanes.all / one, "steps": steps, "walk": teacher, "round": round_steps}
     return found | {"loss": run.losses[-1]} | memory(device)
 
 

@@ -77,7 +77,7 @@ def one_case(case: str, file: str, small: str) -> None:
     import peft  # noqa: F401
     from trial import small_teachers  # noqa: F401
 
-    import training.loop  # noqa: F401
+    import training.run  # noqa: F401
 
     print("ready", flush=True)
     sys.stdout = sys.stderr
@@ -123,7 +123,8 @@ def make_run(folder: Path, kind: str, method: str, small: bool, parts: int, devi
     from accelerate.state import AcceleratorState
     from trial.small_teachers import make_teacher
 
-    from training import config, loop, teacher
+    from training import config, teacher
+    from training import run as program
 
     values = config.read(REPOSITORY / "training" / "configs" / f"{kind}.toml").model_dump()
     optimizer = values["optimizer"]
@@ -147,8 +148,8 @@ def make_run(folder: Path, kind: str, method: str, small: bool, parts: int, devi
         enlarge(base, kind, device)
     AcceleratorState._reset_state(True)  # a second try in this process
     torch.manual_seed(0)
-    with mock.patch.object(loop, "load", return_value=base):
-        run = loop.Run(config.parse(values))
+    with mock.patch.object(program, "load", return_value=base):
+        run = program.Run(config.parse(values))
     run.base.clear()  # the first weights, which a run keeps in RAM until the end
     return run
 

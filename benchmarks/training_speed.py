@@ -74,7 +74,7 @@ def make_run(folder: Path, batch: int) -> Any:
     from trial.small_teachers import NARROW, make_teacher
 
     from training.config import parse
-    from training.loop import Run
+    from training.run import Run
 
     NARROW |= dict(
         sample_size=16,
@@ -107,7 +107,7 @@ def our_step(run: Any) -> None:
     run._one_step()
     run.step += 1
     if run.step % STEPS == 0:
-        run.end_points.forget(run.step)
+        run.segments.forget(run.step)
 
 
 class AuthorsLoop:

@@ -7,7 +7,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..perflow_core.drawing.losses import draw_losses
+from ..perflow_core.drawing.loss_plot import draw_losses
 from ..perflow_core.sampling.parameterization import PredictionType, like_base
 from ..perflow_core.sampling.windows import MOST_WINDOWS
 from ..perflow_core.weights.architecture import TRAINED_WINDOWS
@@ -16,11 +16,11 @@ from .comfyui import folders, node_text, shared_inputs
 from .comfyui.advice import with_advice
 from .comfyui.sampling.base_sampling import Base, base_of
 from .comfyui.sampling.perflow_sampling import PeRFlowSampling
-from .comfyui.training import files
+from .comfyui.training import trained_files
+from .comfyui.training.delta_training import DeltaTraining, Settings
 from .comfyui.training.examples import Examples
-from .comfyui.training.files import Resumed
-from .comfyui.training.loop import Settings, Training
 from .comfyui.training.session import train
+from .comfyui.training.trained_files import Resumed
 from .comfyui.weights.unet import describe, source_name
 
 NOTHING = "none"
@@ -169,70 +169,45 @@ class PeRFlowTrainDelta(io.ComfyNode):
         model: list[ModelPatcher],
         latents: list[dict[str, Any]],
         positive: list[list[Any]],
-        steps: list[int],
-        batch_size: list[int],
-        learning_rate: list[float],
-        rank: list[int],
-        windows: list[int],
-        prediction_type: list[shared_inputs.PredictionChoice],
-        solving_steps: list[int],
-        guidance: list[float],
-        points_per_window: list[int],
-        gradient_checkpointing: list[bool],
-        seed: list[int],
         filename_prefix: list[str],
         negative: list[list[Any]] | None = None,
+        *,
         resume_from: list[str] | None = None,
+        **widgets: list[Any],
     ) -> io.NodeOutput:
-        shared_inputs.check_ranges(
-            cls,
-            steps=steps[0],
-            batch_size=batch_size[0],
-            learning_rate=learning_rate[0],
-            rank=rank[0],
-            windows=windows[0],
-            prediction_type=prediction_type[0],
-            solving_steps=solving_steps[0],
-            guidance=guidance[0],
-            points_per_window=points_per_window[0],
-            seed=seed[0],
-        )
-        base = teacher_of(model[0])
-        unet, resumed = describe(model[0]), None
+        """widgets: the numbers and choices of `Settings`, and steps, each in a list of one."""
+        values = {name: value for name, (value, *_) in widgets.items()}
+        shared_inputs.check_ranges(cls, **values)
+        steps, rank = values.pop("steps"), values["rank"]
+        base, unet = teacher_of(model[0]), describe(model[0])
+        resumed = None
         if resume_from and resume_from[0] != NOTHING:
-            resumed = files.read_resumed(folders.delta_path(resume_from[0]))
-        settings = Settings(
-            batch_size=batch_size[0],
-            learning_rate=learning_rate[0],
-            rank=resumed.file.rank if resumed else rank[0],
-            windows=windows[0],
-            prediction_type=chosen_prediction(base, prediction_type[0], resumed),
-            solving_steps=solving_steps[0],
-            guidance=guidance[0],
-            points_per_window=points_per_window[0],
-            gradient_checkpointing=gradient_checkpointing[0],
-            seed=seed[0],
-        )
+            resumed = trained_files.read_resumed(folders.delta_path(resume_from[0]))
+            values["rank"] = resumed.file.rank
+        values["prediction_type"] = chosen_prediction(base, values["prediction_type"], resumed)
+        settings = Settings(**values)
         check_settings(settings, resumed, with_negative=bool(negative))
         with torch.inference_mode(False):
             examples = Examples(model[0], latents, positive, negative)
-            training = Training(model[0], examples, settings)
-            said = [f"{len(examples.latents)} picture{'s' if len(examples.latents) > 1 else ''}"]
+            training = DeltaTraining(model[0], examples, settings)
+            count = len(examples.latents)
+            reported = [f"{count} picture{'s' if count > 1 else ''}"]
             if resumed:
-                whole = files.load(training, resumed)
-                said.append(resumed.text(rank[0], whole))
-        files.check_free_space(training)
-        said_of_file = {
+                with_state = trained_files.load(training, resumed)
+                reported.append(resumed.text(rank, with_state))
+        trained_files.check_free_space(training)
+        facts = {
             "architecture": unet.family,
             "base_prediction": base.predicts,
             "source": f"Train PeRFlow Delta on {source_name(model[0])}",
         }
         first = resumed.steps if resumed else 0
-        path, text, history = train(cls, training, first, steps[0], filename_prefix[0], said_of_file)
-        picture = draw_losses(history.by_window, history.steps)
+        path, text, history = train(cls, training, first, steps, filename_prefix[0], facts)
+        picture = draw_losses([losses.by_window for losses in history], settings.windows)
         image = torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255)[None]
-        text = "\n".join([text, *said])
-        return io.NodeOutput(str(path), {"loss": history.losses}, image, ui=node_text.show(cls, text))
+        text = "\n".join([text, *reported])
+        loss_map = {"loss": [losses.mean for losses in history]}
+        return io.NodeOutput(str(path), loss_map, image, ui=node_text.show(cls, text))
 
 
 def teacher_of(model: ModelPatcher) -> Base:

@@ -1,6 +1,6 @@
-"""Training a PeRFlow of one's own: diffusers and accelerate around `perflow_core.training.reflow`.
+"""Training a PeRFlow of one's own: diffusers, accelerate and files around `perflow_core.training.reflow`.
 
-`loop` ties it together. `config` is what the user wrote, `teacher` the base model, `student` what learns. Data flows
-`pictures` -> `latents` -> `endpoints` -> `loop`, with `draws` for every random number. What comes out:
-`state` to go on from, `saving` for deltas, `preview` for pictures and the error to the teacher.
+`run` ties it together. `config` is what the user wrote, `plan` makes the method of it, `teacher` is the base model,
+`student` what learns. Data flows `pictures` -> `latents` -> `segment_cache` -> `run`. What comes out: `state` to go on
+from, `saving` for deltas, `preview` for pictures and the error to the teacher.
 """

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from .config import read
-from .errors import Stopped, TrainingError
+from .stopping import Stopped, TrainingError
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # prompts are few, and the library warns of forks otherwise
 
@@ -17,7 +17,7 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         config = read(arguments.config)
-        from .loop import Run  # takes seconds to import, and mistakes in the configuration are told before
+        from .run import Run  # takes seconds to import, and mistakes in the configuration are reported before
 
         run = Run(config)
         path = run.train()

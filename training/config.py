@@ -3,14 +3,15 @@
 import difflib
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from perflow_core.sampling.parameterization import PredictionType
-from perflow_core.training.reflow import Solver
+from perflow_core.training.reflow import LossWeight
+from perflow_core.training.trajectory import Solver
 
-from .errors import TrainingError
+from .stopping import TrainingError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -21,7 +22,6 @@ Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-LossWeight = Literal["none", "reciprocal", "window", "end_point"]  # see losses.py
 
 
 class Section(BaseModel):
@@ -29,7 +29,7 @@ class Section(BaseModel):
 
 
 class TeacherConfig(Section):
-    """The base model and how it walks through a window."""
+    """The base model and how its trajectory is solved."""
 
     path: str  # a .safetensors checkpoint or a diffusers folder
     config: str = ""  # for a checkpoint: a diffusers folder of its kind, where the network has none to give
@@ -53,7 +53,7 @@ class StudentConfig(Section):
 
 
 class PointsConfig(Section):
-    """The timesteps that are taught."""
+    """The timesteps at which the student is trained."""
 
     grid: Literal["coarse", "uniform"] = "coarse"
     per_window: Positive = 4  # coarse
@@ -98,12 +98,12 @@ class OptimizerConfig(Section):
     learning_rate: Size = 1e-4
     schedule: Literal["constant_with_warmup", "cosine", "linear"] = "constant_with_warmup"
     warm_up: Count = 100
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: Annotated[tuple[float, float], Field(strict=False)] = (0.9, 0.999)  # TOML knows lists only
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     clip: Size = 1.0
     loss: Literal["mse", "huber"] = "mse"
     huber_c: Size = 0.001
-    loss_weight: LossWeight = "none"
+    loss_weight: LossWeight = "none"  # see perflow_core/training/reflow.py
     precision: Literal["no", "bf16", "fp16"] = "no"
     channels_last: bool = True
 
@@ -116,7 +116,7 @@ class PreviewConfig(Section):
     seed: Count = 0
     teacher_steps: Positive = 25
     teacher_guidance: Size = 7.5
-    reference_steps: Positive = 100  # the teacher's walk that the student's end points are compared with
+    reference_steps: Positive = 100  # of the teacher's trajectory that the student's end points are compared with
     student_steps: Annotated[list[Positive], Field(min_length=1)] = [4, 8]
     student_guidance: Size = 4.5
 
@@ -159,17 +159,9 @@ def read(path: Path) -> Config:
 def parse(values: dict[str, Any], name: str = "the configuration") -> Config:
     """The same from a dictionary; `name` is what errors call it."""
     try:
-        return Config.model_validate(_with_tuples(values))
+        return Config.model_validate(values)
     except ValidationError as error:
         raise TrainingError(f"{name}: " + "; ".join(_sentence(entry) for entry in error.errors()) + ".") from error
-
-
-def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
-    """TOML knows lists only, and strict checks want a tuple where one is declared."""
-    optimizer = values.get("optimizer")
-    if isinstance(optimizer, dict) and isinstance(optimizer.get("betas"), list):
-        return {**values, "optimizer": {**optimizer, "betas": tuple(optimizer["betas"])}}
-    return values
 
 
 def _sentence(error: Any) -> str:
@@ -196,6 +188,3 @@ def _keys(location: Any) -> list[str]:
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
             return []
     return list(model.model_fields)
-
-
-PREDICTIONS = get_args(PredictionType)

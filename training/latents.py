@@ -2,20 +2,23 @@
 
 import json
 from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import safetensors
 import torch
 from torch import Tensor
 
+from perflow_core.training.curriculum import Purpose, generator, normal
+
 from .config import Config
-from .draws import Purpose, generator, normal
-from .errors import TrainingError
 from .pictures import ShardStream, Skipped, decoded
 from .prepared_latents import prepare_pictures, prepare_samples
 from .prompts import PromptStore
+from .stopping import TrainingError
 from .teacher import Teacher
 
 
@@ -35,41 +38,50 @@ class LatentSource(Protocol):
 class LatentFiles:
     """Latents in safetensors files, each with a list of captions beside it; every epoch in an order of its own.
 
-    A file NAME.safetensors holds "latents" [N, 4, h, w] in the model's scale, and NAME.json its N captions.
+    A file NAME.safetensors holds "latents" [N, 4, h, w] in the model's scale, and NAME.json its N captions. They are
+    opened when they are first used: other processes may still be writing them before.
     """
 
     def __init__(self, path: Path, seed: int):
-        self.seed, self.place = seed, ""
-        files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
-        if not files:
-            raise TrainingError(
-                f"data.path {path} has no .safetensors file with latents: give such a file or a folder."
-            )
-        self.files, self.captions, self.rows = [], [], []
-        for i, file in enumerate(files):
-            latents, captions = _open(file)
-            self.files.append(latents)
-            self.captions.append(captions)
-            self.rows += [(i, row) for row in range(len(captions))]
-        if not self.rows:
-            raise TrainingError(f"{path} holds no latents, expected at least one: none of the pictures could be read.")
-        self.shape = tuple(self.files[0].get_shape()[1:])
-        self._order: tuple[int, Tensor] = (-1, torch.zeros(0))
+        self.path, self.seed, self.place = path, seed, ""
 
-    def __len__(self) -> int:
-        return len(self.rows)
+    @cached_property
+    def files(self) -> list[tuple[Any, list[str]]]:
+        """The latents and the captions of each file. Raises TrainingError."""
+        paths = [self.path] if self.path.is_file() else sorted(self.path.glob("*.safetensors"))
+        if not paths:
+            raise TrainingError(
+                f"data.path {self.path} has no .safetensors file with latents: give such a file or a folder."
+            )
+        return [_open(path) for path in paths]
+
+    @cached_property
+    def rows(self) -> list[tuple[int, int]]:
+        """The file of each latent, and its place there. Raises TrainingError."""
+        rows = [(i, row) for i, (_, captions) in enumerate(self.files) for row in range(len(captions))]
+        if not rows:
+            raise TrainingError(
+                f"{self.path} holds no latents, expected at least one: none of the pictures could be read."
+            )
+        return rows
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.files[self.rows[0][0]][0].get_shape()[1:])
 
     def take(self, numbers: Sequence[int]) -> tuple[Tensor, list[str]]:
         places = [self.rows[self._row(number)] for number in numbers]
-        x0 = torch.cat([self.files[file][row : row + 1] for file, row in places]).float()
-        return x0, [self.captions[file][row] for file, row in places]
+        x0 = torch.cat([self.files[file][0][row : row + 1] for file, row in places]).float()
+        return x0, [self.files[file][1][row] for file, row in places]
 
     def _row(self, number: int) -> int:
         epoch, place = divmod(number, len(self.rows))
-        if self._order[0] != epoch:
-            order = generator(self.seed, Purpose.EPOCH, epoch).permutation(len(self.rows))
-            self._order = epoch, torch.from_numpy(order)
-        return int(self._order[1][place])
+        return int(_epoch_order(len(self.rows), self.seed, epoch)[place])
+
+
+@lru_cache(maxsize=1)
+def _epoch_order(length: int, seed: int, epoch: int) -> np.ndarray:
+    return generator(seed, Purpose.EPOCH, epoch).permutation(length)
 
 
 def _open(path: Path) -> tuple[Any, list[str]]:
@@ -90,67 +102,38 @@ def _open(path: Path) -> tuple[Any, list[str]]:
     return latents, captions
 
 
-class PictureStream:
+class PictureStream(ShardStream):
     """Latents of a stream's pictures, encoded as they come."""
 
     def __init__(self, teacher: Teacher, config: Config, rank: int, processes: int):
-        self.teacher, self.config = teacher, config
-        self.stream = ShardStream(config.data, config.seed, rank, processes)
+        super().__init__(config.data, config.seed, rank, processes)
+        self.teacher = teacher
         self.skipped = Skipped()
         example = teacher.encode_pictures(torch.zeros(1, 3, config.data.resolution, config.data.resolution))
         self.shape = tuple(example.shape[1:])
-
-    @property
-    def place(self) -> str:
-        return self.stream.place
-
-    @place.setter
-    def place(self, text: str) -> None:
-        if text:
-            self.stream.place = text
 
     def take(self, numbers: Sequence[int]) -> tuple[Tensor, list[str]]:
         found: list[tuple[str, Tensor]] = []
         unread = 0
         while len(found) < len(numbers):
-            wanted = list(islice(self.stream, len(numbers) - len(found)))
-            for picture, pixels in decoded(wanted, self.config.data.resolution, self.skipped):
+            wanted = list(islice(self, len(numbers) - len(found)))
+            for picture, pixels in decoded(wanted, self.config.resolution, self.skipped):
                 if pixels is not None:
                     found.append((picture.caption, pixels))
             unread = 0 if found else unread + len(wanted)
             if unread > 1000:
-                raise TrainingError(f"None of {unread} pictures of data.path {self.config.data.path} can be read.")
-        noise = normal(self.shape, numbers, self.config.seed, Purpose.POSTERIOR)
+                raise TrainingError(f"None of {unread} pictures of data.path {self.config.path} can be read.")
+        noise = normal(self.shape, numbers, self.seed, Purpose.POSTERIOR)
         x0 = self.teacher.encode_pictures(torch.stack([pixels for _, pixels in found]), noise)
         return x0.cpu(), [caption for caption, _ in found]
-
-
-class PreparedLatents:
-    """`LatentFiles` that other processes may still be writing: opened when first used."""
-
-    def __init__(self, folder: Path, seed: int):
-        self.folder, self.seed, self.place = folder, seed, ""
-        self._files: LatentFiles | None = None
-
-    def files(self) -> LatentFiles:
-        if self._files is None:
-            self._files = LatentFiles(self.folder, self.seed)
-        return self._files
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.files().shape
-
-    def take(self, numbers: Sequence[int]) -> tuple[Tensor, list[str]]:
-        return self.files().take(numbers)
 
 
 def source(
     config: Config, teacher: Teacher, prompts: PromptStore, rank: int, processes: int, stopping: Callable[[], bool]
 ) -> LatentSource:
-    """What the configuration names; pictures and prompts become files of latents first. Call `ready` afterwards.
+    """What the configuration names; pictures and prompts become files of latents first.
 
-    Several processes share the work, so they have to wait for each other before `LatentFiles` is opened.
+    Several processes share the work, so they have to wait for each other before the latents are used.
     """
     data = config.data
     if data.kind == "latents":
@@ -162,4 +145,4 @@ def source(
         prepare_pictures(config, teacher, folder, rank, processes, stopping)
     else:
         prepare_samples(config, teacher, prompts, folder, rank, processes, stopping)
-    return PreparedLatents(folder, config.seed)
+    return LatentFiles(folder, config.seed)

@@ -18,9 +18,10 @@ import webdataset
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from perflow_core.training.curriculum import Purpose, generator
+
 from .config import DataConfig
-from .draws import Purpose, generator
-from .errors import TrainingError
+from .stopping import TrainingError
 
 ENDINGS = "jpg;jpeg;png;webp"
 THREADS = 8
@@ -106,7 +107,7 @@ class ShardStream:
 
     @place.setter
     def place(self, text: str) -> None:
-        if text != self.place:
+        if text and text != self.place:
             self.epoch, self.taken = (int(part) for part in text.split(":"))
             self._samples = None
 

@@ -8,15 +8,15 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from perflow_core.sampling.chord import WindowChord
-from perflow_core.sampling.parameterization import PredictionType, append_dims, denoised
+from perflow_core.atomic_file import atomic_write
+from perflow_core.sampling.denoiser import denoiser
 from perflow_core.sampling.schedule import window_schedule
 from perflow_core.sampling.solvers import sample_euler
-from perflow_core.training.reflow import TeacherWalk
+from perflow_core.training.curriculum import Purpose, normal
+from perflow_core.training.reflow import Reflow
+from perflow_core.training.trajectory import TeacherTrajectory
 
 from .config import Config
-from .draws import Purpose, normal
-from .prepared_latents import noise_at_the_top
 from .prompts import PromptStore
 from .teacher import Teacher
 
@@ -31,12 +31,11 @@ class Preview:
         config: Config,
         teacher: Teacher,
         prompts: PromptStore,
-        chord: WindowChord,
-        prediction_type: PredictionType,
+        reflow: Reflow,
         shape: tuple[int, ...],
     ):
         self.config, self.teacher, self.prompts = config.preview, teacher, prompts
-        self.chord, self.prediction_type = chord, prediction_type
+        self.chord, self.prediction_type = reflow.chord, reflow.prediction_type
         self.folder = Path(config.output) / "previews"
         rows = range(len(self.config.prompts))
         self.noise = normal(shape, rows, self.config.seed, Purpose.PREVIEW).to(teacher.device)
@@ -45,8 +44,8 @@ class Preview:
     def sheet(self, student: torch.nn.Module) -> tuple[Image.Image, dict[int, float]]:
         """The sheet, and for each number of steps the error: |student - teacher| / |teacher| at the end of the path.
 
-        The teacher's end points are those of its walk in reference_steps with the student's guidance, so that the two
-        should agree; its pictures have the teacher's guidance and steps.
+        The teacher's end points are those of its trajectory in reference_steps with the student's guidance, so that the
+        two should agree; its pictures have the teacher's guidance and steps.
         """
         reference, pictures = self._of_teacher()
         columns = [(f"teacher {self.config.teacher_steps}", pictures)]
@@ -59,46 +58,34 @@ class Preview:
 
     def write(self, sheet: Image.Image, step: int) -> Path:
         """previews/step-NUMBER.png below the run's folder."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step-{step:08}.png"
-        sheet.save(unfinished := path.with_suffix(".unfinished.png"))
-        unfinished.replace(path)
+        with atomic_write(path) as unfinished:
+            sheet.save(unfinished, format="PNG")
         return path
 
     def _of_teacher(self) -> tuple[Tensor, list[Image.Image]]:
         if self._teacher is None:
-            reference = self._walk(self.config.reference_steps, self.config.student_guidance)
-            pictured = self._walk(self.config.teacher_steps, self.config.teacher_guidance)
+            reference = self._sampled(self.config.reference_steps, self.config.student_guidance)
+            pictured = self._sampled(self.config.teacher_steps, self.config.teacher_guidance)
             self._teacher = reference, self._pictures(pictured)
         return self._teacher
 
-    def _walk(self, n: int, guidance: float) -> Tensor:
-        """The teacher's z at the end of the path in n steps."""
-        walk = TeacherWalk.plan(self.teacher.alphas_cumprod, 1, n).to(self.teacher.device, torch.float32)
+    def _sampled(self, n: int, guidance: float) -> Tensor:
+        """The teacher's z at the end of its trajectory in n steps."""
+        trajectory = TeacherTrajectory.plan(self.teacher.alphas_cumprod, 1, n).to(self.teacher.device, torch.float32)
         prompts, empty = self.prompts.embed(self.config.prompts), self.prompts.embed([""])
         eps = self.teacher.noise_predictor(prompts, empty, guidance)
-        w = torch.zeros(len(self.noise), dtype=torch.int64, device=self.teacher.device)
-        return walk(eps, noise_at_the_top(walk, self.noise), w) * self.chord.c[-1].float()
+        return trajectory.sample(eps, self.noise) * self.chord.c[-1].float()
 
+    @torch.no_grad()
     def _student(self, student: Any, n: int) -> Tensor:
         """The student's z at the end of the path in n steps, sampled as ComfyUI does."""
         prompts, empty = self.prompts.embed(self.config.prompts), self.prompts.embed([""])
-        arguments = self.teacher.unet_arguments(
-            type(prompts)(*(torch.cat([e.expand_as(p), p]) for p, e in zip(prompts, empty, strict=True)))
-        )
         chord = self.chord.to(self.teacher.device, torch.float32)
-
-        @torch.no_grad()
-        def model(X: Tensor, sigma: Tensor) -> Tensor:
-            z, T = append_dims(chord.signal(sigma), X) * X, chord.timestep(sigma)
-            both = student(torch.cat([z, z]), torch.cat([T, T]), **arguments, return_dict=False)[0]
-            without, with_prompt = both.float().chunk(2)
-            m = torch.lerp(without, with_prompt, self.config.student_guidance)
-            return denoised(self.prediction_type, chord, sigma, m, X)
-
+        network = self.teacher.network(student, prompts, empty, torch.float32)
+        denoise = denoiser(network, self.prediction_type, chord, self.config.student_guidance)
         sigmas = window_schedule(self.chord, n, end="reference")
-        X = sample_euler(model, self.noise / chord.c[0], sigmas, chord=self.chord)
-        return X * chord.c[-1]
+        return sample_euler(denoise, self.noise / chord.c[0], sigmas, chord=self.chord) * chord.c[-1]
 
     def _pictures(self, z: Tensor) -> list[Image.Image]:
         decoded = torch.cat([self.teacher.decode_latents(row[None]) for row in z])

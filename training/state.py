@@ -1,6 +1,8 @@
 """States to go on from: written beside the last good one, which makes room only when the new one is complete."""
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .config import Config
-from .errors import TrainingError
-from .files import numbered, remove, replace_whole
+from .stopping import TrainingError
 
 # What may change between a run and its continuation; everything else would make it another run.
 FREE = {
@@ -35,20 +36,20 @@ def save(accelerator: Accelerator, config: Config, step: int, place: list[str]) 
     target = _folder(config) / f"step-{step:08}"
     unfinished = _folder(config) / "unfinished"
     if accelerator.is_main_process:
-        remove(unfinished)
+        shutil.rmtree(unfinished, ignore_errors=True)
     accelerator.wait_for_everyone()
     try:
         accelerator.save_state(str(unfinished))
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             note = {"step": step, "config": config.model_dump(), "place": place, "processes": accelerator.num_processes}
-            replace_whole(unfinished / NOTE, json.dumps(note, indent=1).encode())
-            remove(target)
+            (unfinished / NOTE).write_text(json.dumps(note, indent=1), encoding="utf-8")
+            shutil.rmtree(target, ignore_errors=True)
             unfinished.rename(target)
             for _, path in numbered(_folder(config), "step", lambda number: number != step):
-                remove(path)
+                shutil.rmtree(path, ignore_errors=True)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-        remove(unfinished)
+        shutil.rmtree(unfinished, ignore_errors=True)
         good = last(config)
         kept = f"the last good one, {good}, stays" if good else "there is none yet"
         raise TrainingError(
@@ -58,7 +59,7 @@ def save(accelerator: Accelerator, config: Config, step: int, place: list[str]) 
     return target
 
 
-def keep_the_adapter_alone(accelerator: Accelerator) -> None:
+def save_only_the_adapter(accelerator: Accelerator) -> None:
     """States of a LoRA hold the adapter, not the UNet that it sits on."""
 
     def save(models: list[Any], weights: list[dict[str, Tensor]], folder: str) -> None:
@@ -91,6 +92,16 @@ def load(accelerator: Accelerator, config: Config, path: Path) -> tuple[int, lis
     return note["step"], note["place"]
 
 
+def numbered(folder: Path, prefix: str, wanted: Callable[[int], bool] = lambda _: True) -> list[tuple[int, Path]]:
+    """The entries called prefix-NUMBER in a folder, lowest first."""
+    found = []
+    for path in folder.glob(f"{prefix}-*"):
+        digits = path.name.removeprefix(f"{prefix}-").split(".")[0]
+        if digits.isdecimal() and wanted(int(digits)):
+            found.append((int(digits), path))
+    return sorted(found)
+
+
 def _folder(config: Config) -> Path:
     return Path(config.output) / "states"
 
@@ -102,7 +113,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def lay_out_the_averages(optimizer: torch.optim.Optimizer) -> None:
+def match_memory_layout(optimizer: torch.optim.Optimizer) -> None:
     """As the weights lie: AdamW's fused kernel takes both in the order of memory, which channels_last changes."""
     for parameter, averages in optimizer.state.items():
         for name, value in averages.items():

@@ -1,4 +1,4 @@
-"""Ending a run when it is asked to, where it can continue from."""
+"""What ends a run early: an error that the user can act on, or the user, where it can continue from."""
 
 import signal
 import threading
@@ -7,21 +7,27 @@ from contextlib import contextmanager
 from typing import Any
 
 
+class TrainingError(Exception):
+    """One sentence: what was found, what was expected, what to do."""
+
+
+class Stopped(Exception):  # noqa: N818 - a wish, not an error
+    """The user asked the run to end; all that is needed to go on is on disk."""
+
+
 @contextmanager
-def stoppable(asked: threading.Event) -> Iterator[None]:
-    """Ctrl-C and SIGTERM set `asked`, so that the run ends after the step; a second one ends it at once."""
+def stoppable(requested: threading.Event) -> Iterator[None]:
+    """Ctrl-C and SIGTERM set `requested`, so that the run ends after the step; a second one ends it at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {}
 
     def ask(number: int, frame: Any) -> None:
-        if asked.is_set():
+        if requested.is_set():
             raise KeyboardInterrupt
-        asked.set()
+        requested.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before[number] = signal.signal(number, ask)
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:

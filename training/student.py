@@ -12,11 +12,11 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from perflow_core.training.curriculum import Purpose, generator
 from perflow_core.weights.lowrank import nearest_of_rank
 
 from .config import Config, StudentConfig
-from .draws import Purpose, generator
-from .errors import TrainingError
+from .stopping import TrainingError
 from .teacher import Teacher
 
 # Where the difference of a trained PeRFlow lies: attention, feed-forward and the convolutions of the blocks.
@@ -66,14 +66,14 @@ def begin_with(unet: torch.nn.Module | None, config: StudentConfig, prediction_t
     if unet is None:
         raise TrainingError('student.delta is given with method "lora", expected method "full": choose one of the two.')
     weights = unet.state_dict()
-    said = {"prediction_type": prediction_type, "windows": str(config.windows)}
-    for key, dW in _fitting_delta(config.delta, weights, said).items():
+    expected = {"prediction_type": prediction_type, "windows": str(config.windows)}
+    for key, dW in _fitting_delta(config.delta, weights, expected).items():
         few = config.delta_rank and dW.ndim > 1
         weights[key] += nearest_of_rank(dW, config.delta_rank) if few else dW
 
 
-def _fitting_delta(path: str, weights: Mapping[str, Tensor], said: Mapping[str, str]) -> dict[str, Tensor]:
-    """The tensors (float32) of a full delta with the weights' names and shapes, diffusers', that says the same."""
+def _fitting_delta(path: str, weights: Mapping[str, Tensor], expected: Mapping[str, str]) -> dict[str, Tensor]:
+    """The tensors (float32) of a full delta with the weights' names and shapes, diffusers', of the expected kind."""
     try:
         with safe_open(path, framework="pt") as file:
             delta = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -86,7 +86,7 @@ def _fitting_delta(path: str, weights: Mapping[str, Tensor], said: Mapping[str, 
             f"student.delta: {path} differs from the student in {len(apart)} tensors, such as {apart[0]}, expected a "
             "full delta of the teacher's kind with diffusers' names: choose another one or leave it out."
         )
-    for name, value in said.items():
+    for name, value in expected.items():
         if metadata.get(name, value) != value:
             raise TrainingError(
                 f"student.delta: {path} has {name} {metadata[name]}, expected {value}: set student.{name} to what the "

@@ -1,8 +1,8 @@
-"""The base model: loading it, and its noise prediction as the teacher's walk asks for it."""
+"""The base model: loading it, its noise prediction, and what its VAE and text encoders make."""
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,13 +12,13 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 
-from perflow_core.sampling.parameterization import BasePrediction, append_dims
-from perflow_core.training.reflow import NoisePredictor
+from perflow_core.sampling.denoiser import NoisePredictor, UNet, noise_predictor
+from perflow_core.sampling.parameterization import BasePrediction
 from perflow_core.weights.architecture import BY_CONTEXT_WIDTH
 from perflow_core.weights.weights_file import WeightsFileError, inspect
 
 from .config import TeacherConfig
-from .errors import TrainingError
+from .stopping import TrainingError
 
 KINDS = "a Stable Diffusion 1.5, 2.x or SDXL model that predicts noise or v"
 VAE_PIXELS = 8 * 512 * 512  # to encode at a time: in float32 the first layers take 0.7 GB for a picture of 512 pixels
@@ -93,27 +93,32 @@ class Teacher:
             arguments["added_cond_kwargs"] = {"text_embeds": prompts.pooled, "time_ids": time_ids}
         return arguments
 
-    def noise_predictor(self, prompts: Prompts, empty: Prompts, guidance: float) -> NoisePredictor:
-        """eps(X, i) for `TeacherWalk`; prompts: a row for each row of X, empty: one row, the unconditional prompt."""
-        if guidance != 1:
+    def network(self, unet: Any, prompts: Prompts, empty: Prompts | None, dtype: torch.dtype) -> UNet:
+        """A UNet of this kind with a prompt for each row, computing in dtype; with `empty`, of one row, to guide.
+
+        Both outputs of a guided one are made in one call.
+        """
+        if empty is not None:
             prompts = Prompts(*(torch.cat([e.expand_as(p), p]) for p, e in zip(prompts, empty, strict=True)))
-        arguments = self.unet_arguments(Prompts(*(part.to(self.dtype) for part in prompts)))
-        alphas_cumprod = self.alphas_cumprod.to(prompts.embeddings.device, torch.float32)
+        arguments = self.unet_arguments(Prompts(*(part.to(dtype) for part in prompts)))
+        count = 1 if empty is None else 2
 
-        def eps(X: Tensor, i: Tensor) -> Tensor:
-            alpha_bar = append_dims(alphas_cumprod[i], X)
-            z = X * alpha_bar.sqrt()
-            rows, entries = (torch.cat([z, z]), torch.cat([i, i])) if guidance != 1 else (z, i)
+        def outputs(z: Tensor, T: Tensor) -> tuple[Tensor, ...]:
+            m = unet(torch.cat([z] * count).to(dtype), torch.cat([T] * count), **arguments, return_dict=False)[0]
+            return m.float().chunk(count)
+
+        return outputs
+
+    def noise_predictor(self, prompts: Prompts, empty: Prompts, guidance: float) -> NoisePredictor:
+        """eps(X, i) of the teacher, see `denoiser.noise_predictor`; prompts: a row for each row of X, empty: one."""
+        network = self.network(self.unet, prompts, empty if guidance != 1 else None, self.dtype)
+
+        def outputs(z: Tensor, i: Tensor) -> Sequence[Tensor]:
             with torch.no_grad(), self.acting():
-                m = self.unet(rows.to(self.dtype), entries, **arguments, return_dict=False)[0].float()
-            if guidance != 1:
-                without, with_prompt = m.chunk(2)
-                m = torch.lerp(without, with_prompt, guidance)
-            if self.predicts == "v_prediction":  # v = sqrt(ab) eps - sqrt(1 - ab) x0
-                return alpha_bar.sqrt() * m + (1 - alpha_bar).sqrt() * z
-            return m
+                return network(z, i)
 
-        return eps
+        alphas_cumprod = self.alphas_cumprod.to(self.device, torch.float32)
+        return noise_predictor(outputs, self.base_prediction, alphas_cumprod, guidance)
 
     @torch.no_grad()
     def encode_pictures(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:

@@ -1,72 +1,112 @@
-"""What a training run teaches at each step, as a function of the seed and the step: a resumed run goes on alike.
+"""What a run trains on at each step, as a function of the seed and the step: nothing to store, nothing to lose.
 
-The teacher's walks cost most of the time, so every batch of lines is taught several times, each time at other time
-points: a round draws its batches one by one, then goes through them again in other orders.
+A random number is named by the run's seed, its purpose and a few counters. So a run that was stopped goes on with the
+same numbers, and as many processes draw together what one alone would.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .reflow import TimePoints
+from .time_points import TimePoints
 
-BATCHES = 16  # in a round
-TIMES = 4  # that each batch is taught; PeRFlow's authors teach a walk's end point once
+
+class Purpose(IntEnum):
+    """What numbers are for; part of their name, so never renumbered."""
+
+    EPOCH = 0
+    NOISE = 1
+    WINDOW = 2
+    DROPOUT = 3
+    LANE = 4
+    POINT = 5
+    POSTERIOR = 6
+    SAMPLE = 7
+    SHARDS = 8
+    PREVIEW = 9
+    ADAPTER = 10
+    BATCH = 11
+
+
+def generator(seed: int, purpose: Purpose, *counters: int) -> np.random.Generator:
+    return np.random.default_rng([seed, purpose, *counters])
+
+
+def uniform(shape: tuple[int, ...], seed: int, purpose: Purpose, *counters: int) -> Tensor:
+    """Numbers in [0, 1), float64."""
+    return torch.from_numpy(generator(seed, purpose, *counters).random(shape))
+
+
+def normal(shape: Sequence[int], rows: Sequence[int], seed: int, purpose: Purpose) -> Tensor:
+    """Standard normal numbers, float32, [len(rows), *shape]; each row hangs on its own number only."""
+    out = np.empty((len(rows), *shape), dtype=np.float32)
+    for place, row in enumerate(rows):
+        generator(seed, purpose, row).standard_normal(dtype=np.float32, out=out[place])
+    return torch.from_numpy(out)
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """A round has `depth` batches, each used `uses` times, every time in another order and at other timesteps.
+
+    The teacher's trajectories take most of the time; PeRFlow's authors use each of them once. A batch has lanes, one
+    for each row or one for all, and each lane has an order of its own.
+    """
+
+    depth: int
+    uses: int
+    seed: int
+
+    @property
+    def steps(self) -> int:
+        """How many a round lasts."""
+        return self.depth * self.uses
+
+    def number(self, step: int) -> int:
+        """The round of a step."""
+        return step // self.steps
+
+    def order(self, step: int, lanes: int = 1) -> Tensor:
+        """The batch of the round, 0 to depth - 1, that each lane takes at this step; int64, [lanes]."""
+        use, place = divmod(step % self.steps, self.depth)
+        return _orders(self.depth, lanes, self.seed, self.number(step), use)[place]
+
+    def uniform(self, step: int, lanes: int) -> Tensor:
+        """For each lane the number in [0, 1) that chooses its timestep at this step; float64, [lanes]."""
+        use, place = divmod(step % self.steps, self.depth)
+        return uniform((self.depth, lanes), self.seed, Purpose.POINT, self.number(step), use)[place]
+
+
+@lru_cache(maxsize=1)
+def _orders(depth: int, lanes: int, seed: int, *counters: int) -> Tensor:
+    return uniform((depth, lanes), seed, Purpose.LANE, *counters).argsort(dim=0)
 
 
 class Draw(NamedTuple):
-    """The rows of a batch: which examples, in which windows, whether the prompt is dropped, and the noise's seed.
-
-    examples: [B] indices; w: [B], int64; dropped: [B], bool.
-    """
+    """The rows of a batch: [B] indices of examples, their windows w [B], int64, and whether each prompt is dropped."""
 
     examples: list[int]
     w: Tensor
     dropped: list[bool]
-    noise_seed: int
 
 
-@dataclass(frozen=True)
-class Curriculum:
-    """groups: the examples (by index) that may share a batch, those of one size; dropout: the share of rows."""
+def draw_batch(
+    points: TimePoints, groups: Sequence[Sequence[int]], batch_size: int, dropout: float, seed: int, batch: int
+) -> Draw:
+    """groups: the examples (by index) that may share a batch; dropout: the share of rows; batch: its number in the run.
 
-    points: TimePoints
-    groups: Sequence[Sequence[int]]
-    batch_size: int
-    dropout: float
-    seed: int
-
-    def round(self, step: int) -> int:
-        return step // (BATCHES * TIMES)
-
-    def batch(self, step: int) -> int:
-        """The number of the batch that a step teaches, counted through all rounds."""
-        turn, place = divmod(step % (BATCHES * TIMES), BATCHES)
-        if turn:  # the first turn draws the batches, the others go through them in another order
-            place = int(self._random(1, self.round(step), turn).permutation(BATCHES)[place])
-        return self.round(step) * BATCHES + place
-
-    def round_of(self, batch: int) -> int:
-        return batch // BATCHES
-
-    def draw(self, batch: int) -> Draw:
-        """The rows of a batch. The windows are spread over its rows as evenly as their share allows."""
-        random = self._random(2, batch)
-        sizes = np.array([len(group) for group in self.groups])
-        group = self.groups[random.choice(len(sizes), p=sizes / sizes.sum())]
-        examples = random.choice(np.asarray(group), self.batch_size, replace=len(group) < self.batch_size)
-        U = (random.permutation(self.batch_size) + random.random(self.batch_size)) / self.batch_size
-        w = self.points.windows(torch.from_numpy(U))
-        dropped = random.random(self.batch_size) < self.dropout
-        return Draw(examples.tolist(), w, dropped.tolist(), int(random.integers(2**63)))
-
-    def timesteps(self, step: int, w: Tensor) -> Tensor:
-        """Where in its window each row is taught at this step; shape of w, float64."""
-        return self.points.timesteps(w, torch.from_numpy(self._random(3, step).random(len(w))))
-
-    def _random(self, *numbers: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed, *numbers])
+    The windows are spread over the rows as evenly as their share allows.
+    """
+    random = generator(seed, Purpose.BATCH, batch)
+    sizes = np.array([len(group) for group in groups])
+    group = groups[random.choice(len(sizes), p=sizes / sizes.sum())]
+    examples = random.choice(np.asarray(group), batch_size, replace=len(group) < batch_size)
+    U = (random.permutation(batch_size) + random.random(batch_size)) / batch_size
+    dropped = random.random(batch_size) < dropout
+    return Draw(examples.tolist(), points.windows(torch.from_numpy(U)), dropped.tolist())

@@ -1,66 +1,63 @@
-"""What is taught at which step: the same for a seed, every batch as often as said, rows as they are to be spread."""
-
-from collections import Counter
+"""What is trained at which step: the same for a seed, every batch as often as it should, rows spread as they should."""
 
 import pytest
 import torch
 
-from perflow_core.training.curriculum import BATCHES, TIMES, Curriculum
-from perflow_core.training.reflow import TimePoints
+from perflow_core.training.curriculum import Purpose, Rounds, draw_batch, normal
+from perflow_core.training.time_points import TimePoints
 
-ROUND = BATCHES * TIMES
-
-
-def curriculum(seed=0, groups=((0, 1, 2, 3, 4, 5),), batch_size=4, dropout=0.0):
-    return Curriculum(TimePoints.coarse(4, 4), groups, batch_size, dropout, seed)
+DEPTH, USES = 16, 4
+POINTS = TimePoints.coarse(4, 4)
 
 
-def test_every_batch_is_taught_as_often_as_said():
-    taught = [curriculum().batch(step) for step in range(2 * ROUND)]
-    assert taught[:BATCHES] == list(range(BATCHES))
-    assert Counter(taught[:ROUND]) == dict.fromkeys(range(BATCHES), TIMES)
-    assert Counter(taught[ROUND:]) == dict.fromkeys(range(BATCHES, 2 * BATCHES), TIMES)
-    assert taught[BATCHES : 2 * BATCHES] != taught[2 * BATCHES : 3 * BATCHES]
+def draw(batch, seed=0, groups=((0, 1, 2, 3, 4, 5),), batch_size=4, dropout=0.0):
+    return draw_batch(POINTS, groups, batch_size, dropout, seed, batch)
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_every_batch_is_used_as_often_as_it_should(lanes):
+    rounds = Rounds(DEPTH, USES, seed=0)
+    taken = torch.stack([rounds.order(step, lanes) for step in range(2 * rounds.steps)])
+    assert [rounds.number(step) for step in (0, rounds.steps - 1, rounds.steps)] == [0, 0, 1]
+    for use in taken.split(DEPTH):
+        assert torch.equal(use.sort(dim=0).values, torch.arange(DEPTH)[:, None].expand(-1, lanes))
+    orders = {str(use) for use in taken.T.reshape(lanes, -1, DEPTH).flatten(0, 1).tolist()}
+    assert len(orders) == 2 * USES * lanes  # no two alike
 
 
 def test_the_same_for_a_seed_and_other_for_another():
-    one, same, other = curriculum(seed=2**64 - 1), curriculum(seed=2**64 - 1), curriculum(seed=7)
-    w = one.draw(3).w
-    assert str(one.draw(3)) == str(same.draw(3))
-    assert torch.equal(one.timesteps(5, w), same.timesteps(5, w))
-    assert one.draw(3).noise_seed != other.draw(3).noise_seed
-    assert one.draw(3).noise_seed != one.draw(4).noise_seed
-    times = torch.stack([one.timesteps(step, torch.zeros(64, dtype=torch.int64)) for step in (5, 6)])
-    assert not torch.equal(times[0], times[1])
+    one, same, other = (Rounds(DEPTH, USES, seed) for seed in (2**64 - 1, 2**64 - 1, 7))
+    assert str(draw(3, one.seed)) == str(draw(3, same.seed))
+    assert torch.equal(one.uniform(5, 8), same.uniform(5, 8))
+    assert not torch.equal(one.uniform(5, 8), other.uniform(5, 8))
+    assert not torch.equal(one.uniform(5, 8), one.uniform(6, 8))
+
+
+def test_noise_hangs_on_the_rows_number_alone():
+    both, second = (normal((2, 3), rows, 0, Purpose.NOISE) for rows in ([5, 9], [9]))
+    assert torch.equal(both[1], second[0])
+    assert not torch.equal(both[0], both[1])
+    assert not torch.equal(second, normal((2, 3), [9], 0, Purpose.PREVIEW))
 
 
 @pytest.mark.parametrize("batch_size", [4, 8])
 def test_windows_are_spread_evenly(batch_size):
     for batch in range(20):
-        w = curriculum(batch_size=batch_size).draw(batch).w
+        w = draw(batch, batch_size=batch_size).w
         assert torch.bincount(w, minlength=4).tolist() == [batch_size // 4] * 4
 
 
 def test_one_size_a_batch_and_every_example_comes():
     groups = ((0, 2, 4), (1, 3, 5, 6, 7, 8))
-    draws = [curriculum(groups=groups, batch_size=3).draw(batch).examples for batch in range(60)]
-    assert {frozenset(draw) <= set(groups[0]) for draw in draws} == {True, False}
-    assert all(set(draw) <= set(groups[0]) or set(draw) <= set(groups[1]) for draw in draws)
+    draws = [draw(batch, groups=groups, batch_size=3).examples for batch in range(60)]
+    assert {frozenset(examples) <= set(groups[0]) for examples in draws} == {True, False}
+    assert all(set(examples) <= set(groups[0]) or set(examples) <= set(groups[1]) for examples in draws)
     assert set().union(*draws) == set(range(9))
-    assert all(len(set(draw)) == 3 for draw in draws)
-    alone = curriculum(groups=((0,),), batch_size=5)
-    assert alone.draw(0).examples == [0] * 5
+    assert all(len(set(examples)) == 3 for examples in draws)
+    assert draw(0, groups=((0,),), batch_size=5).examples == [0] * 5
 
 
-def test_prompts_are_dropped_as_often_as_said():
-    drops = [drop for batch in range(500) for drop in curriculum(dropout=0.1).draw(batch).dropped]
-    assert sum(drops) / len(drops) == pytest.approx(0.1, abs=0.02)
-    assert not any(curriculum().draw(batch).dropped[0] for batch in range(50))
-
-
-def test_timesteps_are_in_their_windows():
-    w = torch.tensor([0, 1, 2, 3])
-    for step in range(50):
-        T = curriculum().timesteps(step, w)
-        inside = (1000 - 250 * w - T >= 0) & (1000 - 250 * w - T < 250)
-        assert inside.all()
+def test_prompts_are_dropped_as_often_as_they_should():
+    dropped = [drop for batch in range(500) for drop in draw(batch, dropout=0.1).dropped]
+    assert sum(dropped) / len(dropped) == pytest.approx(0.1, abs=0.02)
+    assert not any(draw(batch).dropped[0] for batch in range(50))

@@ -10,7 +10,7 @@ from perflow_core.sampling.rectified import FlowPath, TablePath, align_evenly
 from perflow_core.sampling.schedule import window_schedule
 from perflow_core.sampling.slerp import slerp
 from perflow_core.sampling.solvers import SOLVERS
-from perflow_core.training.reflow import TeacherWalk
+from perflow_core.training.trajectory import TeacherTrajectory
 from perflow_core.weights.lowrank import compress
 
 FOREIGN = torch.tensor([14.6, 5.0, 2.0, 1.0, 0.3, 0.0])
@@ -63,10 +63,10 @@ def test_rectified_steps_are_aligned(there, alphas_cumprod):
         assert torch.equal(align_evenly(path_there, there(FOREIGN)).cpu(), align_evenly(path, FOREIGN))
 
 
-def test_the_teacher_walks(there, alphas_cumprod):
+def test_the_teachers_trajectory(there, alphas_cumprod):
     table = alphas_cumprod.float()
-    expected = TeacherWalk.plan(table, 4, 4)
-    found = TeacherWalk.plan(there(table), 4, 4).to(DEVICE, torch.float32)
+    expected = TeacherTrajectory.plan(table, 4, 4)
+    found = TeacherTrajectory.plan(there(table), 4, 4).to(DEVICE, torch.float32)
     assert torch.equal(found.sigma.cpu(), expected.sigma.float())
 
 

@@ -1,11 +1,13 @@
-"""Training PeRFlow: time points, the teacher's walk, and the target on the window's line."""
+"""Training PeRFlow: time points, the teacher's trajectory, and the target on the window's segment."""
 
 import pytest
 import torch
 
 from perflow_core.sampling.chord import WindowChord
 from perflow_core.sampling.parameterization import PREDICTION_TYPES, append_dims, denoised, predicted_eps
-from perflow_core.training.reflow import SOLVERS, Line, TeacherWalk, TimePoints, lesson, line_through, window_start
+from perflow_core.training.reflow import Segment, segment_through, training_target, window_start
+from perflow_core.training.time_points import TimePoints
+from perflow_core.training.trajectory import SOLVERS, TeacherTrajectory
 
 MEAN, SPREAD = 0.7, 0.5  # of the data that the analytic teacher knows
 
@@ -81,7 +83,7 @@ def test_the_uniform_grid_has_every_point_once(K, N):
 
 
 @pytest.mark.parametrize("points", [TimePoints.coarse(4, 4), TimePoints.uniform(4, 10), TimePoints.uniform(3, 200)])
-def test_points_are_drawn_as_often_as_said(points):
+def test_points_are_drawn_as_often_as_they_should(points):
     U = (torch.arange(20000, dtype=torch.float64) + 0.5) / 20000
     w = points.windows(U)
     assert (torch.bincount(w, minlength=points.K) / len(U)).tolist() == pytest.approx(points.share.tolist(), abs=1e-4)
@@ -94,7 +96,7 @@ def test_points_are_drawn_as_often_as_said(points):
     assert (points.timesteps(points.windows(extremes), extremes) > 0).all()
 
 
-def test_impossible_time_points_are_told():
+def test_impossible_time_points_are_reported():
     with pytest.raises(ValueError, match="300 points in each of 4 windows"):
         TimePoints.coarse(4, 300)
     with pytest.raises(ValueError, match="0 windows"):
@@ -105,7 +107,7 @@ def test_impossible_time_points_are_told():
         TimePoints.uniform(4, 3)
 
 
-# The window's start and the teacher's walk
+# The window's start and the teacher's trajectory
 
 
 def test_the_window_start_is_the_noised_data(chord, random):
@@ -117,8 +119,8 @@ def test_the_window_start_is_the_noised_data(chord, random):
     assert torch.equal(pure[1:], (c_s * window_start(chord, w, x0, noise))[1:])
 
 
-def test_the_walk_goes_from_edge_to_edge(alphas_cumprod):
-    assert TeacherWalk.plan(alphas_cumprod, 4, 2, "ddim").entries.tolist() == [
+def test_the_trajectory_goes_from_edge_to_edge(alphas_cumprod):
+    assert TeacherTrajectory.plan(alphas_cumprod, 4, 2, "ddim").entries.tolist() == [
         [999, 874, 749],
         [749, 624, 499],
         [499, 374, 249],
@@ -126,7 +128,7 @@ def test_the_walk_goes_from_edge_to_edge(alphas_cumprod):
     ]
     for solver in SOLVERS:
         for K, n in [(4, 1), (4, 8), (4, 100), (4, 249), (1, 25), (3, 7), (10, 5)]:
-            entries = TeacherWalk.plan(alphas_cumprod, K, n, solver).entries
+            entries = TeacherTrajectory.plan(alphas_cumprod, K, n, solver).entries
             assert entries.shape == (K, n + 1)
             assert (entries.diff(dim=1) < 0).all()
             assert entries[0, 0] == 999
@@ -135,7 +137,7 @@ def test_the_walk_goes_from_edge_to_edge(alphas_cumprod):
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_the_walk_finds_the_known_end_points(alphas_cumprod, chord, random, solver):
+def test_the_trajectory_finds_the_known_end_points(alphas_cumprod, chord, random, solver):
     """For one Gaussian X - mean grows as sqrt(spread^2 + sigma^2)."""
     sigma, w = sigmas(alphas_cumprod), torch.tensor([0, 1, 2, 3, 3, 1])
     X_s = window_start(chord, w, MEAN + SPREAD * random(6, 4), random(6, 4))
@@ -144,20 +146,20 @@ def test_the_walk_finds_the_known_end_points(alphas_cumprod, chord, random, solv
     exact = MEAN + (X_s - MEAN) * append_dims(growth, X_s)
     errors = []
     for n in {"ddim": (25, 50, 100), "dpmpp_2m": (3, 6, 12)}[solver]:
-        X_e = TeacherWalk.plan(alphas_cumprod, 4, n, solver)(gaussian_teacher(sigma), X_s, w)
+        X_e = TeacherTrajectory.plan(alphas_cumprod, 4, n, solver)(gaussian_teacher(sigma), X_s, w)
         errors.append(root_mean_square(X_e - exact) / root_mean_square(exact - X_s))
     halved = {"ddim": 1.8, "dpmpp_2m": 3.0}[solver]  # the error falls by this much with twice the steps
     assert errors[0] > halved * errors[1] > halved**2 * errors[2]
     assert errors[2] < 2e-3
 
 
-def test_rows_walk_as_they_would_alone(alphas_cumprod, chord, random):
+def test_rows_go_as_they_would_alone(alphas_cumprod, chord, random):
     sigma, w = sigmas(alphas_cumprod), torch.tensor([2, 0, 3, 1])
     X_s = window_start(chord, w, random(4, 4, 2, 3), random(4, 4, 2, 3))
     for solver in SOLVERS:
-        walk = TeacherWalk.plan(alphas_cumprod, 4, 5, solver)
-        together = walk(gaussian_teacher(sigma), X_s, w)
-        alone = [walk(gaussian_teacher(sigma), X_s[i : i + 1], w[i : i + 1]) for i in range(4)]
+        trajectory = TeacherTrajectory.plan(alphas_cumprod, 4, 5, solver)
+        together = trajectory(gaussian_teacher(sigma), X_s, w)
+        alone = [trajectory(gaussian_teacher(sigma), X_s[i : i + 1], w[i : i + 1]) for i in range(4)]
         assert (together - torch.cat(alone)).abs().max() < 1e-12
 
 
@@ -167,14 +169,14 @@ def test_error_per_call(alphas_cumprod, chord, random):
     means = 0.8 * random(4, 16)
     X_s = window_start(chord, w, means[torch.arange(400) // 4 % 4] + SPREAD / 2 * random(400, 16), random(400, 16))
 
-    def line(n, solver):
-        walk = TeacherWalk.plan(alphas_cumprod, 4, n, solver)
-        return line_through(chord, w, X_s, walk(mixture_teacher(sigma, means), X_s, w)).eps
+    def slope(n, solver):
+        trajectory = TeacherTrajectory.plan(alphas_cumprod, 4, n, solver)
+        return segment_through(chord, w, X_s, trajectory(mixture_teacher(sigma, means), X_s, w)).eps
 
-    exact = line(100, "dpmpp_2m")
+    exact = slope(100, "dpmpp_2m")
     error = {
         (n, solver): [
-            root_mean_square((line(n, solver) - exact)[w == k]) / root_mean_square(exact[w == k]) for k in range(4)
+            root_mean_square((slope(n, solver) - exact)[w == k]) / root_mean_square(exact[w == k]) for k in range(4)
         ]
         for n, solver in [(4, "dpmpp_2m"), (8, "dpmpp_2m"), (8, "ddim"), (100, "ddim")]
     }
@@ -184,14 +186,14 @@ def test_error_per_call(alphas_cumprod, chord, random):
     assert max(error[4, "dpmpp_2m"]) < 0.02 < max(error[8, "ddim"])
 
 
-def test_impossible_walks_are_told(alphas_cumprod):
+def test_impossible_trajectories_are_reported(alphas_cumprod):
     with pytest.raises(ValueError, match="250 steps in each of 4 windows, expected 1 to 249"):
-        TeacherWalk.plan(alphas_cumprod, 4, 250)
+        TeacherTrajectory.plan(alphas_cumprod, 4, 250)
     with pytest.raises(ValueError, match='solver is "euler", expected one of dpmpp_2m, ddim'):
-        TeacherWalk.plan(alphas_cumprod, 4, 8, "euler")
+        TeacherTrajectory.plan(alphas_cumprod, 4, 8, "euler")
 
 
-# The lesson
+# The training target
 
 
 def authors_target(prediction_type, chord, w, z_s, z_e):
@@ -216,7 +218,7 @@ def test_the_authors_targets(alphas_cumprod, random, prediction_type, K):
         T = points.timesteps(w, U[1])
         z_s, z_e = random(64, 4, 2, 2), random(64, 4, 2, 2)
         c_s, c_e = (append_dims(c[w], z_s) for c in (chord.c[:-1], chord.c[1:]))
-        found = lesson(prediction_type, chord, line_through(chord, w, z_s / c_s, z_e / c_e), T)
+        found = training_target(prediction_type, chord, segment_through(chord, w, z_s / c_s, z_e / c_e), T)
         u = append_dims((T / 1000 - chord.t[w]) / (chord.t[1:] - chord.t[:-1])[w], z_s)
         assert (found.z - torch.lerp(z_s, z_e, u)).abs().max() < 1e-9
         assert (found.m - authors_target(prediction_type, chord, w, z_s, z_e)).abs().max() < 1e-9
@@ -228,18 +230,18 @@ def test_sampling_reads_what_training_taught(chord, random, prediction_type):
     points = TimePoints.uniform(4, 1000)
     w = torch.arange(64) % 4
     T = points.timesteps(w, torch.rand(64, dtype=torch.float64, generator=torch.Generator().manual_seed(2)))
-    line = Line(w, random(64, 4, 2, 2), random(64, 4, 2, 2))
-    found = lesson(prediction_type, chord, line, T)
+    segment = Segment(w, random(64, 4, 2, 2), random(64, 4, 2, 2))
+    found = training_target(prediction_type, chord, segment, T)
     sigma, X = chord.sigma(T), found.z / append_dims(chord.coefficients(T)[0], found.z)
-    assert (predicted_eps(prediction_type, chord, sigma, found.m, X) - line.eps).abs().max() < 1e-9
-    assert (denoised(prediction_type, chord, sigma, found.m, X) - line.x0).abs().max() < 1e-9
+    assert (predicted_eps(prediction_type, chord, sigma, found.m, X) - segment.eps).abs().max() < 1e-9
+    assert (denoised(prediction_type, chord, sigma, found.m, X) - segment.x0).abs().max() < 1e-9
 
 
-def test_a_line_that_the_student_has_learned_ends_where_the_teacher_did(alphas_cumprod, chord, random):
-    """One step of PeRFlow from every window start, with a perfect student, is the teacher's whole walk."""
+def test_a_segment_that_the_student_has_learned_ends_where_the_teacher_did(alphas_cumprod, chord, random):
+    """One step of PeRFlow from every window start, with a perfect student, is the teacher's whole trajectory."""
     sigma, w = sigmas(alphas_cumprod), torch.tensor([0, 1, 2, 3])
     X_s = window_start(chord, w, random(4, 4), random(4, 4))
-    X_e = TeacherWalk.plan(alphas_cumprod, 4, 8)(gaussian_teacher(sigma), X_s, w)
-    line = line_through(chord, w, X_s, X_e)
+    X_e = TeacherTrajectory.plan(alphas_cumprod, 4, 8)(gaussian_teacher(sigma), X_s, w)
+    segment = segment_through(chord, w, X_s, X_e)
     edge = append_dims((chord.s / chord.c)[1:][w], X_s)
-    assert (line.x0 + edge * line.eps - X_e).abs().max() < 1e-9
+    assert (segment.x0 + edge * segment.eps - X_e).abs().max() < 1e-9

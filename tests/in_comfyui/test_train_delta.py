@@ -1,11 +1,9 @@
 """Train PeRFlow Delta on real UNets of small size: what it learns, what it writes, how it goes on."""
 
-import inspect
-
 import pytest
 import safetensors
 import torch
-from node_training import SETTINGS, LoRA, pictures, prompts
+from node_training import LoRA, pictures, prompts
 from safetensors.torch import load_file
 
 PRESETS = ("SD15_TINY", "SD21_SMALL", "SDXL_SMALL")
@@ -65,11 +63,12 @@ def test_the_file(comfyui, trained, core):
     assert path.name in folder_paths.get_filename_list("perflow")
     file = inspect(path)
     assert (file.kind, file.architecture, file.rank) == ("low-rank difference", "SD1.5", 4)
-    said = file.metadata
-    assert (said["format"], said["prediction_type"], said["windows"]) == ("perflow-delta", "ddim_eps", "4")
-    assert (said["steps"], said["guidance"], said["architecture"]) == ("4", "cfg_sync", "SD1.5")
-    assert said["base_prediction"] == "noise"
-    assert said["source"] == "Train PeRFlow Delta on tiny.safetensors"
+    metadata = file.metadata
+    assert (metadata["format"], metadata["prediction_type"], metadata["windows"]) == ("perflow-delta", "ddim_eps", "4")
+    assert (metadata["steps"], metadata["guidance"], metadata["architecture"]) == ("4", "cfg_sync", "SD1.5")
+    assert metadata["base_prediction"] == "noise"
+    assert (metadata["loss_weight"], metadata["pure_noise"]) == ("none", "false")
+    assert metadata["source"] == "Train PeRFlow Delta on tiny.safetensors"
     assert len(losses) == 4
 
 
@@ -102,12 +101,11 @@ def test_apply_and_load_lora_give_what_was_trained(comfyui, run, trained, apply_
 def test_the_student_answers_as_the_merged_model(comfyui, small_unet, apply_delta, trained):
     """What the adapters add while training is what the file adds to the weights, convolutions with strides included."""
     import comfy.model_management
-    from node_training import examples_for
+    from node_training import training_on
 
     path = trained[0]
-    loop, file = comfyui.module("nodes.comfyui.training.loop"), comfyui.module("nodes.comfyui.training.files")
-    training = loop.Training(small_unet, examples_for(comfyui, small_unet), loop.Settings(**SETTINGS))
-    file.load(training, file.read_resumed(str(path)))
+    training, files = training_on(comfyui, small_unet), comfyui.module("nodes.comfyui.training.trained_files")
+    files.load(training, files.read_resumed(str(path)))
     z, T = pictures()["samples"], torch.tensor([1000.0, 437.0])
     conditions = training.examples.conditions([0, 1], [False, False], torch.device("cpu"))
     with torch.no_grad(), training.unet:
@@ -212,17 +210,14 @@ def test_pictures_of_two_sizes_each_with_its_prompt(train, small_unet):
 
 def test_guidance_is_the_teachers(comfyui, small_unet):
     """eps = eps_negative + g (eps_positive - eps_negative), in the end points that are taught."""
-    from node_training import examples_for
+    from node_training import training_on
 
-    loop = comfyui.module("nodes.comfyui.training.loop")
-
-    def line(guidance, positive):
-        examples = examples_for(comfyui, small_unet, prompts(positive), prompts(0.9))
-        training = loop.Training(small_unet, examples, loop.Settings(**SETTINGS | {"guidance": guidance}))
+    def segment(guidance, positive):
+        training = training_on(comfyui, small_unet, prompts(positive), prompts(0.9), guidance=guidance)
         with training.unet:
-            return training._line(0)[1]
+            return training.segment(0)[1]
 
-    one, empty, three = line(1.0, 0.1), line(1.0, 0.9), line(3.0, 0.1)
+    one, empty, three = segment(1.0, 0.1), segment(1.0, 0.9), segment(3.0, 0.1)
     assert torch.allclose(three.eps, empty.eps + 3 * (one.eps - empty.eps), rtol=1e-3, atol=1e-4)
     assert not torch.allclose(three.eps, one.eps, rtol=1e-3, atol=1e-4)
 
@@ -232,13 +227,8 @@ def test_the_loss_as_picture_and_for_the_stock_plot(comfyui, trained):
     assert image.shape == (1, 600, 800, 3)
     assert 0 <= image.min() < image.max() <= 1
     assert len(image.reshape(-1, 3).unique(dim=0)) > 20
-    history = comfyui.module("nodes.comfyui.training.run").History(windows=12)
-    for step in range(200):
-        history.add([step % 12, (step + 1) % 12], [1 / (step + 1), 2 / (step + 1)])
-    assert comfyui.module("perflow_core.drawing.losses").draw_losses(history.by_window, history.steps).size == (
-        800,
-        600,
-    )
+    history = [{step % 12: 1 / (step + 1), (step + 1) % 12: 2 / (step + 1)} for step in range(200)]
+    assert comfyui.module("perflow_core.drawing.loss_plot").draw_losses(history, 12).size == (800, 600)
     assert all(isinstance(loss, float) for loss in losses)
 
 
@@ -256,4 +246,4 @@ def test_inputs_are_lists_as_for_train_lora(comfyui):
         )
     plot = stock.LossGraphNode.GET_SCHEMA()
     assert plot.inputs[0].io_type == ours.outputs[1].io_type
-    assert list(inspect.signature(comfyui.nodes["PeRFlowTrainDelta"].execute).parameters)[-1] == "resume_from"
+    assert ours.inputs[-1].id == "resume_from"

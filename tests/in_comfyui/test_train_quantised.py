@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from node_training import SETTINGS, examples_for, pictures, prompts, train_on
+from node_training import examples_for, pictures, prompts, train_on, training_on
 from quantised_files import FORMATS, in_format, is_known
 from safetensors.torch import load_file, save_file
 
@@ -62,8 +62,7 @@ def test_the_file_fits_the_quantised_model(model, trained, apply_delta):
 
 def test_the_gradient_through_a_quantised_layer(comfyui, model):
     """It is the gradient through the multiplied-out weight, to float32's rounding, for inputs of training's shape."""
-    loop = comfyui.module("nodes.comfyui.training.loop")
-    training = loop.Training(model, examples_for(comfyui, model), loop.Settings(**SETTINGS))
+    training = training_on(comfyui, model)
     with torch.inference_mode(False), torch.enable_grad(), training.unet:
         for name, layer in quantised_layers(training.unet.patcher).items():
             weight = layer.weight.dequantize().float()

@@ -33,7 +33,7 @@ def trained(checkpoint, comfyui, tmp_path):
         from accelerate.state import AcceleratorState
 
         from training.config import parse
-        from training.loop import Run
+        from training.run import Run
 
         AcceleratorState._reset_state(True)
         latents = Path(checkpoint["config"]).with_name("latents.safetensors")

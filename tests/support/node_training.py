@@ -55,6 +55,13 @@ def examples_for(comfyui: Any, model: Any, positive: Any = None, negative: Any =
     return examples(model, [pictures()], [positive or prompts(0.1)], [negative] if negative else None)
 
 
+def training_on(comfyui: Any, model: Any, positive: Any = None, negative: Any = None, **settings: Any) -> Any:
+    """What the node trains with."""
+    module = comfyui.module("nodes.comfyui.training.delta_training")
+    examples = examples_for(comfyui, model, positive, negative)
+    return module.DeltaTraining(model, examples, module.Settings(**SETTINGS | settings))
+
+
 class LoRA:
     """The pairs of a file, multiplied out without ComfyUI."""
 

@@ -64,7 +64,7 @@ def run(configuration):
         from accelerate.state import AcceleratorState
 
         from training.config import parse
-        from training.loop import Run
+        from training.run import Run
 
         AcceleratorState._reset_state(True)  # each run in this process is a process of its own
         return Run(parse(configuration(**changes)))

@@ -3,7 +3,7 @@
 import pytest
 
 from training.config import parse, read
-from training.errors import TrainingError
+from training.stopping import TrainingError
 
 
 def test_the_shipped_ones_can_be_read(repository):

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from training.errors import Stopped, TrainingError
 from training.latents import LatentFiles
 from training.pictures import ShardStream, Skipped, decoded, pixels
+from training.stopping import Stopped, TrainingError
 
 
 def jpeg(number: int, size=(80, 64)) -> bytes:
@@ -70,8 +70,8 @@ def test_a_folder_of_pictures(run, pictures, capfd, kind):
     trained = run(data={"kind": "folder", "path": str(pictures)}, optimizer={"steps": 2})
     assert "Skipped 2.jpg, which cannot be read" in capfd.readouterr().err
     trained.train()
-    files = LatentFiles(trained.source.folder, 0)
-    assert sorted(files.captions[0]) == [f"picture {i}" for i in (0, 1, 3, 4, 5)]
+    files = LatentFiles(trained.source.path, 0)
+    assert sorted(files.files[0][1]) == [f"picture {i}" for i in (0, 1, 3, 4, 5)]
     x0, captions = files.take([0])
     pixel = pixels((pictures / f"{captions[0][-1]}.jpg").read_bytes(), 64)
     mean = trained.teacher.encode_pictures(pixel[None])
@@ -91,7 +91,7 @@ def test_shards(run, shards, capfd, tmp_path):
 
     def stop_in_the_third():
         if stopped.step == 2:
-            stopped.stop_asked.set()
+            stopped.stop_requested.set()
         return step()
 
     stopped._one_step = stop_in_the_third
@@ -118,8 +118,8 @@ def test_prompts_alone(run, tmp_path):
     data = {"kind": "prompts", "path": str(tmp_path / "prompts.txt"), "samples_per_prompt": 2, "sampling_steps": 3}
     trained = run(data=data, optimizer={"steps": 2})
     trained.train()
-    files = trained.source.files()
-    assert files.captions == [["a house", "a boat"] * 2]
+    files = trained.source
+    assert [captions for _, captions in files.files] == [["a house", "a boat"] * 2]
     x0, _ = files.take(range(4))
     assert x0.shape == (4, 4, 8, 8)
     assert len({tuple(row.flatten().tolist()) for row in x0}) == 4

@@ -10,7 +10,7 @@ from trial.small_teachers import NARROW, make_teacher
 
 from training import teacher as teachers
 from training.config import TeacherConfig
-from training.errors import TrainingError
+from training.stopping import TrainingError
 
 
 def one_sentence(error: pytest.ExceptionInfo) -> str:
@@ -71,7 +71,7 @@ def test_a_full_disk(run):
 def test_a_full_disk_while_the_delta_is_written(run):
     trained = run(optimizer={"steps": 1})
     path = trained.train()
-    delta, said = read(path)
+    delta, metadata = read(path)
     path.unlink()
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limit[1]))
@@ -82,7 +82,7 @@ def test_a_full_disk_while_the_delta_is_written(run):
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert list(path.parent.iterdir()) == []
     again = read(trained._delta())
-    assert again[1] == said
+    assert again[1] == metadata
     assert all(torch.equal(again[0][key], delta[key]) for key in delta)
 
 

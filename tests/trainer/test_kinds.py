@@ -38,7 +38,7 @@ def test_two_steps_of_each_configuration(name, family_teacher, repository, tmp_p
     from accelerate.state import AcceleratorState
     from safetensors import safe_open
 
-    from training.loop import Run
+    from training.run import Run
 
     values = read(repository / "training" / "configs" / f"{name}.toml").model_dump()
     values["output"] = str(tmp_path)
@@ -54,10 +54,10 @@ def test_two_steps_of_each_configuration(name, family_teacher, repository, tmp_p
     assert {parameter.dtype for parameter in trained.unet.parameters()} == {torch.float32}
     path = trained.train()
     with safe_open(str(path), framework="pt") as file:
-        said = file.metadata()
+        metadata = file.metadata()
         assert set(file.keys()) == set(trained.base)
-    assert said["prediction_type"] == FAMILIES[name][2]
-    assert said["architecture"] == {"sd15": "SD1.5", "sd21": "SD2.x", "sdxl": "SDXL"}[name]
+    assert metadata["prediction_type"] == FAMILIES[name][2]
+    assert metadata["architecture"] == {"sd15": "SD1.5", "sd21": "SD2.x", "sdxl": "SDXL"}[name]
     assert (tmp_path / "previews" / "step-00000002.png").is_file()
     assert len(trained.losses) == 2
 

@@ -7,7 +7,7 @@ import signal
 import pytest
 import torch
 
-from training.errors import Stopped, TrainingError
+from training.stopping import Stopped, TrainingError
 
 STEPS = {"optimizer": {"steps": 11}, "save": {"every": 4}}
 
@@ -69,18 +69,18 @@ def test_stopped_and_killed(run, method, tmp_path):
     assert_same(straight, last)
 
 
-def test_stopped_while_the_teacher_walks(run, tmp_path):
+def test_stopped_while_the_teacher_is_at_work(run, tmp_path):
     straight = run(output=str(tmp_path / "straight"), **STEPS)
     straight.train()
     stopped = run(**STEPS)
-    make = stopped.end_points._make
+    make = stopped.segments._make
 
     def stop_in_the_second_round(path, *rest):
         if "round-1" in str(path):
-            stopped.stop_asked.set()
+            stopped.stop_requested.set()
         make(path, *rest)
 
-    stopped.end_points._make = stop_in_the_second_round
+    stopped.segments._make = stop_in_the_second_round
     with pytest.raises(Stopped):
         stopped.train()
     assert stopped.step == 8

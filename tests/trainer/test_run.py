@@ -19,14 +19,14 @@ def test_from_nothing_to_the_delta(run):
     path = trained.train()
 
     assert path.name == "perflow-000024.safetensors"
-    delta, said = read(path)
+    delta, metadata = read(path)
     assert delta.keys() == base.keys()
     average = dict(zip(base, trained.ema.shadow_params, strict=True))
     for key, dW in delta.items():
         assert (dW - (average[key] - base[key])).abs().max() < 1e-7, key
-    assert (said["prediction_type"], said["base_prediction"]) == ("ddim_eps", "noise")
-    assert (said["windows"], said["architecture"], said["rank"]) == ("4", "SD1.5", "full")
-    assert (said["steps"], said["samples"]) == ("24", "96")
+    assert (metadata["prediction_type"], metadata["base_prediction"]) == ("ddim_eps", "noise")
+    assert (metadata["windows"], metadata["architecture"], metadata["rank"]) == ("4", "SD1.5", "full")
+    assert (metadata["steps"], metadata["samples"]) == ("24", "96")
     assert {file.name for file in path.parent.iterdir()} == {"perflow-000012.safetensors", path.name}
 
     assert sum(trained.losses[-8:]) < sum(trained.losses[:8])
@@ -74,8 +74,8 @@ def test_a_student_that_begins_with_a_few_directions_of_a_delta(run, tmp_path):
 
 
 def test_low_rank_of_a_full_student(run):
-    delta, said = read(run(save={"rank": 4}).train())
-    assert said["rank"] == "4"
+    delta, metadata = read(run(save={"rank": 4}).train())
+    assert metadata["rank"] == "4"
     assert delta["lora_unet_mid_block_resnets_0_conv1.lora_down.weight"].shape == (4, 64, 3, 3)
     assert delta["lora_unet_conv_out.diff"].shape == (4, 32, 3, 3)  # in two factors it would be larger
     assert "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k.lora_up.weight" in delta
@@ -89,36 +89,40 @@ def test_lora_student(run):
     X, i = torch.randn(2, 4, 8, 8), torch.tensor([500, 20])
     prompts, empty = trained.prompts.embed(["a house", "a boat"]), trained.prompts.embed([""])
     before = teacher.noise_predictor(prompts, empty, 1.0)(X, i)
-    delta, said = read(trained.train())
+    delta, metadata = read(trained.train())
 
-    assert said["rank"] == "4"
+    assert metadata["rank"] == "4"
     assert all(key.endswith((".lora_up.weight", ".lora_down.weight", ".alpha")) for key in delta)
     module = "mid_block_attentions_0_transformer_blocks_0_attn2_to_k"
     assert delta[f"lora_unet_{module}.lora_up.weight"].abs().max() > 0
+    names = [name for name, weight in trained.unet.named_parameters() if weight.requires_grad]
+    average = dict(zip(names, trained.ema.shadow_params, strict=True))
+    key = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.lora_B.default.weight"
+    assert torch.equal(delta[f"lora_unet_{module}.lora_up.weight"], average[key])
     assert all(torch.equal(weight, base[name]) for name, weight in frozen.items())
     assert torch.equal(teacher.noise_predictor(prompts, empty, 1.0)(X, i), before)  # the teacher has not learned
-    state = next((trained.end_points.folder.parent / "states").iterdir()) / "model.safetensors"
+    state = next((trained.segments.folder.parent / "states").iterdir()) / "model.safetensors"
     assert len(safetensors.torch.load_file(state)) == 2 * len([key for key in delta if key.endswith(".alpha")])
 
 
-def test_cached_lines_are_the_teachers(run):
-    """What the student is shown lies on the line from the noised data to where the teacher's walk ends."""
+def test_cached_segments_are_the_teachers(run):
+    """What the student is shown lies on the segment from the noised data to where the teacher's trajectory ends."""
     trained = run(data={"prompt_dropout": 0.5}, cache={"precision": "float32"})
-    points = trained.end_points
-    rows = [batch for step in range(points.steps) for batch in points.batches(step)]
-    assert len(rows) == points.steps == 8
+    cache, reflow = trained.segments, trained.segments.reflow
+    rows = [batch for step in range(cache.rounds.steps) for batch in cache.batches(step)]
+    assert len(rows) == cache.rounds.steps == 8
     for use in (rows[:4], rows[4:]):  # every row once a use, with other timesteps
-        x0 = torch.cat([batch.line.x0 for batch in use])
+        x0 = torch.cat([batch.segment.x0 for batch in use])
         assert len({tuple(row.flatten().tolist()) for row in x0}) == 16
-    assert {T.item() for batch in rows for T in batch.T} <= set(trained.points.T.flatten().tolist())
+    assert {T.item() for batch in rows for T in batch.T} <= set(reflow.points.T.flatten().tolist())
     texts = [text for batch in rows for text in batch.prompts]
     assert 0 < texts.count("") < len(texts)
 
-    line, prompts = rows[0].line, trained.prompts.embed(rows[0].prompts)
-    edge = (trained.chord.s / trained.chord.c).float()
-    X_s, X_e = (line.x0 + edge[line.w + end][:, None, None, None] * line.eps for end in (0, 1))
+    segment, prompts = rows[0].segment, trained.prompts.embed(rows[0].prompts)
+    edge = (reflow.chord.s / reflow.chord.c).float()
+    X_s, X_e = (segment.x0 + edge[segment.w + end][:, None, None, None] * segment.eps for end in (0, 1))
     eps = trained.teacher.noise_predictor(prompts, trained.prompts.embed([""]), 1.0)
-    assert (points.walk(eps, X_s, line.w) - X_e).abs().max() < 1e-4
+    assert (reflow.trajectory(eps, X_s, segment.w) - X_e).abs().max() < 1e-4
 
 
 def test_prompts_in_memory_are_those_on_disk(run, tmp_path):
@@ -128,19 +132,39 @@ def test_prompts_in_memory_are_those_on_disk(run, tmp_path):
     asked = [["a house", "a boat"], ["a boat", "a tree", "a castle", "a boat"], ["a castle", "a house"], [""]]
     for texts in asked:
         assert torch.equal(in_memory.embed(texts).embeddings, on_disk.embed(texts).embeddings)
-    assert list(in_memory.places) == ["a house", "a boat", "a tree"]
-    in_memory.numbers.unlink()
+    assert list(in_memory.memory) == ["a house", "a boat", "a tree"]
+    in_memory.disk.close()
     assert in_memory.embed(["a tree", "a house"]).embeddings.shape == (2, *in_memory.shape)  # not read
+
+
+def test_the_oldest_prompts_make_room_on_disk(run, tmp_path, monkeypatch):
+    from training import prompts as module
+
+    monkeypatch.setattr(module, "BATCH", 1)
+    trained = run()
+    store = module.PromptStore(trained.teacher, tmp_path / "prompts", max_gb=2.5 * 2 * trained.prompts.row / 1e9)
+    encoded, encode = [], trained.teacher.encode_prompts
+    monkeypatch.setattr(trained.teacher, "encode_prompts", lambda texts: encoded.extend(texts) or encode(texts))
+    first = store.embed(["a house"]).embeddings
+    for texts in (["a boat", "a house"], ["a tree"], ["a tree", "a boat"], ["a house"]):
+        again = store.embed(texts).embeddings[-1:]
+    assert encoded == ["a house", "a boat", "a tree", "a house"]
+    assert torch.equal(again, first)
+    store.disk.close()
+    reopened = module.PromptStore(trained.teacher, tmp_path / "prompts", max_gb=1.0)
+    encoded.clear()
+    assert torch.equal(reopened.embed(["a tree", "a house"]).embeddings[1:], first)
+    assert encoded == []
 
 
 def test_fixed_guidance(run):
     """The teacher is guided and never sees the dropped prompts; the student does."""
     trained = run(teacher={"guidance": 5.0}, data={"prompt_dropout": 1.0}, cache={"precision": "float32"})
-    (batch,) = trained.end_points.batches(0)
+    (batch,) = trained.segments.batches(0)
     assert set(batch.prompts) == {""}
-    files = sorted(trained.end_points.folder.glob("*/*/*.safetensors"))
+    files = sorted(trained.segments.folder.glob("*/*/*.safetensors"))
     assert json.loads(read(files[0])[1]["prompts"]) == [""] * 8
     plain = run(output=trained.config.output + "2", data={"prompt_dropout": 1.0}, cache={"precision": "float32"})
-    (other,) = plain.end_points.batches(0)
-    assert torch.equal(other.line.w, batch.line.w)
-    assert (other.line.eps - batch.line.eps).abs().max() > 1e-3
+    (other,) = plain.segments.batches(0)
+    assert torch.equal(other.segment.w, batch.segment.w)
+    assert (other.segment.eps - batch.segment.eps).abs().max() > 1e-3

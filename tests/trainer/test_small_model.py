@@ -41,7 +41,7 @@ def test_the_shipped_configuration_trains_on_from_the_stored_weights(folder):
     from accelerate.state import AcceleratorState
 
     from training.config import parse, tomllib
-    from training.loop import Run
+    from training.run import Run
 
     AcceleratorState._reset_state(True)
     text = (REPOSITORY / "training" / "configs" / "small.toml").read_text(encoding="utf-8")
@@ -50,10 +50,10 @@ def test_the_shipped_configuration_trains_on_from_the_stored_weights(folder):
     values["cache"] |= {"endpoints": 4, "teacher_batch": 4}
     values["optimizer"] |= {"steps": 1, "batch_size": 2}
     trained = Run(parse(values))
-    delta, said = read(trained.train())
+    delta, metadata = read(trained.train())
     stored = safetensors.torch.load_file(folder / "delta.safetensors")
     assert delta.keys() == stored.keys()
     size = sum(float(dW.square().sum()) for dW in stored.values())
     moved = sum(float((delta[key].float() - dW).square().sum()) for key, dW in stored.items())
     assert 0 < moved < 0.02 * size
-    assert (said["prediction_type"], said["windows"]) == ("ddim_eps", "4")
+    assert (metadata["prediction_type"], metadata["windows"]) == ("ddim_eps", "4")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
+from ....perflow_core.weights.lora_file import lora_pair
 from ..weights.unet import layers
 
 Layer = Any  # nn.Linear, nn.Conv2d, or a quantised one of a class of its own
@@ -56,12 +57,9 @@ class Adapters:
 
     def tensors(self, dtype: torch.dtype) -> dict[str, Tensor]:
         """As ComfyUI's LoRA files have them."""
-        found = {}
+        found: dict[str, Tensor] = {}
         for name, adapter in self.by_name.items():
-            up, down = (half.detach().to("cpu", dtype) for half in (adapter.up, adapter.down))
-            found[f"{name}.lora_up.weight"] = up[:, :, None, None] if down.ndim == 4 else up
-            found[f"{name}.lora_down.weight"] = down
-            found[f"{name}.alpha"] = torch.tensor(float(len(down)))  # alpha / rank = 1: no scaling
+            found |= lora_pair(name, adapter.up.detach().to(dtype), adapter.down.detach().to(dtype))
         return found
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:

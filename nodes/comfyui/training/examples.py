@@ -9,7 +9,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from .unet import Conditions
+from .training_unet import Conditions
 
 Entry = list[Any]  # [embedding, options], one prompt of a CONDITIONING
 UNUSABLE = ("control", "gligen", "hooks", "area", "mask")

@@ -1,78 +1,131 @@
-"""A training run from its first step to its file, however it ends, and what is said of it."""
+"""A training run as the page shows it, from its first step to its file, however it ends."""
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import comfy.model_management
+import comfy.utils
+import latent_preview
 import numpy as np
 import torch
 from comfy_api.latest import io
 
+from ....perflow_core.training.descent import NotFiniteError, WindowLosses
 from .. import node_text
-from . import files
-from .loop import NotFiniteError, Training
-from .run import History, is_out_of_memory, minutes, out_of_memory, run
+from . import trained_files
+from .delta_training import DeltaTraining
+
+PREVIEW_EVERY = 25  # steps
+REPORT_EVERY = 2.0  # seconds
 
 
 def train(
-    node: type[io.ComfyNode], training: Training, first: int, steps: int, prefix: str, said: Mapping[str, str]
-) -> tuple[Path, str, History]:
+    node: type[io.ComfyNode], training: DeltaTraining, first: int, steps: int, prefix: str, facts: Mapping[str, str]
+) -> tuple[Path, str, list[WindowLosses]]:
     """Take the steps, numbered from `first` on, and write the file: its path, how it went in words, and the losses.
 
-    What was trained is written too where the run ends early. said: what the file says of itself, among other things.
+    What was trained is written too where the run ends early. facts: what the file says of itself, among other things.
     """
-    history, started = History(training.settings.windows), time.monotonic()
+    history: list[WindowLosses] = []
+    started = time.monotonic()
 
-    def kept() -> Path | None:
+    def save() -> Path:
         seconds = f"{time.monotonic() - started:.1f}"
-        return files.save(training, prefix, first + history.steps, **said, seconds=seconds) if history.steps else None
+        return trained_files.save(training, prefix, first + len(history), **facts, seconds=seconds)
+
+    def saved_text() -> str:
+        return f" What was trained until then is in {save()}." if history else " Nothing was written."
 
     try:
-        run(training, history, first, steps, lambda text: node_text.show(node, text))
+        _take_steps(training, history, first, steps, lambda text: node_text.show(node, text))
     except comfy.model_management.InterruptProcessingException:
-        when = f"after step {history.steps}" if history.steps else "before the first step"
-        text = f"Interrupted {when}.{kept_text(kept())}"
+        when = f"after step {len(history)}" if history else "before the first step"
+        text = f"Interrupted {when}.{saved_text()}"
         logging.info(text)
         node_text.show(node, text)
         raise
     except (NotFiniteError, RuntimeError, MemoryError) as error:
-        raise kind(error)(reason(error, training) + kept_text(kept())) from error
-    path = kept()
-    assert path is not None
-    return path, report(history, path, first, time.monotonic() - started), history
+        raise _kind(error)(_reason(error, training, first + len(history) + 1) + saved_text()) from error
+    path = save()
+    return path, _report(history, path, first, time.monotonic() - started), history
 
 
-def kind(error: Exception) -> type[Exception]:
+def _take_steps(
+    training: DeltaTraining, history: list[WindowLosses], first: int, steps: int, report: Callable[[str], object]
+) -> None:
+    """`history` has the steps that were done, however it ends."""
+    bar = comfy.utils.ProgressBar(steps)
+    started = reported = time.monotonic()
+    with torch.inference_mode(False), torch.enable_grad(), training.unet:
+        for done in range(1, steps + 1):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            history.append(training.step(first + done - 1))
+            due = done % PREVIEW_EVERY == 0 or done == steps
+            bar.update_absolute(done, steps, _picture(training) if due else None)
+            now = time.monotonic()
+            if now - reported > REPORT_EVERY:
+                reported, left = now, (now - started) / done * (steps - done)
+                report(f"step {done} of {steps}, loss {history[-1].mean:.4g}, {_minutes(left)} left")
+
+
+def _picture(training: DeltaTraining) -> tuple[object, ...]:
+    """Four steps as they look by now; rough where the user has no preview method, which is no picture elsewhere."""
+    latent_format = training.unet.patcher.model.latent_format
+    previewer = latent_preview.get_previewer(training.unet.device, latent_format)
+    if previewer is None:
+        previewer = latent_preview.Latent2RGBPreviewer(
+            latent_format.latent_rgb_factors, latent_format.latent_rgb_factors_bias
+        )
+    with torch.no_grad():
+        return previewer.decode_latent_to_preview_image("JPEG", training.preview())
+
+
+def _kind(error: Exception) -> type[Exception]:
     """What to raise in its place: ComfyUI unloads its models after its own kind, which is of a GPU's memory."""
     of_gpu = isinstance(error, (comfy.model_management.OOM_EXCEPTION, getattr(torch, "AcceleratorError", ())))
-    return comfy.model_management.OOM_EXCEPTION if of_gpu and is_out_of_memory(error) else RuntimeError
+    return comfy.model_management.OOM_EXCEPTION if of_gpu and _is_out_of_memory(error) else RuntimeError
 
 
-def reason(error: Exception, training: Training) -> str:
-    """What stopped the run, in one sentence."""
+def _is_out_of_memory(error: Exception) -> bool:
+    """torch's own error on a GPU, and the ordinary ones that it raises on a CPU."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text
+
+
+def _reason(error: Exception, training: DeltaTraining, step: int) -> str:
+    """What stopped the run in this step, in one sentence."""
     if isinstance(error, NotFiniteError):
-        return f"{error}, expected finite numbers: lower learning_rate, or try another seed."
-    if is_out_of_memory(error):
-        shapes = {tuple(latent.shape[1:]) for latent in training.examples.latents}
-        sizes = " and ".join(f"{height}x{width}" for height, width in sorted(shapes, reverse=True)[:2])
-        return out_of_memory(training.settings, sizes)
-    return str(error)
+        return (
+            f"The loss became NaN or Inf in training step {step}, expected finite numbers: lower learning_rate, or try "
+            "another seed."
+        )
+    if not _is_out_of_memory(error):
+        return str(error)
+    settings = training.settings
+    shapes = {tuple(latent.shape[1:]) for latent in training.examples.latents}
+    sizes = " and ".join(f"{height}x{width}" for height, width in sorted(shapes, reverse=True)[:2])
+    checkpointing = "" if settings.gradient_checkpointing else "turn on gradient_checkpointing, or "
+    return (
+        f"Out of memory with batch_size {settings.batch_size}, latents of {sizes}, rank {settings.rank} and "
+        f"gradient_checkpointing {'on' if settings.gradient_checkpointing else 'off'}, expected training to fit: "
+        f"{checkpointing}lower batch_size, the size of the pictures, or rank."
+    )
 
 
-def kept_text(path: Path | None) -> str:
-    return f" What was trained until then is in {path}." if path else " Nothing was written."
-
-
-def report(history: History, path: Path, first: int, seconds: float) -> str:
+def _report(history: list[WindowLosses], path: Path, first: int, seconds: float) -> str:
     """The file, how long it took, and how the loss went."""
-    tenth = max(1, history.steps // 10)
-    start, end = np.mean(history.losses[:tenth]), np.mean(history.losses[-tenth:])
-    steps = f"{history.steps} step{'s' if history.steps > 1 else ''}" + (
-        f", {first + history.steps} in all" if first else ""
+    tenth = max(1, len(history) // 10)
+    start, end = (np.mean([losses.mean for losses in part]) for part in (history[:tenth], history[-tenth:]))
+    steps = f"{len(history)} step{'s' if len(history) > 1 else ''}" + (
+        f", {first + len(history)} in all" if first else ""
     )
     return (
-        f"{path.name}, {path.stat().st_size / 1e6:.0f} MB, {steps}, {minutes(seconds)}\n"
+        f"{path.name}, {path.stat().st_size / 1e6:.0f} MB, {steps}, {_minutes(seconds)}\n"
         f"loss {start:.4g} in the first tenth of the steps, {end:.4g} in the last tenth"
     )
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

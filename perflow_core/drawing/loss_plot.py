@@ -1,7 +1,7 @@
 """The picture of a training run: the loss over the steps, a line for each window."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image
@@ -13,12 +13,14 @@ SPANS = 60  # points of a line at most: single losses scatter, so each point is 
 LABELLED = 8  # windows that the legend names
 
 
-def draw_losses(by_window: Sequence[Sequence[tuple[int, float]]], steps: int) -> Image.Image:
+def draw_losses(by_window: Sequence[Mapping[int, float]], K: int) -> Image.Image:
     """RGB picture of 800 x 600; the loss on a logarithmic scale.
 
-    by_window: for each window its losses, as (number of the step, loss).
+    by_window: for each step the losses of those of the K windows that it had.
     """
-    lines = [_smooth(points, steps) for points in by_window]
+    steps = len(by_window)
+    of_window = ([(step, losses[w]) for step, losses in enumerate(by_window) if w in losses] for w in range(K))
+    lines = [_smooth(points, steps) for points in of_window]
     levels = [loss for line in lines for _, loss in line if loss > 0] or [1.0]
     low, high = math.log10(min(levels)) - 0.05, math.log10(max(levels)) + 0.05
 

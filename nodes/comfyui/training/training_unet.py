@@ -145,11 +145,14 @@ def _recomputing(forward: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*args, **kwargs)
         # The options say which block it is and are written on from block to block: backward needs them as they are now.
-        args, kwargs = tuple(map(_kept, args)), {name: _kept(value) for name, value in kwargs.items()}
+        args, kwargs = (
+            tuple(map(_copied_options, args)),
+            {name: _copied_options(value) for name, value in kwargs.items()},
+        )
         return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
 
     return run
 
 
-def _kept(value: Any) -> Any:
+def _copied_options(value: Any) -> Any:
     return value.copy() if isinstance(value, dict) else value

@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from ....perflow_core.messages import shown
-from ....perflow_core.weights.extraction import FORMAT_VERSION, source_dtype
-from ....perflow_core.weights.safe_write import write_new
+from ....perflow_core.weights.extraction import source_dtype
+from ....perflow_core.weights.lora_file import delta_metadata
+from ....perflow_core.weights.safetensors_writer import write_new
 from ....perflow_core.weights.weights_file import WeightsFile, WeightsFileError, inspect
 from ..weights.save_delta import delta_folder, save_delta
 from ..weights.unet import stored_weights
-from .loop import Training
+from .delta_training import DeltaTraining
 
 OPTIMIZER = "optimizer."
 STATE = ".state"
@@ -57,7 +58,7 @@ def read_resumed(path: str) -> Resumed:
     return Resumed(Path(path), file, int(steps))
 
 
-def check_free_space(training: Training) -> None:
+def check_free_space(training: DeltaTraining) -> None:
     """Raises OSError where the files would not find a place: better now than after hours."""
     needed = sum(p.numel() for p in training.unet.adapters.parameters) * (STATE_BYTES + 4)
     free = shutil.disk_usage(delta_folder()).free
@@ -68,23 +69,20 @@ def check_free_space(training: Training) -> None:
         )
 
 
-def save(training: Training, prefix: str, steps: int, **said: str) -> Path:
+def save(training: DeltaTraining, prefix: str, steps: int, **facts: str) -> Path:
     """Write both files under a free number; returns the delta's path."""
     dtype = source_dtype(stored_weights(training.unet.patcher).values())
-    adapters = training.unet.adapters
-    settings = training.settings
-    metadata = {
-        "format": "perflow-delta",
-        "format_version": FORMAT_VERSION,
-        "rank": str(settings.rank),
-        "prediction_type": settings.prediction_type,
-        "windows": str(settings.windows),
-        "steps": str(steps),
-        "batch_size": str(settings.batch_size),
-        "learning_rate": f"{settings.learning_rate:g}",
-        "guidance": f"{settings.guidance:g}" if settings.guidance else "cfg_sync",
-    }
-    path = save_delta(adapters.tensors(dtype), prefix, metadata | said)
+    adapters, settings = training.unet.adapters, training.settings
+    metadata = delta_metadata(
+        [settings.rank],
+        **training.reflow.metadata(),
+        steps=str(steps),
+        batch_size=str(settings.batch_size),
+        learning_rate=f"{settings.learning_rate:g}",
+        guidance=f"{settings.guidance:g}" if settings.guidance else "cfg_sync",
+        **facts,
+    )
+    path = save_delta(adapters.tensors(dtype), prefix, metadata)
     try:
         scaler = {"scaler": json.dumps(training.scaler.state_dict())}
         write_new(adapters.tensors(torch.float32) | _optimizer_tensors(training), path.with_suffix(STATE), scaler)
@@ -96,7 +94,7 @@ def save(training: Training, prefix: str, steps: int, **said: str) -> Path:
     return path
 
 
-def load(training: Training, resumed: Resumed) -> bool:
+def load(training: DeltaTraining, resumed: Resumed) -> bool:
     """Take over a file's adapters and, where its state is there, the optimizer's; returns whether it was.
 
     Raises WeightsFileError for adapters that do not fit the model.
@@ -113,10 +111,9 @@ def load(training: Training, resumed: Resumed) -> bool:
     if not state.is_file():
         return False
     found: dict[int, dict[str, Tensor]] = {}
-    for key in tensors:
-        if key.startswith(OPTIMIZER):
-            _, i, name = key.split(".")
-            found.setdefault(int(i), {})[name] = tensors[key]
+    for key in filter(lambda key: key.startswith(OPTIMIZER), tensors):
+        _, i, name = key.split(".")
+        found.setdefault(int(i), {})[name] = tensors[key]
     training.optimizer.load_state_dict({**training.optimizer.state_dict(), "state": found})
     with safetensors.safe_open(str(state), framework="pt") as file:
         scaler: dict[str, Any] = json.loads((file.metadata() or {}).get("scaler", "{}"))
@@ -125,6 +122,6 @@ def load(training: Training, resumed: Resumed) -> bool:
     return True
 
 
-def _optimizer_tensors(training: Training) -> dict[str, Tensor]:
+def _optimizer_tensors(training: DeltaTraining) -> dict[str, Tensor]:
     state = training.optimizer.state_dict()["state"]
     return {f"{OPTIMIZER}{i}.{name}": tensor.cpu() for i, held in state.items() for name, tensor in held.items()}

@@ -1,0 +1,120 @@
+"""PeRFlow training of adapters on a MODEL, step by step."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import comfy.model_management
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+from torch.amp.grad_scaler import GradScaler
+
+from ....perflow_core.sampling.chord import WindowChord
+from ....perflow_core.sampling.denoiser import UNet, denoiser, noise_predictor
+from ....perflow_core.sampling.parameterization import PredictionType
+from ....perflow_core.sampling.schedule import window_schedule
+from ....perflow_core.sampling.solvers import sample_euler
+from ....perflow_core.training.curriculum import Draw, Purpose, Rounds, draw_batch, normal
+from ....perflow_core.training.descent import Descent, WindowLosses
+from ....perflow_core.training.reflow import Batch, Reflow, Segment
+from ....perflow_core.training.time_points import TimePoints
+from ....perflow_core.training.trajectory import TeacherTrajectory
+from ..sampling.base_sampling import base_of
+from .examples import Examples
+from .training_unet import Conditions, TrainingUNet
+
+DEPTH, USES = 16, 4  # of a round of batches
+DROPOUT = 0.1  # of the prompts, as officially, so that CFG keeps working
+WARM_UP = 20  # steps until the full learning rate
+LARGEST_GRADIENT = 1.0
+PREVIEW_CFG = 4.5  # of the official examples for 4 steps, where the student is guided at sampling
+
+
+@dataclass(frozen=True)
+class Settings:
+    """As the node has them; guidance 0 is cfg_sync."""
+
+    batch_size: int
+    learning_rate: float
+    rank: int
+    windows: int
+    prediction_type: PredictionType
+    solving_steps: int
+    guidance: float
+    points_per_window: int
+    gradient_checkpointing: bool
+    seed: int
+
+
+class DeltaTraining:
+    """A run: `step(i)` for i = first, first + 1, ... inside `with training.unet`."""
+
+    def __init__(self, model: ModelPatcher, examples: Examples, settings: Settings):
+        self.settings, self.examples = settings, examples
+        base, K = base_of(model), settings.windows
+        self.chord = WindowChord.from_alphas_cumprod(base.alphas_cumprod, K)
+        points = TimePoints.coarse(K, settings.points_per_window)
+        trajectory = TeacherTrajectory.plan(base.alphas_cumprod, K, settings.solving_steps)
+        self.unet = TrainingUNet(model, settings.rank, settings.seed % 2**63, settings.gradient_checkpointing)
+        device = self.unet.device
+        self.reflow = Reflow(settings.prediction_type, self.chord, points, trajectory).to(device, torch.float32)
+        self.base_predicts, self.alphas_cumprod = base.predicts, base.alphas_cumprod.to(torch.float32).to(device)
+        self.optimizer = torch.optim.AdamW(self.unet.adapters.parameters, settings.learning_rate, weight_decay=0.01)
+        in_float16 = model.model.get_dtype_inference() == torch.float16
+        self.scaler = GradScaler(device.type, enabled=in_float16)
+        self.descent = Descent(self.optimizer, LARGEST_GRADIENT, self.scaler)
+        self.rounds = Rounds(DEPTH, USES, settings.seed)
+        self._segments: dict[int, tuple[Draw, Segment]] = {}  # by number of the batch, of the present round
+
+    def step(self, i: int) -> WindowLosses:
+        """One step of the optimizer. Raises NotFiniteError."""
+        draw, segment = self.segment(i)
+        T = self.reflow.points.timesteps(draw.w, self.rounds.uniform(i, len(draw.w)))
+        student = partial(self.unet, conditions=self._conditions(draw.examples, draw.dropped), student=True)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate * min(1, (i + 1) / WARM_UP)
+        return self.reflow.step([Batch(segment, T, student)], self.descent)
+
+    def segment(self, i: int) -> tuple[Draw, Segment]:
+        """The rows that step i trains on, and their segments, which the teacher makes when they come first."""
+        first = self.rounds.number(i) * DEPTH
+        number = first + int(self.rounds.order(i))
+        if number not in self._segments:
+            self._segments = {n: segment for n, segment in self._segments.items() if n >= first}
+            self._segments[number] = self._made(number)
+        return self._segments[number]
+
+    def preview(self) -> Tensor:
+        """The first example's prompt in four steps, x0 of shape [1, C, H, W] in the UNet's scale."""
+        guided = self.settings.guidance == 0 and self.examples.negative is not None
+        prompts = [self._conditions([0], [dropped]) for dropped in ([True, False] if guided else [False])]
+        network = self._network(prompts, student=True)
+        denoise = denoiser(network, self.settings.prediction_type, self.reflow.chord, PREVIEW_CFG)
+        sigmas = window_schedule(self.chord, 4).to(torch.float32).to(self.unet.device)
+        noise = normal(self.examples.latents[0].shape, [0], self.settings.seed, Purpose.PREVIEW).to(self.unet.device)
+        with torch.no_grad():
+            return sample_euler(denoise, noise * (1 + sigmas[0] ** 2).sqrt(), sigmas)
+
+    def _made(self, number: int) -> tuple[Draw, Segment]:
+        settings, examples = self.settings, self.examples
+        dropout = DROPOUT if examples.negative is not None else 0.0
+        B, guided = settings.batch_size, settings.guidance not in (0, 1)
+        draw = draw_batch(self.reflow.points, examples.groups, B, dropout, settings.seed, number)
+        dropped = [False] * B if settings.guidance else draw.dropped
+        prompts = [self._conditions(draw.examples, rows) for rows in ([[True] * B] if guided else []) + [dropped]]
+        network = self._network(prompts, student=False)
+        teacher = noise_predictor(network, self.base_predicts, self.alphas_cumprod, settings.guidance)
+        x0 = examples.x0(draw.examples)
+        noise = normal(x0.shape[1:], range(number * B, (number + 1) * B), settings.seed, Purpose.NOISE)
+        w, x0, noise = (part.to(self.unet.device) for part in (draw.w, x0, noise))
+        return draw, self.reflow.segment(teacher, w, x0, noise)
+
+    def _conditions(self, examples: list[int], dropped: list[bool]) -> Conditions:
+        return self.examples.conditions(examples, dropped, self.unet.device)
+
+    def _network(self, prompts: list[Conditions], student: bool) -> UNet:
+        def outputs(z: Tensor, T: Tensor) -> list[Tensor]:
+            comfy.model_management.throw_exception_if_processing_interrupted()  # a trajectory has many calls
+            return [self.unet(z, T, conditions, student) for conditions in prompts]
+
+        return outputs

@@ -1,0 +1,187 @@
+"""The segments of the teacher's trajectories, on disk, each used several times: that is where the time goes.
+
+A round is so many rows, made in one go (`perflow_core.training.curriculum.Rounds`). A lane is a place in the global
+batch: lane l of a step takes a row of its own lane, so that every process keeps its own rows, whatever their number,
+and together they see what one process alone would.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from perflow_core.atomic_file import atomic_write
+from perflow_core.training.curriculum import Purpose, Rounds, normal, uniform
+from perflow_core.training.reflow import Reflow, Segment
+
+from .config import Config
+from .latents import LatentSource
+from .prompts import PromptStore
+from .state import numbered
+from .stopping import Stopped, TrainingError
+from .teacher import Teacher
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """How the global batch is spread: process `rank` of `processes`, `batch` rows a call, `accumulation` calls."""
+
+    rank: int
+    processes: int
+    batch: int
+    accumulation: int
+
+    @property
+    def all(self) -> int:
+        return self.processes * self.batch * self.accumulation
+
+    @property
+    def mine(self) -> Tensor:
+        """The lanes of this process, call by call; int64, [accumulation * batch]."""
+        lanes = torch.arange(self.all).reshape(self.accumulation, self.processes, self.batch)
+        return lanes[:, self.rank].flatten()
+
+
+class Rows(NamedTuple):
+    """Rows for one call of the student, on the CPU."""
+
+    segment: Segment
+    T: Tensor
+    prompts: list[str]
+
+
+class SegmentCache:
+    """The rounds of a run, of which the current one is in memory."""
+
+    def __init__(
+        self,
+        config: Config,
+        teacher: Teacher,
+        prompts: PromptStore,
+        source: LatentSource,
+        reflow: Reflow,
+        lanes: Lanes,
+        stopping: Callable[[], bool],
+    ):
+        self.config, self.teacher, self.prompts, self.source = config, teacher, prompts, source
+        self.lanes, self.stopping = lanes, stopping
+        self.reflow = reflow.to(teacher.device, torch.float32)
+        depth = -(-config.cache.endpoints // lanes.all)  # the configured number rounded up
+        self.rounds = Rounds(depth, config.cache.uses, config.seed)
+        self.folder = Path(config.output) / "endpoints"
+        self._round = -1
+        self._begun = -1, ""  # a round that was begun, and how far the source had been read then
+        self._check_size()
+
+    def _check_size(self) -> None:
+        """Rounds stay on disk until a state is saved that no longer needs them."""
+        cache = self.config.cache
+        row = 2 * torch.Size(self.source.shape).numel() * DTYPES[cache.precision].itemsize
+        kept, rows = 2 + (self.config.save.every - 1) // self.rounds.steps, self.rounds.depth * self.lanes.all
+        size = kept * rows * row / 1e9
+        if size > cache.max_gb:
+            raise TrainingError(
+                f"The end points need {size:.3g} GB ({rows} of {row / 1e3:.0f} kB, {kept} times), expected at most "
+                f"cache.max_gb = {cache.max_gb:g}: raise it, lower cache.endpoints, or lower save.every."
+            )
+
+    def batches(self, step: int) -> Iterator[Rows]:
+        """The calls of a step, each with the rows of this process; makes the round first where it is not there."""
+        number = self.rounds.number(step)
+        if number != self._round:
+            self._open(number)
+        mine = self.lanes.mine
+        rows = self.rounds.order(step, self.lanes.all)[mine] * len(mine) + torch.arange(len(mine))
+        T = self.reflow.points.timesteps(self.w[rows], self.rounds.uniform(step, self.lanes.all)[mine])
+        size = self.lanes.batch
+        for chosen, part in zip(torch.split(rows, size), torch.split(T, size), strict=True):
+            segment = Segment(self.w[chosen], self.x0[chosen].float(), self.eps[chosen].float())
+            yield Rows(segment, part, [self.texts[row] for row in chosen])
+
+    def forget(self, step: int) -> None:
+        """Delete the rounds that no state from this step on needs."""
+        for _, folder in numbered(self._mine, "round", lambda number: number < self.rounds.number(step)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def place(self, step: int) -> str:
+        """How far the source had been read before the round of this step; what a state keeps."""
+        number, place = self._begun
+        return place if number == self.rounds.number(step) else self.source.place
+
+    @property
+    def _mine(self) -> Path:
+        return self.folder / f"process-{self.lanes.rank}"
+
+    def _open(self, number: int) -> None:
+        """Bring a round into memory, from disk where it is there."""
+        self._begun = number, self.source.place
+        folder = self._mine / f"round-{number}"
+        folder.mkdir(parents=True, exist_ok=True)
+        count = self.rounds.depth * self.lanes.all
+        rows = torch.arange(count).reshape(-1, self.lanes.all)[:, self.lanes.mine].flatten()
+        U_window, U_dropout = (
+            uniform((count,), self.config.seed, purpose, number)[rows] for purpose in (Purpose.WINDOW, Purpose.DROPOUT)
+        )
+        w, dropped = self.reflow.points.windows(U_window), U_dropout < self.config.data.prompt_dropout
+        size = self.config.cache.teacher_batch
+        chunks = range(0, len(rows), size)
+        paths = [folder / f"chunk-{start // size:06}.safetensors" for start in chunks]
+        done = sum(path.is_file() for path in paths)
+        bar = tqdm(
+            total=len(rows), initial=min(done * size, len(rows)), desc=f"end points, round {number}", unit="row",
+            leave=False, disable=self.lanes.rank != 0 or done == len(paths),
+        )  # fmt: skip
+        with bar:
+            parts = []
+            for start, path in zip(chunks, paths, strict=True):
+                part = slice(start, start + size)
+                if not path.is_file():
+                    if self.stopping():
+                        raise Stopped
+                    self._make(path, (number * count + rows[part]).tolist(), w[part], dropped[part])
+                    bar.update(len(rows[part]))
+                parts.append(self._read(path))
+        self.w = w
+        self.x0, self.eps = (torch.cat([part[name] for part, _ in parts]) for name in ("x0", "eps"))
+        self.texts = [text for _, texts in parts for text in texts]
+        self._round = number
+
+    def _make(self, path: Path, numbers: list[int], w: Tensor, dropped: Tensor) -> None:
+        """Have the teacher make one batch of rows, and write it."""
+        config, device = self.config, self.teacher.device
+        x0, captions = self.source.take(numbers)
+        shown = ["" if drop else caption for drop, caption in zip(dropped, captions, strict=True)]
+        noise = normal(x0.shape[1:], numbers, config.seed, Purpose.NOISE)
+        guidance = config.teacher.guidance
+        teacher = self.teacher.noise_predictor(
+            self.prompts.embed(shown if guidance == "cfg_sync" else captions),
+            self.prompts.embed([""]),
+            guidance if isinstance(guidance, float) else 1.0,
+        )
+        segment = self.reflow.segment(teacher, w.to(device), x0.to(device), noise.to(device))
+        if not bool(torch.isfinite(segment.eps).all()):
+            raise TrainingError(
+                f"The teacher's trajectory gave NaN in rows {numbers[0]} to {numbers[-1]}: check the teacher, or set "
+                "optimizer.precision to bf16 or no."
+            )
+        dtype = DTYPES[config.cache.precision]
+        tensors = {name: getattr(segment, name).to("cpu", dtype).contiguous() for name in ("x0", "eps")}
+        with atomic_write(path) as unfinished:
+            safetensors.torch.save_file(tensors, unfinished, {"prompts": json.dumps(shown), "place": self.source.place})
+
+    def _read(self, path: Path) -> tuple[dict[str, Tensor], list[str]]:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in ("x0", "eps")}
+        self.source.place = metadata["place"]
+        return tensors, json.loads(metadata["prompts"])
