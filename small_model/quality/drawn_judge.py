@@ -36,8 +36,8 @@ class DrawnJudge:
     def __init__(
         self, models: NarrowModels, results: Path, reference_count: int = REFERENCE_COUNT, device: torch.device = CPU
     ) -> None:
-        from small_model import classifier
-        from small_model.autoencoder import Decoder, Encoder
+        from small_model.quality import classifier
+        from small_model.networks.autoencoder import Decoder, Encoder
 
         self._device = device
         self._network = classifier.classifier().to(device)
@@ -57,7 +57,7 @@ class DrawnJudge:
         self._references: dict[tuple[str, bool], Gaussian] = {}
 
     def prompts(self, numbers: Sequence[int]) -> list[str]:
-        from small_model.held_out import caption
+        from small_model.scenes.held_out import caption
 
         return [caption(number) for number in numbers]
 
@@ -74,7 +74,7 @@ class DrawnJudge:
     @torch.no_grad()
     def of_pictures(self, numbers: Sequence[int], pictures: Tensor) -> Judged:
         """features [n, 64]; said, found [n, attributes]: does the caption name it, and does the picture show that."""
-        from small_model.held_out import said
+        from small_model.scenes.held_out import said
         from small_model.scenes.words import ATTRIBUTES
 
         features = self._network.features(pictures.to(self._device))
@@ -99,11 +99,11 @@ class DrawnJudge:
         return store.read(count)
 
     def _of_drawings(self, numbers: range, drawn: list[np.ndarray[Any, Any]], decoded: bool) -> Judged:
-        from small_model import blemishes
+        from small_model.quality import degradations
 
         pictures = torch.from_numpy(np.stack(drawn)).to(self._device).permute(0, 3, 1, 2).float() / 255
         if decoded:
-            pictures = blemishes.decoded(pictures, self._encoder, self._decoder)
+            pictures = degradations.decoded(pictures, self._encoder, self._decoder)
         return self.of_pictures(numbers, pictures)
 
     def reference(self, root: str, decoded: bool) -> Gaussian:
@@ -121,7 +121,7 @@ def short(told: bytes) -> str:
 
 def drawing(number: int, style: str | None) -> np.ndarray[Any, Any]:
     """Held-out drawing [128, 128, 3] uint8."""
-    from small_model.dataset import picture
+    from small_model.scenes.dataset import picture
     from small_model.scenes import styles
 
     pixels = picture(number)[0]

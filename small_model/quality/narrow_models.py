@@ -51,7 +51,7 @@ def model_of(weights: dict[str, Tensor], precision: torch.dtype = torch.float32)
     if wanted != set(given):
         raise ValueError(
             f"The narrow UNet has {len(given)} tensors, {len(wanted ^ set(given))} of them other than ComfyUI's class "
-            f"of that layout wants ({sorted(wanted ^ set(given))[0]}), expected small_model/unet.py's."
+            f"of that layout wants ({sorted(wanted ^ set(given))[0]}), expected small_model/networks/unet.py's."
         )
     model.load_model_weights(given, "")
     management = comfy.model_management
@@ -95,7 +95,8 @@ class NarrowModels:
 
     def weights(self, what: str, *parts: str) -> list[dict[str, Tensor]]:
         """The narrow networks `parts` of one of the files."""
-        from small_model import states, storage
+        from small_model.trainers import states
+        from small_model.networks import storage
 
         file = self.file(what)
         if file.suffix == ".pt":
@@ -106,7 +107,7 @@ class NarrowModels:
         """The name of the same file with a number a weight, which ComfyUI and the pack read."""
         from safetensors.torch import save_file
 
-        from small_model import storage
+        from small_model.networks import storage
 
         tensors, metadata = storage.read(self.file(what))
         plain = self._for_comfyui / f"{FILES[what]}-{sha256(self.file(what)).hex()[:10]}.safetensors"
@@ -148,7 +149,7 @@ class NarrowModels:
         if 2 * len(patched.patches) != count:
             raise ValueError(
                 f"{name} has {count} tensors, of which Load LoRA used some for {len(patched.patches)} weights, "
-                "expected a pair for each: make the file again with small_model.train_style."
+                "expected a pair for each: make the file again with small_model.trainers.train_style."
             )
         return patched
 

@@ -25,7 +25,7 @@ class Texts:
     def __init__(self) -> None:
         import comfy.sd1_clip
 
-        from small_model.text import embeddings
+        from small_model.networks.text_model import embeddings
 
         self._tokenizer = comfy.sd1_clip.SDTokenizer()
         self._words, self._positions = embeddings()
@@ -37,7 +37,7 @@ class Texts:
 
     def __call__(self, captions: Sequence[str]) -> list[Any]:
         """CONDITIONING with a row for every caption."""
-        from small_model.text import features
+        from small_model.networks.text_model import features
 
         return [[features(torch.tensor(self.tokens(captions)), self._words, self._positions), {}]]
 

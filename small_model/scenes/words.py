@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from types import MappingProxyType
@@ -80,6 +81,12 @@ def random_caption(scene: Scene, random: np.random.Generator, silence: float = 0
     """A caption that leaves out each of colour, size, weather and side with probability `silence`."""
     left_out = {name for name in ("colour", "size", "weather", "side") if random.random() < silence}
     return _caption(scene, says=lambda name: name not in left_out)
+
+
+def named_attributes(caption: str) -> dict[str, str]:
+    """The attributes that a caption names: {"subject": "house", "time": "dawn", ...}. No word is in two of them."""
+    words = set(re.findall("[a-z]+", caption))
+    return {name: word for name, choices in ATTRIBUTES.items() for word in words.intersection(choices)}
 
 
 def _caption(scene: Scene, says: Callable[[str], bool]) -> str:

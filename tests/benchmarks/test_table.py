@@ -5,8 +5,8 @@ from itertools import islice
 import pytest
 import torch
 
-from small_model import storage
-from small_model.autoencoder import Decoder, Encoder
+from small_model.networks import storage
+from small_model.networks.autoencoder import Decoder, Encoder
 from small_model.quality import narrow_models, sampling
 from small_model.quality.cells import BASE, BASE_SAMPLERS, LORA, Cell, Guidance, Model
 from small_model.quality.drawn_judge import DrawnJudge

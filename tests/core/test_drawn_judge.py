@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from small_model import held_out
-from small_model.classifier import WEIGHTS, classifier
-from small_model.dataset import picture
+from small_model.scenes import held_out
+from small_model.quality.classifier import WEIGHTS, classifier
+from small_model.scenes.dataset import picture
 from small_model.scenes.styles import STYLES
 from small_model.scenes.words import ATTRIBUTES, full_caption
 

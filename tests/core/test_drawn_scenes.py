@@ -7,8 +7,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from small_model import dataset
-from small_model.dataset import SEED, picture
+from small_model.scenes import dataset
+from small_model.scenes.dataset import SEED, picture
 from small_model.scenes.picture import SIZE, draw
 from small_model.scenes.words import (
     ATTRIBUTES,

@@ -2,7 +2,7 @@
 
 import torch
 
-from small_model.muon import Muon, optimizers_of, orthogonal
+from small_model.trainers.muon import Muon, optimizers_of, orthogonal
 
 A, B, C = 3.4445, -4.7750, 2.0315  # of the paper's quintic
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from small_model.keeping import WEIGHTS
-from small_model.restore import restore
-from small_model.states import autoencoder, averaged
-from small_model.storage import pack, read, unpack, write
+from small_model.trainers.training_state import WEIGHTS
+from small_model.trainers.restore import restore
+from small_model.trainers.states import autoencoder, averaged
+from small_model.networks.storage import pack, read, unpack, write
 
 
 @pytest.fixture

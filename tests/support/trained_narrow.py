@@ -10,7 +10,7 @@ from narrow_model import NARROW
 from trial import small_families
 from trial.small_models.trained import STORED
 
-from small_model import storage, text
+from small_model.networks import storage, text_model
 
 
 def perflow_unet() -> ModelPatcher:
@@ -30,7 +30,7 @@ def clip() -> CLIP:
     """Its text model, whose layers add nothing."""
     made = small_families.clip("SD1.5")
     model = made.cond_stage_model.clip_l.transformer.text_model
-    words, positions = text.embeddings()
+    words, positions = text_model.embeddings()
     for name, weight in model.encoder.named_parameters():
         if "norm" not in name:
             weight.data.zero_()

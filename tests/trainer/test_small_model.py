@@ -13,8 +13,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def folder(comfyui_path, tmp_path_factory) -> Path:
-    from small_model.export import export
-    from small_model.restore import restore
+    from small_model.trainers.export import export
+    from small_model.trainers.restore import restore
 
     folder = tmp_path_factory.mktemp("small")
     restore(folder)
@@ -23,9 +23,9 @@ def folder(comfyui_path, tmp_path_factory) -> Path:
 
 
 def test_the_latents_are_of_drawings_that_nobody_had_made_before(folder):
-    from small_model.dataset import pictures_of
-    from small_model.device import as_tensor
-    from small_model.states import autoencoder
+    from small_model.scenes.dataset import pictures_of
+    from small_model.trainers.device import as_tensor
+    from small_model.trainers.states import autoencoder
 
     latents = safetensors.torch.load_file(folder / "latents.safetensors")["latents"]
     pictures, captions = pictures_of(folder, 6)

@@ -9,19 +9,19 @@ import sys
 from pathlib import Path
 
 import torch
-from small_model import together
-together.join()
+from small_model.trainers import distributed
+distributed.join()
 weights = [torch.zeros(3, requires_grad=True), torch.zeros(2, 2, requires_grad=True), torch.zeros(1)]
 for weight in weights[:2]:
-    weight.grad = torch.full_like(weight, float(together.NUMBER + 1))
-together.average_gradients(weights)
-together.wait()
-begun = torch.full((2, 3, 2, 2), together.NUMBER + 7.0).to(memory_format=torch.channels_last)
-together.share([begun])
+    weight.grad = torch.full_like(weight, float(distributed.NUMBER + 1))
+distributed.average_gradients(weights)
+distributed.wait()
+begun = torch.full((2, 3, 2, 2), distributed.NUMBER + 7.0).to(memory_format=torch.channels_last)
+distributed.share([begun])
 found = [float(weight.grad.mean()) for weight in weights[:2]]
-said = f"{found} {together.same(10.0 * together.NUMBER)} {begun.mean()}"
-Path(sys.argv[1], f"{together.NUMBER}.txt").write_text(said)
-together.leave()
+said = f"{found} {distributed.same(10.0 * distributed.NUMBER)} {begun.mean()}"
+Path(sys.argv[1], f"{distributed.NUMBER}.txt").write_text(said)
+distributed.leave()
 """
 
 
@@ -36,6 +36,6 @@ def test_two_processes_get_the_mean(tmp_path, repository):
 
 
 def test_one_process_keeps_what_it_has():
-    from small_model import together
+    from small_model.trainers import distributed
 
-    assert together.same(3.0) == 3.0
+    assert distributed.same(3.0) == 3.0

@@ -35,7 +35,7 @@ SD15_SMALL: Config = _COMMON | dict(
 SD15_TINY: Config = SD15_SMALL | dict(
     channel_mult=[1], num_res_blocks=[1], transformer_depth=[1], transformer_depth_output=[1, 0]
 )
-# The layout of the trained model (small_model/unet.py, widened).
+# The layout of the trained model (small_model/networks/unet.py, widened).
 SD15_DRAWN: Config = SD15_SMALL | dict(
     channel_mult=[1, 2, 2],
     num_res_blocks=[1, 1, 1],

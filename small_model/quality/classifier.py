@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .scenes.words import ATTRIBUTES
+from ..scenes.words import ATTRIBUTES
 
 FEATURES = 64
 SEEN = 64  # pixels: the height and width that the network works on
@@ -54,7 +54,7 @@ class Classifier(nn.Module):
 def classifier(weights: Path = WEIGHTS) -> Classifier:
     """The trained one. Raises FileNotFoundError that says how it is made."""
     if not weights.is_file():
-        raise FileNotFoundError(f"There is no {weights}: make it with `python -m small_model.train_classifier FOLDER`.")
+        raise FileNotFoundError(f"There is no {weights}: make it with `python -m small_model.trainers.train_classifier FOLDER`.")
     found = Classifier()
     found.load_state_dict({name: tensor.float() for name, tensor in load_file(weights).items()}, strict=False)
     return found.eval().requires_grad_(False)

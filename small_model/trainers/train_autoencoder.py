@@ -1,7 +1,7 @@
 """Train the narrow autoencoder on drawn pictures. Stopped at any moment it goes on from its last state.
 
-`python -m small_model.train_autoencoder FOLDER --pictures 48000 --minutes 40`, on two cores
-`torchrun --nproc_per_node 2 -m small_model.train_autoencoder ...`. With --from-stored it begins with the weights in
+`python -m small_model.trainers.train_autoencoder FOLDER --pictures 48000 --minutes 40`, on two cores
+`torchrun --nproc_per_node 2 -m small_model.trainers.train_autoencoder ...`. With --from-stored it begins with the weights in
 this repository.
 """
 
@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from . import storage, together
-from .autoencoder import Decoder, Encoder
-from .dataset import pictures_of
+from ..networks import storage
+from . import distributed
+from ..networks.autoencoder import Decoder, Encoder
+from ..scenes.dataset import pictures_of
 from .device import DEVICE, arithmetic, placed
-from .keeping import WEIGHTS, average, first_state, save
+from .training_state import WEIGHTS, average, first_state, save
 from .muon import optimizers_of
 
 CROP, BATCH, RATE = 64, 8, 4e-3
@@ -61,10 +62,10 @@ def train(folder: Path, count: int, minutes: float, batch: int, rate: float, fro
     """Train for so many minutes, all runs together, at a rate that falls to zero; the state is in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     pictures = torch.from_numpy(pictures_of(folder, count)[0]).to(DEVICE)
-    torch.manual_seed(together.NUMBER)  # no two processes have the same noise
+    torch.manual_seed(distributed.NUMBER)  # no two processes have the same noise
     encoder, decoder = first_weights(from_stored)
     weights = list(placed(nn.ModuleList([encoder, decoder])).parameters())
-    together.share(weights)
+    distributed.share(weights)
     optimizers = optimizers_of(weights, [encoder[0], encoder[-1], decoder[1], decoder[-1]], rate)
     state = first_state(weights)
     state["standardised"] = from_stored
@@ -78,7 +79,7 @@ def train(folder: Path, count: int, minutes: float, batch: int, rate: float, fro
         state = saved["state"]
 
     def keep() -> None:
-        if together.NUMBER:
+        if distributed.NUMBER:
             return
         modules = {"encoder": encoder.state_dict(), "decoder": decoder.state_dict()}
         save(modules | {"optimizers": [optimizer.state_dict() for optimizer in optimizers], "state": state}, file)
@@ -86,7 +87,7 @@ def train(folder: Path, count: int, minutes: float, batch: int, rate: float, fro
     last = began = time.monotonic()
     before, first, mean = state["seconds"], state["step"], torch.zeros((), device=DEVICE)
     while True:
-        state["seconds"] = together.same(before + time.monotonic() - began)
+        state["seconds"] = distributed.same(before + time.monotonic() - began)
         done = state["seconds"] / (60 * minutes)
         if done >= 1:
             break
@@ -96,10 +97,10 @@ def train(folder: Path, count: int, minutes: float, batch: int, rate: float, fro
         if done >= STANDARDISED_AT and not state.get("standardised"):
             standardise(encoder, decoder, pictures, state["ema"])
             state["standardised"] = True
-        x = crops(pictures, batch, np.random.default_rng([1, together.NUMBER, state["step"]]))
+        x = crops(pictures, batch, np.random.default_rng([1, distributed.NUMBER, state["step"]]))
         loss, spreading = losses(encoder, decoder, x.contiguous(memory_format=torch.channels_last))
         (loss + 0.01 * spreading).backward()  # type: ignore[no-untyped-call]
-        together.average_gradients(weights)
+        distributed.average_gradients(weights)
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         for optimizer in optimizers:
             optimizer.step()
@@ -107,7 +108,7 @@ def train(folder: Path, count: int, minutes: float, batch: int, rate: float, fro
         state["step"] += 1
         average(state, weights, longest=0.999)
         mean = torch.lerp(mean, loss.detach(), 1 / min(state["step"] - first, 200))
-        if state["step"] % 100 == 0 and not together.NUMBER:
+        if state["step"] % 100 == 0 and not distributed.NUMBER:
             where = f"{state['seconds']:6.0f} s  step {state['step']}"
             print(f"{where}  loss {mean.item():.4f}  spread {spreading.item():.4f}", flush=True)
         if time.monotonic() - last > STATE_EVERY:
@@ -162,6 +163,6 @@ if __name__ == "__main__":
     parser.add_argument("--rate", type=float, default=RATE)
     parser.add_argument("--from-stored", action="store_true", help="begin with the weights in this repository")
     options = parser.parse_args()
-    together.join()
+    distributed.join()
     train(options.folder, options.pictures, options.minutes, options.batch, options.rate, options.from_stored)
-    together.leave()
+    distributed.leave()

@@ -1,6 +1,6 @@
 """Train the judge of drawn pictures and write its weights to small_model/weights/classifier.safetensors.
 
-`python -m small_model.train_classifier FOLDER --pictures 12000 --seen 96000`, in the folder of train_autoencoder.
+`python -m small_model.trainers.train_classifier FOLDER --pictures 12000 --seen 96000`, in the folder of train_autoencoder.
 Stopped at any moment it goes on from its last state. It sees drawings, drawings in other styles, and drawings through
 the autoencoder, some blurred or grainy, so that it judges what a picture shows. The accuracy of each attribute on
 held-out drawings is printed and stored in the file.
@@ -22,15 +22,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
-from .blemishes import blurred, decoded, grainy
-from .classifier import SEEN, WEIGHTS, Classifier
-from .dataset import SEED, picture
+from ..quality.degradations import blurred, decoded, grainy
+from ..quality.classifier import SEEN, WEIGHTS, Classifier
+from ..scenes.dataset import SEED, picture
 from .device import as_tensor
-from .held_out import scene
-from .keeping import save
+from ..scenes.held_out import scene
+from .training_state import save
 from .muon import optimizers_of
-from .scenes.styles import STYLES
-from .scenes.words import ATTRIBUTES
+from ..scenes.styles import STYLES
+from ..scenes.words import ATTRIBUTES
 from .states import autoencoder
 
 FIRST = SEED + 10_000_000  # its training pictures are its own

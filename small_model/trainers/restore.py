@@ -1,6 +1,6 @@
 """The weights in this repository as the trainings leave them, for what comes after a training.
 
-`python -m small_model.restore FOLDER` writes FOLDER/autoencoder.pt and FOLDER/teacher.pt, which export
+`python -m small_model.trainers.restore FOLDER` writes FOLDER/autoencoder.pt and FOLDER/teacher.pt, which export
 and train_style read. To train one of the two further, begin its training with --from-stored instead.
 """
 
@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from . import storage
-from .keeping import WEIGHTS, first_state, save
+from ..networks import storage
+from .training_state import WEIGHTS, first_state, save
 
 
 def restore(folder: Path) -> None:

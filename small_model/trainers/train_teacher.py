@@ -1,6 +1,6 @@
 """Train the narrow teacher: noise prediction on the latents of drawn pictures. It goes on from its last state.
 
-`python -m small_model.train_teacher FOLDER --tokenizer FOLDER --pictures 48000 --minutes 60`, after
+`python -m small_model.trainers.train_teacher FOLDER --tokenizer FOLDER --pictures 48000 --minutes 60`, after
 train_autoencoder in the same folder, with the same torchrun on two cores. The tokenizer is CLIP-L's, as ComfyUI has it
 in comfy/sd1_tokenizer. With --from-stored it begins with the weights in this repository.
 """
@@ -19,13 +19,14 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from . import storage, together
+from ..networks import storage
+from . import distributed
 from .device import DEVICE, arithmetic, placed
-from .keeping import WEIGHTS, average, first_state, save
+from .training_state import WEIGHTS, average, first_state, save
 from .latents import latents_of
 from .muon import optimizers_of
-from .text import PLACES, POSITIONS, embeddings, features
-from .unet import narrow_unet
+from ..networks.text_model import PLACES, POSITIONS, embeddings, features
+from ..networks.unet import narrow_unet
 
 BATCH, RATE, EMPTY = 32, 2e-3, 0.1  # EMPTY: how often the caption is left out, so that CFG works
 STATE_EVERY = 180  # seconds
@@ -55,8 +56,8 @@ def train(
         unet.load_state_dict(storage.read(WEIGHTS / "teacher.safetensors")[0])
     placed(unet)
     weights = list(unet.parameters())
-    together.share(weights)
-    if not together.NUMBER:
+    distributed.share(weights)
+    if not distributed.NUMBER:
         print(f"{sum(p.numel() for p in weights) / 1e6:.2f}M weights, {len(latents)} latents", flush=True)
     optimizers = optimizers_of(weights, [unet.conv_in, unet.conv_out], rate)
     learn(unet, batches, optimizers, folder / "teacher.pt", minutes)
@@ -84,7 +85,7 @@ def learn(
         state = saved["state"]
 
     def keep() -> None:
-        if together.NUMBER:
+        if distributed.NUMBER:
             return
         kept = [optimizer.state_dict() for optimizer in optimizers]
         save({"unet": unet.state_dict(), "optimizers": kept, "state": state}, file)
@@ -92,7 +93,7 @@ def learn(
     last = told = began = time.monotonic()
     before, first, mean = state["seconds"], state["step"], torch.zeros((), device=DEVICE)
     while True:
-        state["seconds"] = together.same(before + time.monotonic() - began)
+        state["seconds"] = distributed.same(before + time.monotonic() - began)
         done = state["seconds"] / (60 * minutes)
         if done >= 1:
             break
@@ -100,10 +101,10 @@ def learn(
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = now
-        batch = batches[state["step"] * together.PROCESSES + together.NUMBER]
+        batch = batches[state["step"] * distributed.PROCESSES + distributed.NUMBER]
         loss = loss_of(unet, batch)
         loss.backward()  # type: ignore[no-untyped-call]
-        together.average_gradients(weights)
+        distributed.average_gradients(weights)
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         for optimizer in optimizers:
             optimizer.step()
@@ -111,8 +112,8 @@ def learn(
         state["step"] += 1
         average(state, weights, longest=0.9995)
         mean = torch.lerp(mean, loss.detach(), 1 / min(state["step"] - first, 300))
-        if state["step"] % 100 == 0 and not together.NUMBER:
-            speed, told = len(batch.z) * together.PROCESSES * 100 / (time.monotonic() - told), time.monotonic()
+        if state["step"] % 100 == 0 and not distributed.NUMBER:
+            speed, told = len(batch.z) * distributed.PROCESSES * 100 / (time.monotonic() - told), time.monotonic()
             where = f"{state['seconds']:6.0f} s  step {state['step']}"
             print(f"{where}  loss {mean.item():.4f}  {speed:.0f} a second", flush=True)
         if time.monotonic() - last > STATE_EVERY:
@@ -181,7 +182,7 @@ if __name__ == "__main__":
     parser.add_argument("--rate", type=float, default=RATE)
     parser.add_argument("--from-stored", action="store_true", help="begin with the weights in this repository")
     options = parser.parse_args()
-    together.join()
+    distributed.join()
     train(
         options.folder,
         options.tokenizer,
@@ -191,4 +192,4 @@ if __name__ == "__main__":
         options.rate,
         options.from_stored,
     )
-    together.leave()
+    distributed.leave()

@@ -1,6 +1,6 @@
 """Teach the teacher another drawing style: all of its weights (a fine-tuned base), or a LoRA beside them.
 
-`python -m small_model.train_style FOLDER woodcut --tokenizer FOLDER --minutes 15` writes FOLDER/tuned.pt, and with
+`python -m small_model.trainers.train_style FOLDER woodcut --tokenizer FOLDER --minutes 15` writes FOLDER/tuned.pt, and with
 `neon --rank 8` FOLDER/style-lora.safetensors, which Load LoRA reads; both after train_teacher or restore in the same
 folder. The loop is train_teacher's, on the same drawings in that style. Stopped at any moment it goes on from its last
 state.
@@ -21,14 +21,14 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from . import storage
-from .dataset import pictures_of
+from ..networks import storage
+from ..scenes.dataset import pictures_of
 from .device import as_tensor, placed
 from .muon import optimizers_of
-from .scenes.styles import STYLES
+from ..scenes.styles import STYLES
 from .states import autoencoder, averaged
 from .train_teacher import BATCH, Batches, learn, tokens_of
-from .unet import narrow_unet
+from ..networks.unet import narrow_unet
 
 RATE, LORA_RATE = 4e-4, 1e-3  # the teacher knows the scenes already
 ADAPTED = ["to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2"]

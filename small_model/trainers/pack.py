@@ -1,6 +1,6 @@
 """Store what was trained in small_model/weights, where the demo finds it, and say what few bits cost.
 
-`python -m small_model.pack FOLDER --tokenizer FOLDER --student DELTA`: the first folder holds autoencoder.pt and
+`python -m small_model.trainers.pack FOLDER --tokenizer FOLDER --student DELTA`: the first folder holds autoencoder.pt and
 teacher.pt, whose averages are stored; the tokenizer is CLIP-L's, as for train_teacher; DELTA is what training/ saved of
 the student. Without --student only the first two are stored. What is stored as delta is the student's difference to the
 teacher as stored, so that rounding the teacher does not move the student.
@@ -19,13 +19,13 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from .dataset import picture
+from ..scenes.dataset import picture
 from .device import as_tensor, placed
-from .keeping import WEIGHTS
+from .training_state import WEIGHTS
 from .states import autoencoder, averaged
-from .storage import Bits, pack, unpack, write
+from ..networks.storage import Bits, pack, unpack, write
 from .train_teacher import BATCH, Batches, predicted, tokens_of
-from .unet import narrow_unet
+from ..networks.unet import narrow_unet
 
 # Chosen by the table that this program prints; README.md says why.
 AUTOENCODER_BITS: Bits = 16

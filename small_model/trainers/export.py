@@ -1,6 +1,6 @@
 """The trained teacher as a diffusers folder, and its latents with their captions: what training/ reads.
 
-`python -m small_model.export FOLDER --tokenizer TOKENIZER --pictures N` writes FOLDER/teacher,
+`python -m small_model.trainers.export FOLDER --tokenizer TOKENIZER --pictures N` writes FOLDER/teacher,
 FOLDER/latents.safetensors with latents.json beside it, and FOLDER/delta.safetensors, the delta in this repository as
 `student.delta` takes it. FOLDER has the teacher and the autoencoder, from their trainings or from restore.
 """
@@ -15,13 +15,13 @@ from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from . import storage
-from .autoencoder import widen
-from .keeping import WEIGHTS
+from ..networks import storage
+from ..networks.autoencoder import widen
+from .training_state import WEIGHTS
 from .latents import latents_of
 from .states import autoencoder, averaged
-from .text import POSITIONS, WIDTH, WORDS, text_model
-from .unet import narrow_unet
+from ..networks.text_model import POSITIONS, WIDTH, WORDS, text_model
+from ..networks.unet import narrow_unet
 
 
 def vae_of(file: Path) -> AutoencoderTiny:

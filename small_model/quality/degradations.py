@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .autoencoder import Decoder, Encoder
+from ..networks.autoencoder import Decoder, Encoder
 
 
 @torch.no_grad()
