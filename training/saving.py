@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from perflow_core.weights.extraction import Extraction
-from perflow_core.weights.safe_write import write_new
+from perflow_core.weights.safetensors_writer import write_new
 
 from .errors import TrainingError
 

@@ -6,8 +6,9 @@ So these files are written here, when the pack is loaded, and are not in the rep
 
 import json
 import logging
-import os
 from pathlib import Path
+
+from ...perflow_core.atomic_file import atomic_write
 
 NAME = "PeRFlow"
 PACK = Path(__file__).parents[2]  # as ComfyUI found it: a link's name, and not that of what it leads to
@@ -28,9 +29,8 @@ def _add_name(path: Path, folder: str) -> None:
     if names.get(folder) == NAME:
         return
     texts = {"templateWorkflows": {"category": names | {folder: NAME}}}
-    whole = path.with_name(f"main.{os.getpid()}.unfinished")
-    whole.write_text(json.dumps(texts, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    os.replace(whole, path)
+    with atomic_write(path) as unfinished:
+        unfinished.write_text(json.dumps(texts, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
 def _names(path: Path) -> dict[str, str]:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from .lora_file import ALPHA, DOWN, UP, delta_metadata, lora_pair
 from .lowrank import compress, squared_norm
 
-FORMAT_VERSION = "1"
 WORST = 5  # layers that the report names
 
 
@@ -55,9 +55,8 @@ class Extraction:
             self._keep(_whole_name(key), stored.cpu())
             return
         self._lose(key, energy - compressed.kept, dtype)
-        self._keep(f"{module}.lora_up.weight", compressed.up)
-        self._keep(f"{module}.lora_down.weight", compressed.down)
-        self._keep(f"{module}.alpha", torch.tensor(float(compressed.rank)))  # alpha / rank = 1: no scaling
+        for name, tensor in lora_pair(module, compressed.up, compressed.down).items():
+            self._keep(name, tensor)
         self.shares[module] = compressed.kept / energy if energy else 1.0
         self.ranks.append(compressed.rank)
 
@@ -85,17 +84,10 @@ class Extraction:
         """The modules that lost most, and what share each kept."""
         return dict(sorted(self.shares.items(), key=lambda item: item[1])[:WORST])
 
-    def metadata(self, **said: str) -> dict[str, str]:
-        """What the file says of itself, with what the caller knows."""
-        lowest, highest = min(self.ranks, default=0), max(self.ranks, default=0)
+    def metadata(self, **facts: str) -> dict[str, str]:
+        """Of the file, with `facts` that the caller knows."""
         worst = ", ".join(f"{module} {share:.4f}" for module, share in self.worst.items())
-        return {
-            "format": "perflow-delta",
-            "format_version": FORMAT_VERSION,
-            "rank": "full" if not self.ranks else str(highest) if lowest == highest else f"{lowest}-{highest}",
-            "energy_kept": f"{self.kept:.6f}",
-            "worst_layers": worst,
-        } | said
+        return delta_metadata(self.ranks, energy_kept=f"{self.kept:.6f}", worst_layers=worst, **facts)
 
 
 def largest_names(shapes: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
@@ -105,7 +97,7 @@ def largest_names(shapes: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
         module, _, _ = key.rpartition(".")
         names += [(_whole_name(key), dimensions)]
         if dimensions > 1:
-            names += [(f"{module}.{part}", dimensions) for part in ("lora_up.weight", "lora_down.weight", "alpha")]
+            names += [(module + part, dimensions) for part in (UP, DOWN, ALPHA)]
     return names
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import folder_paths
 from torch import Tensor
 
-from ....perflow_core.weights.safe_write import NewFile, header_room, in_one_sentence
+from ....perflow_core.atomic_file import in_one_sentence
+from ....perflow_core.weights.safetensors_writer import SafetensorsWriter, header_room
 from .. import folders
 
 NAME = "delta"  # of a file whose prefix names a folder only
@@ -31,7 +32,7 @@ def save_delta(tensors: Mapping[str, Tensor], prefix: str, metadata: Mapping[str
 
 
 @contextmanager
-def new_delta(prefix: str, shapes: Iterable[tuple[str, int]]) -> Iterator[NewFile]:
+def new_delta(prefix: str, shapes: Iterable[tuple[str, int]]) -> Iterator[SafetensorsWriter]:
     """A delta to be written tensor by tensor; its name is taken now. shapes: the most names and dimensions it may get.
 
     Raises ValueError for a prefix that leads elsewhere, and OSError, in one sentence, where it cannot be written.
@@ -40,10 +41,10 @@ def new_delta(prefix: str, shapes: Iterable[tuple[str, int]]) -> Iterator[NewFil
     path = folder / f"{name}_{first:05}_.safetensors"
     try:
         paths = (folder / f"{name}_{number:05}_.safetensors" for number in itertools.count(first))
-        with NewFile(paths, header_room(shapes)) as file:
+        with SafetensorsWriter(paths, header_room(shapes)) as file:
             yield file
     except OSError as error:
-        if error.errno is None:  # said in a sentence already
+        if error.errno is None:  # in one sentence already
             raise
         raise in_one_sentence(error, path) from error
 

@@ -11,7 +11,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from perflow_core.weights.safe_write import NewFile, header_room, write_new
+from perflow_core.atomic_file import atomic_write
+from perflow_core.weights.safetensors_writer import SafetensorsWriter, header_room, write_new
 
 ONE = {"a": torch.ones(2)}
 ROOM = 1000
@@ -31,6 +32,31 @@ def test_written_whole(tmp_path):
     with safe_open(str(path), framework="pt") as file:
         assert file.metadata() == {"windows": "4"}
     assert names(tmp_path) == ["delta.safetensors"]
+
+
+def test_an_older_file_makes_room_when_the_new_one_is_complete(tmp_path):
+    path = tmp_path / "folder" / "notes.json"
+    for text in ("old", "new"):
+        with atomic_write(path) as unfinished:
+            unfinished.write_text(text)
+            assert text == "old" or path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert names(path.parent) == ["notes.json"]
+
+
+def test_an_older_file_stays_where_the_new_one_fails(tmp_path):
+    path = tmp_path / "notes.json"
+    path.write_text("old")
+
+    def write():
+        with atomic_write(path) as unfinished:
+            unfinished.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["notes.json"]
 
 
 def test_never_over_another(tmp_path):
@@ -71,7 +97,7 @@ def test_the_header_has_room_for_the_largest_names(tmp_path):
 
 def test_tensors_are_on_the_disk_when_the_next_one_is_made(tmp_path):
     """Whole models are written without being held."""
-    with NewFile(tmp_path / "file.safetensors", ROOM) as file:
+    with SafetensorsWriter(tmp_path / "file.safetensors", ROOM) as file:
         sizes = []
         for i in range(3):
             file.add(f"{i}", torch.ones(1 << 20))
@@ -82,7 +108,7 @@ def test_tensors_are_on_the_disk_when_the_next_one_is_made(tmp_path):
 
 
 def test_nobody_sees_an_unfinished_file_under_its_name(tmp_path):
-    with NewFile(numbered(tmp_path), ROOM) as file:
+    with SafetensorsWriter(numbered(tmp_path), ROOM) as file:
         file.add("a", torch.ones(1000))
         assert names(tmp_path) == ["delta_1_.unfinished"]
         assert file.finish({}) == tmp_path / "delta_1_.safetensors"
@@ -90,7 +116,7 @@ def test_nobody_sees_an_unfinished_file_under_its_name(tmp_path):
 
 
 def test_two_writers_take_two_names(tmp_path):
-    with NewFile(numbered(tmp_path), ROOM) as one, NewFile(numbered(tmp_path), ROOM) as two:
+    with SafetensorsWriter(numbered(tmp_path), ROOM) as one, SafetensorsWriter(numbered(tmp_path), ROOM) as two:
         assert two.finish({}).name == "delta_2_.safetensors"
         assert one.finish({}).name == "delta_1_.safetensors"
     assert names(tmp_path) == ["delta_1_.safetensors", "delta_2_.safetensors"]
@@ -101,7 +127,7 @@ def test_a_name_that_another_program_takes_meanwhile(tmp_path, monkeypatch, link
     """The content is not written again; it gets the next name. Also on disks without links."""
     if not links:
         monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(PermissionError(1, "no links here")))
-    with NewFile(numbered(tmp_path), ROOM) as file:
+    with SafetensorsWriter(numbered(tmp_path), ROOM) as file:
         (tmp_path / "delta_1_.safetensors").write_bytes(b"another's")
         assert file.finish({}).name == "delta_2_.safetensors"
     assert (tmp_path / "delta_1_.safetensors").read_bytes() == b"another's"
@@ -111,7 +137,7 @@ def test_a_name_that_another_program_takes_meanwhile(tmp_path, monkeypatch, link
 
 def test_nothing_is_left_of_a_failed_write(tmp_path):
     def write():
-        with NewFile(tmp_path / "delta.safetensors", ROOM) as file:
+        with SafetensorsWriter(tmp_path / "delta.safetensors", ROOM) as file:
             file.add("a", torch.ones(1000))
             raise KeyboardInterrupt
 
@@ -124,8 +150,8 @@ KILLED = """
 import os, sys
 from pathlib import Path
 import torch
-from perflow_core.weights.safe_write import NewFile
-file = NewFile([Path(sys.argv[1])], 1000)
+from perflow_core.weights.safetensors_writer import SafetensorsWriter
+file = SafetensorsWriter([Path(sys.argv[1])], 1000)
 file.add("a", torch.ones(1000))
 os._exit(9)
 """
@@ -157,5 +183,8 @@ def test_a_name_as_long_as_names_may_be(tmp_path):
 
 
 def test_room_that_does_not_do(tmp_path):
-    with NewFile(tmp_path / "delta.safetensors", header_room([])) as file, pytest.raises(ValueError, match="header of"):
+    with (
+        SafetensorsWriter(tmp_path / "delta.safetensors", header_room([])) as file,
+        pytest.raises(ValueError, match="header of"),
+    ):
         file.finish({"said": "x" * 70000})

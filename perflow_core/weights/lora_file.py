@@ -1,0 +1,52 @@
+"""What LoRA loaders read, and what a delta says of itself: names of tensors, and metadata."""
+
+from collections.abc import Collection, Mapping
+
+import torch
+from torch import Tensor
+
+FORMAT_VERSION = "1"
+UP, DOWN, ALPHA = ".lora_up.weight", ".lora_down.weight", ".alpha"
+PEFT_UP, PEFT_DOWN = ".lora_B.default.weight", ".lora_A.default.weight"
+
+
+def lora_name(layer: str) -> str:
+    """The name of a diffusers UNet's layer in LoRA files, as every loader knows it: lora_unet_conv_in."""
+    return f"lora_unet_{layer.replace('.', '_')}"
+
+
+def lora_pair(layer: str, up: Tensor, down: Tensor) -> dict[str, Tensor]:
+    """The tensors of dW = up down for one layer, on the CPU in the dtype they have.
+
+    up: [out, r], or [out, r, 1, 1]; down: [r, in], or [r, in, kh, kw] of a convolution. Loaders multiply by alpha / r,
+    which is 1 here.
+    """
+    if down.ndim == 4 and up.ndim == 2:
+        up = up[:, :, None, None]
+    alpha = torch.tensor(float(down.shape[0]))
+    return {layer + UP: up.cpu().contiguous(), layer + DOWN: down.cpu().contiguous(), layer + ALPHA: alpha}
+
+
+def lora_of_peft(weights: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """The LoRA file of a diffusers UNet with an adapter of peft's, called "default".
+
+    weights: the UNet's by name, of which all that are not the adapter's are left out.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, down in weights.items():
+        if name.endswith(PEFT_DOWN):
+            layer = name.removesuffix(PEFT_DOWN)
+            tensors |= lora_pair(lora_name(layer), weights[layer + PEFT_UP].to(dtype), down.to(dtype))
+    return tensors
+
+
+def ranks(tensors: Mapping[str, Tensor]) -> list[int]:
+    """The rank of each pair in a LoRA file."""
+    return [tensor.shape[0] for name, tensor in tensors.items() if name.endswith(DOWN)]
+
+
+def delta_metadata(ranks: Collection[int], **facts: str) -> dict[str, str]:
+    """The metadata of a delta; ranks: of its pairs, none where it is whole; facts: prediction_type, windows, ..."""
+    lowest, highest = min(ranks, default=0), max(ranks, default=0)
+    rank = "full" if not ranks else str(highest) if lowest == highest else f"{lowest}-{highest}"
+    return {"format": "perflow-delta", "format_version": FORMAT_VERSION, "rank": rank} | facts
