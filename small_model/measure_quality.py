@@ -22,7 +22,6 @@ little from a second thread: start it twice, with OMP_NUM_THREADS=1 and --part 1
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 import time
@@ -153,9 +152,10 @@ def drawn_table(comfyui: Any, options: argparse.Namespace) -> list[dict[str, Any
 def write(path: Path | None, rows: Sequence[dict[str, Any]]) -> None:
     """The rows so far, whole or not at all."""
     if path:
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        unfinished.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        unfinished.replace(path)
+        from perflow_core.atomic_file import atomic_write
+
+        with atomic_write(path) as unfinished:
+            unfinished.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from environment import say
 from PIL import Image
 from trial.server import ComfyServer
 
-from small_model.scenes.dataset import picture
+from small_model.scenes.numbered import picture
 from small_model.scenes.picture import draw
 from small_model.scenes.styles import STYLES
 from small_model.scenes.words import Scene

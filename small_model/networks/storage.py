@@ -6,7 +6,6 @@ norms keep 16 bits.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -16,6 +15,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from perflow_core.atomic_file import atomic_write
+
+WEIGHTS = Path(__file__).parents[1] / "weights"  # what is stored in this repository
 Bits = Literal[8, 16]
 _LIMIT = ".limit"
 
@@ -49,10 +51,8 @@ def unpack(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def write(tensors: Mapping[str, Tensor], file: Path, bits: Bits, metadata: Mapping[str, str] | None = None) -> None:
     """Write the file whole or not at all, in place of an older one."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
-    save_file(pack(tensors, bits), unfinished, dict(metadata or {}))
-    unfinished.replace(file)
+    with atomic_write(file) as unfinished:
+        save_file(pack(tensors, bits), unfinished, dict(metadata or {}))
 
 
 def read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -66,3 +66,10 @@ def networks(tensors: Mapping[str, Tensor], *parts: str) -> list[dict[str, Tenso
     if len(parts) == 1:
         return [dict(tensors)]
     return [{n.removeprefix(f"{p}."): t for n, t in tensors.items() if n.startswith(f"{p}.")} for p in parts]
+
+
+def averaged(file: Path, *parts: str) -> list[dict[str, Tensor]]:
+    """The running averages of the networks `parts` in a training's state file, by name."""
+    state = torch.load(file, weights_only=True, mmap=True, map_location="cpu")
+    means = iter(state["state"]["ema"])
+    return [{name: next(means) for name in state[part]} for part in parts]

@@ -14,11 +14,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..networks import storage
 from ..scenes.words import ATTRIBUTES
 
 FEATURES = 64
 SEEN = 64  # pixels: the height and width that the network works on
-WEIGHTS = Path(__file__).parent / "weights" / "classifier.safetensors"
+WEIGHTS = storage.WEIGHTS / "classifier.safetensors"
 
 
 def _layer(inner: int, outer: int, stride: int) -> nn.Sequential:
@@ -54,7 +55,9 @@ class Classifier(nn.Module):
 def classifier(weights: Path = WEIGHTS) -> Classifier:
     """The trained one. Raises FileNotFoundError that says how it is made."""
     if not weights.is_file():
-        raise FileNotFoundError(f"There is no {weights}: make it with `python -m small_model.trainers.train_classifier FOLDER`.")
+        raise FileNotFoundError(
+            f"There is no {weights}: make it with `python -m small_model.trainers.train_classifier FOLDER`."
+        )
     found = Classifier()
     found.load_state_dict({name: tensor.float() for name, tensor in load_file(weights).items()}, strict=False)
     return found.eval().requires_grad_(False)

@@ -17,13 +17,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..networks.autoencoder import Decoder, Encoder
+from ..scenes.numbered import caption, picture
+from ..scenes.styles import STYLES
+from ..scenes.words import ATTRIBUTES, named_attributes
+from . import classifier, degradations
 from .cells import BASE, LORA, TUNED
 from .frechet import Gaussian, gaussian
 from .narrow_models import NarrowModels, sha256
 from .store import Judged, Store
 
 SCALE = 0.18215  # ComfyUI's SD1.5 latents are the autoencoder's divided by this
-STYLES = {BASE: None, TUNED: "woodcut", LORA: "neon"}
+STYLE_OF = {BASE: None, TUNED: "woodcut", LORA: "neon"}
 REFERENCE = 10_000_000  # the first of the drawings that others are compared with; prompts are those from 0 on
 REFERENCE_COUNT = 10_000  # half as many through the autoencoder, which takes longer
 BATCH = 100
@@ -36,9 +41,6 @@ class DrawnJudge:
     def __init__(
         self, models: NarrowModels, results: Path, reference_count: int = REFERENCE_COUNT, device: torch.device = CPU
     ) -> None:
-        from small_model.quality import classifier
-        from small_model.networks.autoencoder import Decoder, Encoder
-
         self._device = device
         self._network = classifier.classifier().to(device)
         self._encoder, self._decoder = Encoder(), Decoder()
@@ -57,8 +59,6 @@ class DrawnJudge:
         self._references: dict[tuple[str, bool], Gaussian] = {}
 
     def prompts(self, numbers: Sequence[int]) -> list[str]:
-        from small_model.scenes.held_out import caption
-
         return [caption(number) for number in numbers]
 
     @torch.no_grad()
@@ -74,12 +74,9 @@ class DrawnJudge:
     @torch.no_grad()
     def of_pictures(self, numbers: Sequence[int], pictures: Tensor) -> Judged:
         """features [n, 64]; said, found [n, attributes]: does the caption name it, and does the picture show that."""
-        from small_model.scenes.held_out import said
-        from small_model.scenes.words import ATTRIBUTES
-
         features = self._network.features(pictures.to(self._device))
         shown = self._network.words(features)
-        wanted = [said(caption) for caption in self.prompts(numbers)]
+        wanted = [named_attributes(caption) for caption in self.prompts(numbers)]
         named = torch.tensor([[name in words for name in ATTRIBUTES] for words in wanted])
         right = [[words.get(name) == shown[name][i] for name in ATTRIBUTES] for i, words in enumerate(wanted)]
         return {"features": features.cpu(), "said": named, "found": torch.tensor(right)}
@@ -99,8 +96,6 @@ class DrawnJudge:
         return store.read(count)
 
     def _of_drawings(self, numbers: range, drawn: list[np.ndarray[Any, Any]], decoded: bool) -> Judged:
-        from small_model.quality import degradations
-
         pictures = torch.from_numpy(np.stack(drawn)).to(self._device).permute(0, 3, 1, 2).float() / 255
         if decoded:
             pictures = degradations.decoded(pictures, self._encoder, self._decoder)
@@ -110,7 +105,7 @@ class DrawnJudge:
         """What pictures of that model are compared with: drawings in its style that no prompt is taken from."""
         if (root, decoded) not in self._references:
             count = self._reference_count // (2 if decoded else 1)
-            judged = self.drawings(count, STYLES[root], decoded, REFERENCE)
+            judged = self.drawings(count, STYLE_OF[root], decoded, REFERENCE)
             self._references[root, decoded] = gaussian(judged["features"])
         return self._references[root, decoded]
 
@@ -121,8 +116,5 @@ def short(told: bytes) -> str:
 
 def drawing(number: int, style: str | None) -> np.ndarray[Any, Any]:
     """Held-out drawing [128, 128, 3] uint8."""
-    from small_model.scenes.dataset import picture
-    from small_model.scenes import styles
-
     pixels = picture(number)[0]
-    return np.asarray(styles.STYLES[style](Image.fromarray(pixels))) if style else pixels
+    return np.asarray(STYLES[style](Image.fromarray(pixels))) if style else pixels

@@ -13,25 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
+from trial.small_models.unets import SD15_DRAWN
 
+from ..networks import storage
+from ..networks.unet import CHANNELS
 from .cells import BASE, LORA, TUNED, WINDOWS, Model
 
-CONFIG: dict[str, Any] = dict(
-    image_size=32,
-    in_channels=4,
-    out_channels=4,
-    model_channels=64,
-    channel_mult=[1, 2, 2],
-    num_res_blocks=[1, 1, 1],
-    transformer_depth=[0, 1, 1],
-    transformer_depth_middle=1,
-    transformer_depth_output=[0, 0, 1, 1, 1, 1],
-    context_dim=768,
-    use_spatial_transformer=True,
-    use_linear_in_transformer=False,
-    legacy=False,
-)
+CONFIG = SD15_DRAWN | dict(model_channels=CHANNELS)
 FILES = {BASE: "teacher", TUNED: "tuned", LORA: "style-lora", "delta": "delta", "autoencoder": "autoencoder"}
 
 
@@ -95,20 +85,14 @@ class NarrowModels:
 
     def weights(self, what: str, *parts: str) -> list[dict[str, Tensor]]:
         """The narrow networks `parts` of one of the files."""
-        from small_model.trainers import states
-        from small_model.networks import storage
 
         file = self.file(what)
         if file.suffix == ".pt":
-            return states.averaged(file, *parts)
+            return storage.averaged(file, *parts)
         return storage.networks(storage.read(file)[0], *parts)
 
     def _plain(self, what: str) -> str:
         """The name of the same file with a number a weight, which ComfyUI and the pack read."""
-        from safetensors.torch import save_file
-
-        from small_model.networks import storage
-
         tensors, metadata = storage.read(self.file(what))
         plain = self._for_comfyui / f"{FILES[what]}-{sha256(self.file(what)).hex()[:10]}.safetensors"
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, plain, metadata)
@@ -145,11 +129,11 @@ class NarrowModels:
         """Raises ValueError where Load LoRA leaves something out, which it only logs."""
         name = self._plain(LORA)
         patched = self._nodes["LoraLoaderModelOnly"]().load_lora_model_only(model, name, 1.0)[0]
-        count = len(self.weights(LORA, "lora")[0])
-        if 2 * len(patched.patches) != count:
+        pairs = sum(key.endswith(".lora_up.weight") for key in self.weights(LORA, "lora")[0])
+        if len(patched.patches) != pairs:
             raise ValueError(
-                f"{name} has {count} tensors, of which Load LoRA used some for {len(patched.patches)} weights, "
-                "expected a pair for each: make the file again with small_model.trainers.train_style."
+                f"{name} has {pairs} pairs of tensors, of which Load LoRA used {len(patched.patches)}, expected all: "
+                "make the file again with small_model.trainers.train_style."
             )
         return patched
 

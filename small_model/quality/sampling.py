@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..networks.text_model import embeddings, features
 from .cells import BASE_SAMPLERS, END_POINT, WINDOWS, Cell
 
 LATENT = (4, 16, 16)
@@ -25,8 +26,6 @@ class Texts:
     def __init__(self) -> None:
         import comfy.sd1_clip
 
-        from small_model.networks.text_model import embeddings
-
         self._tokenizer = comfy.sd1_clip.SDTokenizer()
         self._words, self._positions = embeddings()
         self._tokens = cache(lambda text: [pair[0] for pair in self._tokenizer.tokenize_with_weights(text)[0]])
@@ -37,8 +36,6 @@ class Texts:
 
     def __call__(self, captions: Sequence[str]) -> list[Any]:
         """CONDITIONING with a row for every caption."""
-        from small_model.networks.text_model import features
-
         return [[features(torch.tensor(self.tokens(captions)), self._words, self._positions), {}]]
 
 

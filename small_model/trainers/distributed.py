@@ -1,6 +1,6 @@
 """Several processes that train as one, each on a batch of its own.
 
-`torchrun --nproc_per_node 2 -m small_model.trainers.train_teacher ...`; with one process hardly anything here does anything.
+`torchrun --nproc_per_node 2 -m small_model.trainers.train_teacher ...`. With one process nearly all of it does nothing.
 On a CPU two processes of one thread each are much faster than one process of two threads: the layers are small.
 """
 

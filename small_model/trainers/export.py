@@ -17,16 +17,14 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ..networks import storage
 from ..networks.autoencoder import widen
-from .training_state import WEIGHTS
-from .latents import latents_of
-from .states import autoencoder, averaged
 from ..networks.text_model import POSITIONS, WIDTH, WORDS, text_model
 from ..networks.unet import narrow_unet
+from .dataset import latents_of, trained_autoencoder
 
 
 def vae_of(file: Path) -> AutoencoderTiny:
     """The autoencoder at TAESD's width in diffusers' class."""
-    encoder, decoder = autoencoder(file)
+    encoder, decoder = trained_autoencoder(file)
     weights = {f"encoder.layers.{name}": tensor for name, tensor in widen(encoder).items()}
     for name, tensor in widen(decoder).items():  # TAESD counts its clamp as a layer, diffusers does not
         place, _, rest = name.partition(".")
@@ -36,10 +34,10 @@ def vae_of(file: Path) -> AutoencoderTiny:
     return vae
 
 
-def export(folder: Path, tokenizer: Path, count: int) -> None:
+def export(folder: Path, tokenizer: Path, pictures: int) -> None:
     """Write all of it below the folder."""
     unet = narrow_unet()
-    unet.load_state_dict(*averaged(folder / "teacher.pt", "unet"))
+    unet.load_state_dict(*storage.averaged(folder / "teacher.pt", "unet"))
     # Without the layers, which add nothing, prompts cost nothing.
     text = CLIPTextModel(CLIPTextConfig(vocab_size=WORDS, hidden_size=WIDTH, num_hidden_layers=0))
     weights = text_model("")
@@ -61,11 +59,11 @@ def export(folder: Path, tokenizer: Path, count: int) -> None:
         feature_extractor=None,
         requires_safety_checker=False,
     ).save_pretrained(folder / "teacher")
-    latents, captions = latents_of(folder, count)
+    latents, captions = latents_of(folder, pictures)
     save_file({"latents": latents.contiguous()}, folder / "latents.safetensors")
     (folder / "latents.json").write_text(json.dumps(captions), encoding="utf-8")
-    delta, said = storage.read(WEIGHTS / "delta.safetensors")
-    save_file(delta, folder / "delta.safetensors", said)
+    delta, metadata = storage.read(storage.WEIGHTS / "delta.safetensors")
+    save_file(delta, folder / "delta.safetensors", metadata)
 
 
 if __name__ == "__main__":
@@ -73,5 +71,4 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--pictures", type=int, required=True)
-    options = parser.parse_args()
-    export(options.folder, options.tokenizer, options.pictures)
+    export(**vars(parser.parse_args()))

@@ -65,11 +65,14 @@ class Muon(torch.optim.Optimizer):
         return gradient.lerp(state["momentum"], momentum)
 
 
-def optimizers_of(weights: Iterable[Tensor], ends: Iterable[nn.Module], rate: float) -> list[torch.optim.Optimizer]:
+def optimizers_of(
+    weights: Iterable[Tensor], ends: Iterable[nn.Module], rate: float, decay: float = 0.0
+) -> list[torch.optim.Optimizer]:
     """Muon for matrices and convolutions, AdamW for the rest and for the first and last layers `ends`."""
     weights = list(weights)
     left_out = {id(layer.weight) for layer in ends}
     matrices = [weight for weight in weights if weight.ndim > 1 and id(weight) not in left_out]
     taken = {id(weight) for weight in matrices}
     rest = [weight for weight in weights if id(weight) not in taken]
-    return [Muon(matrices, rate), torch.optim.AdamW(rest, rate, betas=(0.9, 0.99), weight_decay=0.0)]
+    others = torch.optim.AdamW(rest, rate, betas=(0.9, 0.99), weight_decay=decay)
+    return [Muon(matrices, rate, weight_decay=decay), others]

@@ -1,8 +1,8 @@
 """Store what was trained in small_model/weights, where the demo finds it, and say what few bits cost.
 
-`python -m small_model.trainers.pack FOLDER --tokenizer FOLDER --student DELTA`: the first folder holds autoencoder.pt and
-teacher.pt, whose averages are stored; the tokenizer is CLIP-L's, as for train_teacher; DELTA is what training/ saved of
-the student. Without --student only the first two are stored. What is stored as delta is the student's difference to the
+`python -m small_model.trainers.pack FOLDER --tokenizer FOLDER --student DELTA`: the first folder holds autoencoder.pt
+and teacher.pt, whose averages are stored; the tokenizer is CLIP-L's, as for train_teacher; DELTA is what training/
+saved of the student. Without --student only the first two are stored. What is stored as delta is the student's difference to the
 teacher as stored, so that rounding the teacher does not move the student.
 """
 
@@ -19,13 +19,12 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from ..scenes.dataset import picture
-from .device import as_tensor, placed
-from .training_state import WEIGHTS
-from .states import autoencoder, averaged
-from ..networks.storage import Bits, pack, unpack, write
-from .train_teacher import BATCH, Batches, predicted, tokens_of
+from ..networks.storage import WEIGHTS, Bits, averaged, pack, unpack, write
 from ..networks.unet import narrow_unet
+from ..scenes.numbered import picture
+from .dataset import trained_autoencoder
+from .device import as_tensor, placed
+from .train_teacher import BATCH, Batches, predicted
 
 # Chosen by the table that this program prints; README.md says why.
 AUTOENCODER_BITS: Bits = 16
@@ -37,12 +36,12 @@ Tensors = dict[str, Tensor]
 
 @torch.no_grad()
 def main(folder: Path, tokenizer: Path, student: Path | None) -> None:
-    encoder, decoder = autoencoder(folder / "autoencoder.pt")
+    encoder, decoder = trained_autoencoder(folder / "autoencoder.pt")
     both = torch.nn.ModuleDict({"encoder": encoder, "decoder": decoder})
     drawn = [picture(seed) for seed in range(BATCH)]  # held out
     x = as_tensor(np.stack([pixels for pixels, _ in drawn]))
-    clip = CLIPTokenizer.from_pretrained(tokenizer)
-    batch = Batches(encoder(x), tokens_of([caption for _, caption in drawn], clip), tokens_of([""], clip)[0])[0]
+    captions = [caption for _, caption in drawn]
+    batch = Batches.of_captions(encoder(x), captions, CLIPTokenizer.from_pretrained(tokenizer))[0]
     unet = placed(narrow_unet())
 
     def pictures(weights: Tensors) -> Tensor:
@@ -113,5 +112,4 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--student", type=Path, metavar="DELTA")
-    options = parser.parse_args()
-    main(options.folder, options.tokenizer, options.student)
+    main(**vars(parser.parse_args()))

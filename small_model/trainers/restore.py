@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from ..networks import storage
-from .training_state import WEIGHTS, first_state, save
+from .training_loop import first_state, save
 
 
 def restore(folder: Path) -> None:
@@ -21,7 +21,7 @@ def restore(folder: Path) -> None:
             raise FileExistsError(f"{file} is there already, and a training may have made it: choose an empty folder.")
     folder.mkdir(parents=True, exist_ok=True)
     for name, parts in files.items():
-        networks = storage.networks(storage.read(WEIGHTS / f"{name}.safetensors")[0], *parts)
+        networks = storage.networks(storage.read(storage.WEIGHTS / f"{name}.safetensors")[0], *parts)
         state = first_state(weight for network in networks for weight in network.values())
         save({**dict(zip(parts, networks, strict=True)), "state": state}, folder / f"{name}.pt")
 

@@ -1,14 +1,13 @@
 """Train the narrow autoencoder on drawn pictures. Stopped at any moment it goes on from its last state.
 
 `python -m small_model.trainers.train_autoencoder FOLDER --pictures 48000 --minutes 40`, on two cores
-`torchrun --nproc_per_node 2 -m small_model.trainers.train_autoencoder ...`. With --from-stored it begins with the weights in
-this repository.
+`torchrun --nproc_per_node 2 -m small_model.trainers.train_autoencoder ...`. With --from-stored it begins with the
+weights in this repository.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,18 +16,17 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from ..networks import storage
-from . import distributed
 from ..networks.autoencoder import Decoder, Encoder
-from ..scenes.dataset import pictures_of
+from . import distributed
+from .dataset import pictures_of
 from .device import DEVICE, arithmetic, placed
-from .training_state import WEIGHTS, average, first_state, save
 from .muon import optimizers_of
+from .training_loop import Losses, Training
 
 CROP, BATCH, RATE = 64, 8, 4e-3
 NOISE = 0.08  # added to latents, so that the decoder bears what a diffusion model gets wrong
 SQUARES = 10.0  # so that they are about a third of the loss
 STANDARDISED_AT = 0.6  # of the time
-STATE_EVERY = 120  # seconds
 
 
 def crops(pictures: Tensor, batch: int, random: np.random.Generator) -> Tensor:
@@ -58,70 +56,35 @@ def spread(z: Tensor) -> Tensor:
     return z.mean((0, 2, 3)).square().mean() + (z.std((0, 2, 3)) - 1).square().mean()
 
 
-def train(folder: Path, count: int, minutes: float, batch: int, rate: float, from_stored: bool) -> None:
+def train(folder: Path, pictures: int, minutes: float, batch: int, rate: float, from_stored: bool) -> None:
     """Train for so many minutes, all runs together, at a rate that falls to zero; the state is in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = torch.from_numpy(pictures_of(folder, count)[0]).to(DEVICE)
+    pixels = torch.from_numpy(pictures_of(folder, pictures)[0]).to(DEVICE)
     torch.manual_seed(distributed.NUMBER)  # no two processes have the same noise
     encoder, decoder = first_weights(from_stored)
     weights = list(placed(nn.ModuleList([encoder, decoder])).parameters())
     distributed.share(weights)
     optimizers = optimizers_of(weights, [encoder[0], encoder[-1], decoder[1], decoder[-1]], rate)
-    state = first_state(weights)
-    state["standardised"] = from_stored
-    file = folder / "autoencoder.pt"
-    if file.exists():
-        saved = torch.load(file, weights_only=True, map_location=DEVICE)
-        encoder.load_state_dict(saved["encoder"])
-        decoder.load_state_dict(saved["decoder"])
-        for optimizer, kept in zip(optimizers, saved["optimizers"], strict=True):
-            optimizer.load_state_dict(kept)
-        state = saved["state"]
+    networks = {"encoder": encoder, "decoder": decoder}
+    training = Training(networks, optimizers, folder / "autoencoder.pt", longest_average=0.999)
+    training.state.setdefault("standardised", from_stored)
 
-    def keep() -> None:
-        if distributed.NUMBER:
-            return
-        modules = {"encoder": encoder.state_dict(), "decoder": decoder.state_dict()}
-        save(modules | {"optimizers": [optimizer.state_dict() for optimizer in optimizers], "state": state}, file)
+    def losses(step: int, done: float) -> Losses:
+        if done >= STANDARDISED_AT and not training.state["standardised"]:
+            standardise(encoder, decoder, pixels, training.state["ema"])
+            training.state["standardised"] = True
+        x = crops(pixels, batch, np.random.default_rng([1, distributed.NUMBER, step]))
+        loss, spreading = losses_of(encoder, decoder, x.contiguous(memory_format=torch.channels_last))
+        return {"total": loss + 0.01 * spreading, "shown": {"loss": loss, "spread": spreading}}
 
-    last = began = time.monotonic()
-    before, first, mean = state["seconds"], state["step"], torch.zeros((), device=DEVICE)
-    while True:
-        state["seconds"] = distributed.same(before + time.monotonic() - began)
-        done = state["seconds"] / (60 * minutes)
-        if done >= 1:
-            break
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = rate * min(1, (state["step"] + 1) / 50) * (1 - done)
-        if done >= STANDARDISED_AT and not state.get("standardised"):
-            standardise(encoder, decoder, pictures, state["ema"])
-            state["standardised"] = True
-        x = crops(pictures, batch, np.random.default_rng([1, distributed.NUMBER, state["step"]]))
-        loss, spreading = losses(encoder, decoder, x.contiguous(memory_format=torch.channels_last))
-        (loss + 0.01 * spreading).backward()  # type: ignore[no-untyped-call]
-        distributed.average_gradients(weights)
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        state["step"] += 1
-        average(state, weights, longest=0.999)
-        mean = torch.lerp(mean, loss.detach(), 1 / min(state["step"] - first, 200))
-        if state["step"] % 100 == 0 and not distributed.NUMBER:
-            where = f"{state['seconds']:6.0f} s  step {state['step']}"
-            print(f"{where}  loss {mean.item():.4f}  spread {spreading.item():.4f}", flush=True)
-        if time.monotonic() - last > STATE_EVERY:
-            last = time.monotonic()
-            keep()
-    keep()
+    training.run(minutes, losses, lambda done: 1 - done, warm_up=50, samples=batch * distributed.PROCESSES)
 
 
 def first_weights(from_stored: bool) -> tuple[Encoder, Decoder]:
     """Made-up ones (by torch's seed), or those in this repository."""
     encoder, decoder = Encoder(), Decoder()
     if from_stored:
-        stored, _ = storage.read(WEIGHTS / "autoencoder.safetensors")
+        stored, _ = storage.read(storage.WEIGHTS / "autoencoder.safetensors")
         nn.ModuleDict({"encoder": encoder, "decoder": decoder}).load_state_dict(stored)
     return encoder, decoder
 
@@ -145,7 +108,7 @@ def standardise(encoder: Encoder, decoder: Decoder, pictures: Tensor, ema: list[
         enter["1.weight"].mul_(deviation.view(1, -1, 1, 1))
 
 
-def losses(encoder: Encoder, decoder: Decoder, x: Tensor) -> tuple[Tensor, Tensor]:
+def losses_of(encoder: Encoder, decoder: Decoder, x: Tensor) -> tuple[Tensor, Tensor]:
     """Of the pictures decoded from noisy latents, and of how the latents are spread."""
     with arithmetic():
         z = encoder(x).float()
@@ -162,7 +125,6 @@ if __name__ == "__main__":
     parser.add_argument("--batch", type=int, default=BATCH, help="crops in a step of each process")
     parser.add_argument("--rate", type=float, default=RATE)
     parser.add_argument("--from-stored", action="store_true", help="begin with the weights in this repository")
-    options = parser.parse_args()
     distributed.join()
-    train(options.folder, options.pictures, options.minutes, options.batch, options.rate, options.from_stored)
+    train(**vars(parser.parse_args()))
     distributed.leave()

@@ -1,9 +1,9 @@
 """Train the judge of drawn pictures and write its weights to small_model/weights/classifier.safetensors.
 
-`python -m small_model.trainers.train_classifier FOLDER --pictures 12000 --seen 96000`, in the folder of train_autoencoder.
-Stopped at any moment it goes on from its last state. It sees drawings, drawings in other styles, and drawings through
-the autoencoder, some blurred or grainy, so that it judges what a picture shows. The accuracy of each attribute on
-held-out drawings is printed and stored in the file.
+`python -m small_model.trainers.train_classifier FOLDER --pictures 12000 --seen 96000`, after train_autoencoder in the
+same folder. Stopped at any moment it goes on from its last state. It sees drawings, drawings in other styles, and
+drawings through the autoencoder, some blurred or grainy, so that it judges what a picture shows. The accuracy of each
+attribute on held-out drawings is printed and stored in the file.
 """
 
 from __future__ import annotations
@@ -22,18 +22,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
-from ..quality.degradations import blurred, decoded, grainy
 from ..quality.classifier import SEEN, WEIGHTS, Classifier
-from ..scenes.dataset import SEED, picture
-from .device import as_tensor
-from ..scenes.held_out import scene
-from .training_state import save
-from .muon import optimizers_of
+from ..quality.degradations import blurred, decoded, grainy
+from ..scenes.numbered import TRAINING, picture, scene
 from ..scenes.styles import STYLES
 from ..scenes.words import ATTRIBUTES
-from .states import autoencoder
+from .dataset import trained_autoencoder
+from .device import as_tensor
+from .muon import optimizers_of
+from .training_loop import save, set_rate
 
-FIRST = SEED + 10_000_000  # its training pictures are its own
+FIRST = TRAINING + 10_000_000  # its training pictures are its own
 BATCH, RATE, DECAY = 64, 3e-3, 0.02
 STYLED, DECODED, NOISE = 0.2, 0.25, 0.3  # shares of the training pictures, and noise on the latents of the latter
 TESTED = 2000  # held-out pictures
@@ -65,7 +64,7 @@ def tensors(pictures: Sequence[np.ndarray]) -> Tensor:
 
 def through_autoencoder(state: Path, numbers: Sequence[int], noise: float) -> Tensor:
     """Those pictures as the autoencoder gives them back, [count, 3, 64, 64] uint8."""
-    encoder, decoder = autoencoder(state)
+    encoder, decoder = trained_autoencoder(state)
     parts = []
     for i in range(0, len(numbers), 50):
         full = as_tensor(np.stack([picture(number)[0] for number in numbers[i : i + 50]]))
@@ -82,12 +81,12 @@ def training_pictures(folder: Path, count: int) -> tuple[Tensor, Tensor]:
         with ProcessPoolExecutor(2) as pool:
             pixels = tensors(list(pool.map(drawn_sometimes_styled, plain, chunksize=64)))
         pixels = torch.cat([pixels, through_autoencoder(folder / "autoencoder.pt", again, NOISE)])
-        torch.save(pixels, file)
+        save(pixels, file)
     pixels = torch.load(file, weights_only=True)
     return pixels, labels([*plain, *again])
 
 
-def blemished(pictures: Tensor) -> Tensor:
+def degraded(pictures: Tensor) -> Tensor:
     """A batch in 0..1 moved by up to two pixels, and half of the time blurred or grainy."""
     x = torch.roll(pictures, tuple(torch.randint(-2, 3, (2,)).tolist()), (2, 3))
     kind = torch.rand(()).item()
@@ -100,7 +99,7 @@ def train(pixels: Tensor, wanted: Tensor, seen: int, file: Path) -> Classifier:
     """A classifier that has seen that many pictures, most of them several times. The state is in the file meanwhile."""
     torch.manual_seed(0)
     network = Classifier().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizers = optimizers_of(list(network.parameters()), [network.body[0][0], *network.heads.values()], RATE)
+    optimizers = optimizers_of(list(network.parameters()), [network.body[0][0], *network.heads.values()], RATE, DECAY)
     steps, first, mean = seen // BATCH, 0, 0.0
     if file.exists():
         saved = torch.load(file, weights_only=True)
@@ -111,11 +110,9 @@ def train(pixels: Tensor, wanted: Tensor, seen: int, file: Path) -> Classifier:
     last = began = time.monotonic()
     for step in range(first + 1, steps + 1):
         torch.manual_seed(step)  # a run that was stopped goes on with the pictures that it would have seen
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"], group["weight_decay"] = RATE * min(1, step / 50) * (1 - step / steps), DECAY
+        set_rate(optimizers, RATE * min(1, step / 50) * (1 - step / steps))
         rows = torch.randint(len(pixels), (BATCH,))
-        logits = network.logits(network.features(blemished(pixels[rows].float() / 255)))
+        logits = network.logits(network.features(degraded(pixels[rows].float() / 255)))
         losses = [functional.cross_entropy(found, wanted[rows, i]) for i, found in enumerate(logits.values())]
         loss = torch.stack(losses).mean()
         loss.backward()  # type: ignore[no-untyped-call]

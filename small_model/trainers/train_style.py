@@ -1,34 +1,36 @@
 """Teach the teacher another drawing style: all of its weights (a fine-tuned base), or a LoRA beside them.
 
-`python -m small_model.trainers.train_style FOLDER woodcut --tokenizer FOLDER --minutes 15` writes FOLDER/tuned.pt, and with
-`neon --rank 8` FOLDER/style-lora.safetensors, which Load LoRA reads; both after train_teacher or restore in the same
-folder. The loop is train_teacher's, on the same drawings in that style. Stopped at any moment it goes on from its last
-state.
+`python -m small_model.trainers.train_style FOLDER woodcut --tokenizer FOLDER --minutes 15` writes FOLDER/tuned.pt, and
+with `neon --rank 8` FOLDER/style-lora.safetensors, which Load LoRA reads; both after train_teacher or restore in the
+same folder. The loop is train_teacher's, on the same drawings in that style. Stopped at any moment it goes on from its
+last state.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPTokenizer
 
+from perflow_core.atomic_file import atomic_write
+from perflow_core.weights.lora_file import lora_of_peft
+
 from ..networks import storage
-from ..scenes.dataset import pictures_of
+from ..networks.unet import narrow_unet
+from ..scenes.styles import STYLES
+from .dataset import pictures_of, trained_autoencoder
 from .device import as_tensor, placed
 from .muon import optimizers_of
-from ..scenes.styles import STYLES
-from .states import autoencoder, averaged
-from .train_teacher import BATCH, Batches, learn, tokens_of
-from ..networks.unet import narrow_unet
+from .train_teacher import BATCH, Batches, learn
+from .training_loop import save
 
 RATE, LORA_RATE = 4e-4, 1e-3  # the teacher knows the scenes already
 ADAPTED = ["to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2"]
@@ -39,24 +41,20 @@ def styled_latents(folder: Path, count: int, style: str) -> Tensor:
     """The latents [count, 4, 16, 16] of the drawn pictures in that style, made unless the folder has them."""
     file = folder / f"latents-{style}-{count}.pt"
     if not file.exists():
-        encoder, _ = autoencoder(folder / "autoencoder.pt")
+        encoder, _ = trained_autoencoder(folder / "autoencoder.pt")
         pictures, _ = pictures_of(folder, count)
+        parts = []
         with ProcessPoolExecutor() as pool:
-            styled = pool.map(in_style, pictures, [style] * count, chunksize=250)
-            parts = [encoder(as_tensor(np.stack(some))).half().cpu() for some in batched(styled, 50)]
-        torch.save(torch.cat(parts), file)
+            for some in np.array_split(pictures, max(1, count // 50)):
+                styled = pool.map(in_style, some, [style] * len(some), chunksize=25)
+                parts.append(encoder(as_tensor(np.stack(list(styled)))).half().cpu())
+        save(torch.cat(parts), file)
     latents: Tensor = torch.load(file, weights_only=True)
     return latents
 
 
 def in_style(picture: np.ndarray, style: str) -> np.ndarray:
     return np.asarray(STYLES[style](Image.fromarray(picture)))
-
-
-def batched(pictures: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
-    rest = iter(pictures)
-    while some := list(islice(rest, size)):
-        yield some
 
 
 def with_adapters(unet: UNet2DConditionModel, rank: int) -> UNet2DConditionModel:
@@ -68,28 +66,16 @@ def with_adapters(unet: UNet2DConditionModel, rank: int) -> UNet2DConditionModel
     return unet
 
 
-def lora_file(adapters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """peft's names as LoRA files have them: lora_unet_<module with underscores>.lora_down.weight and lora_up."""
-    sides = {"lora_A.default.weight": "lora_down.weight", "lora_B.default.weight": "lora_up.weight"}
-    tensors = {}
-    for name, tensor in adapters.items():
-        side = next(side for side in sides if name.endswith(side))
-        module = name.removesuffix("." + side).replace(".", "_")
-        tensors[f"lora_unet_{module}.{sides[side]}"] = tensor
-    return tensors
-
-
 def train(
-    folder: Path, style: str, tokenizer: Path, count: int, minutes: float, batch: int, rank: int, rate: float
+    folder: Path, style: str, tokenizer: Path, pictures: int, minutes: float, batch: int, rank: int, rate: float
 ) -> Path:
     """Returns the file with the result."""
-    latents = styled_latents(folder, count, style)
-    clip = CLIPTokenizer.from_pretrained(tokenizer)
-    _, captions = pictures_of(folder, count)
-    batches = Batches(latents, tokens_of(captions, clip), tokens_of([""], clip)[0], batch)
+    latents = styled_latents(folder, pictures, style)
+    _, captions = pictures_of(folder, pictures)
+    batches = Batches.of_captions(latents, captions, CLIPTokenizer.from_pretrained(tokenizer), batch)
     torch.manual_seed(0)
     unet = narrow_unet()
-    unet.load_state_dict(averaged(folder / "teacher.pt", "unet")[0])
+    unet.load_state_dict(storage.averaged(folder / "teacher.pt", "unet")[0])
     placed(unet)
     if not rank:
         optimizers = optimizers_of(list(unet.parameters()), [unet.conv_in, unet.conv_out], rate or RATE)
@@ -100,7 +86,8 @@ def train(
     optimizer = torch.optim.AdamW(trained.values(), rate or LORA_RATE, betas=(0.9, 0.99), weight_decay=0.0)
     means = learn(unet, batches, [optimizer], folder / "style-lora-state.pt", minutes)
     file = folder / "style-lora.safetensors"
-    storage.write(lora_file(dict(zip(trained, (mean.cpu() for mean in means), strict=True))), file, 16)
+    with atomic_write(file) as unfinished:
+        save_file(lora_of_peft(dict(zip(trained, means, strict=True)), torch.float16), unfinished)
     return file
 
 
@@ -114,16 +101,4 @@ if __name__ == "__main__":
     parser.add_argument("--batch", type=int, default=BATCH, help="samples in a step")
     parser.add_argument("--rank", type=int, default=0, help="of a LoRA; 0 trains all weights")
     parser.add_argument("--rate", type=float, default=0.0, help=f"{RATE:g} for all weights, {LORA_RATE:g} for a LoRA")
-    options = parser.parse_args()
-    print(
-        train(
-            options.folder,
-            options.style,
-            options.tokenizer,
-            options.pictures,
-            options.minutes,
-            options.batch,
-            options.rank,
-            options.rate,
-        )
-    )
+    print(train(**vars(parser.parse_args())))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -20,16 +19,15 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from ..networks import storage
-from . import distributed
-from .device import DEVICE, arithmetic, placed
-from .training_state import WEIGHTS, average, first_state, save
-from .latents import latents_of
-from .muon import optimizers_of
 from ..networks.text_model import PLACES, POSITIONS, embeddings, features
 from ..networks.unet import narrow_unet
+from . import distributed
+from .dataset import latents_of
+from .device import DEVICE, arithmetic, placed
+from .muon import optimizers_of
+from .training_loop import Losses, Training
 
 BATCH, RATE, EMPTY = 32, 2e-3, 0.1  # EMPTY: how often the caption is left out, so that CFG works
-STATE_EVERY = 180  # seconds
 
 
 def alphas_bar() -> Tensor:
@@ -37,23 +35,16 @@ def alphas_bar() -> Tensor:
     return torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0)
 
 
-def tokens_of(captions: list[str], tokenizer: CLIPTokenizer) -> Tensor:
-    """[count, 77]"""
-    ids = tokenizer(captions, padding="max_length", max_length=77, truncation=True).input_ids
-    return torch.tensor(ids, dtype=torch.int32)
-
-
 def train(
-    folder: Path, tokenizer: Path, count: int, minutes: float, batch: int, rate: float, from_stored: bool
+    folder: Path, tokenizer: Path, pictures: int, minutes: float, batch: int, rate: float, from_stored: bool
 ) -> None:
     """Train for so many minutes, all runs together; the state is in the folder."""
-    latents, captions = latents_of(folder, count)
-    clip = CLIPTokenizer.from_pretrained(tokenizer)
-    batches = Batches(latents, tokens_of(captions, clip), tokens_of([""], clip)[0], batch)
+    latents, captions = latents_of(folder, pictures)
+    batches = Batches.of_captions(latents, captions, CLIPTokenizer.from_pretrained(tokenizer), batch)
     torch.manual_seed(0)
     unet = narrow_unet()
     if from_stored:
-        unet.load_state_dict(storage.read(WEIGHTS / "teacher.safetensors")[0])
+        unet.load_state_dict(storage.read(storage.WEIGHTS / "teacher.safetensors")[0])
     placed(unet)
     weights = list(unet.parameters())
     distributed.share(weights)
@@ -70,57 +61,18 @@ def learn(
     file: Path,
     minutes: float,
 ) -> list[Tensor]:
-    """Train what the optimizers hold, the state in the file; returns the running averages of the UNet's own weights.
+    """Train what the optimizers hold, the state in the file; returns the running averages of the UNet's own weights."""
+    training = Training({"unet": unet}, optimizers, file, longest_average=0.9995)
 
-    The optimizers' first rate is the highest; only weights with requires_grad are trained and averaged.
-    """
-    weights = [weight for weight in unet.parameters() if weight.requires_grad]
-    rate = optimizers[0].param_groups[0]["lr"]
-    state = first_state(weights)
-    if file.exists():
-        saved = torch.load(file, weights_only=True, map_location=DEVICE)
-        unet.load_state_dict(saved["unet"])
-        for optimizer, kept in zip(optimizers, saved["optimizers"], strict=True):
-            optimizer.load_state_dict(kept)
-        state = saved["state"]
+    def losses(step: int, done: float) -> Losses:
+        loss = loss_of(unet, batches[step * distributed.PROCESSES + distributed.NUMBER])
+        return {"total": loss, "shown": {"loss": loss}}
 
-    def keep() -> None:
-        if distributed.NUMBER:
-            return
-        kept = [optimizer.state_dict() for optimizer in optimizers]
-        save({"unet": unet.state_dict(), "optimizers": kept, "state": state}, file)
+    def decay(done: float) -> float:
+        return 0.02 + 0.98 * math.cos(0.5 * math.pi * done)
 
-    last = told = began = time.monotonic()
-    before, first, mean = state["seconds"], state["step"], torch.zeros((), device=DEVICE)
-    while True:
-        state["seconds"] = distributed.same(before + time.monotonic() - began)
-        done = state["seconds"] / (60 * minutes)
-        if done >= 1:
-            break
-        now = rate * min(1, (state["step"] + 1) / 100) * (0.02 + 0.98 * math.cos(0.5 * math.pi * done))
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = now
-        batch = batches[state["step"] * distributed.PROCESSES + distributed.NUMBER]
-        loss = loss_of(unet, batch)
-        loss.backward()  # type: ignore[no-untyped-call]
-        distributed.average_gradients(weights)
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        state["step"] += 1
-        average(state, weights, longest=0.9995)
-        mean = torch.lerp(mean, loss.detach(), 1 / min(state["step"] - first, 300))
-        if state["step"] % 100 == 0 and not distributed.NUMBER:
-            speed, told = len(batch.z) * distributed.PROCESSES * 100 / (time.monotonic() - told), time.monotonic()
-            where = f"{state['seconds']:6.0f} s  step {state['step']}"
-            print(f"{where}  loss {mean.item():.4f}  {speed:.0f} a second", flush=True)
-        if time.monotonic() - last > STATE_EVERY:
-            last = time.monotonic()
-            keep()
-    keep()
-    return state["ema"]
+    training.run(minutes, losses, decay, warm_up=100, samples=batches.size * distributed.PROCESSES)
+    return training.state["ema"]
 
 
 def loss_of(unet: UNet2DConditionModel, batch: Batch) -> Tensor:
@@ -149,10 +101,10 @@ class Batch(NamedTuple):
 
 
 class Batches:
-    """What step number i is given: the same for one i, whenever it is asked for."""
+    """Step i's batch, the same whenever it is made. latents [n, 4, 16, 16]; tokens [n, 77]; empty [77]."""
 
-    def __init__(self, latents: Tensor, tokens: Tensor, empty: Tensor, batch: int = BATCH) -> None:
-        self.batch = batch
+    def __init__(self, latents: Tensor, tokens: Tensor, empty: Tensor, size: int = BATCH) -> None:
+        self.size = size
         self.latents, self.tokens, self.empty = latents.to(DEVICE), tokens.to(DEVICE), empty.to(DEVICE)
         self.words, self.positions = (vectors.to(DEVICE) for vectors in embeddings())
         table = alphas_bar().to(DEVICE)
@@ -160,16 +112,22 @@ class Batches:
         ratio = table / (1 - table)
         self.weight = (ratio.clamp(max=5) / ratio).float()  # min-SNR, https://arxiv.org/abs/2303.09556
 
+    @classmethod
+    def of_captions(cls, latents: Tensor, captions: list[str], tokenizer: CLIPTokenizer, size: int = BATCH) -> Batches:
+        ids = tokenizer([*captions, ""], padding="max_length", max_length=77, truncation=True).input_ids
+        *tokens, empty = torch.tensor(ids, dtype=torch.int32)
+        return cls(latents, torch.stack(tokens), empty, size)
+
     def __getitem__(self, i: int) -> Batch:
-        random, count = torch.Generator(DEVICE).manual_seed(i), (self.batch,)
+        random, count = torch.Generator(DEVICE).manual_seed(i), (self.size,)
         rows = torch.randint(len(self.latents), count, generator=random, device=DEVICE)
         t = torch.randint(1000, count, generator=random, device=DEVICE)
         x0 = self.latents[rows].float()
         noise = torch.randn(x0.shape, generator=random, device=DEVICE)
         left_out = torch.rand(count, generator=random, device=DEVICE) < EMPTY
-        said = torch.where(left_out[:, None], self.empty, self.tokens[rows])
+        tokens = torch.where(left_out[:, None], self.empty, self.tokens[rows])
         z = self.c[t].view(-1, 1, 1, 1) * x0 + self.s[t].view(-1, 1, 1, 1) * noise
-        return Batch(z, t, features(said[:, :PLACES], self.words, self.positions[:PLACES]), noise, self.weight[t])
+        return Batch(z, t, features(tokens[:, :PLACES], self.words, self.positions[:PLACES]), noise, self.weight[t])
 
 
 if __name__ == "__main__":
@@ -181,15 +139,6 @@ if __name__ == "__main__":
     parser.add_argument("--batch", type=int, default=BATCH, help="samples in a step of each process")
     parser.add_argument("--rate", type=float, default=RATE)
     parser.add_argument("--from-stored", action="store_true", help="begin with the weights in this repository")
-    options = parser.parse_args()
     distributed.join()
-    train(
-        options.folder,
-        options.tokenizer,
-        options.pictures,
-        options.minutes,
-        options.batch,
-        options.rate,
-        options.from_stored,
-    )
+    train(**vars(parser.parse_args()))
     distributed.leave()

@@ -124,7 +124,8 @@ def test_places_after_the_first_are_alike(loaded):
     """Training counts them as one place, which is exact where what fills them is one token."""
     features = loaded[1].encode_from_tokens(loaded[1].tokenize("a small white castle in the mountains at night, snowy"))
     assert torch.equal(
-        features[:, text_model.PLACES - 1 :], features[:, -1:].expand(-1, text_model.POSITIONS - text_model.PLACES + 1, -1)
+        features[:, text_model.PLACES - 1 :],
+        features[:, -1:].expand(-1, text_model.POSITIONS - text_model.PLACES + 1, -1),
     )
     assert not torch.equal(features[:, text_model.PLACES - 2], features[:, -1])
 

@@ -9,8 +9,9 @@ from comfy.utils import unet_to_diffusers
 from trial.small_models.unets import SD15_DRAWN
 
 from small_model.networks import autoencoder, storage
+from small_model.networks.unet import CHANNELS
 
-NARROW = SD15_DRAWN | dict(model_channels=64)
+NARROW = SD15_DRAWN | dict(model_channels=CHANNELS)
 
 
 def unet(config, tensors=None) -> UNetModel:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import BinaryIO
 
 import torch
+
+from perflow_core.atomic_file import atomic_write
 
 Tensors = dict[str, torch.Tensor]
 
@@ -25,7 +26,9 @@ def save(tensors: Tensors, path: Path, metadata: dict[str, str] | None = None) -
     One whose name ends in .bin or .ckpt is written as torch.save does, where zeros take no place either.
     """
     if path.suffix in (".bin", ".ckpt"):
-        return _save_with_torch(tensors, path)
+        with atomic_write(path) as unfinished:
+            torch.save(tensors, unfinished)
+        return path
     header: dict[str, object] = {"__metadata__": metadata} if metadata else {}
     places: dict[str, int] = {}
     end = 0
@@ -38,29 +41,18 @@ def save(tensors: Tensors, path: Path, metadata: dict[str, str] | None = None) -
         }
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # so that the tensors are aligned
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    with unfinished.open("wb") as file:
+    with atomic_write(path) as unfinished, unfinished.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         start = file.tell()
         for name, tensor in tensors.items():
             _write(tensor, file, start + places[name])
         file.truncate(start + end)
-    unfinished.replace(path)
     return path
 
 
 def save_name(path: Path) -> Path:
     """Write a file that has the name of a model and no model in it."""
     return save({"none": zeros(torch.Size([1]))}, path)
-
-
-def _save_with_torch(tensors: Tensors, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    torch.save(tensors, unfinished)
-    unfinished.replace(path)
-    return path
 
 
 def _write(tensor: torch.Tensor, file: BinaryIO, place: int) -> None:

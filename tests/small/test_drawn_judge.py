@@ -5,11 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from small_model.scenes import held_out
 from small_model.quality.classifier import WEIGHTS, classifier
-from small_model.scenes.dataset import picture
+from small_model.scenes import numbered
+from small_model.scenes.numbered import picture
 from small_model.scenes.styles import STYLES
-from small_model.scenes.words import ATTRIBUTES, full_caption
+from small_model.scenes.words import ATTRIBUTES, full_caption, named_attributes
 
 COUNT = 150
 
@@ -29,19 +29,19 @@ def judged(pictures) -> list[dict[str, str]]:
 def share(pictures) -> float:
     """Of the attributes that captions name, those found."""
     found = judged(pictures)
-    said = [held_out.said(held_out.caption(number)) for number in range(COUNT)]
+    said = [named_attributes(numbered.caption(number)) for number in range(COUNT)]
     right = [found[i][name] == word for i, words in enumerate(said) for name, word in words.items()]
     return sum(right) / len(right)
 
 
 def test_captions_are_those_of_the_drawings():
-    assert all(held_out.caption(number) == picture(number)[1] for number in range(20))
+    assert all(numbered.caption(number) == picture(number)[1] for number in range(20))
 
 
 def test_captions_are_read_back():
     for number in range(200):
-        scene = held_out.scene(number)
-        whole, partly = held_out.said(full_caption(scene)), held_out.said(held_out.caption(number))
+        scene = numbered.scene(number)
+        whole, partly = named_attributes(full_caption(scene)), named_attributes(numbered.caption(number))
         expected = {name: getattr(scene, name) for name in ATTRIBUTES}
         if scene.size == "medium":  # which goes without saying
             del expected["size"]

@@ -23,15 +23,14 @@ def folder(comfyui_path, tmp_path_factory) -> Path:
 
 
 def test_the_latents_are_of_drawings_that_nobody_had_made_before(folder):
-    from small_model.scenes.dataset import pictures_of
+    from small_model.trainers.dataset import pictures_of, trained_autoencoder
     from small_model.trainers.device import as_tensor
-    from small_model.trainers.states import autoencoder
 
     latents = safetensors.torch.load_file(folder / "latents.safetensors")["latents"]
     pictures, captions = pictures_of(folder, 6)
     assert latents.shape == (6, 4, 16, 16)
     assert json.loads((folder / "latents.json").read_text(encoding="utf-8")) == captions
-    _, decoder = autoencoder(folder / "autoencoder.pt")
+    _, decoder = trained_autoencoder(folder / "autoencoder.pt")
     with torch.no_grad():
         off = decoder(latents.float()).clamp(0, 1) - as_tensor(pictures)
     assert off.square().mean().sqrt() < 0.06  # 31.9 dB on the average are 0.025

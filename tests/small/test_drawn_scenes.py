@@ -7,8 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from small_model.scenes import dataset
-from small_model.scenes.dataset import SEED, picture
+from small_model.scenes.numbered import TRAINING, picture
 from small_model.scenes.picture import SIZE, draw
 from small_model.scenes.words import (
     ATTRIBUTES,
@@ -22,6 +21,7 @@ from small_model.scenes.words import (
     random_caption,
     random_scene,
 )
+from small_model.trainers import dataset
 
 CAPTION = re.compile(
     rf"an? (?:(?P<size>small|large) )?(?:(?P<colour>{'|'.join(COLOURS)}) )?(?P<subject>{'|'.join(SUBJECTS)}) "
@@ -67,7 +67,7 @@ def test_a_boat_is_where_boats_are():
 
 
 def test_one_seed_is_one_picture():
-    (pixels, caption), (again, caption_again) = picture(SEED), picture(SEED)
+    (pixels, caption), (again, caption_again) = picture(TRAINING), picture(TRAINING)
     assert pixels.shape == (SIZE, SIZE, 3)
     assert np.array_equal(pixels, again)
     assert caption == caption_again
@@ -77,7 +77,7 @@ def test_several_processes_draw_the_same_pictures(tmp_path, monkeypatch):
     monkeypatch.setattr(dataset, "PART", 2)
     for _ in range(2):  # drawn, then read
         pictures, captions = dataset.pictures_of(tmp_path, 5)
-        wanted = [picture(seed) for seed in range(SEED, SEED + 5)]
+        wanted = [picture(seed) for seed in range(TRAINING, TRAINING + 5)]
         assert np.array_equal(pictures, np.stack([pixels for pixels, _ in wanted]))
         assert captions == [caption for _, caption in wanted]
 

@@ -4,10 +4,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from small_model.trainers.training_state import WEIGHTS
+from small_model.networks.storage import WEIGHTS, averaged, pack, read, unpack, write
+from small_model.trainers.dataset import trained_autoencoder
 from small_model.trainers.restore import restore
-from small_model.trainers.states import autoencoder, averaged
-from small_model.networks.storage import pack, read, unpack, write
 
 
 @pytest.fixture
@@ -58,7 +57,7 @@ def test_the_stored_weights_come_back_as_a_training_leaves_them(tmp_path):
     assert found.keys() == stored.keys()
     assert all(torch.equal(found[name], stored[name]) for name in stored)
     stored, _ = read(WEIGHTS / "autoencoder.safetensors")
-    for part, network in zip(("encoder", "decoder"), autoencoder(tmp_path / "autoencoder.pt"), strict=True):
+    for part, network in zip(("encoder", "decoder"), trained_autoencoder(tmp_path / "autoencoder.pt"), strict=True):
         assert all(torch.equal(weight, stored[f"{part}.{name}"]) for name, weight in network.state_dict().items())
 
 
