@@ -12,17 +12,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import full_size
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 MB = 1e6
 SPECTRUM = 256  # terms of the made-up difference: singular values 1, 1/2, 1/3 ... and a floor
 FLOOR = 0.02  # of the first singular value
 SIZE = 0.05  # of the difference, beside the weights
-SD15: dict[str, Any] = dict(  # what small_models.SD15_SMALL lacks of the real size
-    channel_mult=[1, 2, 4, 4],
-    num_res_blocks=[2, 2, 2, 2],
-    transformer_depth=[1, 1, 1, 1, 1, 1, 0, 0],
-    transformer_depth_output=[1] * 9 + [0] * 3,
-)
 
 
 class Growth:
@@ -61,9 +57,9 @@ class Growth:
                 return
 
 
-def resident(pid: int | str = "self") -> tuple[int, int]:
+def resident() -> tuple[int, int]:
     """Bytes of anonymous pages (the process' own), and of all pages in memory, mapped files included."""
-    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     sizes = {line.split(":")[0]: line.split()[1] for line in lines if line.startswith(("RssAnon", "VmRSS"))}
     return 1024 * int(sizes["RssAnon"]), 1024 * int(sizes["VmRSS"])
 
@@ -100,8 +96,7 @@ def make_files(folder: Path, small: bool) -> None:
     from safetensors.torch import load_file, save_file
     from trial import small_models
 
-    preset = small_models.SD15_SMALL | ({} if small else SD15)
-    tensors = load_file(small_models.make_unet(folder / "base.safetensors", preset))
+    tensors = load_file(small_models.make_unet(folder / "base.safetensors", full_size.sd15(small)))
     torch.manual_seed(0)
     delta = {}
     for name, weight in tensors.items():
@@ -153,7 +148,7 @@ def read(path: Path) -> dict[str, Any]:
     start = 8 + int.from_bytes(bytes(buffer[:8].tolist()), "little")
     header = json.loads(bytes(buffer[8:start].numpy()))
     header.pop("__metadata__", None)
-    places = {key: (said["shape"], *said["data_offsets"]) for key, said in header.items()}
+    places = {key: (entry["shape"], *entry["data_offsets"]) for key, entry in header.items()}
     return {key: buffer[start + a : start + b].view(torch.float16).view(shape) for key, (shape, a, b) in places.items()}
 
 
@@ -192,13 +187,13 @@ def in_turn(runs: dict[str, Callable[[], dict[str, Any]]], rounds: int) -> dict[
     return found
 
 
-def said(ratios: Sequence[float], target: str = "") -> str:
+def summary(ratios: Sequence[float], target: str = "") -> str:
     """The median of the ratios, how far they spread, and the target."""
     spread = f"{len(ratios)} pairs: {min(ratios):.3f} to {max(ratios):.3f}"
     return f"{statistics.median(ratios):.3f} ({spread}{'; target ' + target if target else ''})"
 
 
-def kept(files: Path, counts: dict[str, float], tensors: dict[str, Any]) -> float:
+def kept_energy(files: Path, counts: dict[str, float], tensors: dict[str, Any]) -> float:
     """1 - |dW - up down|^2 / |dW|^2 over these weights, each counted that often; dW = perflow - base."""
     from safetensors import safe_open
 

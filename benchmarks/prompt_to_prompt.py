@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.append(str(REPOSITORY / "scripts"))
 
 import environment  # noqa: E402
-import measuring  # noqa: E402
+import full_size  # noqa: E402
 from overhead import compare  # noqa: E402
 
 SOURCE, EDITED = "a lighthouse on a cliff at sunset", "a castle on a cliff at sunset"
@@ -56,7 +56,7 @@ def make_runs(comfyui, folder: Path, small: bool, cfg: float, size: int) -> dict
     from trial.edited_prompts import unedited
     from trial.small_models.unets import SD15_DRAWN
 
-    preset = SD15_DRAWN if small else small_models.SD15_SMALL | measuring.SD15
+    preset = SD15_DRAWN if small else full_size.sd15(small)
     base = comfy.sd.load_diffusion_model(str(small_models.make_unet(folder / "unet.safetensors", preset)))
     clip = small_families.clip("SD1.5")
     noise = torch.randn(1, 4, size, size, generator=torch.Generator().manual_seed(0)).repeat(2, 1, 1, 1)

@@ -20,6 +20,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.append(str(REPOSITORY / "scripts"))
 
 import environment  # noqa: E402
+import full_size  # noqa: E402
 import measuring  # noqa: E402
 from measuring import MB  # noqa: E402
 
@@ -71,8 +72,7 @@ def run_in_this_process(comfyui_path: Path, what: str, files: str, chosen: str, 
 def make_model(folder: Path, small: bool) -> None:
     from trial import small_models
 
-    preset = small_models.SD15_SMALL | ({} if small else measuring.SD15)
-    small_models.make_unet(folder / "base.safetensors", preset)
+    small_models.make_unet(folder / "base.safetensors", full_size.sd15(small))
 
 
 def measured(comfyui_path: Path, what: str, files: Path, base: Path, chosen: dict[str, Any]) -> dict[str, Any]:

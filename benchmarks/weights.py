@@ -100,18 +100,18 @@ def compare_applying(folder: str, size: int, pairs: int) -> None:
         return [(run[name] - step) / size for run, step in zip(found[PERFLOW], steps, strict=True)]
 
     print(f"{PERFLOW} / {STOCK}:")
-    print(f"  time to the first step: {measuring.said(ratios('seconds', PERFLOW, STOCK))}")
-    print(f"  processor time: {measuring.said(ratios('processor', PERFLOW, STOCK))}")
-    print(f"  peak extra anonymous memory: {measuring.said(ratios('anonymous', PERFLOW, STOCK), 'at most 0.5')}")
-    print(f"  peak extra resident memory, mapped file counted: {measuring.said(ratios('resident', PERFLOW, STOCK))}")
+    print(f"  time to the first step: {measuring.summary(ratios('seconds', PERFLOW, STOCK))}")
+    print(f"  processor time: {measuring.summary(ratios('processor', PERFLOW, STOCK))}")
+    print(f"  peak extra anonymous memory: {measuring.summary(ratios('anonymous', PERFLOW, STOCK), 'at most 0.5')}")
+    print(f"  peak extra resident memory, mapped file counted: {measuring.summary(ratios('resident', PERFLOW, STOCK))}")
     print(f"{PERFLOW} / size of the file:")
-    print(f"  peak extra anonymous memory: {measuring.said(of_file('anonymous'), 'at most 1.05')}")
-    print(f"  the same, less what a step without delta takes: {measuring.said(of_file('anonymous', True))}")
-    print(f"  in the node alone: {measuring.said(of_file('node_anonymous'))}")
-    print(f"  in the node alone, resident, mapped file counted: {measuring.said(of_file('node_resident'))}")
+    print(f"  peak extra anonymous memory: {measuring.summary(of_file('anonymous'), 'at most 1.05')}")
+    print(f"  the same, less what a step without delta takes: {measuring.summary(of_file('anonymous', True))}")
+    print(f"  in the node alone: {measuring.summary(of_file('node_anonymous'))}")
+    print(f"  in the node alone, resident, mapped file counted: {measuring.summary(of_file('node_resident'))}")
     print(f"{PERFLOW} / {READ}:")
-    print(f"  time to the first step: {measuring.said(ratios('seconds', PERFLOW, READ), 'at most 1.1')}")
-    print(f"  processor time: {measuring.said(ratios('processor', PERFLOW, READ))}", flush=True)
+    print(f"  time to the first step: {measuring.summary(ratios('seconds', PERFLOW, READ), 'at most 1.1')}")
+    print(f"  processor time: {measuring.summary(ratios('processor', PERFLOW, READ))}", flush=True)
 
 
 def apply_once(comfyui: Any, what: str, files: Path) -> dict[str, Any]:
@@ -121,15 +121,15 @@ def apply_once(comfyui: Any, what: str, files: Path) -> dict[str, Any]:
     unet = comfyui.module("nodes.comfyui.weights.unet").describe(base)
     measuring.first_step(comfyui, base)
     measuring.warm_up(files / "delta.safetensors")
-    kept: list[Any] = []  # as ComfyUI keeps the outputs of all nodes of a graph
+    outputs: list[Any] = []  # as ComfyUI keeps the outputs of all nodes of a graph
 
     def make() -> Any:
         if what == PERFLOW:
             inputs = dict(prediction_type="auto", windows=0, align_steps=True)
             return nodes["PeRFlowApplyDelta"].execute(base, "delta.safetensors", strength=1.0, **inputs).result[0]
         if what == STOCK:
-            kept.extend(nodes["UNETLoader"]().load_unet("delta.safetensors", "default"))
-            return nodes["ModelMergeAdd"]().merge(base, kept[0])[0]
+            outputs.extend(nodes["UNETLoader"]().load_unet("delta.safetensors", "default"))
+            return nodes["ModelMergeAdd"]().merge(base, outputs[0])[0]
         patched = base.clone()
         if what == READ:
             tensors = measuring.read(files / "delta.safetensors")
@@ -173,7 +173,7 @@ def compare_extracting(comfyui: Any, files: Path, rank: int, layers: int, full: 
         print(f"  {stock.seconds:.1f} s, peak + {stock.anonymous / MB:.0f} MB anonymous")
         theirs = load_file(str(next(Path(folder_paths.get_output_directory()).glob("stock*.safetensors"))))
         print(f"stock / ours, both whole: {stock.seconds / ours.seconds:.1f} times in time (target at least 10)")
-        kept = [measuring.kept(files, dict.fromkeys(both(written, theirs), 1.0), file) for file in (written, theirs)]
+        kept = [measuring.kept_energy(files, dict.fromkeys(both(written, theirs), 1.0), file) for file in (written, theirs)]
         print(
             f"kept energy of the {len(both(written, theirs))} weights both compress: ours {kept[0]:.4f}, "
             f"stock {kept[1]:.4f} (target at least stock's)"
@@ -230,7 +230,7 @@ def compare_layers(pair, diff: Any, files: Path, written: Tensors, layers: int) 
         f"stock / ours {totals[0] / totals[1]:.1f} times in time (target at least 10)"
     )
     counts = {key: counts[key] for key in both(written, theirs)}
-    kept = [measuring.kept(files, counts, tensors) for tensors in (written, theirs)]
+    kept = [measuring.kept_energy(files, counts, tensors) for tensors in (written, theirs)]
     print(
         f"kept energy, from these {len(counts)} weights: ours {kept[0]:.4f}, stock {kept[1]:.4f} "
         "(target at least stock's)"

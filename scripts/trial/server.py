@@ -84,11 +84,6 @@ class ComfyServer:
                 self._process.kill()
                 self._process.wait()
 
-    @property
-    def pid(self) -> int | None:
-        """The process of the server, None before it is started."""
-        return self._process.pid if self._process else None
-
     def get(self, path: str) -> Json:
         """The server's answer to a GET."""
         return json.loads(self._request(path))

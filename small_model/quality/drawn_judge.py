@@ -73,19 +73,19 @@ class DrawnJudge:
 
     @torch.no_grad()
     def of_pictures(self, numbers: Sequence[int], pictures: Tensor) -> Judged:
-        """features [n, 64]; said, found [n, attributes]: does the caption name it, and does the picture show that."""
+        """features [n, 64]; named, found [n, attributes]: does the caption name it, and does the picture show that."""
         features = self._network.features(pictures.to(self._device))
         shown = self._network.words(features)
         wanted = [named_attributes(caption) for caption in self.prompts(numbers)]
         named = torch.tensor([[name in words for name in ATTRIBUTES] for words in wanted])
         right = [[words.get(name) == shown[name][i] for name in ATTRIBUTES] for i, words in enumerate(wanted)]
-        return {"features": features.cpu(), "said": named, "found": torch.tensor(right)}
+        return {"features": features.cpu(), "named": named, "found": torch.tensor(right)}
 
     def drawings(self, count: int, style: str | None, decoded: bool, first: int = 0) -> Judged:
         """The same of held-out drawings `first`, `first` + 1, ..., in that style, as they are or decoded."""
         digest = self._digest_of_decoded if decoded else self._digest_of_network
         kind = f"{first}-{style or 'plain'}{'-decoded' if decoded else ''}-{digest}"
-        store = Store(self._results / "drawings" / kind, BATCH)
+        store = Store(self._results / "held-out drawings" / kind, BATCH)
         missing = list(store.missing(count))
         if missing:
             with ProcessPoolExecutor() as pool:
@@ -110,8 +110,8 @@ class DrawnJudge:
         return self._references[root, decoded]
 
 
-def short(told: bytes) -> str:
-    return hashlib.sha256(told).hexdigest()[:10]
+def short(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:10]
 
 
 def drawing(number: int, style: str | None) -> np.ndarray[Any, Any]:

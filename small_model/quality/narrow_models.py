@@ -102,10 +102,10 @@ class NarrowModels:
         """A short name of the weights in all files that the model is made of, with its rank and its precision."""
         files = {self.file(BASE), self.file(model.root), self.file("autoencoder")}
         files |= {self.file("delta")} if model.delta else set()
-        told = hashlib.sha256(f"{model.rank} {self.precision}".encode())
+        digest = hashlib.sha256(f"{model.rank} {self.precision}".encode())
         for file in sorted(files):
-            told.update(sha256(file))
-        return told.hexdigest()[:10]
+            digest.update(sha256(file))
+        return digest.hexdigest()[:10]
 
     def __getitem__(self, model: Model) -> Any:
         if model not in self._made:

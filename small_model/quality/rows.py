@@ -19,12 +19,12 @@ def distance(judged: Judged, reference: Gaussian) -> Estimate:
 
 def attributes(judged: Judged) -> Estimate:
     """The share of the attributes named by the captions that the classifier finds in the pictures."""
-    said, found = judged["said"].double().sum(1), judged["found"].double().sum(1)
-    return jackknife(lambda rows: float(found[rows].sum() / said[rows].sum()), len(said))
+    named, found = judged["named"].double().sum(1), judged["found"].double().sum(1)
+    return jackknife(lambda rows: float(found[rows].sum() / named[rows].sum()), len(named))
 
 
 def each_attribute(judged: Judged, names: list[str]) -> dict[str, float]:
-    shares = judged["found"].double().sum(0) / judged["said"].double().sum(0).clamp(min=1)
+    shares = judged["found"].double().sum(0) / judged["named"].double().sum(0).clamp(min=1)
     return {name: round(share, 4) for name, share in zip(names, shares.tolist(), strict=True)}
 
 
@@ -47,9 +47,9 @@ def difference(one: Judged, other: Judged, reference: Gaussian, factor: float = 
     return jackknife(apart, count, unbiased=True)
 
 
-def row(told: Row, judged: Judged, references: dict[str, Gaussian], end_points: Tensor | None, names: list[str]) -> Row:
-    """told: model, sampler, steps, calls; references by the name of the column."""
-    found = dict(told)
+def row(cell: Row, judged: Judged, references: dict[str, Gaussian], end_points: Tensor | None, names: list[str]) -> Row:
+    """cell: model, sampler, steps, calls; references by the name of the column."""
+    found = dict(cell)
     estimates: dict[str, Estimate | None] = {column: distance(judged, to) for column, to in references.items()}
     estimates["attributes"] = attributes(judged)
     estimates["paired"] = None

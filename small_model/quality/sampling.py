@@ -53,13 +53,13 @@ def sample(nodes: Any, model: Any, cell: Cell, noise: Tensor, positive: Any, neg
 
     counted = model.clone()
     counted.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.PREDICT_NOISE, "quality", count)
-    start, told = torch.zeros_like(noise), dict(disable_pbar=True, seed=0)
+    start, options = torch.zeros_like(noise), dict(disable_pbar=True, seed=0)
     if cell.model.delta:
         sampler, sigmas = perflow_sampling(nodes, counted, cell)
-        found = comfy.sample.sample_custom(counted, noise, cfg, sampler, sigmas, positive, negative, start, **told)
+        found = comfy.sample.sample_custom(counted, noise, cfg, sampler, sigmas, positive, negative, start, **options)
     else:
         names = END_POINT[1] if cell.is_end_point else BASE_SAMPLERS[cell.sampler]
-        found = comfy.sample.sample(counted, noise, cell.steps, cfg, *names, positive, negative, start, **told)
+        found = comfy.sample.sample(counted, noise, cell.steps, cfg, *names, positive, negative, start, **options)
     if calls != cell.calls:
         raise AssertionError(f"{cell.sampler} with {cell.steps} steps called the model {calls} times, not {cell.calls}")
     return found

@@ -60,10 +60,10 @@ class Table:
 
     def store(self, cell: Cell) -> Store:
         """Its folder names the weights, the guidance and the judge, so that other ones get another folder."""
-        told = f"{cell.model.name} {cell.sampler} {cell.steps}".replace(" ", "-").replace("+", "and")
+        name = f"{cell.model.name} {cell.sampler} {cell.steps}".replace(" ", "-").replace("+", "and")
         digests = f"{self._models.digest(cell.model)}-{self.judge.digest}"
         cfg = self._guidance.of(cell.model)
-        return Store(self._results / "cells" / f"{told}-cfg{cfg:g}-{digests}", self._batch)
+        return Store(self._results / "pictures" / f"{name}-cfg{cfg:g}-{digests}", self._batch)
 
     def missing(self, cell: Cell) -> list[range]:
         return list(self.store(cell).missing(self._amounts.of(cell)))
@@ -124,18 +124,18 @@ class Table:
     def _drawings_row(self, decoded: bool) -> Row:
         name = "held-out drawings" + (", through the autoencoder" if decoded else "")
         drawings = self.judge.drawings(self._amounts.pictures, None, decoded)
-        told: Row = dict(model=name, sampler="", steps=0, calls=0, passes=0)
-        return row(told, drawings, self._references(BASE), None, list(ATTRIBUTES))
+        what: Row = dict(model=name, sampler="", steps=0, calls=0, passes=0)
+        return row(what, drawings, self._references(BASE), None, list(ATTRIBUTES))
 
     def _row(self, cell: Cell) -> Row:
         yardstick = end_point(cell.model)
         end_points = None
         if not cell.is_end_point and not self.missing(yardstick):
             end_points = self.store(yardstick).read(self._amounts.of(yardstick))["latents"]
-        told: Row = dict(model=cell.model.name, sampler=cell.sampler, steps=cell.steps, calls=cell.calls)
-        told |= dict(passes=self.passes(cell), cfg=self._guidance.of(cell.model))
+        what: Row = dict(model=cell.model.name, sampler=cell.sampler, steps=cell.steps, calls=cell.calls)
+        what |= dict(passes=self.passes(cell), cfg=self._guidance.of(cell.model))
         judged = self.store(cell).read(self._amounts.of(cell))
-        return row(told, judged, self._references(cell.model.root), end_points, list(ATTRIBUTES))
+        return row(what, judged, self._references(cell.model.root), end_points, list(ATTRIBUTES))
 
     def claims(self, known: dict[Cell, Judged]) -> list[str]:
         roots = {cell.model.root for cell in known}

@@ -2,8 +2,8 @@
 
 `python -m small_model.trainers.pack FOLDER --tokenizer FOLDER --student DELTA`: the first folder holds autoencoder.pt
 and teacher.pt, whose averages are stored; the tokenizer is CLIP-L's, as for train_teacher; DELTA is what training/
-saved of the student. Without --student only the first two are stored. What is stored as delta is the student's difference to the
-teacher as stored, so that rounding the teacher does not move the student.
+saved of the student. Without --student only the first two are stored. What is stored as delta is the student's
+difference to the teacher as stored, so that rounding the teacher does not move the student.
 """
 
 from __future__ import annotations

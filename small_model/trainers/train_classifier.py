@@ -105,8 +105,8 @@ def train(pixels: Tensor, wanted: Tensor, seen: int, file: Path) -> Classifier:
         saved = torch.load(file, weights_only=True)
         first = saved["step"]
         network.load_state_dict(saved["network"])
-        for optimizer, kept in zip(optimizers, saved["optimizers"], strict=True):
-            optimizer.load_state_dict(kept)
+        for optimizer, stored in zip(optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(stored)
     last = began = time.monotonic()
     for step in range(first + 1, steps + 1):
         torch.manual_seed(step)  # a run that was stopped goes on with the pictures that it would have seen
@@ -124,8 +124,8 @@ def train(pixels: Tensor, wanted: Tensor, seen: int, file: Path) -> Classifier:
             print(f"step {step} of {steps}, {time.monotonic() - began:.0f} s  loss {mean:.4f}", flush=True)
         if time.monotonic() - last > STATE_EVERY or step == steps:
             last = time.monotonic()
-            kept = [optimizer.state_dict() for optimizer in optimizers]
-            save({"network": network.state_dict(), "optimizers": kept, "step": step}, file)
+            states = [optimizer.state_dict() for optimizer in optimizers]
+            save({"network": network.state_dict(), "optimizers": states, "step": step}, file)
     return network.eval()
 
 

@@ -20,19 +20,19 @@ def judged(shift: float, count: int = 500, seed: int = 0) -> dict[str, torch.Ten
     random = torch.Generator().manual_seed(seed)
     features = torch.randn(count, 3, generator=random) + shift
     said = torch.rand(count, 2, generator=random) < 0.7
-    return {"features": features, "said": said, "found": said & (torch.rand(count, 2, generator=random) < 0.9)}
+    return {"features": features, "named": said, "found": said & (torch.rand(count, 2, generator=random) < 0.9)}
 
 
 def test_attributes_count_only_what_was_said():
     said = torch.tensor([[True, True], [True, False], [True, True]])
     found = torch.tensor([[True, False], [True, False], [True, True]])
-    assert attributes({"said": said, "found": found}).value == pytest.approx(4 / 5)
-    assert each_attribute({"said": said, "found": found}, ["a", "b"]) == {"a": 1.0, "b": 0.5}
+    assert attributes({"named": said, "found": found}).value == pytest.approx(4 / 5)
+    assert each_attribute({"named": said, "found": found}, ["a", "b"]) == {"a": 1.0, "b": 0.5}
 
 
 def test_error_of_a_share_is_the_binomial_one():
     shares = judged(0, 4000)
-    many = int(shares["said"].sum())
+    many = int(shares["named"].sum())
     assert attributes(shares).error == pytest.approx((0.9 * 0.1 / many) ** 0.5, rel=0.3)
 
 

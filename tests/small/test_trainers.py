@@ -1,4 +1,4 @@
-"""The trainers at their smallest size: train_autoencoder, train_teacher, train_style, train_classifier, export, pack."""
+"""The trainers at their smallest size: train_autoencoder, train_teacher, train_style, train_classifier, pack."""
 
 import pytest
 import torch

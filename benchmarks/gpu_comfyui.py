@@ -1,76 +1,69 @@
-"""ComfyUI in this process as main.py starts it on a GPU, dynamic VRAM included, and what all jobs do with it."""
+"""ComfyUI in this process as main.py starts it on a GPU, dynamic VRAM included, and what is measured with it."""
 
+import gc
 import importlib
 import importlib.util
 import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+import full_size
+from measuring import REPOSITORY
+
+GB = 1e9
+CHORD = {"windows": 4, "align_steps": True}
 
 
-@dataclass
 class Comfy:
-    """The nodes, and the folder with the models."""
+    """Nodes by their ids, and the models of one folder in one memory mode; dynamic: whether dynamic VRAM is on."""
 
-    nodes: Any
-    folder: Path
-    mode: str
-    dynamic: bool  # whether dynamic VRAM is on
-    loaded: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    def __init__(self, nodes: Any, folder: Path, mode: str, dynamic: bool) -> None:
+        import folder_paths
 
-    def run(self, node_id: str, **inputs: Any) -> tuple[Any, ...]:
-        """A node by its id, as the executor calls it."""
+        self.nodes, self.folder, self.mode, self.dynamic = nodes, folder, mode, dynamic
+        self._loaded: dict[str, tuple[Any, ...]] = {}
+        for kind in ("checkpoints", "diffusion_models", "perflow", "loras"):
+            folder_paths.add_model_folder_path(kind, str(folder), is_default=True)
+
+    def run(self, node_id: str, **inputs: Any) -> Any:
+        """A node's first output, or all of them where there are several; called as the executor calls it."""
         node = self.nodes[node_id]
         if hasattr(node, "define_schema"):
-            return node.execute(**inputs).result
-        return getattr(node(), node.FUNCTION)(**inputs)
+            outputs = node.execute(**inputs).result
+        else:
+            outputs = getattr(node(), node.FUNCTION)(**inputs)
+        return outputs[0] if len(outputs) == 1 else outputs
 
     def checkpoint(self, size: str) -> tuple[Any, ...]:
         """MODEL, CLIP and VAE, loaded once."""
-        from . import models
-
-        if size not in self.loaded:
-            self.loaded[size] = self.run("CheckpointLoaderSimple", ckpt_name=models.checkpoint_name(size))
-        return self.loaded[size]
+        if size not in self._loaded:
+            name = full_size.checkpoint_name(size)
+            self._loaded[size] = self.run("CheckpointLoaderSimple", ckpt_name=name)
+        return self._loaded[size]
 
     def accelerated(self, model: Any, size: str, strength: float = 1.0, prediction: str = "auto") -> Any:
-        from . import models
-
-        inputs = dict(delta_name=models.delta_name(size), prediction_type=prediction, windows=4, align_steps=True)
-        return self.run("PeRFlowApplyDelta", model=model, strength=strength, **inputs)[0]
+        inputs = dict(delta_name=full_size.delta_name(size), prediction_type=prediction, **CHORD)
+        return self.run("PeRFlowApplyDelta", model=model, strength=strength, **inputs)
 
     def sigmas(self, model: Any, steps: int) -> Any:
-        inputs = dict(steps=steps, denoise=1.0, end="zero", steps_per_window="")
-        return self.run("PeRFlowWindowSchedule", model=model, **inputs)[0]
+        schedule = dict(steps=steps, denoise=1.0, end="zero", steps_per_window="")
+        return self.run("PeRFlowWindowSchedule", model=model, **schedule)
 
     def solver(self) -> Any:
-        return self.run("PeRFlowSampler", solver="euler")[0]
+        return self.run("PeRFlowSampler", solver="euler")
 
 
-def files_of(folder: Path) -> Path:
-    """Where the models are, and nothing else: ComfyUI looks through all of it."""
-    return folder / "files"
-
-
-def start(comfyui: Path, folder: Path, mode: str, arguments: Sequence[str]) -> Comfy:
+def start(comfyui: Path, models: Path, base: Path, mode: str, arguments: Sequence[str]) -> Comfy:
     """As main.py does: dynamic VRAM, if the arguments leave it on, is prepared before torch is imported."""
-    without = {"--disable-dynamic-vram", "--novram", "--cpu"} & set(arguments)
-    control = None if without else dynamic_vram()
+    control = None if {"--disable-dynamic-vram", "--cpu"} & set(arguments) else dynamic_vram()
     from trial import process
 
-    base = Path(tempfile.mkdtemp(prefix=f"{mode}-", dir=folder))
-    started = process.start(comfyui, REPOSITORY, base, arguments)
-    import folder_paths
-
-    for kind in ("checkpoints", "diffusion_models", "perflow", "loras"):
-        folder_paths.add_model_folder_path(kind, str(files_of(folder)))
-    return Comfy(started.nodes, files_of(folder), mode, bool(control) and dynamic_vram_starts(control))
+    started = process.start(comfyui, REPOSITORY, Path(tempfile.mkdtemp(dir=base)), arguments)
+    return Comfy(started.nodes, models, mode, bool(control) and dynamic_vram_starts(control))
 
 
 def dynamic_vram() -> ModuleType | None:
@@ -94,11 +87,12 @@ def dynamic_vram_starts(control: Any) -> bool:
     return True
 
 
-def synchronize() -> None:
+def prompt(size: str, generator: Any) -> list[Any]:
+    """A made-up CONDITIONING of the family's width."""
     import torch
 
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    text = torch.randn(1, 77, 2048 if size == "SDXL" else 768, generator=generator)
+    return [[text, {"pooled_output": torch.randn(1, 1280, generator=generator)} if size == "SDXL" else {}]]
 
 
 class Clock:
@@ -108,7 +102,7 @@ class Clock:
 
     def __enter__(self) -> "Clock":
         synchronize()
-        self.before = self.peak = used()
+        self.peak = used()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
@@ -126,6 +120,13 @@ class Clock:
             self.peak = max(self.peak, used())
 
 
+def synchronize() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
 def used() -> int:
     """Bytes of the card in use, by all processes."""
     import torch
@@ -138,8 +139,6 @@ def used() -> int:
 
 def nothing_loaded() -> int:
     """No model on the card; returns what is in use then."""
-    import gc
-
     import comfy.model_management
 
     comfy.model_management.unload_all_models()
