@@ -1,6 +1,6 @@
 """What applying and extracting a delta cost on weights of SD1.5's real size, as ratios measured side by side.
 
-    python benchmarks/weights.py [apply] [extract] [--pairs 5] [--rank 64] [--layers 1] [--full] [--small]
+    python benchmarks/weights.py [apply] [extract] [--pairs 5] [--rank 64] [--layers 1] [--small]
 
 apply: from Apply PeRFlow Delta to the end of the first sampled step (8x8 latent, so that weights dominate), against
   - stock: Load Diffusion Model (of the delta file) + ModelMergeAdd, and
@@ -11,7 +11,7 @@ pages, which count the mapped delta file (the system may drop those at any time)
 
 extract: Extract PeRFlow Delta at that rank against ModelMergeSubtract + Extract and Save Lora, in time and kept energy.
 Ours runs whole. The stock node takes long, so both are timed on --layers weights of each shape, one after the other,
-and the sums are extrapolated by how many weights have that shape; --full runs the stock node whole as well.
+and the sums are extrapolated by how many weights have that shape.
 
 The files (5 GB, random) are made on the spot in a temporary folder and removed. --small: a small UNet, to try this.
 """
@@ -60,7 +60,6 @@ def arguments() -> dict[str, Any]:
     parser.add_argument("--pairs", type=int, default=5, help="runs of each kind")
     parser.add_argument("--rank", type=int, default=64)
     parser.add_argument("--layers", type=int, default=1, help="weights of each shape that are timed")
-    parser.add_argument("--full", action="store_true", help="run the stock extraction whole")
     parser.add_argument("--small", action="store_true", help="a small UNet, to try this")
     chosen = vars(parser.parse_args())
     if unknown := set(chosen["parts"]) - set(PARTS):
@@ -147,9 +146,7 @@ def apply_once(comfyui: Any, what: str, files: Path) -> dict[str, Any]:
 # --- extract ---
 
 
-def compare_extracting(comfyui: Any, files: Path, rank: int, layers: int, full: bool, **_: Any) -> None:
-    import folder_paths
-    from comfy_extras.nodes_lora_extract import LoraSave
+def compare_extracting(comfyui: Any, files: Path, rank: int, layers: int, **_: Any) -> None:
     from safetensors.torch import load_file
 
     loader = comfyui.nodes["UNETLoader"]()
@@ -166,18 +163,6 @@ def compare_extracting(comfyui: Any, files: Path, rank: int, layers: int, full: 
     written = load_file(path)
     seconds = compare_layers(ways(comfyui, perflow, base, diff, rank), diff, files, written, layers)
     print(f"extrapolated stock / ours as measured whole: {seconds / ours.seconds:.1f} times in time", flush=True)
-    if full:
-        print("ModelMergeSubtract + Extract and Save Lora, whole (many minutes) ...", flush=True)
-        with measuring.Growth() as stock:
-            LoraSave.execute("stock", rank, "standard", True, diff)
-        print(f"  {stock.seconds:.1f} s, peak + {stock.anonymous / MB:.0f} MB anonymous")
-        theirs = load_file(str(next(Path(folder_paths.get_output_directory()).glob("stock*.safetensors"))))
-        print(f"stock / ours, both whole: {stock.seconds / ours.seconds:.1f} times in time (target at least 10)")
-        kept = [measuring.kept_energy(files, dict.fromkeys(both(written, theirs), 1.0), file) for file in (written, theirs)]
-        print(
-            f"kept energy of the {len(both(written, theirs))} weights both compress: ours {kept[0]:.4f}, "
-            f"stock {kept[1]:.4f} (target at least stock's)"
-        )
 
 
 def ways(comfyui: Any, perflow: Any, base: Any, diff: Any, rank: int) -> tuple[Callable[[str], Tensors], ...]:

@@ -17,7 +17,6 @@ from environment import PACK, UserError, say
 
 SOURCES = Path(__file__).with_name("small_models")
 TRAINED = PACK / "small_model"
-sys.path.append(str(PACK))  # for small_model/; last, since the pack's nodes/ must not hide ComfyUI's nodes.py
 UNUSED_FOR = 24 * 3600  # seconds after which models made by other sources are thrown away
 
 

@@ -145,7 +145,9 @@ class RealTable:
         longest = math.lcm(*(text.shape[1] for text, _ in texts))
         padded = [text.repeat(1, longest // text.shape[1], 1) for text, _ in texts]  # as ComfyUI evens out lengths
         others = {
-            name: torch.cat([options[name] for _, options in texts]) for name in ("pooled_output",) if name in texts[0][1]
+            name: torch.cat([options[name] for _, options in texts])
+            for name in ("pooled_output",)
+            if name in texts[0][1]
         }
         side = self._options.size // 8
         samples = sampling.sample(

@@ -7,7 +7,10 @@ from small_model.quality.store import Store
 
 
 def judged(numbers: range) -> dict[str, torch.Tensor]:
-    return {"features": torch.arange(numbers.start, numbers.stop).float()[:, None], "named": torch.ones(len(numbers), 2)}
+    return {
+        "features": torch.arange(numbers.start, numbers.stop).float()[:, None],
+        "named": torch.ones(len(numbers), 2),
+    }
 
 
 def test_a_stopped_cell_goes_on_where_it_was(tmp_path):
