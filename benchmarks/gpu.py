@@ -12,6 +12,7 @@ is quick) and removed. Each memory mode is a process of its own. --small: small 
 """
 
 import argparse
+import functools
 import json
 import sys
 import tempfile
@@ -31,16 +32,14 @@ MODES = {"dynamic": (), "normal": ("--disable-dynamic-vram",), "cpu": ("--cpu", 
 
 def main() -> None:
     comfyui_path = environment.enter()
-    if sys.argv[1:2] == ["run"]:
-        run_in_this_process(comfyui_path, *sys.argv[2:])
-        return
+    measuring.child_main(functools.partial(work, comfyui_path))
     chosen = arguments()
     with tempfile.TemporaryDirectory(prefix="perflow-gpu-", dir=chosen["folder"]) as folder:
         print("making the models ...", flush=True)
-        measuring.in_own_process("run", "make", folder, json.dumps(chosen))
+        measuring.in_own_process("make", folder, chosen)
         found = {}
         for mode in chosen["modes"]:
-            found[mode] = measuring.in_own_process("run", mode, folder, json.dumps(chosen), show=True)
+            found[mode] = measuring.in_own_process(mode, folder, chosen, show=True)
             if chosen["json"]:
                 Path(chosen["json"]).write_text(json.dumps(found, indent=1), encoding="utf-8")
 
@@ -60,30 +59,22 @@ def arguments() -> dict[str, Any]:
     return chosen | small | {"parts": chosen["parts"] or PARTS}
 
 
-def run_in_this_process(comfyui_path: Path, what: str, files: str, chosen: str, result: str) -> None:
-    """Make the models, without dynamic VRAM, whose modules have no weights; or all measurements of a mode."""
-    settings, found = json.loads(chosen), {}
-    mode = ("cpu" if settings["small"] else "normal") if what == "make" else what
-    with tempfile.TemporaryDirectory() as base:
-        import gpu_comfyui
+def work(comfyui_path: Path, what: str, files: Path, base: Path, chosen: dict[str, Any]) -> dict[str, Any]:
+    """All measurements of a mode; or the models, made without dynamic VRAM, whose modules have no weights."""
+    import gpu_comfyui
 
-        comfy = gpu_comfyui.start(comfyui_path, Path(files), Path(base), mode, MODES[mode])
-        import torch
-
-        with torch.inference_mode():
-            if what == "make":
-                make(Path(files), settings)
-            else:
-                found = measured(comfy, settings)
-    Path(result).write_text(json.dumps(found), encoding="utf-8")
-
-
-def make(files: Path, chosen: dict[str, Any]) -> None:
+    mode = ("cpu" if chosen["small"] else "normal") if what == "make" else what
+    comfy = gpu_comfyui.start(comfyui_path, files, base, mode, MODES[mode])
     import full_size
+    import torch
     from comfy.model_management import get_torch_device
 
-    for size in chosen["sizes"]:
-        full_size.make_files(files, size, chosen["small"], get_torch_device())
+    with torch.inference_mode():
+        if what != "make":
+            return measured(comfy, chosen)
+        for size in chosen["sizes"]:
+            full_size.make_files(files, size, chosen["small"], get_torch_device())
+    return {}
 
 
 def measured(comfy: Any, chosen: dict[str, Any]) -> dict[str, Any]:

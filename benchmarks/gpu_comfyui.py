@@ -4,15 +4,13 @@ import gc
 import importlib
 import importlib.util
 import tempfile
-import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import full_size
-from measuring import REPOSITORY
+from measuring import REPOSITORY, Peaks
 
 GB = 1e9
 CHORD = {"windows": 4, "align_steps": True}
@@ -95,29 +93,22 @@ def prompt(size: str, generator: Any) -> list[Any]:
     return [[text, {"pooled_output": torch.randn(1, 1280, generator=generator)} if size == "SDXL" else {}]]
 
 
-class Clock:
-    """Seconds until the device is done, and the memory of the card that is in use meanwhile, sampled."""
+class Clock(Peaks):
+    """Seconds until the device is done, and how far the memory of the card in use rises meanwhile."""
 
     INTERVAL = 0.02
 
+    def __init__(self) -> None:
+        super().__init__(lambda: {"card": used()})
+
     def __enter__(self) -> "Clock":
         synchronize()
-        self.peak = used()
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        self._began = time.perf_counter()
+        super().__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
         synchronize()
-        self.seconds = time.perf_counter() - self._began
-        self._done.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._done.wait(self.INTERVAL):
-            self.peak = max(self.peak, used())
+        super().__exit__()
 
 
 def synchronize() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import full_size
+import measuring
 import torch
 from gpu_comfyui import CHORD, GB, Clock, Comfy, nothing_loaded, prompt, synchronize
 
@@ -38,7 +39,6 @@ def steps(comfy: Comfy, size: str, pixels: int) -> Found:
 
 def sampling(comfy: Comfy, model: Any, size: str, pixels: int, ours: bool) -> Callable[[int], None]:
     """Runs of so many steps with CFG of 4.5; noise, prompts and step lists are made before."""
-    from comfy.sample import sample_custom
     from comfy.samplers import calculate_sigmas, sampler_object
 
     generator = torch.Generator().manual_seed(0)
@@ -49,8 +49,7 @@ def sampling(comfy: Comfy, model: Any, size: str, pixels: int, ours: bool) -> Ca
     lists = {n: comfy.sigmas(model, n) if ours else calculate_sigmas(table, "simple", n) for n in (2, FEW, MANY)}
 
     def run(steps: int) -> None:
-        latent, sigmas = torch.zeros_like(noise), lists[steps]
-        sample_custom(model, noise, 4.5, sampler, sigmas, positive, negative, latent, disable_pbar=True, seed=0)
+        measuring.sample(model, noise, 4.5, sampler, lists[steps], positive, negative)
         synchronize()
 
     return run
@@ -145,7 +144,8 @@ def memory(comfy: Comfy, size: str, pixels: int) -> Found:
     for name in (*ways, PLAIN):
         with Clock() as clock:
             results.append(sampled(comfy, ways[name](), size, pixels))
-        runs.append({"way": name, "seconds": clock.seconds, "peak": (clock.peak - before) / GB})
+        peak = clock.start["card"] + clock.growth["card"] - before
+        runs.append({"way": name, "seconds": clock.seconds, "peak": peak / GB})
         print(f"  {name}: {clock.seconds:.2f} s; peak {runs[-1]['peak']:.2f} GB of the card", flush=True)
     first, full, merged, half, last = results
     checks = {
@@ -171,15 +171,10 @@ def difference(one: Any, other: Any) -> float:
 
 def sampled(comfy: Comfy, model: Any, size: str, pixels: int) -> Any:
     """Two steps with CFG, by PeRFlow's sampler."""
-    from comfy.sample import sample_custom
-
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(1, 4, pixels // 8, pixels // 8, generator=generator)
     positive, negative = (prompt(size, generator) for _ in range(2))
-    sigmas, latent = comfy.sigmas(model, 2), torch.zeros_like(noise)
-    return sample_custom(
-        model, noise, 4.5, comfy.solver(), sigmas, positive, negative, latent, disable_pbar=True, seed=0
-    ).cpu()
+    return measuring.sample(model, noise, 4.5, comfy.solver(), comfy.sigmas(model, 2), positive, negative).cpu()
 
 
 # --- does the plain model come back bit for bit: after nothing, a reload, another model, stock patches, our delta ---

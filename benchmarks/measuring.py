@@ -21,17 +21,17 @@ FLOOR = 0.02  # of the first singular value
 SIZE = 0.05  # of the difference, beside the weights
 
 
-class Growth:
-    """How long a block runs, and what the process' memory grows by meanwhile: anonymous pages, and all resident ones.
-
-    Read every few milliseconds by a thread (Linux only).
-    """
+class Peaks:
+    """How long a block runs, and how far readings rise above those at its start, taken every few milliseconds."""
 
     INTERVAL = 0.005
 
-    def __enter__(self) -> "Growth":
-        self._start = resident()
-        self.anonymous = self.resident = 0
+    def __init__(self, read: Callable[[], dict[str, float]]) -> None:
+        self._read = read
+
+    def __enter__(self) -> "Peaks":
+        self.start = self._read()
+        self.growth = dict.fromkeys(self.start, 0.0)
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
@@ -44,24 +44,22 @@ class Growth:
         self._thread.join()
 
     def found(self) -> dict[str, float]:
-        """Seconds by the clock and of processor time, and growth in bytes."""
-        return {name: getattr(self, name) for name in ("seconds", "processor", "anonymous", "resident")}
+        """Seconds by the clock and of processor time, and growth."""
+        return {"seconds": self.seconds, "processor": self.processor, **self.growth}
 
     def _watch(self) -> None:
-        while True:
+        last = False
+        while not last:
             last = self._done.wait(self.INTERVAL)
-            anonymous, everything = resident()
-            self.anonymous = max(self.anonymous, anonymous - self._start[0])
-            self.resident = max(self.resident, everything - self._start[1])
-            if last:
-                return
+            for name, value in self._read().items():
+                self.growth[name] = max(self.growth[name], value - self.start[name])
 
 
-def resident() -> tuple[int, int]:
-    """Bytes of anonymous pages (the process' own), and of all pages in memory, mapped files included."""
+def resident() -> dict[str, float]:
+    """Bytes of anonymous pages (the process' own), and of all pages in memory, mapped files included (Linux only)."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    sizes = {line.split(":")[0]: line.split()[1] for line in lines if line.startswith(("RssAnon", "VmRSS"))}
-    return 1024 * int(sizes["RssAnon"]), 1024 * int(sizes["VmRSS"])
+    sizes = {line.split(":")[0]: 1024 * int(line.split()[1]) for line in lines if line.startswith(("RssAnon", "VmRSS"))}
+    return {"anonymous": sizes["RssAnon"], "resident": sizes["VmRSS"]}
 
 
 def start_comfyui(comfyui_path: Path, files: Path, base: Path):
@@ -78,16 +76,26 @@ def start_comfyui(comfyui_path: Path, files: Path, base: Path):
     return comfyui
 
 
-def in_own_process(*arguments: str, show: bool = False) -> dict[str, Any]:
-    """Run this script in a new process with these arguments; returns what it writes to the file it is given last."""
+def in_own_process(what: str, files: str, chosen: dict[str, Any], show: bool = False) -> dict[str, Any]:
+    """Start this script again to do one thing with these files and options; returns what its `work` found."""
     with tempfile.TemporaryDirectory() as folder:
         result, log = Path(folder, "result.json"), Path(folder, "log.txt")
         with log.open("w") as out:
-            command = [sys.executable, sys.argv[0], *arguments, str(result)]
+            command = [sys.executable, sys.argv[0], "run", what, files, json.dumps(chosen), str(result)]
             ended = subprocess.run(command, stderr=out, stdout=None if show else out, check=False)
         if ended.returncode or not result.is_file():
-            sys.exit(f"{' '.join(arguments)} failed:\n" + log.read_text()[-3000:])
+            sys.exit(f"{what} failed:\n" + log.read_text()[-3000:])
         return json.loads(result.read_text())
+
+
+def child_main(work: Callable[[str, Path, Path, dict[str, Any]], dict[str, Any]]) -> None:
+    """In a process that in_own_process started: work(what, files, base, options), note what it found, and end."""
+    if sys.argv[1:2] == ["run"]:
+        what, files, chosen, result = sys.argv[2:]
+        with tempfile.TemporaryDirectory() as base:
+            found = work(what, Path(files), Path(base), json.loads(chosen))
+        Path(result).write_text(json.dumps(found), encoding="utf-8")
+        sys.exit()
 
 
 def make_files(folder: Path, small: bool) -> None:
@@ -154,7 +162,6 @@ def read(path: Path) -> dict[str, Any]:
 
 def first_step(comfyui: Any, model: Any) -> None:
     """The first of four steps; with the window schedule where the model has one."""
-    import comfy.sample
     import comfy.samplers
     import torch
 
@@ -167,8 +174,16 @@ def first_step(comfyui: Any, model: Any) -> None:
         sampler = comfy.samplers.sampler_object("euler")
     noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     text = [[torch.zeros(1, 77, 768), {}]]
-    comfy.sample.sample_custom(
-        model, noise, 1.0, sampler, sigmas[:2], text, text, torch.zeros_like(noise), disable_pbar=True, seed=0
+    sample(model, noise, 1.0, sampler, sigmas[:2], text, text)
+
+
+def sample(model: Any, noise: Any, cfg: float, sampler: Any, sigmas: Any, positive: Any, negative: Any) -> Any:
+    import comfy.sample
+    import torch
+
+    latent = torch.zeros_like(noise)
+    return comfy.sample.sample_custom(
+        model, noise.clone(), cfg, sampler, sigmas, positive, negative, latent, disable_pbar=True, seed=0
     )
 
 

@@ -18,6 +18,7 @@ sys.path.append(str(REPOSITORY / "scripts"))
 
 import environment  # noqa: E402
 import full_size  # noqa: E402
+import measuring  # noqa: E402
 from overhead import compare  # noqa: E402
 
 SOURCE, EDITED = "a lighthouse on a cliff at sunset", "a castle on a cliff at sunset"
@@ -48,7 +49,6 @@ def main() -> None:
 
 def make_runs(comfyui, folder: Path, small: bool, cfg: float, size: int) -> dict[str, Callable[[], object]]:
     """Four model calls each, on one UNet in memory; size of the latent's side."""
-    import comfy.sample
     import comfy.samplers
     import comfy.sd
     import torch
@@ -70,10 +70,7 @@ def make_runs(comfyui, folder: Path, small: bool, cfg: float, size: int) -> dict
         return node.execute(base, clip, latent, SOURCE, EDITED, blend=blend, **EDIT).result
 
     def run(model, positive) -> Callable[[], object]:
-        latent = torch.zeros_like(noise)
-        return lambda: comfy.sample.sample_custom(
-            model, noise.clone(), cfg, euler, simple, positive, negative, latent, disable_pbar=True, seed=0
-        )
+        return lambda: measuring.sample(model, noise, cfg, euler, simple, positive, negative)
 
     model, positive, _ = edited("")
     return {

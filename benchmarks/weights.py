@@ -17,7 +17,7 @@ The files (5 GB, random) are made on the spot in a temporary folder and removed.
 """
 
 import argparse
-import json
+import functools
 import sys
 import tempfile
 import time
@@ -39,19 +39,17 @@ STOCK, PERFLOW, READ, NOTHING = "stock ModelMergeAdd", "Apply PeRFlow Delta", "r
 
 def main() -> None:
     comfyui_path = environment.enter()
-    if sys.argv[1:2] == ["run"]:
-        run_in_this_process(comfyui_path, *sys.argv[2:])
-        return
+    measuring.child_main(functools.partial(work, comfyui_path))
     chosen = arguments()
     with tempfile.TemporaryDirectory(prefix="perflow-weights-") as folder:
         print("making the models ...", flush=True)
-        measuring.in_own_process("run", "make", folder, json.dumps(chosen))
+        measuring.in_own_process("make", folder, chosen)
         size = Path(folder, "delta.safetensors").stat().st_size
         print(f"the delta file has {size / MB:.0f} MB", flush=True)
         if "apply" in chosen["parts"]:
             compare_applying(folder, size, chosen["pairs"])
         if "extract" in chosen["parts"]:
-            measuring.in_own_process("run", "extract", folder, json.dumps(chosen), show=True)
+            measuring.in_own_process("extract", folder, chosen, show=True)
 
 
 def arguments() -> dict[str, Any]:
@@ -67,19 +65,16 @@ def arguments() -> dict[str, Any]:
     return chosen | {"parts": chosen["parts"] or PARTS}
 
 
-def run_in_this_process(comfyui_path: Path, what: str, files: str, chosen: str, result: str) -> None:
-    """One run, in the process made for it; what it finds goes to the file `result`."""
-    found: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as base:
-        if what == "make":
-            measuring.make_files(Path(files), json.loads(chosen)["small"])
-        elif what == "extract":
-            comfyui = measuring.start_comfyui(comfyui_path, Path(files), Path(base))
-            compare_extracting(comfyui, Path(files), **json.loads(chosen))
-        else:
-            comfyui = measuring.start_comfyui(comfyui_path, Path(files), Path(base))
-            found = apply_once(comfyui, what, Path(files))
-    Path(result).write_text(json.dumps(found), encoding="utf-8")
+def work(comfyui_path: Path, what: str, files: Path, base: Path, chosen: dict[str, Any]) -> dict[str, Any]:
+    """One run, in the process made for it."""
+    if what == "make":
+        measuring.make_files(files, chosen["small"])
+        return {}
+    comfyui = measuring.start_comfyui(comfyui_path, files, base)
+    if what == "extract":
+        compare_extracting(comfyui, files, chosen["rank"], chosen["layers"])
+        return {}
+    return apply_once(comfyui, what, files)
 
 
 # --- apply ---
@@ -87,7 +82,7 @@ def run_in_this_process(comfyui_path: Path, what: str, files: str, chosen: str, 
 
 def compare_applying(folder: str, size: int, pairs: int) -> None:
     def run(what: str) -> Callable[[], dict[str, Any]]:
-        return lambda: measuring.in_own_process("run", what, folder, "")
+        return lambda: measuring.in_own_process(what, folder, {})
 
     found = measuring.in_turn({what: run(what) for what in (STOCK, PERFLOW, READ, NOTHING)}, pairs)
 
@@ -136,8 +131,8 @@ def apply_once(comfyui: Any, what: str, files: Path) -> dict[str, Any]:
             assert len(patched.add_patches(patches)) == len(patches)
         return patched
 
-    with measuring.Growth() as whole:
-        with measuring.Growth() as node:
+    with measuring.Peaks(measuring.resident) as whole:
+        with measuring.Peaks(measuring.resident) as node:
             model = make()
         measuring.first_step(comfyui, model)
     return whole.found() | {f"node_{name}": value for name, value in node.found().items()}
@@ -146,7 +141,7 @@ def apply_once(comfyui: Any, what: str, files: Path) -> dict[str, Any]:
 # --- extract ---
 
 
-def compare_extracting(comfyui: Any, files: Path, rank: int, layers: int, **_: Any) -> None:
+def compare_extracting(comfyui: Any, files: Path, rank: int, layers: int) -> None:
     from safetensors.torch import load_file
 
     loader = comfyui.nodes["UNETLoader"]()
@@ -154,12 +149,10 @@ def compare_extracting(comfyui: Any, files: Path, rank: int, layers: int, **_: A
     (diff,) = comfyui.nodes["ModelMergeSubtract"]().merge(perflow, base, 1.0)
     print(f"Extract PeRFlow Delta, rank {rank}, whole ...", flush=True)
     inputs = dict(rank=rank, energy=0.0, prediction_type="auto", windows=4)
-    with measuring.Growth() as ours:
+    with measuring.Peaks(measuring.resident) as ours:
         path = comfyui.nodes["PeRFlowExtractDelta"].execute(perflow, base, "ours", **inputs).result[0]
-    print(
-        f"  {ours.seconds:.1f} s ({ours.processor:.1f} s of processor), peak + {ours.anonymous / MB:.0f} MB anonymous",
-        flush=True,
-    )
+    peak = ours.growth["anonymous"] / MB
+    print(f"  {ours.seconds:.1f} s ({ours.processor:.1f} s of processor), peak + {peak:.0f} MB anonymous", flush=True)
     written = load_file(path)
     seconds = compare_layers(ways(comfyui, perflow, base, diff, rank), diff, files, written, layers)
     print(f"extrapolated stock / ours as measured whole: {seconds / ours.seconds:.1f} times in time", flush=True)

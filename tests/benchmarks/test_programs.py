@@ -53,12 +53,11 @@ def no_other_process(comfyui_path, monkeypatch, tmp_path):
 
     monkeypatch.setattr(small_models, "SD15_SMALL", small_models.SD15_TINY)
 
-    def in_this_process(kind: str, *arguments: str, show: bool = False):
+    def in_this_process(what: str, files: str, chosen: dict, show: bool = False):
         module = sys.modules[Path(sys.argv[0]).stem]
-        result = tmp_path / "result.json"
-        assert kind == "run"
-        module.run_in_this_process(comfyui_path, *arguments, str(result))
-        return json.loads(result.read_text())
+        base = tmp_path / f"base of {what}"
+        base.mkdir(exist_ok=True)
+        return json.loads(json.dumps(module.work(comfyui_path, what, Path(files), base, chosen)))
 
     monkeypatch.setattr(measuring, "in_own_process", in_this_process)
 
@@ -82,15 +81,29 @@ def test_training_memory(here):
     assert printed.count("less the adapters' state / sampling:") == 2
 
 
+PROGRAM = """
+import sys
+sys.path.append({folder!r})
+import measuring
+
+def work(what, files, base, chosen):
+    if what == "fail":
+        raise ValueError("of no use")
+    return {{"what": what, "files": files.name, "base": base.is_dir(), "chosen": chosen}}
+
+measuring.child_main(work)
+"""
+
+
 def test_a_process_of_its_own(tmp_path, monkeypatch):
-    """It gets the arguments and a file for what it finds; how it failed is said."""
+    """It gets what to do, the files and the options; how it failed is said."""
     program = tmp_path / "program.py"
-    program.write_text("import pathlib, sys\npathlib.Path(sys.argv[2]).write_text(sys.argv[1])")
+    program.write_text(PROGRAM.format(folder=str(Path(measuring.__file__).parent)))
     monkeypatch.setattr(sys, "argv", [str(program)])
-    assert measuring.in_own_process('{"one": 1}') == {"one": 1}
-    program.write_text("raise ValueError('of no use')")
+    found = measuring.in_own_process("measure", "models", {"one": 1})
+    assert found == {"what": "measure", "files": "models", "base": True, "chosen": {"one": 1}}
     with pytest.raises(SystemExit, match="of no use"):
-        measuring.in_own_process("1")
+        measuring.in_own_process("fail", "models", {})
 
 
 def test_overhead(repository, tmp_path):
