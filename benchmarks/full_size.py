@@ -50,7 +50,7 @@ def make_files(folder: Path, size: str, small: bool, device: torch.device) -> No
     from safetensors.torch import save_file
     from trial import small_models
     from trial.small_models import text_models, vaes
-    from trial.small_models.weights import shapes_of
+    from trial.small_models.random_tensors import shapes_of
 
     if size == "SD1.5":
         config = small_models.SD15_TINY if small else sd15(small)

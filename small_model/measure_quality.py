@@ -7,7 +7,6 @@ Without --checkpoint it is about the small model of drawn pictures. A row has
   passes       of the UNet for a picture: the calls, twice as many with CFG above 1
   frechet      Fréchet distance to held-out drawings in the features of the domain's classifier, less the bias that few
                pictures give it (one near 0 may come out negative); not comparable with FID
-  frechet_to_decoded  the same to those drawings as the autoencoder gives them back, not for other styles
   attributes   share of the attributes named by the caption that the classifier finds
   paired       difference to the base's own 100-step end point from the same noise, relative to its size
 and the error (one standard deviation, jackknife) of each. The narrow UNet is sampled, inside ComfyUI's model class and

@@ -66,13 +66,12 @@ class Studio:
         steps: int = 4,
         *,
         cfg: float = PERFLOW_CFG,
-        seed: int = SEED,
         latent: Link | None = None,
         denoise: float = 1.0,
         scheduler: str = "simple",
     ) -> Link:
         """The picture that a KSampler with euler makes, decoded."""
-        how = dict(steps=steps, cfg=cfg, seed=seed, denoise=denoise, scheduler=scheduler)
+        how = dict(steps=steps, cfg=cfg, seed=SEED, denoise=denoise, scheduler=scheduler)
         return self.decoded(self._ksampled(model, self.text(words), latent or self.empty(), **how))
 
     def edited(
@@ -102,14 +101,14 @@ class Studio:
         prompts = dict(positive=positive, negative=self.text(""))
         return self.add("KSampler", model=model, latent_image=latent, sampler_name="euler", **prompts, **how)
 
-    def handed_over(self, words: str, steps: int, seed: int = SEED) -> Link:
+    def handed_over(self, words: str, steps: int) -> Link:
         """PeRFlow's first two windows, then the base model with `steps` steps over the whole way, its lower half."""
         perflow, base = self.perflow(), self.base()
         grid = dict(steps=4, denoise=1.0, end="zero", steps_per_window="")
         upper = self.add("SplitSigmas", sigmas=self.add("PeRFlowWindowSchedule", model=perflow, **grid), step=2)
         many = self.add("BasicScheduler", model=base, scheduler="simple", steps=2 * steps, denoise=1.0)
         lower = [self.add("SplitSigmas", sigmas=many, step=steps)[0], 1]
-        noise = self.add("RandomNoise", noise_seed=seed)
+        noise = self.add("RandomNoise", noise_seed=SEED)
         begun = self._custom(perflow, PERFLOW_CFG, words, upper, self.empty(), noise)
         return self.decoded(self._custom(base, CFG, words, lower, begun, self.add("DisableNoise")))
 

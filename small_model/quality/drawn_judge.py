@@ -30,7 +30,7 @@ from .store import Judged, Store
 SCALE = 0.18215  # ComfyUI's SD1.5 latents are the autoencoder's divided by this
 STYLE_OF = {BASE: None, TUNED: "woodcut", LORA: "neon"}
 REFERENCE = 10_000_000  # the first of the drawings that others are compared with; prompts are those from 0 on
-REFERENCE_COUNT = 10_000  # half as many through the autoencoder, which takes longer
+REFERENCE_COUNT = 10_000
 BATCH = 100
 CPU = torch.device("cpu")
 
@@ -56,7 +56,7 @@ class DrawnJudge:
         self._digest_of_decoded = short(networks)
         self.digest = short(networks + str(self._sampled).encode())
         self._results, self._reference_count = results, reference_count
-        self._references: dict[tuple[str, bool], Gaussian] = {}
+        self._references: dict[str, Gaussian] = {}
 
     def prompts(self, numbers: Sequence[int]) -> list[str]:
         return [caption(number) for number in numbers]
@@ -101,13 +101,12 @@ class DrawnJudge:
             pictures = degradations.decoded(pictures, self._encoder, self._decoder)
         return self.of_pictures(numbers, pictures)
 
-    def reference(self, root: str, decoded: bool) -> Gaussian:
+    def reference(self, root: str) -> Gaussian:
         """What pictures of that model are compared with: drawings in its style that no prompt is taken from."""
-        if (root, decoded) not in self._references:
-            count = self._reference_count // (2 if decoded else 1)
-            judged = self.drawings(count, STYLE_OF[root], decoded, REFERENCE)
-            self._references[root, decoded] = gaussian(judged["features"])
-        return self._references[root, decoded]
+        if root not in self._references:
+            judged = self.drawings(self._reference_count, STYLE_OF[root], decoded=False, first=REFERENCE)
+            self._references[root] = gaussian(judged["features"])
+        return self._references[root]
 
 
 def short(content: bytes) -> str:

@@ -1,7 +1,7 @@
 """The narrow models of small_model inside ComfyUI's own classes, with the pack's nodes on them.
 
 ComfyUI tells SD1.5 by 320 channels and the narrow UNet has 64, so its loaders would not take it: the configuration is
-written out here, and everything after it is ComfyUI's.
+given here, and everything after it is ComfyUI's.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from trial.small_models.unets import SD15_DRAWN
 from ..networks import storage
 from ..networks.unet import CHANNELS
 from .cells import BASE, LORA, TUNED, WINDOWS, Model
+from .sampling import with_delta
 
 CONFIG = SD15_DRAWN | dict(model_channels=CHANNELS)
 FILES = {BASE: "teacher", TUNED: "tuned", LORA: "style-lora", "delta": "delta", "autoencoder": "autoencoder"}
@@ -115,15 +116,11 @@ class NarrowModels:
     def _make(self, model: Model) -> Any:
         if model.delta:
             delta = self._compressed(model.rank) if model.rank else self._plain("delta")
-            return self._with_delta(self[Model(model.root)], delta)
+            return with_delta(self._nodes, self[Model(model.root)], delta)
         if model.root == LORA:
             return self._with_lora(self[Model(BASE)])
         (unet,) = self.weights(model.root, "unet")
         return model_of(unet, self.precision)
-
-    def _with_delta(self, model: Any, delta: str) -> Any:
-        inputs = dict(strength=1.0, prediction_type="auto", windows=0, align_steps=True)
-        return self._nodes["PeRFlowApplyDelta"].execute(model, delta, **inputs).result[0]
 
     def _with_lora(self, model: Any) -> Any:
         """Raises ValueError where Load LoRA leaves something out, which it only logs."""

@@ -112,8 +112,7 @@ class RealTable:
 
     @cached_property
     def _accelerated(self) -> Any:
-        inputs = dict(strength=1.0, prediction_type="auto", windows=0, align_steps=True)
-        return self._nodes["PeRFlowApplyDelta"].execute(self._loaded[0], self._options.delta.name, **inputs).result[0]
+        return sampling.with_delta(self._nodes, self._loaded[0], self._options.delta.name)
 
     def missing(self, cell: Cell) -> list[range]:
         return list(self._store(cell).missing(self.count))

@@ -23,11 +23,6 @@ def attributes(judged: Judged) -> Estimate:
     return jackknife(lambda rows: float(found[rows].sum() / named[rows].sum()), len(named))
 
 
-def each_attribute(judged: Judged, names: list[str]) -> dict[str, float]:
-    shares = judged["found"].double().sum(0) / judged["named"].double().sum(0).clamp(min=1)
-    return {name: round(share, 4) for name, share in zip(names, shares.tolist(), strict=True)}
-
-
 def paired(latents: Tensor, end_points: Tensor) -> Estimate:
     """Root mean square of the difference to the end points from the same noise, over that of the end points."""
     end_points = end_points.double().flatten(1)
@@ -47,19 +42,18 @@ def difference(one: Judged, other: Judged, reference: Gaussian, factor: float = 
     return jackknife(apart, count, unbiased=True)
 
 
-def row(cell: Row, judged: Judged, references: dict[str, Gaussian], end_points: Tensor | None, names: list[str]) -> Row:
-    """cell: model, sampler, steps, calls; references by the name of the column."""
-    found = dict(cell)
-    estimates: dict[str, Estimate | None] = {column: distance(judged, to) for column, to in references.items()}
-    estimates["attributes"] = attributes(judged)
+def row(cell: Row, judged: Judged, reference: Gaussian, end_points: Tensor | None) -> Row:
+    """cell: model, sampler, steps, calls; reference: what the Fréchet distance is to."""
+    estimates: dict[str, Estimate | None] = {"frechet": distance(judged, reference), "attributes": attributes(judged)}
     estimates["paired"] = None
     if end_points is not None and "latents" in judged:
         count = min(len(end_points), len(judged["latents"]))
         estimates["paired"] = paired(judged["latents"][:count], end_points[:count])
+    found = dict(cell)
     for column, estimate in estimates.items():
         found[column] = None if estimate is None else rounded(estimate.value)
         found[f"{column}_error"] = None if estimate is None else rounded(estimate.error)
-    return found | {"each_attribute": each_attribute(judged, names), "pictures": len(judged["features"])}
+    return found | {"pictures": len(judged["features"])}
 
 
 def rounded(value: float) -> float:

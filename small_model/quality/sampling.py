@@ -65,6 +65,12 @@ def sample(nodes: Any, model: Any, cell: Cell, noise: Tensor, positive: Any, neg
     return found
 
 
+def with_delta(nodes: Any, model: Any, delta: str) -> Any:
+    """The MODEL with a delta of that name, by the pack's node with what it has as defaults."""
+    inputs = dict(strength=1.0, prediction_type="auto", windows=0, align_steps=True)
+    return nodes["PeRFlowApplyDelta"].execute(model, delta, **inputs).result[0]
+
+
 def perflow_sampling(nodes: Any, model: Any, cell: Cell) -> tuple[Any, Tensor]:
     """SAMPLER and SIGMAS by the pack's nodes; with fewer steps than windows stock euler, which does not divide them."""
     import comfy.samplers

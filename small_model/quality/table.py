@@ -11,12 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from small_model.scenes.words import ATTRIBUTES
-
 from . import claims, sampling
 from .cells import BASE, BASE_SAMPLERS, Cell, Guidance, Model, end_point
 from .drawn_judge import BATCH, DrawnJudge
-from .frechet import Gaussian
 from .narrow_models import NarrowModels
 from .rows import Row, row
 from .store import Judged, Store
@@ -124,7 +121,7 @@ class Table:
         name = "held-out drawings" + (", through the autoencoder" if decoded else "")
         drawings = self.judge.drawings(self.amounts.pictures, None, decoded)
         what: Row = dict(model=name, sampler="", steps=0, calls=0, passes=0)
-        return row(what, drawings, self._references(BASE), None, list(ATTRIBUTES))
+        return row(what, drawings, self.judge.reference(BASE), None)
 
     def _row(self, cell: Cell) -> Row:
         yardstick = end_point(cell.model)
@@ -134,16 +131,11 @@ class Table:
         what: Row = dict(model=cell.model.name, sampler=cell.sampler, steps=cell.steps, calls=cell.calls)
         what |= dict(passes=self.passes(cell), cfg=self.guidance.of(cell.model))
         judged = self.store(cell).read(self.amounts.of(cell))
-        return row(what, judged, self._references(cell.model.root), end_points, list(ATTRIBUTES))
+        return row(what, judged, self.judge.reference(cell.model.root), end_points)
 
     def claims(self, known: dict[Cell, Judged]) -> list[str]:
         roots = {cell.model.root for cell in known}
-        return claims.claims(known, {root: self._references(root)["frechet"] for root in roots})
-
-    def _references(self, root: str) -> dict[str, Gaussian]:
-        """By column; through the autoencoder only the base's, since that takes minutes for each style."""
-        kinds = {"frechet": False} | ({"frechet_to_decoded": True} if root == BASE else {})
-        return {column: self.judge.reference(root, decoded) for column, decoded in kinds.items()}
+        return claims.claims(known, {root: self.judge.reference(root) for root in roots})
 
 
 def best_of(rows: Sequence[Row]) -> list[Row]:

@@ -54,6 +54,5 @@ def load(comfyui: Any, weights: Path, delta: bool) -> tuple[Any, Any, Any]:
     model, clip, vae = comfyui.nodes["CheckpointLoaderSimple"]().load_checkpoint("wide.safetensors")
     if delta:
         trained.make_trained_delta(models / "perflow" / "wide-delta.safetensors", weights)
-        inputs = dict(strength=1.0, prediction_type="auto", windows=0, align_steps=True)
-        model = comfyui.nodes["PeRFlowApplyDelta"].execute(model, "wide-delta.safetensors", **inputs).result[0]
+        model = sampling.with_delta(comfyui.nodes, model, "wide-delta.safetensors")
     return model, clip, vae

@@ -27,16 +27,6 @@ _WHERE = MappingProxyType(
         "sea": "in the sea",
     }
 )
-_WHERE_OF_A_BALLOON = MappingProxyType(
-    {
-        "cliff": "above a cliff",
-        "hill": "above a hill",
-        "beach": "above a beach",
-        "field": "above a field",
-        "mountains": "above the mountains",
-        "sea": "above the sea",
-    }
-)
 _WHEN = MappingProxyType({"dawn": "at dawn", "noon": "at noon", "sunset": "at sunset", "night": "at night"})
 
 
@@ -90,7 +80,9 @@ def named_attributes(caption: str) -> dict[str, str]:
 
 
 def _caption(scene: Scene, says: Callable[[str], bool]) -> str:
-    where = (_WHERE_OF_A_BALLOON if scene.subject == "balloon" else _WHERE)[scene.place]
+    where = _WHERE[scene.place]
+    if scene.subject == "balloon":
+        where = f"above {where.partition(' ')[2]}"  # "above a hill", where others are "on a hill"
     size = scene.size if says("size") and scene.size != "medium" else ""
     colour = scene.colour if says("colour") else ""
     thing = " ".join(word for word in (size, colour, scene.subject) if word)

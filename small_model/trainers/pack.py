@@ -15,11 +15,10 @@ from typing import get_args
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from ..networks.storage import WEIGHTS, Bits, averaged, pack, unpack, write
+from ..networks.storage import WEIGHTS, Bits, averaged, pack, read, unpack, write
 from ..networks.unet import narrow_unet
 from ..scenes.numbered import picture
 from .dataset import trained_autoencoder
@@ -87,10 +86,8 @@ def store(
 
 
 def read_delta(file: Path, teacher: Tensors) -> tuple[Tensors, dict[str, str]]:
-    """A full delta with diffusers' names, in float32, and what it says of itself."""
-    with safe_open(str(file), framework="pt") as opened:
-        delta = {name: opened.get_tensor(name).float() for name in opened.keys()}  # noqa: SIM118
-        metadata = opened.metadata() or {}
+    """A full delta with diffusers' names, in float32, and its metadata."""
+    delta, metadata = read(file)
     if delta.keys() != teacher.keys():
         raise SystemExit(
             f"{file.name} has {len(delta)} tensors, expected the teacher's {len(teacher)} by diffusers' names: train "

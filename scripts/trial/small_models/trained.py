@@ -14,10 +14,10 @@ from environment import PACK
 
 from small_model.networks import autoencoder, storage, text_model, widen
 
-from .files import Tensors, save, zeros
+from .random_tensors import find_comfyui
+from .sparse_files import Tensors, save, zeros
 from .unets import SD15_DRAWN, UNET
 from .vaes import VAE
-from .weights import find_comfyui
 
 STORED = PACK / "small_model" / "weights"
 SCALING_FACTOR = 0.18215  # ComfyUI multiplies what an SD1.5 VAE gives by it

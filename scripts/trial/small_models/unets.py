@@ -9,8 +9,8 @@ from safetensors import safe_open
 
 from small_model.networks.unet import COMFYUI_LAYOUT
 
-from .files import Tensors, save
-from .weights import SMOOTH, find_comfyui, random, shapes_of
+from .random_tensors import SMOOTH, find_comfyui, random, shapes_of
+from .sparse_files import Tensors, save
 
 Config = dict[str, Any]
 

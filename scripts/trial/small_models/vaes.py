@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from .files import Tensors, save
-from .weights import find_comfyui, random, shapes_of
+from .random_tensors import find_comfyui, random, shapes_of
+from .sparse_files import Tensors, save
 
 VAE = "first_stage_model."
 

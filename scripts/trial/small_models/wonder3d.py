@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from .files import Tensors, save
+from .random_tensors import Shapes, find_comfyui, generator, random
+from .sparse_files import Tensors, save
 from .unets import Config, unet
-from .weights import Shapes, find_comfyui, generator, random
 
 # Stable Diffusion 1.5's layout with 32 channels for 320, the picture's latent as further input, and a class embedding.
 WONDER3D_SMALL: Config = dict(

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import torch
 
-from .files import Tensors, zeros
+from .sparse_files import Tensors, zeros
 
 Shapes = dict[str, torch.Size]
 
