@@ -109,7 +109,7 @@ def compare_applying(folder: str, size: int, pairs: int) -> None:
 
 
 def apply_once(comfyui: Any, what: str, files: Path) -> dict[str, Any]:
-    """Seconds and peak extra memory of one way to a patched model's first step; node_...: of the nodes alone."""
+    """Seconds and extra memory up to a patched model's first step; node_...: of the nodes alone."""
     nodes = comfyui.nodes
     (base,) = nodes["UNETLoader"]().load_unet("base.safetensors", "default")
     unet = comfyui.module("nodes.comfyui.weights.unet").describe(base)

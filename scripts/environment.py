@@ -43,7 +43,7 @@ DEFAULT = "0.30.0"
 
 
 def find_comfyui(version: str | None = None) -> Path:
-    """The ComfyUI to use: COMFYUI_PATH, else the one this pack lies in, else a pinned download.
+    """The ComfyUI to use: COMFYUI_PATH, else the one that contains this pack, else a pinned download.
 
     A version asks for the pinned download of that version, whatever else is there.
     """

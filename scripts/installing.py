@@ -91,7 +91,7 @@ def _make_with_uv(folder: Path, python: Path, packages: Sequence[str]) -> None:
 
 
 def uv_settings(python: Path) -> dict[str, str]:
-    """Variables by which uv installs from where this environment's pip would; its cache lies in ours."""
+    """Environment variables that make uv install from pip's sources, with its cache inside ours."""
     listed = subprocess.check_output([str(python), "-m", "pip", "config", "list"], encoding="utf-8")
     found = re.findall(r"^(global|install|:env:)\.([\w-]+)=('.*')$", listed, re.MULTILINE)
     found.sort(key=lambda setting: ("global", "install", ":env:").index(setting[0]))  # the last one counts
@@ -104,7 +104,7 @@ def uv_settings(python: Path) -> dict[str, str]:
 
 
 def run_installer(command: Sequence[str], target: Path, settings: Mapping[str, str] = os.environ) -> None:
-    """Fill a folder with pip or uv: all they say to a log, the telling lines to the screen, never a silent minute."""
+    """Fill a folder with pip or uv: their whole output goes to a log, its main lines and a heartbeat to the screen."""
     environment = {**settings, "PIP_PROGRESS_BAR": "off", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONUTF8": "1"}
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "encoding": "utf-8"}
     log = target.with_name(f"{target.name}.log")

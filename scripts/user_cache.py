@@ -17,7 +17,7 @@ PACK = Path(__file__).absolute().parent.parent
 
 
 class UserError(Exception):
-    """Something the user can act on, said in one sentence."""
+    """One sentence about something that the user can change."""
 
 
 def say(text: str) -> None:

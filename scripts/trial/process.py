@@ -29,7 +29,7 @@ class ComfyUI:
 
 
 def device_arguments() -> list[str]:
-    """The CPU, unless PERFLOW_DEVICE is gpu: then what ComfyUI takes by itself."""
+    """The CPU, unless PERFLOW_DEVICE is gpu: then the device that ComfyUI chooses."""
     return [] if os.environ.get("PERFLOW_DEVICE") == "gpu" else ["--cpu"]
 
 

@@ -29,7 +29,7 @@ from .installed_pack import FOLDER, install_pack
 Json = dict[str, Any]
 PATIENCE = 180  # seconds until it answers
 
-# What a server does not take over from us. PYTHONPATH: scripts/ and the pack's nodes/ must not hide ComfyUI's server.py
+# Variables that a server does not inherit. PYTHONPATH: scripts/ and the pack's nodes/ must not hide ComfyUI's server.py
 # and nodes.py. PYTEST_CURRENT_TEST: packs that see it take themselves for tested and bring no nodes.
 _NOT_HANDED_ON = {"PYTHONPATH", "PYTEST_CURRENT_TEST"}
 

@@ -1,4 +1,4 @@
-"""Small teachers in diffusers' layout, with the embedding widths that tell the families apart."""
+"""Small teachers in diffusers' layout; the width of the text embeddings chooses SD1.5, SD2.x or SDXL."""
 
 import json
 from pathlib import Path

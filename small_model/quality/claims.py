@@ -1,4 +1,4 @@
-"""What the table is to show, each claim with the numbers that carry it or contradict it."""
+"""The claims about the table, each with the numbers that support or contradict it."""
 
 from __future__ import annotations
 

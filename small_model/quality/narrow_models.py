@@ -51,7 +51,7 @@ def model_of(weights: dict[str, Tensor], precision: torch.dtype = torch.float32)
 
 
 class NarrowModels:
-    """The models of a folder of narrow weights, each made when it is first asked for."""
+    """The models of a folder of narrow weights, each made when it is first used."""
 
     def __init__(self, comfyui: Any, folder: Path, precision: torch.dtype = torch.float32) -> None:
         import folder_paths
@@ -143,5 +143,5 @@ class NarrowModels:
 
 @cache
 def sha256(file: Path) -> bytes:
-    """Of the file as it was when it was first asked for: a training may go on writing it."""
+    """Of the file as it was at the first call: a training may go on writing it."""
     return hashlib.sha256(file.read_bytes()).digest()

@@ -1,7 +1,6 @@
 """The programs that start a server, at their smallest size and on the server that the other tests use."""
 
 import contextlib
-import sys
 
 import pytest
 from programs import run
@@ -19,12 +18,6 @@ def here(server, monkeypatch, capfd):
         return capfd.readouterr().out
 
     return printed
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
-def test_soak(here):
-    printed = here("benchmarks/soak.py", "1")
-    assert "1 prompts, 0 failed" in printed
 
 
 def test_draw_graphs(here, server, monkeypatch, tmp_path):
