@@ -52,13 +52,13 @@ def make_runs(comfyui, folder: Path, small: bool, cfg: float, size: int) -> dict
     import comfy.samplers
     import comfy.sd
     import torch
-    from trial import small_families, small_models
+    from trial import small_models, small_text_models
     from trial.edited_prompts import unedited
     from trial.small_models.unets import SD15_DRAWN
 
     preset = SD15_DRAWN if small else full_size.sd15(small)
     base = comfy.sd.load_diffusion_model(str(small_models.make_unet(folder / "unet.safetensors", preset)))
-    clip = small_families.clip("SD1.5")
+    clip = small_text_models.clip("SD1.5")
     noise = torch.randn(1, 4, size, size, generator=torch.Generator().manual_seed(0)).repeat(2, 1, 1, 1)
     negative = [[torch.zeros(1, 77, 768), {}]]
     euler = comfy.samplers.sampler_object("euler")

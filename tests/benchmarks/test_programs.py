@@ -116,10 +116,8 @@ def test_overhead(repository, tmp_path):
 
 
 def test_prompt_to_prompt(here, monkeypatch):
-    import trial.small_families  # which reads the presets once, before they are changed here
     from trial.small_models import unets
 
-    assert trial.small_families.UNETS
     monkeypatch.setattr(unets, "SD15_DRAWN", unets.SD15_TINY)
     assert (
         here("benchmarks/prompt_to_prompt.py", "--small", "--pixels", "64", "--pairs", "2").count(" / unedited: ") == 3
