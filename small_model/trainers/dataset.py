@@ -24,13 +24,13 @@ PART = 256  # pictures that a process draws at once
 def pictures_of(folder: Path, count: int) -> tuple[np.ndarray, list[str]]:
     """The first `count` pictures [count, 128, 128, 3] uint8 and their captions, drawn unless the folder has them."""
     pixels, words = folder / f"pictures-{count}.npy", folder / f"captions-{count}.json"
-    if not words.exists() and distributed.NUMBER == 0:
+    if not words.exists() and distributed.RANK == 0:
         np.lib.format.open_memmap(pixels, "w+", np.uint8, (count, SIZE, SIZE, 3)).flush()
         parts = [range(first, min(first + PART, count)) for first in range(0, count, PART)]
         with ProcessPoolExecutor() as pool:
             captions = [caption for part in pool.map(_draw_part, [pixels] * len(parts), parts) for caption in part]
         words.write_text(json.dumps(captions), encoding="utf-8")
-    distributed.wait()
+    distributed.barrier()
     return np.load(pixels, mmap_mode="c"), json.loads(words.read_text(encoding="utf-8"))
 
 
@@ -49,19 +49,19 @@ def latents_of(folder: Path, count: int) -> tuple[Tensor, list[str]]:
     """The latents [count, 4, 16, 16] of the drawn pictures, made unless the folder has them, and their captions."""
     pictures, captions = pictures_of(folder, count)
     file = folder / f"latents-{count}.pt"
-    parts = [folder / f"latents-{count}-{i}.pt" for i in range(distributed.PROCESSES)]
+    parts = [folder / f"latents-{count}-{i}.pt" for i in range(distributed.WORLD_SIZE)]
     if not file.exists():
-        mine = np.array_split(np.arange(count), distributed.PROCESSES)[distributed.NUMBER]
+        mine = np.array_split(np.arange(count), distributed.WORLD_SIZE)[distributed.RANK]
         encoder, _ = trained_autoencoder(folder / "autoencoder.pt")
         batches = np.array_split(mine, max(1, len(mine) // 50))
         latents = [encoder(as_tensor(pictures[batch])).half().cpu() for batch in batches]
-        save(torch.cat(latents), parts[distributed.NUMBER])
-        distributed.wait()
-        if distributed.NUMBER == 0:
+        save(torch.cat(latents), parts[distributed.RANK])
+        distributed.barrier()
+        if distributed.RANK == 0:
             save(torch.cat([torch.load(part, weights_only=True) for part in parts]), file)
             for part in parts:
                 part.unlink()
-        distributed.wait()
+        distributed.barrier()
     return torch.load(file, weights_only=True), captions
 
 

@@ -60,10 +60,10 @@ def train(folder: Path, pictures: int, minutes: float, batch: int, rate: float, 
     """Train for so many minutes, all runs together, at a rate that falls to zero; the state is in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     pixels = torch.from_numpy(pictures_of(folder, pictures)[0]).to(DEVICE)
-    torch.manual_seed(distributed.NUMBER)  # no two processes have the same noise
+    torch.manual_seed(distributed.RANK)  # no two processes have the same noise
     encoder, decoder = first_weights(from_stored)
     weights = list(placed(nn.ModuleList([encoder, decoder])).parameters())
-    distributed.share(weights)
+    distributed.broadcast(weights)
     optimizers = optimizers_of(weights, [encoder[0], encoder[-1], decoder[1], decoder[-1]], rate)
     networks = {"encoder": encoder, "decoder": decoder}
     training = Training(networks, optimizers, folder / "autoencoder.pt", longest_average=0.999)
@@ -73,11 +73,11 @@ def train(folder: Path, pictures: int, minutes: float, batch: int, rate: float, 
         if done >= STANDARDISED_AT and not training.state["standardised"]:
             standardise(encoder, decoder, pixels, training.state["ema"])
             training.state["standardised"] = True
-        x = crops(pixels, batch, np.random.default_rng([1, distributed.NUMBER, step]))
+        x = crops(pixels, batch, np.random.default_rng([1, distributed.RANK, step]))
         loss, spreading = losses_of(encoder, decoder, x.contiguous(memory_format=torch.channels_last))
         return {"total": loss + 0.01 * spreading, "shown": {"loss": loss, "spread": spreading}}
 
-    training.run(minutes, losses, lambda done: 1 - done, warm_up=50, samples=batch * distributed.PROCESSES)
+    training.run(minutes, losses, lambda done: 1 - done, warm_up=50, samples=batch * distributed.WORLD_SIZE)
 
 
 def first_weights(from_stored: bool) -> tuple[Encoder, Decoder]:

@@ -47,8 +47,8 @@ def train(
         unet.load_state_dict(storage.read(storage.WEIGHTS / "teacher.safetensors")[0])
     placed(unet)
     weights = list(unet.parameters())
-    distributed.share(weights)
-    if not distributed.NUMBER:
+    distributed.broadcast(weights)
+    if not distributed.RANK:
         print(f"{sum(p.numel() for p in weights) / 1e6:.2f}M weights, {len(latents)} latents", flush=True)
     optimizers = optimizers_of(weights, [unet.conv_in, unet.conv_out], rate)
     learn(unet, batches, optimizers, folder / "teacher.pt", minutes)
@@ -65,13 +65,13 @@ def learn(
     training = Training({"unet": unet}, optimizers, file, longest_average=0.9995)
 
     def losses(step: int, done: float) -> Losses:
-        loss = loss_of(unet, batches[step * distributed.PROCESSES + distributed.NUMBER])
+        loss = loss_of(unet, batches[step * distributed.WORLD_SIZE + distributed.RANK])
         return {"total": loss, "shown": {"loss": loss}}
 
     def decay(done: float) -> float:
         return 0.02 + 0.98 * math.cos(0.5 * math.pi * done)
 
-    training.run(minutes, losses, decay, warm_up=100, samples=batches.size * distributed.PROCESSES)
+    training.run(minutes, losses, decay, warm_up=100, samples=batches.size * distributed.WORLD_SIZE)
     return training.state["ema"]
 
 

@@ -84,7 +84,7 @@ class Training:
         saved = began = time.monotonic()
         before, first, means = state["seconds"], state["step"], dict[str, Tensor]()
         while True:
-            state["seconds"] = distributed.same(before + time.monotonic() - began)
+            state["seconds"] = distributed.mean(before + time.monotonic() - began)
             done = state["seconds"] / (60 * minutes)
             if done >= 1:
                 break
@@ -94,7 +94,7 @@ class Training:
             for name, loss in found["shown"].items():
                 share = 1 / min(state["step"] - first, 300)
                 means[name] = torch.lerp(means.get(name, loss).detach(), loss.detach(), share)
-            if state["step"] % 100 == 0 and not distributed.NUMBER:
+            if state["step"] % 100 == 0 and not distributed.RANK:
                 speed = samples * (state["step"] - first) / (time.monotonic() - began)
                 shown = "  ".join(f"{name} {mean.item():.4f}" for name, mean in means.items())
                 print(f"{state['seconds']:6.0f} s  step {state['step']}  {shown}  {speed:.0f} a second", flush=True)
@@ -119,7 +119,7 @@ class Training:
         torch._foreach_lerp_(self.state["ema"], [weight.detach() for weight in self.weights], 1 - share)
 
     def save(self) -> None:
-        if distributed.NUMBER == 0:
+        if distributed.RANK == 0:
             networks = {name: network.state_dict() for name, network in self.networks.items()}
             optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
             save({**networks, "optimizers": optimizers, "state": self.state}, self.file)

@@ -13,14 +13,14 @@ from small_model.trainers import distributed
 distributed.join()
 weights = [torch.zeros(3, requires_grad=True), torch.zeros(2, 2, requires_grad=True), torch.zeros(1)]
 for weight in weights[:2]:
-    weight.grad = torch.full_like(weight, float(distributed.NUMBER + 1))
+    weight.grad = torch.full_like(weight, float(distributed.RANK + 1))
 distributed.average_gradients(weights)
-distributed.wait()
-begun = torch.full((2, 3, 2, 2), distributed.NUMBER + 7.0).to(memory_format=torch.channels_last)
-distributed.share([begun])
+distributed.barrier()
+begun = torch.full((2, 3, 2, 2), distributed.RANK + 7.0).to(memory_format=torch.channels_last)
+distributed.broadcast([begun])
 found = [float(weight.grad.mean()) for weight in weights[:2]]
-said = f"{found} {distributed.same(10.0 * distributed.NUMBER)} {begun.mean()}"
-Path(sys.argv[1], f"{distributed.NUMBER}.txt").write_text(said)
+said = f"{found} {distributed.mean(10.0 * distributed.RANK)} {begun.mean()}"
+Path(sys.argv[1], f"{distributed.RANK}.txt").write_text(said)
 distributed.leave()
 """
 
@@ -38,4 +38,4 @@ def test_two_processes_get_the_mean(tmp_path, repository):
 def test_one_process_keeps_what_it_has():
     from small_model.trainers import distributed
 
-    assert distributed.same(3.0) == 3.0
+    assert distributed.mean(3.0) == 3.0
