@@ -3,7 +3,7 @@
 import contextlib
 
 import pytest
-from programs import run
+from programs import REPOSITORY, module_of, run
 
 
 @pytest.fixture
@@ -35,7 +35,6 @@ def test_draw_gallery(here, prompt, find, monkeypatch, tmp_path):
     """A small sheet with the graphs' random models; a low-rank delta is extracted on the way."""
     from PIL import Image
 
-    from small_model import draw_gallery
     from small_model.gallery import preparing, sheets
 
     def small(studio, made):
@@ -47,6 +46,7 @@ def test_draw_gallery(here, prompt, find, monkeypatch, tmp_path):
         find(prompt, "CheckpointLoaderSimple")["inputs"]["ckpt_name"],
         find(prompt, "PeRFlowApplyDelta")["inputs"]["delta_name"],
     )
+    draw_gallery = module_of(monkeypatch, REPOSITORY / "small_model" / "draw_gallery.py")
     monkeypatch.setattr(draw_gallery, "small_model", lambda comfyui: [tmp_path / file for file in files])
     monkeypatch.setattr(draw_gallery, "FOLDER", tmp_path / "gallery")
     monkeypatch.setattr(preparing, "draw_inputs", lambda folder: None)
