@@ -1,43 +1,89 @@
-"""SD1.5 and SDXL at their real sizes, with random weights: what counts where seconds and memory are measured."""
+"""SD1.5 and SDXL at their real sizes: what ComfyUI's configurations need, and checkpoints of random weights."""
 
-from typing import Any
+from __future__ import annotations
 
-UNETS: dict[str, dict[str, Any]] = {
-    "sd15": dict(sample_size=64, cross_attention_dim=768, attention_head_dim=8),
-    "sdxl": dict(
-        sample_size=128,
-        cross_attention_dim=2048,
-        block_out_channels=(320, 640, 1280),
-        transformer_layers_per_block=(1, 2, 10),
-        attention_head_dim=(5, 10, 20),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        use_linear_projection=True,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=256,
-        projection_class_embeddings_input_dim=2816,
-    ),
-}
-VAE: dict[str, Any] = dict(block_out_channels=(128, 256, 512, 512), layers_per_block=2)
-VAE |= dict(down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4)
-TEXT_ENCODERS: dict[str, dict[str, int]] = {
-    "text_encoder": dict(vocab_size=49408, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12),
-    "text_encoder_2": dict(vocab_size=49408, intermediate_size=5120, num_hidden_layers=32, num_attention_heads=20),
-}
+import math
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-
-def enlarge(teacher: Any, kind: str, device: Any) -> None:
-    """Networks of the real sizes in place of a small teacher's, made on the device: seconds on a GPU."""
-    import diffusers
+if TYPE_CHECKING:
     import torch
-    import transformers
+    from torch import Tensor
 
-    pipeline = teacher.pipeline
-    with torch.device(device):
-        teacher.unet = diffusers.UNet2DConditionModel(**UNETS[kind])
-        parts = {"unet": teacher.unet, "vae": diffusers.AutoencoderKL(**VAE)}
-        for name, sizes in TEXT_ENCODERS.items():
-            small = getattr(pipeline, name, None)
-            if small is not None:
-                parts[name] = type(small)(transformers.CLIPTextConfig(**{**small.config.to_dict(), **sizes}))
-    pipeline.register_modules(**parts)
+# What the small configurations of trial.small_models lack of the real sizes.
+SD15: dict[str, Any] = dict(
+    channel_mult=[1, 2, 4, 4],
+    num_res_blocks=[2, 2, 2, 2],
+    transformer_depth=[1, 1, 1, 1, 1, 1, 0, 0],
+    transformer_depth_output=[1] * 9 + [0] * 3,
+)
+SDXL: dict[str, Any] = dict(
+    channel_mult=[1, 2, 4], transformer_depth_output=[0, 0, 0, 2, 2, 2, 10, 10, 10], transformer_depth_middle=10
+)
+LAST_OF_A_BLOCK = re.compile(r"(proj_out|out_layers\.3|to_out\.0|net\.2|conv2)\.weight$")
+DELTA = 0.05  # of a weight's size
+
+
+def sd15(small: bool) -> dict[str, Any]:
+    """ComfyUI's configuration of SD1.5's UNet, of its real size or small."""
+    from trial import small_models
+
+    return small_models.SD15_SMALL | ({} if small else SD15)
+
+
+def checkpoint_name(size: str) -> str:
+    return f"{size}.safetensors"
+
+
+def delta_name(size: str) -> str:
+    return f"{size}-delta.safetensors"
+
+
+def lora_name(size: str) -> str:
+    return f"{size}-lora.safetensors"
+
+
+def make_files(folder: Path, size: str, small: bool, device: torch.device) -> None:
+    """A checkpoint (fp16) of "SD1.5" or "SDXL" made on the device, and a delta with ComfyUI's names for its UNet."""
+    from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+    from safetensors.torch import save_file
+    from trial import small_models
+    from trial.small_models import text_models, vaes
+    from trial.small_models.random_tensors import shapes_of
+
+    if size == "SD1.5":
+        config = small_models.SD15_TINY if small else sd15(small)
+        texts = text_models.text_model(text_models.CLIP_L, "cond_stage_model.transformer.", 0)
+    else:
+        config = small_models.SDXL_SMALL | ({} if small else SDXL)
+        texts = text_models.text_model(text_models.CLIP_L, "conditioner.embedders.0.transformer.", 0)
+        texts |= text_models.openclip_model(text_models.CLIP_G, "conditioner.embedders.1.model.", 0)
+    unet = {name: fill(name, shape, device) for name, shape in shapes_of(lambda: UNetModel(**config)).items()}
+    rest = {name: fill(name, tensor.shape, device) for name, tensor in vaes.vae(vaes.VAE, 0).items()}
+    rest |= {name: tensor.contiguous() for name, tensor in texts.items()}
+    save_file(
+        {small_models.UNET + name: weight for name, weight in unet.items()} | rest, folder / checkpoint_name(size)
+    )
+    save_file({name: change(weight, device) for name, weight in unet.items()}, folder / delta_name(size))
+    if size == "SD1.5":
+        small_models.make_lora(folder / lora_name(size), folder / checkpoint_name(size))
+
+
+def fill(name: str, shape: torch.Size, device: torch.device) -> Tensor:
+    """Norms of one, biases of zero, and weights that keep the size of what passes through."""
+    import torch
+
+    if len(shape) < 2:
+        return torch.full(shape, float(name.endswith("weight")), dtype=torch.float16)
+    gain = 0.3 if LAST_OF_A_BLOCK.search(name) else 1.0
+    noise = torch.randn(shape, device=device, dtype=torch.float16)
+    return noise.mul_(gain / math.sqrt(math.prod(shape[1:]))).cpu()
+
+
+def change(weight: Tensor, device: torch.device) -> Tensor:
+    """Random numbers, a twentieth as large as the weight."""
+    import torch
+
+    size = 1.0 / math.sqrt(weight[0].numel()) if weight.ndim > 1 else 0.02
+    return torch.randn(weight.shape, device=device, dtype=torch.float16).mul_(DELTA * size).cpu()

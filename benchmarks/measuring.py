@@ -12,30 +12,26 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import full_size
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 MB = 1e6
 SPECTRUM = 256  # terms of the made-up difference: singular values 1, 1/2, 1/3 ... and a floor
 FLOOR = 0.02  # of the first singular value
 SIZE = 0.05  # of the difference, beside the weights
-SD15: dict[str, Any] = dict(  # what small_models.SD15_SMALL lacks of the real size
-    channel_mult=[1, 2, 4, 4],
-    num_res_blocks=[2, 2, 2, 2],
-    transformer_depth=[1, 1, 1, 1, 1, 1, 0, 0],
-    transformer_depth_output=[1] * 9 + [0] * 3,
-)
 
 
-class Growth:
-    """How long a block runs, and what the process' memory grows by meanwhile: anonymous pages, and all resident ones.
-
-    Read every few milliseconds by a thread (Linux only).
-    """
+class Peaks:
+    """How long a block runs, and how far readings rise above those at its start, taken every few milliseconds."""
 
     INTERVAL = 0.005
 
-    def __enter__(self) -> "Growth":
-        self._start = resident()
-        self.anonymous = self.resident = 0
+    def __init__(self, read: Callable[[], dict[str, float]]) -> None:
+        self._read = read
+
+    def __enter__(self) -> "Peaks":
+        self.start = self._read()
+        self.growth = dict.fromkeys(self.start, 0.0)
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
@@ -48,24 +44,22 @@ class Growth:
         self._thread.join()
 
     def found(self) -> dict[str, float]:
-        """Seconds by the clock and of processor time, and growth in bytes."""
-        return {name: getattr(self, name) for name in ("seconds", "processor", "anonymous", "resident")}
+        """Seconds by the clock and of processor time, and growth."""
+        return {"seconds": self.seconds, "processor": self.processor, **self.growth}
 
     def _watch(self) -> None:
-        while True:
+        last = False
+        while not last:
             last = self._done.wait(self.INTERVAL)
-            anonymous, everything = resident()
-            self.anonymous = max(self.anonymous, anonymous - self._start[0])
-            self.resident = max(self.resident, everything - self._start[1])
-            if last:
-                return
+            for name, value in self._read().items():
+                self.growth[name] = max(self.growth[name], value - self.start[name])
 
 
-def resident(pid: int | str = "self") -> tuple[int, int]:
-    """Bytes of anonymous pages (the process' own), and of all pages in memory, mapped files included."""
-    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
-    sizes = {line.split(":")[0]: line.split()[1] for line in lines if line.startswith(("RssAnon", "VmRSS"))}
-    return 1024 * int(sizes["RssAnon"]), 1024 * int(sizes["VmRSS"])
+def resident() -> dict[str, float]:
+    """Bytes of anonymous pages (the process' own), and of all pages in memory, mapped files included (Linux only)."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    sizes = {line.split(":")[0]: 1024 * int(line.split()[1]) for line in lines if line.startswith(("RssAnon", "VmRSS"))}
+    return {"anonymous": sizes["RssAnon"], "resident": sizes["VmRSS"]}
 
 
 def start_comfyui(comfyui_path: Path, files: Path, base: Path):
@@ -82,16 +76,26 @@ def start_comfyui(comfyui_path: Path, files: Path, base: Path):
     return comfyui
 
 
-def in_own_process(*arguments: str, show: bool = False) -> dict[str, Any]:
-    """Run this script in a new process with these arguments; returns what it writes to the file it is given last."""
+def in_own_process(what: str, files: str, chosen: dict[str, Any], show: bool = False) -> dict[str, Any]:
+    """Start this script again to do one thing with these files and options; returns what its `work` found."""
     with tempfile.TemporaryDirectory() as folder:
         result, log = Path(folder, "result.json"), Path(folder, "log.txt")
         with log.open("w") as out:
-            command = [sys.executable, sys.argv[0], *arguments, str(result)]
+            command = [sys.executable, sys.argv[0], "run", what, files, json.dumps(chosen), str(result)]
             ended = subprocess.run(command, stderr=out, stdout=None if show else out, check=False)
         if ended.returncode or not result.is_file():
-            sys.exit(f"{' '.join(arguments)} failed:\n" + log.read_text()[-3000:])
+            sys.exit(f"{what} failed:\n" + log.read_text()[-3000:])
         return json.loads(result.read_text())
+
+
+def child_main(work: Callable[[str, Path, Path, dict[str, Any]], dict[str, Any]]) -> None:
+    """In a process that in_own_process started: work(what, files, base, options), note what it found, and end."""
+    if sys.argv[1:2] == ["run"]:
+        what, files, chosen, result = sys.argv[2:]
+        with tempfile.TemporaryDirectory() as base:
+            found = work(what, Path(files), Path(base), json.loads(chosen))
+        Path(result).write_text(json.dumps(found), encoding="utf-8")
+        sys.exit()
 
 
 def make_files(folder: Path, small: bool) -> None:
@@ -100,8 +104,7 @@ def make_files(folder: Path, small: bool) -> None:
     from safetensors.torch import load_file, save_file
     from trial import small_models
 
-    preset = small_models.SD15_SMALL | ({} if small else SD15)
-    tensors = load_file(small_models.make_unet(folder / "base.safetensors", preset))
+    tensors = load_file(small_models.make_unet(folder / "base.safetensors", full_size.sd15(small)))
     torch.manual_seed(0)
     delta = {}
     for name, weight in tensors.items():
@@ -153,13 +156,12 @@ def read(path: Path) -> dict[str, Any]:
     start = 8 + int.from_bytes(bytes(buffer[:8].tolist()), "little")
     header = json.loads(bytes(buffer[8:start].numpy()))
     header.pop("__metadata__", None)
-    places = {key: (said["shape"], *said["data_offsets"]) for key, said in header.items()}
+    places = {key: (entry["shape"], *entry["data_offsets"]) for key, entry in header.items()}
     return {key: buffer[start + a : start + b].view(torch.float16).view(shape) for key, (shape, a, b) in places.items()}
 
 
 def first_step(comfyui: Any, model: Any) -> None:
     """The first of four steps; with the window schedule where the model has one."""
-    import comfy.sample
     import comfy.samplers
     import torch
 
@@ -172,8 +174,16 @@ def first_step(comfyui: Any, model: Any) -> None:
         sampler = comfy.samplers.sampler_object("euler")
     noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     text = [[torch.zeros(1, 77, 768), {}]]
-    comfy.sample.sample_custom(
-        model, noise, 1.0, sampler, sigmas[:2], text, text, torch.zeros_like(noise), disable_pbar=True, seed=0
+    sample(model, noise, 1.0, sampler, sigmas[:2], text, text)
+
+
+def sample(model: Any, noise: Any, cfg: float, sampler: Any, sigmas: Any, positive: Any, negative: Any) -> Any:
+    import comfy.sample
+    import torch
+
+    latent = torch.zeros_like(noise)
+    return comfy.sample.sample_custom(
+        model, noise.clone(), cfg, sampler, sigmas, positive, negative, latent, disable_pbar=True, seed=0
     )
 
 
@@ -192,13 +202,13 @@ def in_turn(runs: dict[str, Callable[[], dict[str, Any]]], rounds: int) -> dict[
     return found
 
 
-def said(ratios: Sequence[float], target: str = "") -> str:
+def summary(ratios: Sequence[float], target: str = "") -> str:
     """The median of the ratios, how far they spread, and the target."""
     spread = f"{len(ratios)} pairs: {min(ratios):.3f} to {max(ratios):.3f}"
     return f"{statistics.median(ratios):.3f} ({spread}{'; target ' + target if target else ''})"
 
 
-def kept(files: Path, counts: dict[str, float], tensors: dict[str, Any]) -> float:
+def kept_energy(files: Path, counts: dict[str, float], tensors: dict[str, Any]) -> float:
     """1 - |dW - up down|^2 / |dW|^2 over these weights, each counted that often; dW = perflow - base."""
     from safetensors import safe_open
 

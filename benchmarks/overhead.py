@@ -22,6 +22,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.append(str(REPOSITORY / "scripts"))
 
 import environment  # noqa: E402
+import measuring  # noqa: E402
 
 PAIRS = 15
 IMPORTS = 20
@@ -48,7 +49,6 @@ def main() -> None:
 
 def make_runs(comfyui, folder: Path, tiny: bool) -> dict[str, Callable[[], object]]:
     """Four model calls each, on one UNet in memory."""
-    import comfy.sample
     import comfy.samplers
     import comfy.sd
     import torch
@@ -69,10 +69,7 @@ def make_runs(comfyui, folder: Path, tiny: bool) -> dict[str, Callable[[], objec
     positive, negative = ([[torch.randn(1, 77, 768, generator=generator), {}]] for _ in range(2))
 
     def run(model, sampler, sigmas) -> Callable[[], object]:
-        latent = torch.zeros_like(noise)
-        return lambda: comfy.sample.sample_custom(
-            model, noise.clone(), 4.5, sampler, sigmas, positive, negative, latent, disable_pbar=True, seed=0
-        )
+        return lambda: measuring.sample(model, noise, 4.5, sampler, sigmas, positive, negative)
 
     return {
         "stock euler": run(stock, euler, simple),

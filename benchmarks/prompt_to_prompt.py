@@ -17,6 +17,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.append(str(REPOSITORY / "scripts"))
 
 import environment  # noqa: E402
+import full_size  # noqa: E402
 import measuring  # noqa: E402
 from overhead import compare  # noqa: E402
 
@@ -48,17 +49,16 @@ def main() -> None:
 
 def make_runs(comfyui, folder: Path, small: bool, cfg: float, size: int) -> dict[str, Callable[[], object]]:
     """Four model calls each, on one UNet in memory; size of the latent's side."""
-    import comfy.sample
     import comfy.samplers
     import comfy.sd
     import torch
-    from trial import small_families, small_models
+    from trial import small_models, small_text_models
     from trial.edited_prompts import unedited
     from trial.small_models.unets import SD15_DRAWN
 
-    preset = SD15_DRAWN if small else small_models.SD15_SMALL | measuring.SD15
+    preset = SD15_DRAWN if small else full_size.sd15(small)
     base = comfy.sd.load_diffusion_model(str(small_models.make_unet(folder / "unet.safetensors", preset)))
-    clip = small_families.clip("SD1.5")
+    clip = small_text_models.clip("SD1.5")
     noise = torch.randn(1, 4, size, size, generator=torch.Generator().manual_seed(0)).repeat(2, 1, 1, 1)
     negative = [[torch.zeros(1, 77, 768), {}]]
     euler = comfy.samplers.sampler_object("euler")
@@ -70,10 +70,7 @@ def make_runs(comfyui, folder: Path, small: bool, cfg: float, size: int) -> dict
         return node.execute(base, clip, latent, SOURCE, EDITED, blend=blend, **EDIT).result
 
     def run(model, positive) -> Callable[[], object]:
-        latent = torch.zeros_like(noise)
-        return lambda: comfy.sample.sample_custom(
-            model, noise.clone(), cfg, euler, simple, positive, negative, latent, disable_pbar=True, seed=0
-        )
+        return lambda: measuring.sample(model, noise, cfg, euler, simple, positive, negative)
 
     model, positive, _ = edited("")
     return {

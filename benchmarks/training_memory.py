@@ -9,7 +9,7 @@ the ratio, with gradient checkpointing and without. In float32, on the CPU. --sm
 """
 
 import argparse
-import json
+import functools
 import math
 import sys
 import tempfile
@@ -20,6 +20,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.append(str(REPOSITORY / "scripts"))
 
 import environment  # noqa: E402
+import full_size  # noqa: E402
 import measuring  # noqa: E402
 from measuring import MB  # noqa: E402
 
@@ -29,16 +30,14 @@ STATE = 16  # bytes a number of the adapters
 
 def main() -> None:
     comfyui_path = environment.enter()
-    if sys.argv[1:2] == ["run"]:
-        run_in_this_process(comfyui_path, *sys.argv[2:])
-        return
+    measuring.child_main(functools.partial(work, comfyui_path))
     chosen = arguments()
     with tempfile.TemporaryDirectory(prefix="perflow-training-") as folder:
         print("making the model ...", flush=True)
-        measuring.in_own_process("run", "make", folder, json.dumps(chosen))
+        measuring.in_own_process("make", folder, chosen)
         found = {}
         for what in (SAMPLING, CHECKPOINTING, PLAIN):
-            found[what] = measuring.in_own_process("run", what, folder, json.dumps(chosen))
+            found[what] = measuring.in_own_process(what, folder, chosen)
             print(f"  {what}: peak {found[what]['peak'] / MB:.0f} MB, {found[what]['seconds']:.1f} s", flush=True)
     numbers = found[CHECKPOINTING]["numbers"]
     print(f"the adapters have {numbers / 1e6:.1f}M numbers, their state takes {STATE * numbers / MB:.0f} MB")
@@ -58,24 +57,13 @@ def arguments() -> dict[str, Any]:
     return chosen | ({"size": 64} if chosen["small"] else {})
 
 
-def run_in_this_process(comfyui_path: Path, what: str, files: str, chosen: str, result: str) -> None:
-    settings, found = json.loads(chosen), {}
-    with tempfile.TemporaryDirectory() as base:
-        if what == "make":
-            make_model(Path(files), settings["small"])
-        else:
-            found = measured(comfyui_path, what, Path(files), Path(base), settings)
-    Path(result).write_text(json.dumps(found), encoding="utf-8")
+def work(comfyui_path: Path, what: str, files: Path, base: Path, chosen: dict[str, Any]) -> dict[str, Any]:
+    """Make the model, or measure, in the process made for it."""
+    if what == "make":
+        from trial import small_models
 
-
-def make_model(folder: Path, small: bool) -> None:
-    from trial import small_models
-
-    preset = small_models.SD15_SMALL | ({} if small else measuring.SD15)
-    small_models.make_unet(folder / "base.safetensors", preset)
-
-
-def measured(comfyui_path: Path, what: str, files: Path, base: Path, chosen: dict[str, Any]) -> dict[str, Any]:
+        small_models.make_unet(files / "base.safetensors", full_size.sd15(chosen["small"]))
+        return {}
     comfyui = measuring.start_comfyui(comfyui_path, files, base)
     import comfy.cli_args
     import torch
@@ -84,7 +72,7 @@ def measured(comfyui_path: Path, what: str, files: Path, base: Path, chosen: dic
     latent = {"samples": torch.randn(chosen["batch"], 4, chosen["size"] // 8, chosen["size"] // 8)}
     text = [[torch.zeros(1, 77, 768), {}]]
     numbers = 0
-    with measuring.Growth() as growth, torch.inference_mode():
+    with measuring.Peaks(measuring.resident) as growth, torch.inference_mode():
         (model,) = comfyui.nodes["UNETLoader"]().load_unet("base.safetensors", "default")
         if what == SAMPLING:
             inputs = (3, 2, 7.5, "euler", "simple", text, text, latent)
@@ -92,7 +80,7 @@ def measured(comfyui_path: Path, what: str, files: Path, base: Path, chosen: dic
         else:
             path = train(comfyui, model, latent, text, what == CHECKPOINTING, chosen)
             numbers = adapter_numbers(path)
-    return growth.found() | {"peak": growth.resident, "numbers": numbers}
+    return growth.found() | {"peak": growth.growth["resident"], "numbers": numbers}
 
 
 def train(comfyui: Any, model: Any, latent: Any, text: Any, checkpointing: bool, chosen: dict[str, Any]) -> str:

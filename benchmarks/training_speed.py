@@ -23,6 +23,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "scripts")]
 STEPS = 8
 WALK = 8
+SIZES = ("sample_size", "block_out_channels", "attention_head_dim", "down_block_types", "up_block_types")
 
 
 def main() -> None:
@@ -73,17 +74,11 @@ def make_run(folder: Path, batch: int) -> Any:
     import torch
     from trial.small_teachers import NARROW, make_teacher
 
+    from small_model.networks.unet import DIFFUSERS_CONFIG
     from training.config import parse
     from training.run import Run
 
-    NARROW |= dict(
-        sample_size=16,
-        block_out_channels=(64, 128, 128),
-        norm_num_groups=32,
-        attention_head_dim=8,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    )
+    NARROW |= {name: DIFFUSERS_CONFIG[name] for name in SIZES} | {"norm_num_groups": 32}
     make_teacher(folder / "teacher", taesd=True)
     count = 512
     safetensors.torch.save_file({"latents": torch.randn(count, 4, 16, 16)}, folder / "latents.safetensors")
@@ -111,22 +106,18 @@ def our_step(run: Any) -> None:
 
 
 class AuthorsLoop:
-    """A step as their script describes it: new noise for every row, a walk of `calls` DDIM steps, one use."""
+    """A step as their script describes it: new noise for every row, a walk of WALK DDIM steps, one use."""
 
-    def __init__(self, run: Any, batch: int, calls: int = WALK):
-        self.run, self.batch, self.calls = run, batch, calls
-        self.alphas = run.teacher.alphas_cumprod.float()
-        self.number = 0
-        self.make_student()
-
-    def make_student(self) -> None:
+    def __init__(self, run: Any, batch: int) -> None:
         import torch
         from diffusers import UNet2DConditionModel
         from diffusers.training_utils import EMAModel
 
-        self.unet: Any = UNet2DConditionModel.from_config(self.run.teacher.unet.config)
-        self.unet.load_state_dict(self.run.teacher.unet.state_dict())
-        if self.run.config.optimizer.channels_last:
+        self.run, self.batch, self.number = run, batch, 0
+        self.alphas = run.teacher.alphas_cumprod.float()
+        self.unet: Any = UNet2DConditionModel.from_config(run.teacher.unet.config)
+        self.unet.load_state_dict(run.teacher.unet.state_dict())
+        if run.config.optimizer.channels_last:
             self.unet.to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.AdamW(self.unet.parameters(), 1e-4, fused=True)
         self.ema = EMAModel(self.unet.parameters(), 0.999, foreach=True)
@@ -134,7 +125,7 @@ class AuthorsLoop:
     def step(self) -> None:
         import torch
 
-        z, T, target, arguments = self.lesson()
+        z, T, target, arguments = self.training_batch()
         m = self.unet(z, T, **arguments, return_dict=False)[0]
         (m - target).square().mean().backward()
         torch.nn.utils.clip_grad_norm_(self.unet.parameters(), 1.0)
@@ -142,23 +133,23 @@ class AuthorsLoop:
         self.optimizer.zero_grad()
         self.ema.step(self.unet.parameters())
 
-    def lesson(self) -> tuple[Any, Any, Any, dict[str, Any]]:
-        """Latents, timesteps, targets and prompts for one call of the student, on the teacher's device."""
+    def training_batch(self) -> tuple[Any, Any, Any, dict[str, Any]]:
+        """Latents, timesteps, targets and prompts for one call of the student."""
         import torch
 
         x0, captions = self.run.source.take(range(self.number, self.number + self.batch))
         self.number += self.batch
-        x0 = x0.to(self.run.teacher.device)
         prompts = self.run.prompts.embed(captions)
         t = 1 - (torch.rand(self.batch) * 1000).floor() / 1000
         w = ((1 - t) * 4 + 1e-6).long().clamp(max=3)  # an edge belongs to the window that starts there
         t_s, t_e = 1 - w / 4, 1 - (w + 1) / 4
-        z_s = self.mixed(x0, torch.randn_like(x0), self.entries(t_s))
+        level = self.levels(self.entries(t_s))
+        z_s = level.sqrt() * x0 + (1 - level).sqrt() * torch.randn_like(x0)
         z_e = self.walk(z_s, t_s, prompts)
-        u = ((t - t_s) / (t_e - t_s))[:, None, None, None].to(x0)
-        gamma = (self.levels(self.entries(t_s)) / self.levels(self.entries(t_e))).sqrt()
+        u = ((t - t_s) / (t_e - t_s))[:, None, None, None]
+        gamma = (level / self.levels(self.entries(t_e))).sqrt()
         target = (z_s - gamma * z_e) / (1 - gamma**2).sqrt()
-        return torch.lerp(z_s, z_e, u), (1000 * t).to(x0), target, self.run.teacher.unet_arguments(prompts)
+        return torch.lerp(z_s, z_e, u), 1000 * t, target, self.run.teacher.unet_arguments(prompts)
 
     def entries(self, t: Any) -> list[int]:
         return [max(int(1000 * float(value)) - 1, 0) for value in t]
@@ -167,12 +158,7 @@ class AuthorsLoop:
         """Row by row, as their solver has it."""
         import torch
 
-        found = torch.stack([self.alphas[max(entry, 0)] for entry in entries])
-        return found[:, None, None, None].to(self.run.teacher.device)
-
-    def mixed(self, x0: Any, noise: Any, entries: list[int]) -> Any:
-        level = self.levels(entries)
-        return level.sqrt() * x0 + (1 - level).sqrt() * noise
+        return torch.stack([self.alphas[max(entry, 0)] for entry in entries])[:, None, None, None]
 
     def walk(self, z: Any, t_s: Any, prompts: Any) -> Any:
         """DDIM at round(1000 t - 1), each step to the entry 1000 // (4 calls) lower; with CFG where the run has it."""
@@ -181,10 +167,10 @@ class AuthorsLoop:
         guidance = self.run.config.teacher.guidance
         empty = self.run.prompts.embed([""])
         eps_of = self.run.teacher.noise_predictor(prompts, empty, guidance if isinstance(guidance, float) else 1.0)
-        for j in range(self.calls):
-            entries = [round(1000 * (float(s) - 0.25 * j / self.calls) - 1) for s in t_s]
-            level, next_level = self.levels(entries), self.levels([n - 1000 // (4 * self.calls) for n in entries])
-            eps = eps_of(z / level.sqrt(), torch.tensor(entries, device=z.device))
+        for j in range(WALK):
+            entries = [round(1000 * (float(s) - 0.25 * j / WALK) - 1) for s in t_s]
+            level, next_level = self.levels(entries), self.levels([n - 1000 // (4 * WALK) for n in entries])
+            eps = eps_of(z / level.sqrt(), torch.tensor(entries))
             x0 = (z - (1 - level).sqrt() * eps) / level.sqrt()
             z = next_level.sqrt() * x0 + (1 - next_level).sqrt() * eps
         return z

@@ -1,6 +1,6 @@
 """What applying and extracting a delta cost on weights of SD1.5's real size, as ratios measured side by side.
 
-    python benchmarks/weights.py [apply] [extract] [--pairs 5] [--rank 64] [--layers 1] [--full] [--small]
+    python benchmarks/weights.py [apply] [extract] [--pairs 5] [--rank 64] [--layers 1] [--small]
 
 apply: from Apply PeRFlow Delta to the end of the first sampled step (8x8 latent, so that weights dominate), against
   - stock: Load Diffusion Model (of the delta file) + ModelMergeAdd, and
@@ -11,13 +11,13 @@ pages, which count the mapped delta file (the system may drop those at any time)
 
 extract: Extract PeRFlow Delta at that rank against ModelMergeSubtract + Extract and Save Lora, in time and kept energy.
 Ours runs whole. The stock node takes long, so both are timed on --layers weights of each shape, one after the other,
-and the sums are extrapolated by how many weights have that shape; --full runs the stock node whole as well.
+and the sums are extrapolated by how many weights have that shape.
 
 The files (5 GB, random) are made on the spot in a temporary folder and removed. --small: a small UNet, to try this.
 """
 
 import argparse
-import json
+import functools
 import sys
 import tempfile
 import time
@@ -39,19 +39,17 @@ STOCK, PERFLOW, READ, NOTHING = "stock ModelMergeAdd", "Apply PeRFlow Delta", "r
 
 def main() -> None:
     comfyui_path = environment.enter()
-    if sys.argv[1:2] == ["run"]:
-        run_in_this_process(comfyui_path, *sys.argv[2:])
-        return
+    measuring.child_main(functools.partial(work, comfyui_path))
     chosen = arguments()
     with tempfile.TemporaryDirectory(prefix="perflow-weights-") as folder:
         print("making the models ...", flush=True)
-        measuring.in_own_process("run", "make", folder, json.dumps(chosen))
+        measuring.in_own_process("make", folder, chosen)
         size = Path(folder, "delta.safetensors").stat().st_size
         print(f"the delta file has {size / MB:.0f} MB", flush=True)
         if "apply" in chosen["parts"]:
             compare_applying(folder, size, chosen["pairs"])
         if "extract" in chosen["parts"]:
-            measuring.in_own_process("run", "extract", folder, json.dumps(chosen), show=True)
+            measuring.in_own_process("extract", folder, chosen, show=True)
 
 
 def arguments() -> dict[str, Any]:
@@ -60,7 +58,6 @@ def arguments() -> dict[str, Any]:
     parser.add_argument("--pairs", type=int, default=5, help="runs of each kind")
     parser.add_argument("--rank", type=int, default=64)
     parser.add_argument("--layers", type=int, default=1, help="weights of each shape that are timed")
-    parser.add_argument("--full", action="store_true", help="run the stock extraction whole")
     parser.add_argument("--small", action="store_true", help="a small UNet, to try this")
     chosen = vars(parser.parse_args())
     if unknown := set(chosen["parts"]) - set(PARTS):
@@ -68,19 +65,16 @@ def arguments() -> dict[str, Any]:
     return chosen | {"parts": chosen["parts"] or PARTS}
 
 
-def run_in_this_process(comfyui_path: Path, what: str, files: str, chosen: str, result: str) -> None:
-    """One run, in the process made for it; what it finds goes to the file `result`."""
-    found: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as base:
-        if what == "make":
-            measuring.make_files(Path(files), json.loads(chosen)["small"])
-        elif what == "extract":
-            comfyui = measuring.start_comfyui(comfyui_path, Path(files), Path(base))
-            compare_extracting(comfyui, Path(files), **json.loads(chosen))
-        else:
-            comfyui = measuring.start_comfyui(comfyui_path, Path(files), Path(base))
-            found = apply_once(comfyui, what, Path(files))
-    Path(result).write_text(json.dumps(found), encoding="utf-8")
+def work(comfyui_path: Path, what: str, files: Path, base: Path, chosen: dict[str, Any]) -> dict[str, Any]:
+    """One run, in the process made for it."""
+    if what == "make":
+        measuring.make_files(files, chosen["small"])
+        return {}
+    comfyui = measuring.start_comfyui(comfyui_path, files, base)
+    if what == "extract":
+        compare_extracting(comfyui, files, chosen["rank"], chosen["layers"])
+        return {}
+    return apply_once(comfyui, what, files)
 
 
 # --- apply ---
@@ -88,7 +82,7 @@ def run_in_this_process(comfyui_path: Path, what: str, files: str, chosen: str, 
 
 def compare_applying(folder: str, size: int, pairs: int) -> None:
     def run(what: str) -> Callable[[], dict[str, Any]]:
-        return lambda: measuring.in_own_process("run", what, folder, "")
+        return lambda: measuring.in_own_process(what, folder, {})
 
     found = measuring.in_turn({what: run(what) for what in (STOCK, PERFLOW, READ, NOTHING)}, pairs)
 
@@ -100,36 +94,36 @@ def compare_applying(folder: str, size: int, pairs: int) -> None:
         return [(run[name] - step) / size for run, step in zip(found[PERFLOW], steps, strict=True)]
 
     print(f"{PERFLOW} / {STOCK}:")
-    print(f"  time to the first step: {measuring.said(ratios('seconds', PERFLOW, STOCK))}")
-    print(f"  processor time: {measuring.said(ratios('processor', PERFLOW, STOCK))}")
-    print(f"  peak extra anonymous memory: {measuring.said(ratios('anonymous', PERFLOW, STOCK), 'at most 0.5')}")
-    print(f"  peak extra resident memory, mapped file counted: {measuring.said(ratios('resident', PERFLOW, STOCK))}")
+    print(f"  time to the first step: {measuring.summary(ratios('seconds', PERFLOW, STOCK))}")
+    print(f"  processor time: {measuring.summary(ratios('processor', PERFLOW, STOCK))}")
+    print(f"  peak extra anonymous memory: {measuring.summary(ratios('anonymous', PERFLOW, STOCK), 'at most 0.5')}")
+    print(f"  peak extra resident memory, mapped file counted: {measuring.summary(ratios('resident', PERFLOW, STOCK))}")
     print(f"{PERFLOW} / size of the file:")
-    print(f"  peak extra anonymous memory: {measuring.said(of_file('anonymous'), 'at most 1.05')}")
-    print(f"  the same, less what a step without delta takes: {measuring.said(of_file('anonymous', True))}")
-    print(f"  in the node alone: {measuring.said(of_file('node_anonymous'))}")
-    print(f"  in the node alone, resident, mapped file counted: {measuring.said(of_file('node_resident'))}")
+    print(f"  peak extra anonymous memory: {measuring.summary(of_file('anonymous'), 'at most 1.05')}")
+    print(f"  the same, less what a step without delta takes: {measuring.summary(of_file('anonymous', True))}")
+    print(f"  in the node alone: {measuring.summary(of_file('node_anonymous'))}")
+    print(f"  in the node alone, resident, mapped file counted: {measuring.summary(of_file('node_resident'))}")
     print(f"{PERFLOW} / {READ}:")
-    print(f"  time to the first step: {measuring.said(ratios('seconds', PERFLOW, READ), 'at most 1.1')}")
-    print(f"  processor time: {measuring.said(ratios('processor', PERFLOW, READ))}", flush=True)
+    print(f"  time to the first step: {measuring.summary(ratios('seconds', PERFLOW, READ), 'at most 1.1')}")
+    print(f"  processor time: {measuring.summary(ratios('processor', PERFLOW, READ))}", flush=True)
 
 
 def apply_once(comfyui: Any, what: str, files: Path) -> dict[str, Any]:
-    """Seconds and peak extra memory of one way to a patched model's first step; node_...: of the nodes alone."""
+    """Seconds and extra memory up to a patched model's first step; node_...: of the nodes alone."""
     nodes = comfyui.nodes
     (base,) = nodes["UNETLoader"]().load_unet("base.safetensors", "default")
     unet = comfyui.module("nodes.comfyui.weights.unet").describe(base)
     measuring.first_step(comfyui, base)
     measuring.warm_up(files / "delta.safetensors")
-    kept: list[Any] = []  # as ComfyUI keeps the outputs of all nodes of a graph
+    outputs: list[Any] = []  # as ComfyUI keeps the outputs of all nodes of a graph
 
     def make() -> Any:
         if what == PERFLOW:
             inputs = dict(prediction_type="auto", windows=0, align_steps=True)
             return nodes["PeRFlowApplyDelta"].execute(base, "delta.safetensors", strength=1.0, **inputs).result[0]
         if what == STOCK:
-            kept.extend(nodes["UNETLoader"]().load_unet("delta.safetensors", "default"))
-            return nodes["ModelMergeAdd"]().merge(base, kept[0])[0]
+            outputs.extend(nodes["UNETLoader"]().load_unet("delta.safetensors", "default"))
+            return nodes["ModelMergeAdd"]().merge(base, outputs[0])[0]
         patched = base.clone()
         if what == READ:
             tensors = measuring.read(files / "delta.safetensors")
@@ -137,8 +131,8 @@ def apply_once(comfyui: Any, what: str, files: Path) -> dict[str, Any]:
             assert len(patched.add_patches(patches)) == len(patches)
         return patched
 
-    with measuring.Growth() as whole:
-        with measuring.Growth() as node:
+    with measuring.Peaks(measuring.resident) as whole:
+        with measuring.Peaks(measuring.resident) as node:
             model = make()
         measuring.first_step(comfyui, model)
     return whole.found() | {f"node_{name}": value for name, value in node.found().items()}
@@ -147,9 +141,7 @@ def apply_once(comfyui: Any, what: str, files: Path) -> dict[str, Any]:
 # --- extract ---
 
 
-def compare_extracting(comfyui: Any, files: Path, rank: int, layers: int, full: bool, **_: Any) -> None:
-    import folder_paths
-    from comfy_extras.nodes_lora_extract import LoraSave
+def compare_extracting(comfyui: Any, files: Path, rank: int, layers: int) -> None:
     from safetensors.torch import load_file
 
     loader = comfyui.nodes["UNETLoader"]()
@@ -157,27 +149,13 @@ def compare_extracting(comfyui: Any, files: Path, rank: int, layers: int, full: 
     (diff,) = comfyui.nodes["ModelMergeSubtract"]().merge(perflow, base, 1.0)
     print(f"Extract PeRFlow Delta, rank {rank}, whole ...", flush=True)
     inputs = dict(rank=rank, energy=0.0, prediction_type="auto", windows=4)
-    with measuring.Growth() as ours:
+    with measuring.Peaks(measuring.resident) as ours:
         path = comfyui.nodes["PeRFlowExtractDelta"].execute(perflow, base, "ours", **inputs).result[0]
-    print(
-        f"  {ours.seconds:.1f} s ({ours.processor:.1f} s of processor), peak + {ours.anonymous / MB:.0f} MB anonymous",
-        flush=True,
-    )
+    peak = ours.growth["anonymous"] / MB
+    print(f"  {ours.seconds:.1f} s ({ours.processor:.1f} s of processor), peak + {peak:.0f} MB anonymous", flush=True)
     written = load_file(path)
     seconds = compare_layers(ways(comfyui, perflow, base, diff, rank), diff, files, written, layers)
     print(f"extrapolated stock / ours as measured whole: {seconds / ours.seconds:.1f} times in time", flush=True)
-    if full:
-        print("ModelMergeSubtract + Extract and Save Lora, whole (many minutes) ...", flush=True)
-        with measuring.Growth() as stock:
-            LoraSave.execute("stock", rank, "standard", True, diff)
-        print(f"  {stock.seconds:.1f} s, peak + {stock.anonymous / MB:.0f} MB anonymous")
-        theirs = load_file(str(next(Path(folder_paths.get_output_directory()).glob("stock*.safetensors"))))
-        print(f"stock / ours, both whole: {stock.seconds / ours.seconds:.1f} times in time (target at least 10)")
-        kept = [measuring.kept(files, dict.fromkeys(both(written, theirs), 1.0), file) for file in (written, theirs)]
-        print(
-            f"kept energy of the {len(both(written, theirs))} weights both compress: ours {kept[0]:.4f}, "
-            f"stock {kept[1]:.4f} (target at least stock's)"
-        )
 
 
 def ways(comfyui: Any, perflow: Any, base: Any, diff: Any, rank: int) -> tuple[Callable[[str], Tensors], ...]:
@@ -230,7 +208,7 @@ def compare_layers(pair, diff: Any, files: Path, written: Tensors, layers: int) 
         f"stock / ours {totals[0] / totals[1]:.1f} times in time (target at least 10)"
     )
     counts = {key: counts[key] for key in both(written, theirs)}
-    kept = [measuring.kept(files, counts, tensors) for tensors in (written, theirs)]
+    kept = [measuring.kept_energy(files, counts, tensors) for tensors in (written, theirs)]
     print(
         f"kept energy, from these {len(counts)} weights: ours {kept[0]:.4f}, stock {kept[1]:.4f} "
         "(target at least stock's)"

@@ -4,7 +4,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..perflow_core.drawing.picture_sheet import draw_sheet
+from ..perflow_core.drawing.picture_sheet import draw_views
 from ..perflow_core.views.twelve_views import VIEWS, domains
 from .comfyui.advice import with_advice
 
@@ -34,5 +34,5 @@ class Wonder3DViews(io.ComfyNode):
         with with_advice():
             normals, colours = domains(images)
         objects = range(0, len(normals), len(VIEWS))
-        sheets = [draw_sheet(normals[i : i + len(VIEWS)], colours[i : i + len(VIEWS)]) for i in objects]
+        sheets = [draw_views(normals[i : i + len(VIEWS)], colours[i : i + len(VIEWS)]) for i in objects]
         return io.NodeOutput(colours, normals, torch.cat(sheets))

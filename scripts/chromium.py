@@ -1,4 +1,4 @@
-"""A Chromium to drive ComfyUI's web page with: found where it lies, or installed with apt-get.
+"""A Chromium to drive ComfyUI's web page with: found on this machine, or installed with apt-get.
 
 Standard library only: scripts/test.py asks for it before its environment is made.
 """

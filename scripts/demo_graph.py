@@ -1,4 +1,4 @@
-"""The demo's graph, the first of workflows/, with what was asked for in it."""
+"""The demo's graph: the first of workflows/ with the options of the command line."""
 
 import argparse
 import json

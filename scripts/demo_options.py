@@ -1,4 +1,4 @@
-"""What the demo is asked for on the command line."""
+"""The demo's options on the command line."""
 
 import argparse
 from pathlib import Path

@@ -9,12 +9,15 @@ import io
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from demo_graph import ENLARGED, Prompt, only
 from environment import say
-from picture_sheet import Pictures, differences, drawn
 from PIL import Image
 from trial.server import ComfyServer
 
+from perflow_core.drawing.picture_sheet import SENTENCES, draw_sheet
+
+Pictures = list[list[Image.Image]]  # rows of a sheet, all of one size
 PROMPTS = (
     "a lighthouse on a cliff at sunset",
     "a small red house on a hill at noon, cloudy, on the left",
@@ -44,8 +47,8 @@ def make(server: ComfyServer, prompt: Prompt, base_cfg: float) -> bytes:
     say(f"Making the sheet: {len(texts)} prompts, each sampled in {len(COLUMNS)} ways.")
     pictures = run(server, cells, len(texts))
     png = io.BytesIO()
-    draw(pictures, texts).save(png, "PNG")
-    say(words(pictures))
+    draw(pictures, [column.title for column in COLUMNS], texts, ENLARGED).save(png, "PNG")
+    say(description(pictures))
     return png.getvalue()
 
 
@@ -65,12 +68,12 @@ def graph_like(prompt: Prompt, base_cfg: float) -> tuple[Prompt, list[str]]:
 def run(server: ComfyServer, cells: Prompt, rows: int) -> Pictures:
     """The pictures of all cells; says which one is being sampled."""
 
-    def tell(kind: str, data: dict[str, Any]) -> None:
+    def on_event(kind: str, data: dict[str, Any]) -> None:
         r, _, c = (data.get("node") or "").removesuffix(" sample").partition(" ")
         if kind == "executing" and (data.get("node") or "").endswith(" sample"):
             say(f"  row {int(r) + 1}: {COLUMNS[int(c)].title}")
 
-    outputs = server.run(cells, tell)["outputs"]
+    outputs = server.run(cells, on_event)["outputs"]
 
     def picture(r: int, c: int) -> Image.Image:
         return Image.open(io.BytesIO(server.image(**outputs[f"{r} {c} picture"]["images"][0]))).convert("RGB")
@@ -104,8 +107,8 @@ def graph(
     empty = [add("empty", "EmptyLatentImage", width=size[0], height=size[1], batch_size=1), 0]
     add("euler", "PeRFlowSampler", solver="euler")
     for r, text in enumerate(prompts):
-        said = [add(f"{r}", "CLIPTextEncode", clip=[loader, 1], text=text), 0]
-        conditioning = dict(positive=said, negative=without)
+        prompt = [add(f"{r}", "CLIPTextEncode", clip=[loader, 1], text=text), 0]
+        conditioning = dict(positive=prompt, negative=without)
         noise = add(f"{r} noise", "RandomNoise", noise_seed=seed + r)
         guider = add(f"{r} guider", "CFGGuider", model=["PeRFlow", 0], cfg=cfg[1], **conditioning)
         for c, column in enumerate(COLUMNS):
@@ -124,17 +127,25 @@ def graph(
     return nodes
 
 
-def draw(pictures: Pictures, prompts: Sequence[str]) -> Image.Image:
-    """The sheet: titles above the columns, each row's prompt above its pictures."""
-    return drawn(pictures, [column.title for column in COLUMNS], prompts, ENLARGED)
+def draw(pictures: Pictures, columns: Sequence[str], rows: Sequence[str], times: int) -> Image.Image:
+    """The sheet, its pictures enlarged so many times."""
+    width, height = (times * side for side in pictures[0][0].size)
+    enlarged = [[picture.resize((width, height), Image.Resampling.LANCZOS) for picture in row] for row in pictures]
+    return draw_sheet(enlarged, columns, rows, SENTENCES)
 
 
-def words(pictures: Pictures) -> str:
+def differences(pictures: Pictures, to: int) -> list[float]:
+    """Of every column to that one: root mean square, in levels of 0 to 255."""
+    levels = np.array([[np.asarray(picture, float) for picture in row] for row in pictures])
+    return [float(x) for x in np.sqrt(np.square(levels - levels[:, to : to + 1]).mean((0, 2, 3, 4)))]
+
+
+def description(pictures: Pictures) -> str:
     """What stands where on the sheet, and how far each column is from the base model's 25 steps."""
     many = COLUMNS.index(BASE_MANY)
     away = differences(pictures, many)
-    told = [f"{column.title}: {away[c]:.1f}" for c, column in enumerate(COLUMNS) if c != many]
+    others = [f"{column.title}: {away[c]:.1f}" for c, column in enumerate(COLUMNS) if c != many]
     return (
         "The sheet has one row for each prompt and one column for each way to sample it, all from the same noise. The "
-        f"difference to {BASE_MANY.title}, as root mean square in levels of 0 to 255: {'; '.join(told)}."
+        f"difference to {BASE_MANY.title}, as root mean square in levels of 0 to 255: {'; '.join(others)}."
     )

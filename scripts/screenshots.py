@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import environment
-import telling_part
+import thumbnail_crop
 from environment import PACK, UserError, say
 from trial import cached_models
 from user_cache import run_program
@@ -95,14 +95,14 @@ def take_thumbnails(browser: Browser, running: ComfyServer, graphs: dict[str, Js
 
     Over it lies what the graph makes, where the small trained model can run it.
     """
-    import pictured
+    import thumbnail_pictures
     from comfy_page import MARGIN, ComfyPage
 
     size = THUMBNAIL + MARGIN["left"] + MARGIN["right"], THUMBNAIL + MARGIN["top"] + MARGIN["bottom"]
     page = ComfyPage(browser, running.port, nodes2=False, size=size)
-    used_by = telling_part.users_of_types(read_graphs().values())
+    used_by = thumbnail_crop.users_of_types(read_graphs().values())
     for title, graph in graphs.items():
-        page.load(pictured.with_our_picture(graph) if title in pictured.GRAPHS else graph, title)
+        page.load(thumbnail_pictures.with_our_picture(graph) if title in thumbnail_pictures.GRAPHS else graph, title)
         missing = {node["type"] for node in page.nodes() if node["missing"]}
         if missing:
             variables = " or ".join(OTHER_PACKS)
@@ -110,10 +110,10 @@ def take_thumbnails(browser: Browser, running: ComfyServer, graphs: dict[str, Js
             continue
         for plot in [node for node in page.nodes() if node["type"] == PLOT]:
             page.run([PLOT], only=plot)
-        card = page.shot(page.fit([telling_part.find(page.nodes(), page.groups(), used_by)]))
-        if title in pictured.GRAPHS:
-            made = pictured.pictures(running, pictured.for_small_model(title, graph))
-            card = pictured.over(card, made)
+        card = page.shot(page.fit([thumbnail_crop.find(page.nodes(), page.groups(), used_by)]))
+        if title in thumbnail_pictures.GRAPHS:
+            made = thumbnail_pictures.pictures(running, thumbnail_pictures.for_small_model(title, graph))
+            card = thumbnail_pictures.over(card, made)
         save_thumbnail(card, WORKFLOWS / f"{title}.jpg")
     page.close()
 
@@ -126,8 +126,8 @@ def save_thumbnail(picture: Image.Image, path: Path) -> None:
     say(f"{path} ({path.stat().st_size // 1000} kB)")
 
 
-def whole(page: ComfyPage) -> telling_part.Box:
-    return telling_part.around([item["box"] for item in (*page.nodes(), *page.groups())])
+def whole(page: ComfyPage) -> thumbnail_crop.Box:
+    return thumbnail_crop.around([item["box"] for item in (*page.nodes(), *page.groups())])
 
 
 def take_graphs(browser: Browser, port: int, nodes2: bool, graphs: dict[str, Json], out: Path) -> None:

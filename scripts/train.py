@@ -5,13 +5,11 @@ Makes an environment for it, once, and starts the program `training` there. What
 """
 
 import os
-import signal
-import subprocess
 import sys
 
 from environment import PACK, say
 from installing import LOCKS, locked_environment
-from user_cache import run_program
+from user_cache import run_program, run_to_its_end
 
 
 def main() -> int:
@@ -23,13 +21,7 @@ def main() -> int:
     # Without options accelerate's launcher would only keep this program's signals from it.
     launcher = ["-m", "accelerate.commands.launch", *options] if options else []
     search = os.pathsep.join([str(PACK), *filter(None, [os.environ.get("PYTHONPATH")])])
-    process = subprocess.Popen([python, *launcher, "-m", "training", config], env={**os.environ, "PYTHONPATH": search})
-    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            continue  # Ctrl-C reached the program too: wait until it has saved its state
+    return run_to_its_end([python, *launcher, "-m", "training", config], {**os.environ, "PYTHONPATH": search})
 
 
 if __name__ == "__main__":

@@ -5,9 +5,11 @@ Standard library only: this file has to work on a machine that has Python and no
 
 import contextlib
 import os
+import signal
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,7 +17,7 @@ PACK = Path(__file__).absolute().parent.parent
 
 
 class UserError(Exception):
-    """Something the user can act on, said in one sentence."""
+    """One sentence about something that the user can change."""
 
 
 def say(text: str) -> None:
@@ -61,6 +63,17 @@ def _try_lock(handle: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def run_to_its_end(command: Sequence[str], variables: Mapping[str, str] = os.environ) -> int:
+    """The exit code of another program, which gets our SIGTERM; Ctrl-C reaches it too, and it puts things away."""
+    process = subprocess.Popen(command, env=variables)
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue
 
 
 def run_program(main: Callable[[], int | None]) -> NoReturn:

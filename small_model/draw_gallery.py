@@ -23,7 +23,7 @@ from environment import PACK, say  # noqa: E402
 from user_cache import run_program  # noqa: E402
 
 if TYPE_CHECKING:
-    from picture_sheet import Pictures
+    from demo_sheet import Pictures
 
     from small_model.gallery.sheets import Sheet
 
@@ -44,7 +44,7 @@ only show what to expect; `python small_model/measure_quality.py` measures how g
 
 def main() -> None:
     comfyui = environment.enter()
-    from trial import cached_models  # noqa: F401  # makes training/ importable
+    import demo_sheet
     from trial.server import ComfyServer
 
     from small_model.gallery import preparing
@@ -70,7 +70,10 @@ def main() -> None:
                 sheet = SHEETS[name](studio, prepared)
                 say(f"Sampling: {sheet.title}.")
                 pictures = sampled(server, studio, sheet)
-                sections.append(section(name, sheet, save(pictures, sheet, FOLDER / f"{name}.jpg"), pictures))
+                FOLDER.mkdir(exist_ok=True)
+                picture = demo_sheet.draw(pictures, sheet.columns, [row.label for row in sheet.rows], ENLARGED)
+                picture.save(FOLDER / f"{name}.jpg", quality=88, optimize=True)
+                sections.append(section(name, sheet, pictures))
                 say(sections[-1])
     if not options.only:
         PAGE.write_text("\n".join([HEAD, *sections]), encoding="utf-8")
@@ -86,29 +89,16 @@ def sampled(server: Any, studio: Any, sheet: Sheet) -> Pictures:
     return [[Image.open(io.BytesIO(server.image(**image))).convert("RGB") for image in row] for row in images]
 
 
-def save(pictures: Pictures, sheet: Sheet, file: Path) -> Path:
-    file.parent.mkdir(exist_ok=True)
-    from picture_sheet import drawn
-
-    drawn(pictures, sheet.columns, [row.label for row in sheet.rows], ENLARGED).save(file, quality=88, optimize=True)
-    return file
-
-
-def section(name: str, sheet: Sheet, file: Path, pictures: Pictures) -> str:
+def section(name: str, sheet: Sheet, pictures: Pictures) -> str:
     """The sheet's part of the page."""
-    lines = [
-        f"## {sheet.title}",
-        "",
-        sheet.words,
-        "",
-        f"![{sheet.title}: {', '.join(sheet.columns)}](gallery/{name}.jpg)",
-    ]
-    if sheet.to is not None:
-        from picture_sheet import differences
+    from demo_sheet import differences
 
+    picture = f"![{sheet.title}: {', '.join(sheet.columns)}](gallery/{name}.jpg)"
+    lines = [f"## {sheet.title}", "", sheet.words, "", picture]
+    if sheet.to is not None:
         away = differences(pictures, sheet.to)
-        told = [f"{title}: {away[c]:.1f}" for c, title in enumerate(sheet.columns) if c != sheet.to]
-        lines += ["", f"Difference to “{sheet.columns[sheet.to]}”: {'; '.join(told)}."]
+        others = [f"{title}: {away[c]:.1f}" for c, title in enumerate(sheet.columns) if c != sheet.to]
+        lines += ["", f"Difference to “{sheet.columns[sheet.to]}”: {'; '.join(others)}."]
     return "\n".join([*lines, ""])
 
 

@@ -7,7 +7,6 @@ Without --checkpoint it is about the small model of drawn pictures. A row has
   passes       of the UNet for a picture: the calls, twice as many with CFG above 1
   frechet      Fréchet distance to held-out drawings in the features of the domain's classifier, less the bias that few
                pictures give it (one near 0 may come out negative); not comparable with FID
-  frechet_to_decoded  the same to those drawings as the autoencoder gives them back, not for other styles
   attributes   share of the attributes named by the caption that the classifier finds
   paired       difference to the base's own 100-step end point from the same noise, relative to its size
 and the error (one standard deviation, jackknife) of each. The narrow UNet is sampled, inside ComfyUI's model class and
@@ -22,7 +21,6 @@ little from a second thread: start it twice, with OMP_NUM_THREADS=1 and --part 1
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 import time
@@ -153,9 +151,10 @@ def drawn_table(comfyui: Any, options: argparse.Namespace) -> list[dict[str, Any
 def write(path: Path | None, rows: Sequence[dict[str, Any]]) -> None:
     """The rows so far, whole or not at all."""
     if path:
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        unfinished.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        unfinished.replace(path)
+        from perflow_core.atomic_file import atomic_write
+
+        with atomic_write(path) as unfinished:
+            unfinished.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

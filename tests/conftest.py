@@ -118,9 +118,11 @@ def object_info(server) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def comfyui(comfyui_path, tmp_path_factory):
     """ComfyUI in this process with the pack installed, as main.py starts it; see `process.start`."""
+    from core_state import watched_loading
     from trial import process
 
-    return process.start(comfyui_path, REPOSITORY, tmp_path_factory.mktemp("comfyui"))
+    with watched_loading():
+        return process.start(comfyui_path, REPOSITORY, tmp_path_factory.mktemp("comfyui"))
 
 
 def pytest_terminal_summary(terminalreporter):

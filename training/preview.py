@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 
 from perflow_core.atomic_file import atomic_write
+from perflow_core.drawing.picture_sheet import Layout, draw_sheet
 from perflow_core.sampling.denoiser import denoiser
 from perflow_core.sampling.schedule import window_schedule
 from perflow_core.sampling.solvers import sample_euler
@@ -20,7 +21,7 @@ from .config import Config
 from .prompts import PromptStore
 from .teacher import Teacher
 
-MARGIN, LINE = 4, 16  # pixels of the sheet
+LAYOUT = Layout(edge=0, top=16, left=4, above=16, gap=4, letters=11)
 
 
 class Preview:
@@ -54,7 +55,8 @@ class Preview:
             z = self._student(student, n)
             errors[n] = float((z - reference).square().mean().sqrt() / reference.square().mean().sqrt())
             columns.append((f"{n} steps, error {errors[n]:.3f}", self._pictures(z)))
-        return _drawn(self.config.prompts, columns), errors
+        titles, pictures_of = zip(*columns, strict=True)
+        return draw_sheet([*zip(*pictures_of, strict=True)], titles, self.config.prompts, LAYOUT), errors
 
     def write(self, sheet: Image.Image, step: int) -> Path:
         """previews/step-NUMBER.png below the run's folder."""
@@ -90,23 +92,6 @@ class Preview:
     def _pictures(self, z: Tensor) -> list[Image.Image]:
         decoded = torch.cat([self.teacher.decode_latents(row[None]) for row in z])
         return [Image.fromarray((p.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)) for p in decoded]
-
-
-def _drawn(prompts: list[str], columns: list[tuple[str, list[Image.Image]]]) -> Image.Image:
-    """Columns of pictures under their titles, each row under its prompt."""
-    width, height = columns[0][1][0].size
-    sheet = Image.new(
-        "RGB", (len(columns) * (width + MARGIN) + MARGIN, LINE + len(prompts) * (height + LINE + MARGIN)), "white"
-    )
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
-    for j, (title, pictures) in enumerate(columns):
-        x = MARGIN + j * (width + MARGIN)
-        draw.text((x, 2), title, "black", font)
-        for i, picture in enumerate(pictures):
-            sheet.paste(picture, (x, 2 * LINE + i * (height + LINE + MARGIN)))
-    for i, prompt in enumerate(prompts):
-        draw.text((MARGIN, LINE + i * (height + LINE + MARGIN) + 2), prompt, "dimgray", font)
-    return sheet
 
 
 def saved_sheet(sheet: Image.Image) -> Tensor:

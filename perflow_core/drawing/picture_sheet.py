@@ -1,4 +1,7 @@
-"""The sheet of Wonder3D's twelve pictures, with the names of views and domains."""
+"""A sheet of pictures in rows and columns with their names, and the sheet of Wonder3D's twelve."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -8,26 +11,53 @@ from torch import Tensor
 from ..views.twelve_views import DOMAINS, VIEWS
 
 PAPER, INK = "#ffffff", "#1f2430"
-LETTERS = 22
-TOP, LEFT, GAP = 40, 116, 8  # room for the names, and between pictures; pixels
 
 
-def draw_sheet(normals: Tensor, colours: Tensor) -> Tensor:
+class Layout(NamedTuple):
+    """Where names and pictures stand, in pixels; the names of columns are between `edge` and `top`."""
+
+    edge: int
+    top: int  # where the rows begin
+    left: int  # where the columns begin
+    above: int  # room for a row's name above its pictures; without it the name is at their left
+    gap: int  # after a picture
+    letters: int
+
+
+SENTENCES = Layout(edge=12, top=46, left=12, above=34, gap=12, letters=22)  # rows have whole sentences
+WORDS = Layout(edge=0, top=40, left=116, above=0, gap=8, letters=22)  # rows have short names
+
+
+def draw_sheet(
+    pictures: Sequence[Sequence[Image.Image]], columns: Sequence[str], rows: Sequence[str], layout: Layout
+) -> Image.Image:
+    """Rows of pictures, all of one size, under the columns' names, each row with its own name."""
+    width, height = pictures[0][0].size
+    across, down = width + layout.gap, layout.above + height + layout.gap
+    size = (layout.left + across * len(columns), layout.top + down * len(rows))
+    sheet = Image.new("RGB", size, PAPER)
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(layout.letters)
+    for c, name in enumerate(columns):
+        x = layout.left + c * across + width / 2
+        pen.text((x, (layout.edge + layout.top) / 2), name, INK, font, "mm")
+    for r, (row, name) in enumerate(zip(pictures, rows, strict=True)):
+        y = layout.top + r * down
+        if layout.above:
+            pen.text((layout.left, y + layout.above / 2), name, INK, font, "lm")
+        else:
+            pen.text((layout.left / 2, y + height / 2), name, INK, font, "mm")
+        for c, picture in enumerate(row):
+            sheet.paste(picture, (layout.left + c * across, y + layout.above))
+    return sheet
+
+
+def draw_views(normals: Tensor, colours: Tensor) -> Tensor:
     """One object's six normals and six colours, [6, h, w, 3] each, in two named rows of six named columns.
 
     Returns [1, H, W, 3], values 0 to 1.
     """
-    height, width = normals.shape[1:3]
-    size = (LEFT + len(VIEWS) * (width + GAP), TOP + len(DOMAINS) * (height + GAP))
-    sheet = Image.new("RGB", size, PAPER)
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(LETTERS)
-    for column, view in enumerate(VIEWS):
-        x = LEFT + column * (width + GAP)
-        pen.text((x + width / 2, TOP / 2), view, INK, font, "mm")
-        for row, pictures in enumerate((normals, colours)):
-            sheet.paste(_picture(pictures[column]), (x, TOP + row * (height + GAP)))
-    for row, domain in enumerate(DOMAINS):
-        pen.text((LEFT / 2, TOP + row * (height + GAP) + height / 2), domain, INK, font, "mm")
+    pictures = [[_picture(view) for view in views] for views in (normals, colours)]
+    sheet = draw_sheet(pictures, VIEWS, DOMAINS, WORDS)
     return torch.from_numpy(np.array(sheet)).to(torch.float32)[None] / 255
 
 

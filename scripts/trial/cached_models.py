@@ -1,4 +1,4 @@
-"""Small models that are made once and kept in the user's cache, each table of scripts/small_models/tables.py a folder.
+"""Small models that are made once and kept in the user's cache, a folder for each table of small_models/tables.py.
 
 They are made in a process of its own: that imports ComfyUI, whose arguments are read once, when it is imported.
 """
@@ -16,8 +16,7 @@ import environment
 from environment import PACK, UserError, say
 
 SOURCES = Path(__file__).with_name("small_models")
-TRAINED = PACK / "small_model"  # the trained model as it is stored, and what knows how
-sys.path.append(str(PACK))  # for small_model/; last, since the pack's nodes/ must not hide ComfyUI's nodes.py
+TRAINED = PACK / "small_model"
 UNUSED_FOR = 24 * 3600  # seconds after which models made by other sources are thrown away
 
 
@@ -56,7 +55,8 @@ def version(table: str, comfyui: Path) -> str:
     """Changes with every line that decides what is in the files, and with ComfyUI, whose modules give their names."""
     sources = [*sorted(SOURCES.glob("*.py")), comfyui / "comfyui_version.py"]
     if table == "trained":
-        sources += [*sorted(TRAINED.glob("*.py")), *sorted(TRAINED.glob("weights/*.safetensors"))]
+        weights = (TRAINED / "weights" / f"{name}.safetensors" for name in ("autoencoder", "delta", "teacher"))
+        sources += [*sorted(TRAINED.glob("networks/*.py")), *weights]
     digest = hashlib.sha256()
     for source in sources:
         digest.update(source.read_bytes())

@@ -21,8 +21,6 @@ class ComfyUI:
     pack: ModuleType  # the pack's top module
     base: Path  # models/, output/ ...
     seconds_to_load: float
-    changed_by_loading: set[str]  # names in ComfyUI's modules and classes that are not what they were before
-    added_to_by_loading: set[str]  # dictionaries there that have new entries, and all the old ones
     imported_by_loading: set[str]  # modules, the pack's own aside, that ComfyUI had not imported by itself
 
     def module(self, name: str) -> ModuleType:
@@ -31,7 +29,7 @@ class ComfyUI:
 
 
 def device_arguments() -> list[str]:
-    """The CPU, unless PERFLOW_DEVICE is gpu: then what ComfyUI takes by itself."""
+    """The CPU, unless PERFLOW_DEVICE is gpu: then the device that ComfyUI chooses."""
     return [] if os.environ.get("PERFLOW_DEVICE") == "gpu" else ["--cpu"]
 
 
@@ -66,17 +64,14 @@ def load_pack(loop: asyncio.AbstractEventLoop, nodes: ModuleType, repository: Pa
     installed = base / "custom_nodes" / FOLDER
     installed.parent.mkdir(parents=True)
     install_pack(repository, installed)
-    before, modules = core_state(), set(sys.modules)
+    modules = set(sys.modules)
     started = time.perf_counter()
     loaded = loop.run_until_complete(nodes.load_custom_node(str(installed), module_parent="custom_nodes"))
     seconds = time.perf_counter() - started
     assert loaded, "ComfyUI could not load the pack"
-    after = core_state()
-    different = {name for name, value in before.items() if after.get(name) != value}
-    added_to = {name for name in different if only_grown(before[name], after.get(name))}
     pack = next(module for name, module in sys.modules.items() if name.endswith("custom_nodes/" + FOLDER))
     imported = {name for name in set(sys.modules) - modules if not name.startswith(pack.__name__)}
-    return ComfyUI(nodes.NODE_CLASS_MAPPINGS, pack, base, seconds, different - added_to, added_to, imported)
+    return ComfyUI(nodes.NODE_CLASS_MAPPINGS, pack, base, seconds, imported)
 
 
 def load_again(loop: asyncio.AbstractEventLoop, nodes: ModuleType, comfyui: ComfyUI) -> float:
@@ -87,37 +82,3 @@ def load_again(loop: asyncio.AbstractEventLoop, nodes: ModuleType, comfyui: Comf
     started = time.perf_counter()
     assert loop.run_until_complete(nodes.load_custom_node(str(installed), module_parent="custom_nodes"))
     return time.perf_counter() - started
-
-
-CORE = ("comfy", "nodes", "execution", "server", "folder_paths", "latent_preview", "node_helpers", "app")
-
-
-def core_state() -> dict[str, Any]:
-    """What a pack could replace or add to: the names in ComfyUI's modules and classes, and their contents."""
-    state: dict[str, Any] = {}
-    for module_name, module in list(sys.modules.items()):
-        if module_name.split(".")[0].removesuffix("_extras").removesuffix("_api") not in CORE:
-            continue
-        for name, value in vars(module).items():
-            state[f"{module_name}.{name}"] = fingerprint(value)
-            if isinstance(value, type) and value.__module__ == module_name:
-                members = {f"{module_name}.{name}.{key}": fingerprint(member) for key, member in vars(value).items()}
-                state |= members
-    return state
-
-
-def only_grown(before: Any, after: Any) -> bool:
-    """Whether a dictionary's fingerprint differs by new entries alone."""
-    both_dicts = all(isinstance(value, tuple) and isinstance(value[1], dict) for value in (before, after))
-    return both_dicts and before[0] == after[0] and before[1].items() <= after[1].items()
-
-
-def fingerprint(value: Any) -> Any:
-    """Identity, and for collections what is in them."""
-    if isinstance(value, dict):
-        return id(value), {str(key): id(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return id(value), [id(item) for item in value]
-    if isinstance(value, set):
-        return id(value), sorted(id(item) for item in value)
-    return id(value)

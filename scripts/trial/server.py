@@ -22,14 +22,14 @@ from pathlib import Path
 from typing import Any
 
 import websocket
-from environment import PACK, UserError, say
+from environment import PACK, UserError
 
 from .installed_pack import FOLDER, install_pack
 
 Json = dict[str, Any]
+PATIENCE = 180  # seconds until it answers
 
-
-# What a server does not take over from us. PYTHONPATH: scripts/ and the pack's nodes/ must not hide ComfyUI's server.py
+# Variables that a server does not inherit. PYTHONPATH: scripts/ and the pack's nodes/ must not hide ComfyUI's server.py
 # and nodes.py. PYTEST_CURRENT_TEST: packs that see it take themselves for tested and bring no nodes.
 _NOT_HANDED_ON = {"PYTHONPATH", "PYTEST_CURRENT_TEST"}
 
@@ -38,22 +38,13 @@ class ComfyServer:
     """`with ComfyServer(comfyui, base) as server:` - models, inputs, outputs and the log lie below `base`."""
 
     def __init__(
-        self,
-        comfyui: Path,
-        base: Path,
-        *,
-        arguments: Sequence[str] = (),
-        pack: Path | None = PACK,
-        echo: bool = False,
-        patience: float = 180,
-        environment: Mapping[str, str] | None = None,
+        self, comfyui: Path, base: Path, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None
     ) -> None:
         self.comfyui, self.base = comfyui, base
         self.log = base / "server.log"
         self.port = _free_port()
         self.client = uuid.uuid4().hex
         self.arguments = [*_device_arguments(), *arguments]
-        self._pack, self._echo, self._patience = pack, echo, patience
         self._environment = dict(environment or {})
         self._tail: collections.deque[str] = collections.deque(maxlen=15)
         self._process: subprocess.Popen[str] | None = None
@@ -61,8 +52,7 @@ class ComfyServer:
     def __enter__(self) -> ComfyServer:
         for folder in ("custom_nodes", "input", "output", "temp", "user", "models"):
             (self.base / folder).mkdir(parents=True, exist_ok=True)
-        if self._pack:
-            install_pack(self._pack, self.base / "custom_nodes" / FOLDER)
+        install_pack(PACK, self.base / "custom_nodes" / FOLDER)
         try:
             self._start()
             self._wait()
@@ -84,11 +74,6 @@ class ComfyServer:
                 self._process.kill()
                 self._process.wait()
 
-    @property
-    def pid(self) -> int | None:
-        """The process of the server, None before it is started."""
-        return self._process.pid if self._process else None
-
     def get(self, path: str) -> Json:
         """The server's answer to a GET."""
         return json.loads(self._request(path))
@@ -103,15 +88,6 @@ class ComfyServer:
     def image(self, filename: str, subfolder: str = "", type: str = "output") -> bytes:
         query = urllib.parse.urlencode({"filename": filename, "subfolder": subfolder, "type": type})
         return self._request(f"/view?{query}")
-
-    def upload(self, path: Path) -> str:
-        """Put a picture into the server's input folder; returns the name a LoadImage node takes."""
-        edge = uuid.uuid4().hex
-        head = f'--{edge}\r\nContent-Disposition: form-data; name="image"; filename="{path.name}"\r\n'
-        body = f"{head}Content-Type: application/octet-stream\r\n\r\n".encode() + path.read_bytes()
-        body += f"\r\n--{edge}--\r\n".encode()
-        answer = json.loads(self._request("/upload/image", body, f"multipart/form-data; boundary={edge}"))
-        return f"{answer['subfolder']}/{answer['name']}" if answer.get("subfolder") else answer["name"]
 
     def forget(self) -> None:
         """Let go of models, of what nodes gave and of the list of prompts: the next prompt runs all of its nodes."""
@@ -190,12 +166,10 @@ class ComfyServer:
                 text = re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip()
                 print(text, file=log, flush=True)
                 self._tail.append(text)
-                if self._echo:
-                    say(f"  | {text}")
 
     def _wait(self) -> None:
         """Until it answers."""
-        end = time.monotonic() + self._patience
+        end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             self._check_alive()
             try:
@@ -203,7 +177,7 @@ class ComfyServer:
                 return
             except (OSError, http.client.HTTPException):
                 time.sleep(0.2)
-        raise UserError(f"ComfyUI did not answer within {self._patience:.0f} s: see {self.log}.")
+        raise UserError(f"ComfyUI did not answer within {PATIENCE} s: see {self.log}.")
 
     def _check_alive(self) -> None:
         code = self._process.poll() if self._process else None
@@ -211,8 +185,9 @@ class ComfyServer:
             time.sleep(0.2)  # the last lines are still on their way
             raise UserError(f"ComfyUI ended by itself (code {code}). The end of {self.log}:\n" + "\n".join(self._tail))
 
-    def _request(self, path: str, body: bytes | None = None, kind: str = "application/json") -> bytes:
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", body, {"Content-Type": kind})
+    def _request(self, path: str, body: bytes | None = None) -> bytes:
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", body, headers)
         try:
             with _DIRECT.open(request, timeout=120) as answer:
                 return answer.read()

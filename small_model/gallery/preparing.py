@@ -10,7 +10,7 @@ from environment import say
 from PIL import Image
 from trial.server import ComfyServer
 
-from small_model.dataset import picture
+from small_model.scenes.numbered import picture
 from small_model.scenes.picture import draw
 from small_model.scenes.styles import STYLES
 from small_model.scenes.words import Scene
@@ -41,7 +41,7 @@ def draw_inputs(folder: Path) -> None:
 
 
 def prepare(server: ComfyServer, checkpoint: str, delta: str, with_lora: bool) -> Prepared:
-    """Make the low-rank deltas and, where it is asked for, the LoRA, with the server."""
+    """Make the low-rank deltas, and the LoRA if with_lora, on the server."""
     studio = Studio(checkpoint, delta)
     how = dict(energy=0.0, prediction_type="auto", windows=4)
     pair = dict(model_perflow=studio.perflow(), model_base=studio.base())

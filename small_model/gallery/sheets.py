@@ -211,10 +211,10 @@ def edit_by_words(s: Studio, made: Prepared) -> Sheet:
         return Row(f"PeRFlow, 4 steps: {label}", edits(s.perflow(), words, places, emphasis))
 
     def edits(model: Link, words: str, places: str, emphasis: str = "", steps: int = 4, **how: Any) -> list[Link]:
-        asked: dict[str, Any] = dict(emphasis=emphasis, **how)
-        first, edit = s.edited(model, LIGHTHOUSE, words, steps, **asked)
-        _, freer = s.edited(model, LIGHTHOUSE, words, steps, cross_steps=less, **asked)
-        _, blended = s.edited(model, LIGHTHOUSE, words, steps, cross_steps=less, blend=places, **asked)
+        options: dict[str, Any] = dict(emphasis=emphasis, **how)
+        first, edit = s.edited(model, LIGHTHOUSE, words, steps, **options)
+        _, freer = s.edited(model, LIGHTHOUSE, words, steps, cross_steps=less, **options)
+        _, blended = s.edited(model, LIGHTHOUSE, words, steps, cross_steps=less, blend=places, **options)
         return [first, s.sampled(model, words, steps, **how), edit, freer, blended]
 
     castle, both = "a castle on a cliff at sunset", "lighthouse, castle"

@@ -13,7 +13,7 @@ TEACHER_CFG = 2.5  # which PeRFlow learned
 
 
 class Studio:
-    """Nodes are added as they are asked for; equal ones are one node, which runs once."""
+    """Every method adds nodes and returns their output; equal nodes are one, which runs once."""
 
     def __init__(self, checkpoint: str, delta: str) -> None:
         self.nodes: dict[str, dict[str, Any]] = {}
@@ -52,7 +52,7 @@ class Studio:
         return self.add("VAEEncode", pixels=self.add("LoadImage", image=picture), vae=[self._loader[0], 2])
 
     def masked(self, latent: Link, box: tuple[int, int, int, int]) -> Link:
-        """The latent with a mask: what lies inside x, y, width, height (pixels) is painted anew."""
+        """The latent with a mask: the box x, y, width, height (pixels) is inpainted."""
         x, y, width, height = box
         mask = self.add("SolidMask", value=1.0, width=width, height=height)
         nothing = self.add("SolidMask", value=0.0, width=SIZE, height=SIZE)
@@ -66,13 +66,12 @@ class Studio:
         steps: int = 4,
         *,
         cfg: float = PERFLOW_CFG,
-        seed: int = SEED,
         latent: Link | None = None,
         denoise: float = 1.0,
         scheduler: str = "simple",
     ) -> Link:
         """The picture that a KSampler with euler makes, decoded."""
-        how = dict(steps=steps, cfg=cfg, seed=seed, denoise=denoise, scheduler=scheduler)
+        how = dict(steps=steps, cfg=cfg, seed=SEED, denoise=denoise, scheduler=scheduler)
         return self.decoded(self._ksampled(model, self.text(words), latent or self.empty(), **how))
 
     def edited(
@@ -102,14 +101,14 @@ class Studio:
         prompts = dict(positive=positive, negative=self.text(""))
         return self.add("KSampler", model=model, latent_image=latent, sampler_name="euler", **prompts, **how)
 
-    def handed_over(self, words: str, steps: int, seed: int = SEED) -> Link:
-        """PeRFlow's first two windows, then the base model with `steps` steps over the whole way, its lower half."""
+    def handed_over(self, words: str, steps: int) -> Link:
+        """PeRFlow in its first two windows, then the base model in the last half of 2 * `steps` steps."""
         perflow, base = self.perflow(), self.base()
         grid = dict(steps=4, denoise=1.0, end="zero", steps_per_window="")
         upper = self.add("SplitSigmas", sigmas=self.add("PeRFlowWindowSchedule", model=perflow, **grid), step=2)
         many = self.add("BasicScheduler", model=base, scheduler="simple", steps=2 * steps, denoise=1.0)
         lower = [self.add("SplitSigmas", sigmas=many, step=steps)[0], 1]
-        noise = self.add("RandomNoise", noise_seed=seed)
+        noise = self.add("RandomNoise", noise_seed=SEED)
         begun = self._custom(perflow, PERFLOW_CFG, words, upper, self.empty(), noise)
         return self.decoded(self._custom(base, CFG, words, lower, begun, self.add("DisableNoise")))
 

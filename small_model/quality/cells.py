@@ -48,7 +48,7 @@ class Guidance:
 
 @dataclass(frozen=True)
 class Cell:
-    """claimed: something is said about it, so that it deserves more pictures."""
+    """claimed: a claim of the table rests on it, so it gets more pictures."""
 
     model: Model
     sampler: str

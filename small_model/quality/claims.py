@@ -1,4 +1,4 @@
-"""What the table is to show, each claim with the numbers that carry it or contradict it."""
+"""The claims about the table, each with the numbers that support or contradict it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _less_steps(find: Find, references: dict[str, Gaussian]) -> list[str]:
         apart = difference(find(Model(BASE, True), "euler", few), judged, references[BASE])
         sentences.append(
             f"PeRFlow's {few} steps are {_verdict(apart)} than the base's best {many} ({name}): "
-            f"the first Fréchet distance minus the second is {_said(apart)}."
+            f"the first Fréchet distance minus the second is {_text(apart)}."
         )
     return sentences
 
@@ -64,7 +64,7 @@ def _half(find: Find, references: dict[str, Gaussian]) -> list[str]:
     apart = difference(ours, judged, references[BASE], factor=0.5)
     return [
         f"PeRFlow's distance at 4 steps is {'at most' if apart.value <= 0 else 'more than'} half of the base's best "
-        f"4-step one ({name}): the first minus half of the second is {_said(apart)}."
+        f"4-step one ({name}): the first minus half of the second is {_text(apart)}."
     ]
 
 
@@ -88,8 +88,8 @@ def _other_bases(find: Find, references: dict[str, Gaussian]) -> list[str]:
         if root in references:
             there = _gain(find, Model(root, True), references[root])
             sentences.append(
-                f"On the {root} the delta takes away {_said(there, 100)} % of the best 4-step distance, on its own "
-                f"base {_said(own, 100)} %: it keeps {100 * there.value / own.value:.0f} % of the gain (wanted: 80 %)."
+                f"On the {root} the delta takes away {_text(there, 100)} % of the best 4-step distance, on its own "
+                f"base {_text(own, 100)} %: it keeps {100 * there.value / own.value:.0f} % of the gain (wanted: 80 %)."
             )
     return sentences
 
@@ -105,5 +105,5 @@ def _verdict(apart: Estimate) -> str:
     return "better" if apart.value < 0 else "worse"
 
 
-def _said(estimate: Estimate, factor: float = 1.0) -> str:
+def _text(estimate: Estimate, factor: float = 1.0) -> str:
     return f"{factor * estimate.value:.3g} ± {factor * estimate.error:.2g}"

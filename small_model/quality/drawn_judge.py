@@ -17,15 +17,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..networks.autoencoder import Decoder, Encoder
+from ..scenes.numbered import caption, picture
+from ..scenes.styles import STYLES
+from ..scenes.words import ATTRIBUTES, named_attributes
+from . import classifier, degradations
 from .cells import BASE, LORA, TUNED
 from .frechet import Gaussian, gaussian
 from .narrow_models import NarrowModels, sha256
 from .store import Judged, Store
 
 SCALE = 0.18215  # ComfyUI's SD1.5 latents are the autoencoder's divided by this
-STYLES = {BASE: None, TUNED: "woodcut", LORA: "neon"}
+STYLE_OF = {BASE: None, TUNED: "woodcut", LORA: "neon"}
 REFERENCE = 10_000_000  # the first of the drawings that others are compared with; prompts are those from 0 on
-REFERENCE_COUNT = 10_000  # half as many through the autoencoder, which takes longer
+REFERENCE_COUNT = 10_000
 BATCH = 100
 CPU = torch.device("cpu")
 
@@ -36,9 +41,6 @@ class DrawnJudge:
     def __init__(
         self, models: NarrowModels, results: Path, reference_count: int = REFERENCE_COUNT, device: torch.device = CPU
     ) -> None:
-        from small_model import classifier
-        from small_model.autoencoder import Decoder, Encoder
-
         self._device = device
         self._network = classifier.classifier().to(device)
         self._encoder, self._decoder = Encoder(), Decoder()
@@ -54,11 +56,9 @@ class DrawnJudge:
         self._digest_of_decoded = short(networks)
         self.digest = short(networks + str(self._sampled).encode())
         self._results, self._reference_count = results, reference_count
-        self._references: dict[tuple[str, bool], Gaussian] = {}
+        self._references: dict[str, Gaussian] = {}
 
     def prompts(self, numbers: Sequence[int]) -> list[str]:
-        from small_model.held_out import caption
-
         return [caption(number) for number in numbers]
 
     @torch.no_grad()
@@ -73,22 +73,19 @@ class DrawnJudge:
 
     @torch.no_grad()
     def of_pictures(self, numbers: Sequence[int], pictures: Tensor) -> Judged:
-        """features [n, 64]; said, found [n, attributes]: does the caption name it, and does the picture show that."""
-        from small_model.held_out import said
-        from small_model.scenes.words import ATTRIBUTES
-
+        """features [n, 64]; named, found [n, attributes]: does the caption name it, and does the picture show that."""
         features = self._network.features(pictures.to(self._device))
         shown = self._network.words(features)
-        wanted = [said(caption) for caption in self.prompts(numbers)]
+        wanted = [named_attributes(caption) for caption in self.prompts(numbers)]
         named = torch.tensor([[name in words for name in ATTRIBUTES] for words in wanted])
         right = [[words.get(name) == shown[name][i] for name in ATTRIBUTES] for i, words in enumerate(wanted)]
-        return {"features": features.cpu(), "said": named, "found": torch.tensor(right)}
+        return {"features": features.cpu(), "named": named, "found": torch.tensor(right)}
 
     def drawings(self, count: int, style: str | None, decoded: bool, first: int = 0) -> Judged:
         """The same of held-out drawings `first`, `first` + 1, ..., in that style, as they are or decoded."""
         digest = self._digest_of_decoded if decoded else self._digest_of_network
         kind = f"{first}-{style or 'plain'}{'-decoded' if decoded else ''}-{digest}"
-        store = Store(self._results / "drawings" / kind, BATCH)
+        store = Store(self._results / "held-out drawings" / kind, BATCH)
         missing = list(store.missing(count))
         if missing:
             with ProcessPoolExecutor() as pool:
@@ -99,30 +96,24 @@ class DrawnJudge:
         return store.read(count)
 
     def _of_drawings(self, numbers: range, drawn: list[np.ndarray[Any, Any]], decoded: bool) -> Judged:
-        from small_model import blemishes
-
         pictures = torch.from_numpy(np.stack(drawn)).to(self._device).permute(0, 3, 1, 2).float() / 255
         if decoded:
-            pictures = blemishes.decoded(pictures, self._encoder, self._decoder)
+            pictures = degradations.decoded(pictures, self._encoder, self._decoder)
         return self.of_pictures(numbers, pictures)
 
-    def reference(self, root: str, decoded: bool) -> Gaussian:
+    def reference(self, root: str) -> Gaussian:
         """What pictures of that model are compared with: drawings in its style that no prompt is taken from."""
-        if (root, decoded) not in self._references:
-            count = self._reference_count // (2 if decoded else 1)
-            judged = self.drawings(count, STYLES[root], decoded, REFERENCE)
-            self._references[root, decoded] = gaussian(judged["features"])
-        return self._references[root, decoded]
+        if root not in self._references:
+            judged = self.drawings(self._reference_count, STYLE_OF[root], decoded=False, first=REFERENCE)
+            self._references[root] = gaussian(judged["features"])
+        return self._references[root]
 
 
-def short(told: bytes) -> str:
-    return hashlib.sha256(told).hexdigest()[:10]
+def short(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:10]
 
 
 def drawing(number: int, style: str | None) -> np.ndarray[Any, Any]:
     """Held-out drawing [128, 128, 3] uint8."""
-    from small_model.dataset import picture
-    from small_model.scenes import styles
-
     pixels = picture(number)[0]
-    return np.asarray(styles.STYLES[style](Image.fromarray(pixels))) if style else pixels
+    return np.asarray(STYLES[style](Image.fromarray(pixels))) if style else pixels

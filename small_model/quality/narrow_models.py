@@ -1,7 +1,7 @@
 """The narrow models of small_model inside ComfyUI's own classes, with the pack's nodes on them.
 
 ComfyUI tells SD1.5 by 320 channels and the narrow UNet has 64, so its loaders would not take it: the configuration is
-written out here, and everything after it is ComfyUI's.
+given here, and everything after it is ComfyUI's.
 """
 
 from __future__ import annotations
@@ -13,25 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
+from trial.small_models.unets import SD15_DRAWN
 
+from ..networks import storage
+from ..networks.unet import CHANNELS
 from .cells import BASE, LORA, TUNED, WINDOWS, Model
+from .sampling import with_delta
 
-CONFIG: dict[str, Any] = dict(
-    image_size=32,
-    in_channels=4,
-    out_channels=4,
-    model_channels=64,
-    channel_mult=[1, 2, 2],
-    num_res_blocks=[1, 1, 1],
-    transformer_depth=[0, 1, 1],
-    transformer_depth_middle=1,
-    transformer_depth_output=[0, 0, 1, 1, 1, 1],
-    context_dim=768,
-    use_spatial_transformer=True,
-    use_linear_in_transformer=False,
-    legacy=False,
-)
+CONFIG = SD15_DRAWN | dict(model_channels=CHANNELS)
 FILES = {BASE: "teacher", TUNED: "tuned", LORA: "style-lora", "delta": "delta", "autoencoder": "autoencoder"}
 
 
@@ -51,7 +42,7 @@ def model_of(weights: dict[str, Tensor], precision: torch.dtype = torch.float32)
     if wanted != set(given):
         raise ValueError(
             f"The narrow UNet has {len(given)} tensors, {len(wanted ^ set(given))} of them other than ComfyUI's class "
-            f"of that layout wants ({sorted(wanted ^ set(given))[0]}), expected small_model/unet.py's."
+            f"of that layout wants ({sorted(wanted ^ set(given))[0]}), expected small_model/networks/unet.py's."
         )
     model.load_model_weights(given, "")
     management = comfy.model_management
@@ -60,7 +51,7 @@ def model_of(weights: dict[str, Tensor], precision: torch.dtype = torch.float32)
 
 
 class NarrowModels:
-    """The models of a folder of narrow weights, each made when it is first asked for."""
+    """The models of a folder of narrow weights, each made when it is first used."""
 
     def __init__(self, comfyui: Any, folder: Path, precision: torch.dtype = torch.float32) -> None:
         import folder_paths
@@ -95,19 +86,14 @@ class NarrowModels:
 
     def weights(self, what: str, *parts: str) -> list[dict[str, Tensor]]:
         """The narrow networks `parts` of one of the files."""
-        from small_model import states, storage
 
         file = self.file(what)
         if file.suffix == ".pt":
-            return states.averaged(file, *parts)
+            return storage.averaged(file, *parts)
         return storage.networks(storage.read(file)[0], *parts)
 
     def _plain(self, what: str) -> str:
         """The name of the same file with a number a weight, which ComfyUI and the pack read."""
-        from safetensors.torch import save_file
-
-        from small_model import storage
-
         tensors, metadata = storage.read(self.file(what))
         plain = self._for_comfyui / f"{FILES[what]}-{sha256(self.file(what)).hex()[:10]}.safetensors"
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, plain, metadata)
@@ -117,10 +103,10 @@ class NarrowModels:
         """A short name of the weights in all files that the model is made of, with its rank and its precision."""
         files = {self.file(BASE), self.file(model.root), self.file("autoencoder")}
         files |= {self.file("delta")} if model.delta else set()
-        told = hashlib.sha256(f"{model.rank} {self.precision}".encode())
+        digest = hashlib.sha256(f"{model.rank} {self.precision}".encode())
         for file in sorted(files):
-            told.update(sha256(file))
-        return told.hexdigest()[:10]
+            digest.update(sha256(file))
+        return digest.hexdigest()[:10]
 
     def __getitem__(self, model: Model) -> Any:
         if model not in self._made:
@@ -130,25 +116,21 @@ class NarrowModels:
     def _make(self, model: Model) -> Any:
         if model.delta:
             delta = self._compressed(model.rank) if model.rank else self._plain("delta")
-            return self._with_delta(self[Model(model.root)], delta)
+            return with_delta(self._nodes, self[Model(model.root)], delta)
         if model.root == LORA:
             return self._with_lora(self[Model(BASE)])
         (unet,) = self.weights(model.root, "unet")
         return model_of(unet, self.precision)
 
-    def _with_delta(self, model: Any, delta: str) -> Any:
-        inputs = dict(strength=1.0, prediction_type="auto", windows=0, align_steps=True)
-        return self._nodes["PeRFlowApplyDelta"].execute(model, delta, **inputs).result[0]
-
     def _with_lora(self, model: Any) -> Any:
         """Raises ValueError where Load LoRA leaves something out, which it only logs."""
         name = self._plain(LORA)
         patched = self._nodes["LoraLoaderModelOnly"]().load_lora_model_only(model, name, 1.0)[0]
-        count = len(self.weights(LORA, "lora")[0])
-        if 2 * len(patched.patches) != count:
+        pairs = sum(key.endswith(".lora_up.weight") for key in self.weights(LORA, "lora")[0])
+        if len(patched.patches) != pairs:
             raise ValueError(
-                f"{name} has {count} tensors, of which Load LoRA used some for {len(patched.patches)} weights, "
-                "expected a pair for each: make the file again with small_model.train_style."
+                f"{name} has {pairs} pairs of tensors, of which Load LoRA used {len(patched.patches)}, expected all: "
+                "make the file again with small_model.trainers.train_style."
             )
         return patched
 
@@ -161,5 +143,5 @@ class NarrowModels:
 
 @cache
 def sha256(file: Path) -> bytes:
-    """Of the file as it was when it was first asked for: a training may go on writing it."""
+    """Of the file as it was at the first call: a training may go on writing it."""
     return hashlib.sha256(file.read_bytes()).digest()

@@ -112,8 +112,7 @@ class RealTable:
 
     @cached_property
     def _accelerated(self) -> Any:
-        inputs = dict(strength=1.0, prediction_type="auto", windows=0, align_steps=True)
-        return self._nodes["PeRFlowApplyDelta"].execute(self._loaded[0], self._options.delta.name, **inputs).result[0]
+        return sampling.with_delta(self._nodes, self._loaded[0], self._options.delta.name)
 
     def missing(self, cell: Cell) -> list[range]:
         return list(self._store(cell).missing(self.count))
@@ -127,15 +126,15 @@ class RealTable:
 
     def row(self, cell: Cell) -> Row:
         judged = self._store(cell).read(self.count)
-        told: Row = dict(model=cell.model.name, sampler=cell.sampler, steps=cell.steps, calls=cell.calls)
+        found: Row = dict(model=cell.model.name, sampler=cell.sampler, steps=cell.steps, calls=cell.calls)
         features, scores, reference = judged["features"], judged["scores"].double(), self._reference
         estimates: dict[str, Estimate] = {
             "fid": jackknife(lambda rows: frechet(gaussian(features[rows]), reference), self.count),
             "clip": jackknife(lambda rows: float(scores[rows].mean()), self.count),
         }
         for column, estimate in estimates.items():
-            told |= {column: rounded(estimate.value), f"{column}_error": rounded(estimate.error)}
-        return told | {"pictures": self.count}
+            found |= {column: rounded(estimate.value), f"{column}_error": rounded(estimate.error)}
+        return found | {"pictures": self.count}
 
     def _sample(self, cell: Cell, numbers: range, captions: Sequence[str]) -> Tensor:
         """[n, 3, H, W] uint8, by CLIP Text Encode, the samplers and VAE Decode."""
@@ -145,7 +144,9 @@ class RealTable:
         longest = math.lcm(*(text.shape[1] for text, _ in texts))
         padded = [text.repeat(1, longest // text.shape[1], 1) for text, _ in texts]  # as ComfyUI evens out lengths
         others = {
-            name: torch.cat([told[name] for _, told in texts]) for name in ("pooled_output",) if name in texts[0][1]
+            name: torch.cat([options[name] for _, options in texts])
+            for name in ("pooled_output",)
+            if name in texts[0][1]
         }
         side = self._options.size // 8
         samples = sampling.sample(
@@ -172,8 +173,8 @@ class RealTable:
     def _store(self, cell: Cell) -> Store:
         """By the files' names, sizes and times: to read gigabytes for a name would take long."""
         files = [self._options.checkpoint, *([self._options.delta] if cell.model.delta else [])]
-        told = [(str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        stats = [(str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         captions = [caption for _, caption in self._captioned]
-        digest = hashlib.sha256(repr((told, captions, self._options.size)).encode()).hexdigest()[:10]
+        digest = hashlib.sha256(repr((stats, captions, self._options.size)).encode()).hexdigest()[:10]
         name = f"{cell.model.name} {cell.sampler} {cell.steps}".replace(" ", "-").replace("+", "and")
         return Store(self._options.results / "real" / f"{name}-cfg{self._guidance.of(cell.model):g}-{digest}", BATCH)

@@ -19,13 +19,8 @@ def distance(judged: Judged, reference: Gaussian) -> Estimate:
 
 def attributes(judged: Judged) -> Estimate:
     """The share of the attributes named by the captions that the classifier finds in the pictures."""
-    said, found = judged["said"].double().sum(1), judged["found"].double().sum(1)
-    return jackknife(lambda rows: float(found[rows].sum() / said[rows].sum()), len(said))
-
-
-def each_attribute(judged: Judged, names: list[str]) -> dict[str, float]:
-    shares = judged["found"].double().sum(0) / judged["said"].double().sum(0).clamp(min=1)
-    return {name: round(share, 4) for name, share in zip(names, shares.tolist(), strict=True)}
+    named, found = judged["named"].double().sum(1), judged["found"].double().sum(1)
+    return jackknife(lambda rows: float(found[rows].sum() / named[rows].sum()), len(named))
 
 
 def paired(latents: Tensor, end_points: Tensor) -> Estimate:
@@ -47,19 +42,18 @@ def difference(one: Judged, other: Judged, reference: Gaussian, factor: float = 
     return jackknife(apart, count, unbiased=True)
 
 
-def row(told: Row, judged: Judged, references: dict[str, Gaussian], end_points: Tensor | None, names: list[str]) -> Row:
-    """told: model, sampler, steps, calls; references by the name of the column."""
-    found = dict(told)
-    estimates: dict[str, Estimate | None] = {column: distance(judged, to) for column, to in references.items()}
-    estimates["attributes"] = attributes(judged)
+def row(cell: Row, judged: Judged, reference: Gaussian, end_points: Tensor | None) -> Row:
+    """cell: model, sampler, steps, calls; reference: what the Fréchet distance is to."""
+    estimates: dict[str, Estimate | None] = {"frechet": distance(judged, reference), "attributes": attributes(judged)}
     estimates["paired"] = None
     if end_points is not None and "latents" in judged:
         count = min(len(end_points), len(judged["latents"]))
         estimates["paired"] = paired(judged["latents"][:count], end_points[:count])
+    found = dict(cell)
     for column, estimate in estimates.items():
         found[column] = None if estimate is None else rounded(estimate.value)
         found[f"{column}_error"] = None if estimate is None else rounded(estimate.error)
-    return found | {"each_attribute": each_attribute(judged, names), "pictures": len(judged["features"])}
+    return found | {"pictures": len(judged["features"])}
 
 
 def rounded(value: float) -> float:

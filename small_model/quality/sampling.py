@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..networks.text_model import embeddings, features
 from .cells import BASE_SAMPLERS, END_POINT, WINDOWS, Cell
 
 LATENT = (4, 16, 16)
@@ -25,8 +26,6 @@ class Texts:
     def __init__(self) -> None:
         import comfy.sd1_clip
 
-        from small_model.text import embeddings
-
         self._tokenizer = comfy.sd1_clip.SDTokenizer()
         self._words, self._positions = embeddings()
         self._tokens = cache(lambda text: [pair[0] for pair in self._tokenizer.tokenize_with_weights(text)[0]])
@@ -37,8 +36,6 @@ class Texts:
 
     def __call__(self, captions: Sequence[str]) -> list[Any]:
         """CONDITIONING with a row for every caption."""
-        from small_model.text import features
-
         return [[features(torch.tensor(self.tokens(captions)), self._words, self._positions), {}]]
 
 
@@ -56,16 +53,22 @@ def sample(nodes: Any, model: Any, cell: Cell, noise: Tensor, positive: Any, neg
 
     counted = model.clone()
     counted.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.PREDICT_NOISE, "quality", count)
-    start, told = torch.zeros_like(noise), dict(disable_pbar=True, seed=0)
+    start, options = torch.zeros_like(noise), dict(disable_pbar=True, seed=0)
     if cell.model.delta:
         sampler, sigmas = perflow_sampling(nodes, counted, cell)
-        found = comfy.sample.sample_custom(counted, noise, cfg, sampler, sigmas, positive, negative, start, **told)
+        found = comfy.sample.sample_custom(counted, noise, cfg, sampler, sigmas, positive, negative, start, **options)
     else:
         names = END_POINT[1] if cell.is_end_point else BASE_SAMPLERS[cell.sampler]
-        found = comfy.sample.sample(counted, noise, cell.steps, cfg, *names, positive, negative, start, **told)
+        found = comfy.sample.sample(counted, noise, cell.steps, cfg, *names, positive, negative, start, **options)
     if calls != cell.calls:
         raise AssertionError(f"{cell.sampler} with {cell.steps} steps called the model {calls} times, not {cell.calls}")
     return found
+
+
+def with_delta(nodes: Any, model: Any, delta: str) -> Any:
+    """The MODEL with a delta of that name, by the pack's node with what it has as defaults."""
+    inputs = dict(strength=1.0, prediction_type="auto", windows=0, align_steps=True)
+    return nodes["PeRFlowApplyDelta"].execute(model, delta, **inputs).result[0]
 
 
 def perflow_sampling(nodes: Any, model: Any, cell: Cell) -> tuple[Any, Tensor]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from perflow_core.atomic_file import atomic_write
 
 Judged = dict[str, Tensor]  # each [n, ...], a row for a picture
 
@@ -25,10 +26,8 @@ class Store:
 
     def keep(self, numbers: range, found: Judged) -> None:
         """Written whole or not at all."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        unfinished = self.folder / f".{os.getpid()}"
-        save_file({name: tensor.contiguous() for name, tensor in found.items()}, unfinished)
-        unfinished.replace(self._file(numbers))
+        with atomic_write(self._file(numbers)) as unfinished:
+            save_file({name: tensor.contiguous() for name, tensor in found.items()}, unfinished)
 
     def read(self, count: int) -> Judged:
         """What is known of the first `count` pictures, all of which have to be there."""

@@ -11,12 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from small_model.scenes.words import ATTRIBUTES
-
 from . import claims, sampling
 from .cells import BASE, BASE_SAMPLERS, Cell, Guidance, Model, end_point
 from .drawn_judge import BATCH, DrawnJudge
-from .frechet import Gaussian
 from .narrow_models import NarrowModels
 from .rows import Row, row
 from .store import Judged, Store
@@ -38,21 +35,20 @@ class Amounts:
         return max(self.claimed, self.pictures) if cell.claimed else self.pictures
 
 
+@dataclass
 class Table:
-    def __init__(
-        self,
-        nodes: Any,
-        models: NarrowModels,
-        judge: DrawnJudge,
-        results: Path,
-        amounts: Amounts,
-        guidance: Guidance,
-        batch: int = BATCH,
-        at_once: int = AT_ONCE,
-    ) -> None:
-        self._nodes, self._models, self.judge = nodes, models, judge
-        self._results, self._amounts, self._guidance, self._batch = results, amounts, guidance, batch
-        self._at_once = at_once
+    """What is sampled, judged and stored below `results`, `batch` pictures a file."""
+
+    nodes: Any
+    models: NarrowModels
+    judge: DrawnJudge
+    results: Path
+    amounts: Amounts
+    guidance: Guidance
+    batch: int = BATCH
+    at_once: int = AT_ONCE
+
+    def __post_init__(self) -> None:
         self._rows: dict[Cell, Row] = {}
         self._drawings: list[Row] = []
         self._texts = sampling.Texts()
@@ -60,17 +56,17 @@ class Table:
 
     def store(self, cell: Cell) -> Store:
         """Its folder names the weights, the guidance and the judge, so that other ones get another folder."""
-        told = f"{cell.model.name} {cell.sampler} {cell.steps}".replace(" ", "-").replace("+", "and")
-        digests = f"{self._models.digest(cell.model)}-{self.judge.digest}"
-        cfg = self._guidance.of(cell.model)
-        return Store(self._results / "cells" / f"{told}-cfg{cfg:g}-{digests}", self._batch)
+        name = f"{cell.model.name} {cell.sampler} {cell.steps}".replace(" ", "-").replace("+", "and")
+        digests = f"{self.models.digest(cell.model)}-{self.judge.digest}"
+        cfg = self.guidance.of(cell.model)
+        return Store(self.results / "pictures" / f"{name}-cfg{cfg:g}-{digests}", self.batch)
 
     def missing(self, cell: Cell) -> list[range]:
-        return list(self.store(cell).missing(self._amounts.of(cell)))
+        return list(self.store(cell).missing(self.amounts.of(cell)))
 
     def passes(self, cell: Cell) -> int:
         """Of the UNet for one picture."""
-        return cell.passes(self._guidance.of(cell.model))
+        return cell.passes(self.guidance.of(cell.model))
 
     def left(self, cells: Sequence[Cell]) -> int:
         """Passes that are left to do."""
@@ -80,24 +76,24 @@ class Table:
         """Passes a second, measured on two steps of one batch."""
         cell = Cell(Model(BASE), next(iter(BASE_SAMPLERS)), 2)
         self.sample(cell, range(8))  # the first time is slower
-        count = max(BATCH, self._at_once)
+        count = max(BATCH, self.at_once)
         began = time.perf_counter()
         self.sample(cell, range(count))
         return self.passes(cell) * count / (time.perf_counter() - began)
 
     def sample(self, cell: Cell, numbers: Sequence[int]) -> Tensor:
         """LATENT samples [n, 4, 16, 16] of those pictures, a few at once."""
-        n = self._at_once
+        n = self.at_once
         return torch.cat([self._sample(cell, numbers[i : i + n]) for i in range(0, len(numbers), n)])
 
     def _sample(self, cell: Cell, numbers: Sequence[int]) -> Tensor:
         positive = self._texts(self.judge.prompts(numbers))
-        model, noise, cfg = self._models[cell.model], sampling.noise_of(numbers), self._guidance.of(cell.model)
-        return sampling.sample(self._nodes, model, cell, noise, positive, self._negative, cfg)
+        model, noise, cfg = self.models[cell.model], sampling.noise_of(numbers), self.guidance.of(cell.model)
+        return sampling.sample(self.nodes, model, cell, noise, positive, self._negative, cfg)
 
     def fill(self, cell: Cell, done: Callable[[int], None]) -> None:
         """Sample and judge what is missing of a cell, a few batches at once, each of which becomes a file."""
-        store, missing, some = self.store(cell), self.missing(cell), max(1, self._at_once // self._batch)
+        store, missing, some = self.store(cell), self.missing(cell), max(1, self.at_once // self.batch)
         for i in range(0, len(missing), some):
             batches = missing[i : i + some]
             numbers = [number for batch in batches for number in batch]
@@ -110,7 +106,7 @@ class Table:
     def known(self, cells: Sequence[Cell]) -> dict[Cell, Judged]:
         """The judged pictures of the cells that are complete."""
         complete = [cell for cell in cells if not self.missing(cell)]
-        return {cell: self.store(cell).read(self._amounts.of(cell)) for cell in complete}
+        return {cell: self.store(cell).read(self.amounts.of(cell)) for cell in complete}
 
     def rows(self, cells: Sequence[Cell]) -> list[Row]:
         """The drawings themselves, as the best that can be had, the cells that are complete, and the best of them."""
@@ -123,28 +119,23 @@ class Table:
 
     def _drawings_row(self, decoded: bool) -> Row:
         name = "held-out drawings" + (", through the autoencoder" if decoded else "")
-        drawings = self.judge.drawings(self._amounts.pictures, None, decoded)
-        told: Row = dict(model=name, sampler="", steps=0, calls=0, passes=0)
-        return row(told, drawings, self._references(BASE), None, list(ATTRIBUTES))
+        drawings = self.judge.drawings(self.amounts.pictures, None, decoded)
+        what: Row = dict(model=name, sampler="", steps=0, calls=0, passes=0)
+        return row(what, drawings, self.judge.reference(BASE), None)
 
     def _row(self, cell: Cell) -> Row:
         yardstick = end_point(cell.model)
         end_points = None
         if not cell.is_end_point and not self.missing(yardstick):
-            end_points = self.store(yardstick).read(self._amounts.of(yardstick))["latents"]
-        told: Row = dict(model=cell.model.name, sampler=cell.sampler, steps=cell.steps, calls=cell.calls)
-        told |= dict(passes=self.passes(cell), cfg=self._guidance.of(cell.model))
-        judged = self.store(cell).read(self._amounts.of(cell))
-        return row(told, judged, self._references(cell.model.root), end_points, list(ATTRIBUTES))
+            end_points = self.store(yardstick).read(self.amounts.of(yardstick))["latents"]
+        what: Row = dict(model=cell.model.name, sampler=cell.sampler, steps=cell.steps, calls=cell.calls)
+        what |= dict(passes=self.passes(cell), cfg=self.guidance.of(cell.model))
+        judged = self.store(cell).read(self.amounts.of(cell))
+        return row(what, judged, self.judge.reference(cell.model.root), end_points)
 
     def claims(self, known: dict[Cell, Judged]) -> list[str]:
         roots = {cell.model.root for cell in known}
-        return claims.claims(known, {root: self._references(root)["frechet"] for root in roots})
-
-    def _references(self, root: str) -> dict[str, Gaussian]:
-        """By column; through the autoencoder only the base's, since that takes minutes for each style."""
-        kinds = {"frechet": False} | ({"frechet_to_decoded": True} if root == BASE else {})
-        return {column: self.judge.reference(root, decoded) for column, decoded in kinds.items()}
+        return claims.claims(known, {root: self.judge.reference(root) for root in roots})
 
 
 def best_of(rows: Sequence[Row]) -> list[Row]:

@@ -36,13 +36,13 @@ def check(comfyui: Any, table: Table, weights: Path, delta: bool, guidance: Guid
         narrow = table.judge.decode(table.sample(cell, numbers)).cpu().permute(0, 2, 3, 1)
         apart.append((pictures.detach() - narrow).abs().mean((1, 2, 3)))
     worst, mean = float(torch.cat(apart).max()), float(torch.cat(apart).mean())
-    said = (
+    result = (
         f"{COUNT} pictures of the wide checkpoint, {cell.model.name}, {cell.sampler}, {cell.steps} steps: the mean "
         f"difference to the narrow model's is {mean:.2g} where white is 1, {worst:.2g} in the worst picture"
     )
     if worst > LIMIT:
-        raise ValueError(f"{said}, expected at most {LIMIT:.2g}: the widening or the stored weights are wrong.")
-    return said + "."
+        raise ValueError(f"{result}, expected at most {LIMIT:.2g}: the widening or the stored weights are wrong.")
+    return result + "."
 
 
 def load(comfyui: Any, weights: Path, delta: bool) -> tuple[Any, Any, Any]:
@@ -54,6 +54,5 @@ def load(comfyui: Any, weights: Path, delta: bool) -> tuple[Any, Any, Any]:
     model, clip, vae = comfyui.nodes["CheckpointLoaderSimple"]().load_checkpoint("wide.safetensors")
     if delta:
         trained.make_trained_delta(models / "perflow" / "wide-delta.safetensors", weights)
-        inputs = dict(strength=1.0, prediction_type="auto", windows=0, align_steps=True)
-        model = comfyui.nodes["PeRFlowApplyDelta"].execute(model, "wide-delta.safetensors", **inputs).result[0]
+        model = sampling.with_delta(comfyui.nodes, model, "wide-delta.safetensors")
     return model, clip, vae

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from types import MappingProxyType
@@ -24,16 +25,6 @@ _WHERE = MappingProxyType(
         "field": "in a field",
         "mountains": "in the mountains",
         "sea": "in the sea",
-    }
-)
-_WHERE_OF_A_BALLOON = MappingProxyType(
-    {
-        "cliff": "above a cliff",
-        "hill": "above a hill",
-        "beach": "above a beach",
-        "field": "above a field",
-        "mountains": "above the mountains",
-        "sea": "above the sea",
     }
 )
 _WHEN = MappingProxyType({"dawn": "at dawn", "noon": "at noon", "sunset": "at sunset", "night": "at night"})
@@ -82,8 +73,16 @@ def random_caption(scene: Scene, random: np.random.Generator, silence: float = 0
     return _caption(scene, says=lambda name: name not in left_out)
 
 
+def named_attributes(caption: str) -> dict[str, str]:
+    """The attributes that a caption names: {"subject": "house", "time": "dawn", ...}. No word is in two of them."""
+    words = set(re.findall("[a-z]+", caption))
+    return {name: word for name, choices in ATTRIBUTES.items() for word in words.intersection(choices)}
+
+
 def _caption(scene: Scene, says: Callable[[str], bool]) -> str:
-    where = (_WHERE_OF_A_BALLOON if scene.subject == "balloon" else _WHERE)[scene.place]
+    where = _WHERE[scene.place]
+    if scene.subject == "balloon":
+        where = f"above {where.partition(' ')[2]}"  # "above a hill", where others are "on a hill"
     size = scene.size if says("size") and scene.size != "medium" else ""
     colour = scene.colour if says("colour") else ""
     thing = " ".join(word for word in (size, colour, scene.subject) if word)

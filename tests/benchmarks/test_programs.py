@@ -13,15 +13,15 @@ from programs import RUN_BY, THE_RUN_ITSELF, run
 def test_no_program_hides_a_package(repository):
     """They are started as programs, so their folder comes first where Python looks for modules."""
     packages = {path.parent.name for path in repository.glob("*/__init__.py")}
-    assert {"training", "perflow_core", "nodes"} <= packages
-    programs = {path.stem for folder in ("benchmarks", "small_model") for path in (repository / folder).glob("*.py")}
-    assert not programs & packages
+    assert {"training", "perflow_core", "nodes", "small_model"} <= packages
+    beside = {path.stem for folder in ("benchmarks", "small_model") for path in (repository / folder).iterdir()}
+    assert not beside & packages
 
 
 def test_every_program_is_run_by_a_test(repository):
     programs = {
         path.relative_to(repository).as_posix()
-        for folder in ("benchmarks", "scripts", "small_model")
+        for folder in ("benchmarks", "scripts", "small_model", "small_model/trainers")
         for path in (repository / folder).glob("*.py")
         if "__main__" in path.read_text(encoding="utf-8")
     }
@@ -53,22 +53,13 @@ def no_other_process(comfyui_path, monkeypatch, tmp_path):
 
     monkeypatch.setattr(small_models, "SD15_SMALL", small_models.SD15_TINY)
 
-    def in_this_process(kind: str, *arguments: str, show: bool = False):
+    def in_this_process(what: str, files: str, chosen: dict, show: bool = False):
         module = sys.modules[Path(sys.argv[0]).stem]
-        result = tmp_path / "result.json"
-        assert kind == "run"
-        module.run_in_this_process(comfyui_path, *arguments, str(result))
-        return json.loads(result.read_text())
+        base = tmp_path / f"base of {what}"
+        base.mkdir(exist_ok=True)
+        return json.loads(json.dumps(module.work(comfyui_path, what, Path(files), base, chosen)))
 
     monkeypatch.setattr(measuring, "in_own_process", in_this_process)
-
-
-@pytest.fixture(scope="module")
-def random_weights(comfyui, tmp_path_factory):
-    """The small model's files, with random weights."""
-    import narrow_model
-
-    return narrow_model.store(tmp_path_factory.mktemp("weights"))
 
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
@@ -90,15 +81,29 @@ def test_training_memory(here):
     assert printed.count("less the adapters' state / sampling:") == 2
 
 
+PROGRAM = """
+import sys
+sys.path.append({folder!r})
+import measuring
+
+def work(what, files, base, chosen):
+    if what == "fail":
+        raise ValueError("of no use")
+    return {{"what": what, "files": files.name, "base": base.is_dir(), "chosen": chosen}}
+
+measuring.child_main(work)
+"""
+
+
 def test_a_process_of_its_own(tmp_path, monkeypatch):
-    """It gets the arguments and a file for what it finds; how it failed is said."""
+    """It gets what to do, the files and the options; how it failed is said."""
     program = tmp_path / "program.py"
-    program.write_text("import pathlib, sys\npathlib.Path(sys.argv[2]).write_text(sys.argv[1])")
+    program.write_text(PROGRAM.format(folder=str(Path(measuring.__file__).parent)))
     monkeypatch.setattr(sys, "argv", [str(program)])
-    assert measuring.in_own_process('{"one": 1}') == {"one": 1}
-    program.write_text("raise ValueError('of no use')")
+    found = measuring.in_own_process("measure", "models", {"one": 1})
+    assert found == {"what": "measure", "files": "models", "base": True, "chosen": {"one": 1}}
     with pytest.raises(SystemExit, match="of no use"):
-        measuring.in_own_process("1")
+        measuring.in_own_process("fail", "models", {})
 
 
 def test_overhead(repository, tmp_path):
@@ -111,78 +116,17 @@ def test_overhead(repository, tmp_path):
 
 
 def test_prompt_to_prompt(here, monkeypatch):
-    import trial.small_families  # which reads the presets once, before they are changed here
     from trial.small_models import unets
 
-    assert trial.small_families.UNETS
     monkeypatch.setattr(unets, "SD15_DRAWN", unets.SD15_TINY)
     assert (
         here("benchmarks/prompt_to_prompt.py", "--small", "--pixels", "64", "--pairs", "2").count(" / unedited: ") == 3
     )
 
 
-def test_gpu(here, comfyui, tmp_path, monkeypatch):
-    """With a worker in this process in place of one for each memory mode."""
-    import folder_paths
-    import gpu
-    from gpu_checks import comfy, jobs
-
-    class HereWorker:
-        def __init__(self, mode, folder):
-            self.ended, files = False, comfy.files_of(folder)
-            for kind in ("checkpoints", "diffusion_models", "perflow", "loras"):
-                folder_paths.add_model_folder_path(kind, str(files), is_default=True)
-            self.comfy = comfy.Comfy(comfyui.nodes, files, "cpu", False)
-
-        def ask(self, job, limit, **inputs):
-            return jobs.JOBS[job](self.comfy, print, **inputs)
-
-        def close(self):
-            self.ended = True
-
-    monkeypatch.setattr(gpu, "Worker", HereWorker)
+@pytest.mark.usefixtures("no_other_process")
+def test_gpu(here, tmp_path):
     found = tmp_path / "found.json"
-    arguments = ("--only", "latency", "--sizes", "SD1.5", "--seconds", "4", "--small", "--json", str(found))
-    assert here("benchmarks/gpu.py", *arguments).endswith("done\n")
-    assert all("error" not in one for one in json.loads(found.read_text())["latency"])
-
-
-@pytest.fixture
-def toy_judge(monkeypatch):
-    """It compares with few drawings."""
-    from small_model.quality import drawn_judge
-
-    judge = drawn_judge.DrawnJudge
-    monkeypatch.setattr(drawn_judge, "DrawnJudge", lambda models, results, *_, **__: judge(models, results, 20))
-
-
-@pytest.mark.usefixtures("toy_judge")
-def test_quality_and_its_figure(here, random_weights, tmp_path):
-    rows, picture = tmp_path / "rows.json", tmp_path / "quality.png"
-    where = ("--weights", str(random_weights), "--results", str(tmp_path), "--json", str(rows))
-    printed = here("small_model/measure_quality.py", "--quick", "--pictures", "3", *where)
-    assert printed.startswith("4 cells, ")
-    assert f"{len(json.loads(rows.read_text()))} rows in {rows}" in printed
-    assert "| PeRFlow | euler |" in here("small_model/draw_quality.py", str(rows), "--out", str(picture))
-    assert picture.stat().st_size > 10_000
-
-
-@pytest.mark.usefixtures("toy_judge")
-def test_learning_curve(here, random_weights, tmp_path, monkeypatch):
-    import environment
-
-    monkeypatch.setattr(environment, "cache_root", lambda: tmp_path)  # results of toy pictures are not for the user's
-    deltas = tmp_path / "deltas"
-    deltas.mkdir()
-    (deltas / "1.safetensors").symlink_to(random_weights / "delta.safetensors")
-    printed = here(
-        "small_model/learning_curve.py",
-        str(deltas),
-        "--weights",
-        str(random_weights),
-        "--pictures",
-        "3",
-        "--steps",
-        "1",
-    )
-    assert printed.splitlines()[-1].startswith("| 0 | ")
+    printed = here("benchmarks/gpu.py", "memory", "--sizes", "SD1.5", "--small", "--json", str(found))
+    assert "the plain model returns exactly: True" in printed
+    assert "checks" in json.loads(found.read_text())["cpu"]["memory, SD1.5"]

@@ -24,13 +24,14 @@ def makers(monkeypatch, tmp_path):
 
     monkeypatch.setenv("PERFLOW_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(cached_models, "SOURCES", tmp_path)
-    monkeypatch.setattr(cached_models, "TRAINED", tmp_path / "training")
+    monkeypatch.setattr(cached_models, "TRAINED", tmp_path / "small_model")
     monkeypatch.setattr(cached_models.subprocess, "run", run)
     (tmp_path / "weights.py").write_text("seed = 1")
     (tmp_path / "comfyui_version.py").write_text("1")
-    (tmp_path / "training" / "weights").mkdir(parents=True)
-    (tmp_path / "training" / "widen.py").write_text("times = 5")
-    (tmp_path / "training" / "weights" / "teacher.safetensors").write_text("1")
+    weights = [f"weights/{name}.safetensors" for name in ("autoencoder", "delta", "teacher", "classifier")]
+    for name in ("networks/widen.py", "trainers/muon.py", *weights):
+        (tmp_path / "small_model" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "small_model" / name).write_text("1")
     return commands
 
 
@@ -52,13 +53,20 @@ def test_made_anew_after_a_change(makers, tmp_path, table, changed):
     assert len(makers) == 2
 
 
-@pytest.mark.parametrize("changed", ["widen.py", "weights/teacher.safetensors"])
+@pytest.mark.parametrize("changed", ["networks/widen.py", "weights/teacher.safetensors"])
 @pytest.mark.parametrize(("table", "times"), [("trained", 2), ("graphs", 1)])
 def test_the_trained_model_is_made_anew_after_training(makers, tmp_path, table, times, changed):
     first = cached_models.folder(table, tmp_path)
-    (tmp_path / "training" / changed).write_text("2")
+    (tmp_path / "small_model" / changed).write_text("2")
     assert (cached_models.folder(table, tmp_path) != first) == (times == 2)
     assert len(makers) == times
+
+
+@pytest.mark.parametrize("changed", ["trainers/muon.py", "weights/classifier.safetensors"])
+def test_what_its_files_do_not_depend_on_makes_nothing_anew(makers, tmp_path, changed):
+    first = cached_models.folder("trained", tmp_path)
+    (tmp_path / "small_model" / changed).write_text("2")
+    assert cached_models.folder("trained", tmp_path) == first
 
 
 def test_a_failure_is_told(makers, tmp_path, monkeypatch):

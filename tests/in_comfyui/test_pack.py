@@ -23,8 +23,9 @@ REGISTRIES = {
 
 
 def test_loading_changes_nothing_of_comfyuis(comfyui):
-    assert comfyui.changed_by_loading == set()
-    assert comfyui.added_to_by_loading == REGISTRIES
+    from core_state import CHANGES
+
+    assert [(set(), REGISTRIES)] == CHANGES
 
 
 def test_loading_imports_no_module_more(comfyui):

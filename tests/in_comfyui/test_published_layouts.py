@@ -24,8 +24,8 @@ def layout(request, comfyui):
     """(UNet with diffusers' names and no memory, ComfyUI's class, cross-attention layers, layers of a LoRA of PCM)"""
     from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
     from trial import small_models
+    from trial.small_models.random_tensors import shapes_of
     from trial.small_models.unets import diffusers_names
-    from trial.small_models.weights import shapes_of
 
     full, *numbers = LAYOUTS[request.param]
     config = getattr(small_models, request.param) | full

@@ -12,8 +12,8 @@ pytestmark = pytest.mark.usefixtures("comfyui")
 @pytest.fixture(scope="module")
 def checkpoint(comfyui, comfyui_path, tmp_path_factory):
     """A small SD1.5 checkpoint, and what the program needs to train on it without a network."""
+    from checkpoint_config import describe_checkpoint
     from trial import small_models
-    from trial.small_teachers import describe_checkpoint
 
     folder = tmp_path_factory.mktemp("training")
     path = small_models.make_checkpoint(comfyui.base / "models" / "checkpoints" / "to-train.safetensors")

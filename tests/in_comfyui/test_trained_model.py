@@ -6,7 +6,7 @@ Its weights are random here: what is tested does not hang on how good the traini
 import pytest
 import torch
 
-from small_model import autoencoder, storage, text, widen
+from small_model.networks import autoencoder, storage, text_model, widen
 
 
 @pytest.fixture(autouse=True)
@@ -114,19 +114,20 @@ def test_its_text_model_gives_the_features_of_training(loaded, caption):
     clip = loaded[1]
     tokens = clip.tokenize(caption)
     ids = torch.tensor([[int(token) for token, *_ in tokens["l"][0]]])
-    words, positions = (tensor.half().float() for tensor in text.embeddings())  # as they are in the file
+    words, positions = (tensor.half().float() for tensor in text_model.embeddings())  # as they are in the file
     found = clip.encode_from_tokens(tokens)
-    torch.testing.assert_close(found, text.features(ids, words, positions), atol=1e-5, rtol=0)
-    assert relative(found, text.features(ids, *text.embeddings())) < 1e-3
+    torch.testing.assert_close(found, text_model.features(ids, words, positions), atol=1e-5, rtol=0)
+    assert relative(found, text_model.features(ids, *text_model.embeddings())) < 1e-3
 
 
 def test_places_after_the_first_are_alike(loaded):
     """Training counts them as one place, which is exact where what fills them is one token."""
     features = loaded[1].encode_from_tokens(loaded[1].tokenize("a small white castle in the mountains at night, snowy"))
     assert torch.equal(
-        features[:, text.PLACES - 1 :], features[:, -1:].expand(-1, text.POSITIONS - text.PLACES + 1, -1)
+        features[:, text_model.PLACES - 1 :],
+        features[:, -1:].expand(-1, text_model.POSITIONS - text_model.PLACES + 1, -1),
     )
-    assert not torch.equal(features[:, text.PLACES - 2], features[:, -1])
+    assert not torch.equal(features[:, text_model.PLACES - 2], features[:, -1])
 
 
 def test_base_and_delta_are_the_stored_student(loaded, files, stored, run):

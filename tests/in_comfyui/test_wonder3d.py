@@ -265,9 +265,9 @@ def wonder3d(run, folder):
 
 @pytest.fixture(scope="module")
 def delta_path(comfyui):
-    from trial import small_models
+    from wonder3d_delta import make_wonder3d_delta
 
-    return small_models.make_wonder3d_delta(comfyui.base / "models" / "perflow" / "wonder3d-delta.safetensors")
+    return make_wonder3d_delta(comfyui.base / "models" / "perflow" / "wonder3d-delta.safetensors")
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,10 @@ from comfy.ops import disable_weight_init
 from comfy.utils import unet_to_diffusers
 from trial.small_models.unets import SD15_DRAWN
 
-from small_model import autoencoder, storage
+from small_model.networks import autoencoder, storage
+from small_model.networks.unet import CHANNELS
 
-NARROW = SD15_DRAWN | dict(model_channels=64)
+NARROW = SD15_DRAWN | dict(model_channels=CHANNELS)
 
 
 def unet(config, tensors=None) -> UNetModel:
@@ -33,7 +34,7 @@ def diffusers_names(model: UNetModel) -> dict[str, torch.Tensor]:
 
 
 def store(folder: Path) -> Path:
-    """Write the three files as small_model/pack.py does."""
+    """Write the three files as small_model/trainers/pack.py does."""
     torch.manual_seed(0)
     teacher = diffusers_names(unet(NARROW))
     delta = {name: 0.1 * tensor.std() * torch.randn_like(tensor) for name, tensor in teacher.items()}

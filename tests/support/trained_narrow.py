@@ -7,10 +7,10 @@ from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP
 from comfy.utils import unet_to_diffusers
 from narrow_model import NARROW
-from trial import small_families
+from trial import small_text_models
 from trial.small_models.trained import STORED
 
-from small_model import storage, text
+from small_model.networks import storage, text_model
 
 
 def perflow_unet() -> ModelPatcher:
@@ -28,9 +28,9 @@ def perflow_unet() -> ModelPatcher:
 
 def clip() -> CLIP:
     """Its text model, whose layers add nothing."""
-    made = small_families.clip("SD1.5")
+    made = small_text_models.clip("SD1.5")
     model = made.cond_stage_model.clip_l.transformer.text_model
-    words, positions = text.embeddings()
+    words, positions = text_model.embeddings()
     for name, weight in model.encoder.named_parameters():
         if "norm" not in name:
             weight.data.zero_()

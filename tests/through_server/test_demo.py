@@ -33,7 +33,6 @@ def test_the_sheet(server, prompt, find, monkeypatch):
     """All its cells through the server, with the graphs' random models, and what is drawn of them."""
     import demo_sheet
     import numpy as np
-    import picture_sheet
     from demo_graph import ENLARGED
     from PIL import Image
 
@@ -48,12 +47,12 @@ def test_the_sheet(server, prompt, find, monkeypatch):
     pictures = demo_sheet.run(server, demo_sheet.graph(*files, texts, "", (64, 64), (3.0, 1.0), seed=5), len(texts))
     assert all(picture.size == (64, 64) for row in pictures for picture in row)
     assert len({picture.tobytes() for row in pictures for picture in row}) == 2 * 4
-    sheet = np.asarray(demo_sheet.draw(pictures, texts))
-    edge, line, side = picture_sheet.EDGE, picture_sheet.LINE, 64 * ENLARGED
+    sheet = np.asarray(demo_sheet.draw(pictures, [column.title for column in columns], texts, ENLARGED))
+    gap, side = demo_sheet.SENTENCES.gap, 64 * ENLARGED
     last = np.asarray(pictures[1][3].resize((side, side), Image.Resampling.LANCZOS))
-    assert np.array_equal(sheet[-edge - side : -edge, -edge - side : -edge], last)
-    assert (sheet[: edge + line] < 128).any()  # titles
-    assert "base, 4 steps:" in demo_sheet.words(pictures)
+    assert np.array_equal(sheet[-gap - side : -gap, -gap - side : -gap], last)
+    assert (sheet[: demo_sheet.SENTENCES.top] < 128).any()  # titles
+    assert "base, 4 steps:" in demo_sheet.description(pictures)
 
 
 def test_the_sheet_compares_the_same_noise():

@@ -38,17 +38,17 @@ def test_equal_nodes_are_one(sheets):
 
 
 def test_a_sheet_and_its_numbers(sheets, tmp_path):
-    import picture_sheet
+    import demo_sheet
 
     from small_model import draw_gallery
 
     _, sheet = sheets["steps"]
     grey = [Image.new("RGB", (8, 8), (level,) * 3) for level in (100, 100, 103, 104, 105, 106)]
     pictures = [grey, grey]
-    assert picture_sheet.differences(pictures, 0) == pytest.approx([0, 0, 3, 4, 5, 6])
-    drawn = np.asarray(picture_sheet.drawn(pictures, sheet.columns, [row.label for row in sheet.rows], 2))
-    side, edge = 8 * 2, picture_sheet.EDGE
-    assert (drawn[-edge - side : -edge, -edge - side : -edge] == 106).all()
-    text = draw_gallery.section("steps", sheet, tmp_path / "steps.jpg", pictures)
+    assert demo_sheet.differences(pictures, 0) == pytest.approx([0, 0, 3, 4, 5, 6])
+    drawn = np.asarray(demo_sheet.draw(pictures, sheet.columns, [row.label for row in sheet.rows], 2))
+    side, gap = 8 * 2, demo_sheet.SENTENCES.gap
+    assert (drawn[-gap - side : -gap, -gap - side : -gap] == 106).all()
+    text = draw_gallery.section("steps", sheet, pictures)
     assert "(gallery/steps.jpg)" in text
     assert "PeRFlow, 4 steps: 3.0" in text

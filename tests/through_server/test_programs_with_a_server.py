@@ -1,10 +1,9 @@
 """The programs that start a server, at their smallest size and on the server that the other tests use."""
 
 import contextlib
-import sys
 
 import pytest
-from programs import run
+from programs import REPOSITORY, module_of, run
 
 
 @pytest.fixture
@@ -19,12 +18,6 @@ def here(server, monkeypatch, capfd):
         return capfd.readouterr().out
 
     return printed
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
-def test_soak(here):
-    printed = here("benchmarks/soak.py", "1")
-    assert "1 prompts, 0 failed" in printed
 
 
 def test_draw_graphs(here, server, monkeypatch, tmp_path):
@@ -66,7 +59,6 @@ def test_draw_gallery(here, prompt, find, monkeypatch, tmp_path):
     """A small sheet with the graphs' random models; a low-rank delta is extracted on the way."""
     from PIL import Image
 
-    from small_model import draw_gallery
     from small_model.gallery import preparing, sheets
 
     def small(studio, made):
@@ -78,6 +70,7 @@ def test_draw_gallery(here, prompt, find, monkeypatch, tmp_path):
         find(prompt, "CheckpointLoaderSimple")["inputs"]["ckpt_name"],
         find(prompt, "PeRFlowApplyDelta")["inputs"]["delta_name"],
     )
+    draw_gallery = module_of(monkeypatch, REPOSITORY / "small_model" / "draw_gallery.py")
     monkeypatch.setattr(draw_gallery, "small_model", lambda comfyui: [tmp_path / file for file in files])
     monkeypatch.setattr(draw_gallery, "FOLDER", tmp_path / "gallery")
     monkeypatch.setattr(preparing, "draw_inputs", lambda folder: None)

@@ -23,29 +23,4 @@ from .unets import (
     make_unet,
 )
 from .vaes import make_vae
-from .wonder3d import make_wonder3d, make_wonder3d_delta
-
-__all__ = [
-    "REFINER_SMALL",
-    "SD15_SMALL",
-    "SD15_TINY",
-    "SD21_SMALL",
-    "SDXL_SMALL",
-    "UNET",
-    "make_checkpoint",
-    "make_clip_vision",
-    "make_controlnet",
-    "make_delta",
-    "make_ip_adapter",
-    "make_lora",
-    "make_pcm_lora",
-    "make_refiner_checkpoint",
-    "make_sd3_checkpoint",
-    "make_sd3_lora",
-    "make_sdxl_checkpoint",
-    "make_text_encoder",
-    "make_unet",
-    "make_vae",
-    "make_wonder3d",
-    "make_wonder3d_delta",
-]
+from .wonder3d import make_wonder3d

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .files import Tensors, save
 from .mmdit import mmdit
+from .sparse_files import Tensors, save
 from .text_models import CLIP_G, CLIP_L, CLIP_L_PROJECTED, openclip_model, text_model
 from .unets import REFINER_SMALL, SD15_SMALL, SDXL_SMALL, UNET, Config, unet
 from .vaes import VAE, vae

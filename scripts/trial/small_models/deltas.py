@@ -7,9 +7,9 @@ from typing import Literal
 
 import torch
 
-from .files import save
+from .random_tensors import generator
+from .sparse_files import save
 from .unets import diffusers_names, read_unet
-from .weights import generator
 
 
 def make_delta(

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from .files import Tensors, save, zeros
 from .image_prompts import clip_vision
-from .weights import find_comfyui, random, shapes_of
+from .random_tensors import find_comfyui, random, shapes_of
+from .sparse_files import Tensors, save, zeros
 
 # ComfyUI takes 16 heads for granted, and 8 double blocks for the mini model.
 _CONFIG: dict[str, Any] = dict(hidden_size=256, depth=2, depth_single_blocks=2, context_in_dim=1024)

@@ -8,9 +8,9 @@ from typing import Literal
 
 import torch
 
-from .files import Tensors, save
+from .random_tensors import Shapes, find_comfyui, random, shapes_of
+from .sparse_files import Tensors, save
 from .unets import Config
-from .weights import Shapes, find_comfyui, random, shapes_of
 
 _TOKENS = 4  # what an image becomes for the attention
 _LAYERS = {768: 16, 2048: 70}  # cross-attention layers of the full SD1.5 and SDXL, by the width of their text

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 
-from .files import Tensors, save
 from .mmdit import lora_layers
+from .random_tensors import generator
+from .sparse_files import Tensors, save
 from .text_models import CLIP_L, text_model_shapes
 from .unets import diffusers_names, read_unet
-from .weights import generator
 
 # The layers that PCM's training adds to: attention, feed-forward, projections, residual blocks, sampling.
 PCM_LAYERS = re.compile(

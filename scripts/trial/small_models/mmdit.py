@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from .files import Tensors
-from .weights import find_comfyui, generator, random, shapes_of
+from .random_tensors import find_comfyui, generator, random, shapes_of
+from .sparse_files import Tensors
 
 # ComfyUI tells SD3 by 16 channels, and takes the depth from the width: 64 channels a block.
 _DEPTH, _CHANNELS, _PATCH = 2, 16, 2

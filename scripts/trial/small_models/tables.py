@@ -7,10 +7,10 @@ from pathlib import Path
 
 from .checkpoints import make_checkpoint, make_refiner_checkpoint, make_sd3_checkpoint, make_sdxl_checkpoint
 from .deltas import make_delta
-from .files import save_name
 from .hunyuan3d import make_hunyuan3d
 from .image_prompts import make_clip_vision, make_ip_adapter
 from .loras import make_lora, make_pcm_lora, make_sd3_lora
+from .sparse_files import save_name
 from .text_models import make_text_encoder
 from .trained import make_trained_checkpoint, make_trained_delta
 from .triposplat import make_triposplat_decoder

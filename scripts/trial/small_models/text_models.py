@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import torch
 
-from .files import Tensors, save
-from .weights import Shapes, find_comfyui, random, shapes_of
+from .random_tensors import Shapes, find_comfyui, random, shapes_of
+from .sparse_files import Tensors, save
 
 
 class TextModel(NamedTuple):

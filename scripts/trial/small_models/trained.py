@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 from environment import PACK
 
-from small_model import autoencoder, storage, text, widen
+from small_model.networks import autoencoder, storage, text_model, widen
 
-from .files import Tensors, save, zeros
+from .random_tensors import find_comfyui
+from .sparse_files import Tensors, save, zeros
 from .unets import SD15_DRAWN, UNET
 from .vaes import VAE
-from .weights import find_comfyui
 
 STORED = PACK / "small_model" / "weights"
 SCALING_FACTOR = 0.18215  # ComfyUI multiplies what an SD1.5 VAE gives by it
@@ -27,7 +27,7 @@ def make_trained_checkpoint(path: Path, stored: Path = STORED) -> Path:
     """Write the SD1.5 checkpoint: the teacher's UNet, the text model and the autoencoder."""
     unet, _ = storage.read(stored / "teacher.safetensors")
     parts, _ = storage.read(stored / "autoencoder.safetensors")
-    words = text.text_model("cond_stage_model.transformer.text_model.")
+    words = text_model.text_model("cond_stage_model.transformer.text_model.")
     return save(unet_tensors(unet) | vae_tensors(parts) | {name: _half(tensor) for name, tensor in words.items()}, path)
 
 

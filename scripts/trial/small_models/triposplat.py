@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from .files import save, save_name
-from .weights import find_comfyui, random, shapes_of
+from .random_tensors import find_comfyui, random, shapes_of
+from .sparse_files import save, save_name
 
 
 def make_triposplat_decoder(path: Path, seed: int = 25) -> Path:

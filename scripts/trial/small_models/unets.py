@@ -7,8 +7,10 @@ from typing import Any
 
 from safetensors import safe_open
 
-from .files import Tensors, save
-from .weights import SMOOTH, find_comfyui, random, shapes_of
+from small_model.networks.unet import COMFYUI_LAYOUT
+
+from .random_tensors import SMOOTH, find_comfyui, random, shapes_of
+from .sparse_files import Tensors, save
 
 Config = dict[str, Any]
 
@@ -35,13 +37,7 @@ SD15_SMALL: Config = _COMMON | dict(
 SD15_TINY: Config = SD15_SMALL | dict(
     channel_mult=[1], num_res_blocks=[1], transformer_depth=[1], transformer_depth_output=[1, 0]
 )
-# The layout of the trained model (small_model/unet.py, widened).
-SD15_DRAWN: Config = SD15_SMALL | dict(
-    channel_mult=[1, 2, 2],
-    num_res_blocks=[1, 1, 1],
-    transformer_depth=[0, 1, 1],
-    transformer_depth_output=[0, 0, 1, 1, 1, 1],
-)
+SD15_DRAWN: Config = SD15_SMALL | COMFYUI_LAYOUT  # the trained model, widened
 # SD2.x differs by context_dim 1024 and 2-dimensional proj_in; its heads have 64 channels.
 SD21_SMALL: Config = SD15_SMALL | dict(
     context_dim=1024, use_linear_in_transformer=True, num_heads=-1, num_head_channels=64

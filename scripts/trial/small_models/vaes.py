@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .files import Tensors, save
-from .weights import find_comfyui, random, shapes_of
+from .random_tensors import find_comfyui, random, shapes_of
+from .sparse_files import Tensors, save
 
 VAE = "first_stage_model."
 
 _CONFIG: dict[str, Any] = dict(in_channels=3, out_ch=3, double_z=True, resolution=256)
 _CONFIG |= dict(ch=128, ch_mult=[1, 2, 4, 4], num_res_blocks=2, attn_resolutions=[], dropout=0.0)
 
-# ComfyUI's names to diffusers'; levels on the way up are counted from the other end.
-_DIFFUSERS = (
-    (r"\.down\.(\d)\.block\.", r".down_blocks.\1.resnets."),
-    (r"\.down\.(\d)\.downsample\.", r".down_blocks.\1.downsamplers.0."),
-    (r"\.up\.(\d)\.block\.", lambda found: f".up_blocks.{3 - int(found[1])}.resnets."),
-    (r"\.up\.(\d)\.upsample\.", lambda found: f".up_blocks.{3 - int(found[1])}.upsamplers.0."),
-    (r"\.mid\.block_1\.", ".mid_block.resnets.0."),
-    (r"\.mid\.block_2\.", ".mid_block.resnets.1."),
-    (r"\.mid\.attn_1\.norm\.", ".mid_block.attentions.0.group_norm."),
-    (r"\.mid\.attn_1\.proj_out\.", ".mid_block.attentions.0.to_out.0."),
-    (r"\.mid\.attn_1\.([qkv])\.", r".mid_block.attentions.0.to_\1."),
-    (r"\.nin_shortcut\.", ".conv_shortcut."),
-    (r"\.norm_out\.", ".conv_norm_out."),
-)
+_ATTENTION = {"norm": "group_norm", "proj_out": "to_out.0", "q": "to_q", "k": "to_k", "v": "to_v"}  # diffusers' names
 
 
 def make_vae(path: Path, seed: int = 0) -> Path:
@@ -51,9 +37,12 @@ def vae(prefix: str, seed: int, channels: int = 4) -> Tensors:
 
 
 def _diffusers_name(name: str) -> str:
-    for ours, theirs in _DIFFUSERS:
-        name = re.sub(ours, theirs, name)
-    return name
+    from comfy.diffusers_convert import vae_conversion_map
+
+    for ours, theirs in vae_conversion_map:
+        name = name.replace(ours, theirs)
+    *block, layer, end = name.split(".")
+    return ".".join([*block, _ATTENTION[layer], end]) if "attentions" in block else name
 
 
 def _linear(name: str, tensor: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Wonder3D's UNet, narrow but in its real layout and with diffusers' names as it is published; a delta for it."""
+"""Wonder3D's UNet, narrow but in its real layout and with diffusers' names as it is published."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from .files import Tensors, save
+from .random_tensors import Shapes, find_comfyui, random
+from .sparse_files import Tensors, save
 from .unets import Config, unet
-from .weights import Shapes, find_comfyui, generator, random
 
 # Stable Diffusion 1.5's layout with 32 channels for 320, the picture's latent as further input, and a class embedding.
 WONDER3D_SMALL: Config = dict(
@@ -35,21 +35,6 @@ BLOCK = ".attn1.to_q.weight"  # every transformer block has one
 def make_wonder3d(path: Path, seed: int = 21) -> Path:
     """Write the UNet (fp16)."""
     return save(wonder3d(seed), path)
-
-
-def make_wonder3d_delta(path: Path, seed: int = 22, scale: float = 0.05) -> Path:
-    """Write an SD1.5 delta of these widths: 686 tensors, the input layer's with four channels (fp16)."""
-    find_comfyui()
-    from comfy.utils import unet_to_diffusers
-
-    sd15 = {name: value for name, value in WONDER3D_SMALL.items() if name not in ("num_classes", "adm_in_channels")}
-    tensors = unet(sd15 | {"in_channels": 4}, seed)
-    delta = {}
-    for theirs, ours in unet_to_diffusers(sd15).items():
-        if ours in tensors:
-            size = scale * max(float(tensors[ours].float().std()), 0.02)
-            delta[theirs] = (torch.randn(tensors[ours].shape, generator=generator(ours, seed)) * size).half()
-    return save(delta, path)
 
 
 def wonder3d(seed: int) -> Tensors:

@@ -9,17 +9,17 @@ from trial.edited_prompts import DEFAULTS, EDITED, KEY, LATENT, SOURCE, unedited
 @pytest.fixture(scope="session")
 def clips(comfyui):
     """(family) -> CLIP, made once."""
-    from trial import small_families
+    from trial import small_text_models
 
     made = {}
-    return lambda family: made[family] if family in made else made.setdefault(family, small_families.clip(family))
+    return lambda family: made[family] if family in made else made.setdefault(family, small_text_models.clip(family))
 
 
 @pytest.fixture
 def models(comfyui):
-    from trial import small_families
+    import narrow_unets
 
-    return small_families.unet
+    return narrow_unets.unet
 
 
 @pytest.fixture

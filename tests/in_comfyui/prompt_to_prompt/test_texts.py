@@ -99,10 +99,10 @@ def test_no_clip(run, models):
 def test_embeddings(comfyui, run, models, tmp_path):
     """A textual inversion counts as one new word."""
     import safetensors.torch
-    from trial import small_families
+    from trial import small_text_models
 
     safetensors.torch.save_file({"emb_params": torch.randn(3, 768)}, tmp_path / "style.safetensors")
-    clip = small_families.clip("SD1.5", tmp_path)
+    clip = small_text_models.clip("SD1.5", tmp_path)
     given = {"source": SOURCE, "edited": SOURCE + " embedding:style"} | DEFAULTS
     node = comfyui.nodes["PeRFlowPromptToPrompt"]
     said = node.execute(model=models("SD1.5"), clip=clip, latent=LATENT, **given).ui["text"]

@@ -1,0 +1,246 @@
+"""What benchmarks/gpu.py measures: waits in a step, seconds of pictures, deltas in memory, and weights that return.
+
+Each takes the ComfyUI, the model's size and the pixels of a picture's side, prints its lines and returns its numbers.
+"""
+
+import collections
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import full_size
+import measuring
+import torch
+from gpu_comfyui import CHORD, GB, Clock, Comfy, nothing_loaded, prompt, synchronize
+
+Found = dict[str, Any]
+PREDICTION = "diff_eps"  # for all of them, so that they differ by the weights alone
+
+# --- what makes the host wait for the device in a step ---
+
+# What a profile calls waiting: CUDA's functions, copies between host and device, PyTorch's operators that read a value.
+WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "Memcpy DtoH", "Memcpy HtoD",
+         "aten::item", "aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero")  # fmt: skip
+FEW, MANY = 4, 20  # steps
+
+
+def steps(comfy: Comfy, size: str, pixels: int) -> Found:
+    """Stock euler on the base, and PeRFlow Sampler with the delta, as people run them."""
+    base = comfy.checkpoint(size)[0]
+    found = {
+        "stock euler, base": waits_a_step(sampling(comfy, base, size, pixels, ours=False)),
+        "PeRFlow Sampler, delta": waits_a_step(sampling(comfy, comfy.accelerated(base, size), size, pixels, ours=True)),
+    }
+    for what, waits in found.items():
+        print(f"waits in a step, {what}: {', '.join(f'{name} {n:g}' for name, n in waits.items()) or 'none'}")
+    return {"waits": found}
+
+
+def sampling(comfy: Comfy, model: Any, size: str, pixels: int, ours: bool) -> Callable[[int], None]:
+    """Runs of so many steps with CFG of 4.5; noise, prompts and step lists are made before."""
+    from comfy.samplers import calculate_sigmas, sampler_object
+
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(1, 4, pixels // 8, pixels // 8, generator=generator)
+    positive, negative = (prompt(size, generator) for _ in range(2))
+    sampler = comfy.solver() if ours else sampler_object("euler")
+    table = model.get_model_object("model_sampling")
+    lists = {n: comfy.sigmas(model, n) if ours else calculate_sigmas(table, "simple", n) for n in (2, FEW, MANY)}
+
+    def run(steps: int) -> None:
+        measuring.sample(model, noise, 4.5, sampler, lists[steps], positive, negative)
+        synchronize()
+
+    return run
+
+
+def waits_a_step(run: Callable[[int], None]) -> dict[str, float]:
+    """How often each happens in a step: what MANY steps have more than FEW, so that a run's begin and end are out."""
+    profiled(run, 2)  # the first has more to set up
+    few, many = profiled(run, FEW), profiled(run, MANY)
+    differences = {name: (many[name] - few[name]) / (MANY - FEW) for name in sorted(many)}
+    return {name: number for name, number in differences.items() if number}
+
+
+def profiled(run: Callable[[int], None], steps: int) -> collections.Counter[str]:
+    from torch.profiler import ProfilerActivity
+
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
+    with torch.profiler.profile(activities=activities) as profile:
+        run(steps)
+    names = (event.name() for event in profile.profiler.kineto_results.events())  # PyTorch's own table, not made
+    return collections.Counter(name.partition(" (")[0] for name in names if name.startswith(WAITS))
+
+
+# --- seconds of whole pictures without loading: prompts, sampling, VAE ---
+
+RUNS, ENOUGH = 5, 4.0  # runs of a row at most, and seconds after which it gets no further one
+WAYS = ((False, 25, 7.0), (True, 4, 4.5), (True, 6, 4.5), (True, 8, 4.5), (True, 4, 1.0))  # PeRFlow, steps, CFG
+
+
+def latency(comfy: Comfy, size: str, pixels: int) -> Found:
+    """The base (DPM++ 2M Karras) and PeRFlow, each warmed up by two steps, at batch 1 and 4."""
+    model, clip, vae = comfy.checkpoint(size)
+    models = {False: model, True: comfy.accelerated(model, size)}
+    rows = []
+    print("| model | batch | way | seconds (runs: from - to) |\n|---|---|---|---|")
+    for batch in (1, 4):
+        for perflow in models:
+            picture(comfy, (models[perflow], clip, vae), perflow, 2, 4.5, pixels, batch)
+        for perflow, n, cfg in WAYS:
+            times: list[float] = []
+            while len(times) < RUNS and sum(times) < ENOUGH:
+                synchronize()
+                began = time.perf_counter()
+                picture(comfy, (models[perflow], clip, vae), perflow, n, cfg, pixels, batch)
+                synchronize()
+                times.append(time.perf_counter() - began)
+            way = f"{'PeRFlow' if perflow else 'base, dpmpp_2m karras'}, {n} steps, CFG {cfg:g}"
+            spread = f"{len(times)}: {min(times):.3f} - {max(times):.3f}"
+            print(f"| {size} {pixels} px | {batch} | {way} | {statistics.median(times):.3f} ({spread}) |", flush=True)
+            rows.append({"batch": batch, "way": way, "seconds": times})
+    return {"rows": rows}
+
+
+def picture(
+    comfy: Comfy, loaded: tuple[Any, Any, Any], perflow: bool, steps: int, cfg: float, pixels: int, batch: int
+) -> None:
+    """As the nodes of a graph, one after the other."""
+    model, clip, vae = loaded
+    texts = ("a photograph of a red house by the sea, evening light, highly detailed", "blurry, low quality")
+    positive, negative = (comfy.run("CLIPTextEncode", clip=clip, text=text) for text in texts)
+    latent = comfy.run("EmptyLatentImage", width=pixels, height=pixels, batch_size=batch)
+    common = dict(model=model, positive=positive, negative=negative, latent_image=latent, cfg=cfg)
+    if perflow:
+        chosen = dict(sampler=comfy.solver(), sigmas=comfy.sigmas(model, steps), add_noise=True, noise_seed=0)
+        samples = comfy.run("SamplerCustom", **common, **chosen)[0]
+    else:
+        chosen = dict(seed=0, steps=steps, sampler_name="dpmpp_2m", scheduler="karras", denoise=1.0)
+        samples = comfy.run("KSampler", **common, **chosen)
+    comfy.run("VAEDecode", vae=vae, samples=samples)
+
+
+# --- deltas in a memory mode ---
+
+PLAIN, FULL, HALF, MERGED = "plain", "delta", "delta at 0.5", "ModelMergeAdd"
+
+
+def memory(comfy: Comfy, size: str, pixels: int) -> Found:
+    """The model plain, with the delta, at another strength, with the stock node's merge, and plain again.
+
+    A run is the node, and two steps with CFG. The plain model has to give the same numbers both times.
+    """
+    before = nothing_loaded()
+    base = comfy.checkpoint(size)[0]
+    delta = comfy.run("UNETLoader", unet_name=full_size.delta_name(size), weight_dtype="default")
+    ways: dict[str, Callable[[], Any]] = {
+        PLAIN: lambda: plain(comfy, base),
+        FULL: lambda: comfy.accelerated(base, size, 1.0, PREDICTION),
+        MERGED: lambda: plain(comfy, comfy.run("ModelMergeAdd", model1=base, model2=delta)),
+        HALF: lambda: comfy.accelerated(base, size, 0.5, PREDICTION),
+    }
+    runs, results = [], []
+    for name in (*ways, PLAIN):
+        with Clock() as clock:
+            results.append(sampled(comfy, ways[name](), size, pixels))
+        peak = clock.start["card"] + clock.growth["card"] - before
+        runs.append({"way": name, "seconds": clock.seconds, "peak": peak / GB})
+        print(f"  {name}: {clock.seconds:.2f} s; peak {runs[-1]['peak']:.2f} GB of the card", flush=True)
+    first, full, merged, half, last = results
+    checks = {
+        "finite": all(bool(one.isfinite().all()) for one in results),
+        "the plain model returns exactly": bool((first == last).all()),
+        "plain again against plain": difference(last, first),
+        "delta against plain": difference(full, first),
+        "delta against half": difference(full, half),
+        "delta against ModelMergeAdd": difference(full, merged),
+    }
+    print("  " + "; ".join(f"{name}: {value}" for name, value in checks.items()))
+    return {"runs": runs, "checks": checks}
+
+
+def plain(comfy: Comfy, model: Any) -> Any:
+    return comfy.run("PeRFlowModelSampling", model=model, prediction_type=PREDICTION, **CHORD)
+
+
+def difference(one: Any, other: Any) -> float:
+    """RMS, relative to the other's."""
+    return round(float(((one - other).double().square().mean() / other.double().square().mean()).sqrt()), 6)
+
+
+def sampled(comfy: Comfy, model: Any, size: str, pixels: int) -> Any:
+    """Two steps with CFG, by PeRFlow's sampler."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(1, 4, pixels // 8, pixels // 8, generator=generator)
+    positive, negative = (prompt(size, generator) for _ in range(2))
+    return measuring.sample(model, noise, 4.5, comfy.solver(), comfy.sigmas(model, 2), positive, negative).cpu()
+
+
+# --- does the plain model come back bit for bit: after nothing, a reload, another model, stock patches, our delta ---
+
+
+def returns(comfy: Comfy, size: str, pixels: int) -> Found:
+    """Plain, something between, plain again: for each thing between how far the result and the weights are off.
+
+    What differs after "nothing" or "a reload" as well is not a patch's doing: then the weights are the same bits (which
+    is looked at) and the device multiplies them differently.
+    """
+    nothing_loaded()
+    base = comfy.checkpoint(size)[0]
+    other = comfy.run("UNETLoader", unet_name=full_size.delta_name(size), weight_dtype="default")
+    between: dict[str, Callable[[], Any]] = {
+        "nothing": lambda: None,
+        "a reload": reload,
+        "another model": lambda: plain(comfy, other),
+        "ModelMergeAdd": lambda: plain(comfy, comfy.run("ModelMergeAdd", model1=base, model2=other)),
+        "Apply PeRFlow Delta": lambda: comfy.accelerated(base, size, 1.0, PREDICTION),
+    }
+    if (comfy.folder / full_size.lora_name(size)).is_file():
+        lora = {"lora_name": full_size.lora_name(size), "strength_model": 1.0}
+        between["Load LoRA"] = lambda: plain(comfy, comfy.run("LoraLoaderModelOnly", model=base, **lora))
+    sampled(comfy, plain(comfy, base), size, pixels)  # the first run of a process chooses its kernels
+    found = {}
+    for name, make in between.items():
+        before, stood = sampled(comfy, plain(comfy, base), size, pixels), dict(state(base))
+        if (model := make()) is not None:
+            sampled(comfy, model, size, pixels)
+        after, stands = sampled(comfy, plain(comfy, base), size, pixels), dict(state(base))
+        found[name] = {"result": difference(after, before), **changed(stood, stands)}
+        print(f"  plain, {name}, plain: {found[name]}", flush=True)
+    kernels = {  # what PyTorch may choose kernels by
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "fp16_reduced_sums": torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction,
+        "cudnn": torch.backends.cudnn.version(),
+    }
+    return {"between": found, **kernels}
+
+
+def reload() -> None:
+    nothing_loaded()
+
+
+def state(model: Any) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Of every weight as it is loaded: a sum over its bits, device, strides, whether it is cast, where it starts."""
+    for name, layer in model.model.diffusion_model.named_modules():
+        for own, weight in layer.named_parameters(recurse=False):
+            cast = (getattr(layer, "comfy_cast_weights", False), len(getattr(layer, f"{own}_function", ())))
+            yield f"{name}.{own}", (bits(weight), str(weight.device), weight.stride(), cast, weight.data_ptr() % 512)
+
+
+def bits(weight: Any) -> int:
+    """The sum of its bits as whole numbers, which no order of adding changes: one weight that differs is seen."""
+    if weight.is_meta:  # of a model with dynamic VRAM that was not read yet
+        return 0
+    whole = weight.detach().contiguous().flatten()
+    return int(whole.view(torch.int32 if whole.nbytes % 4 == 0 else torch.uint8).sum(dtype=torch.int64))
+
+
+def changed(before: dict[str, tuple[Any, ...]], after: dict[str, tuple[Any, ...]]) -> dict[str, int]:
+    """How many weights differ in each of these."""
+    names = ("bits", "device", "strides", "casting", "alignment")
+    return {name: sum(before[key][i] != after[key][i] for key in before) for i, name in enumerate(names)}
+
+
+MEASUREMENTS = {"steps": steps, "latency": latency, "memory": memory, "returns": returns}

@@ -1,0 +1,112 @@
+"""Store what was trained in small_model/weights, where the demo finds it, and say what few bits cost.
+
+`python -m small_model.trainers.pack FOLDER --tokenizer FOLDER --student DELTA`: the first folder holds autoencoder.pt
+and teacher.pt, whose averages are stored; the tokenizer is CLIP-L's, as for train_teacher; DELTA is what training/
+saved of the student. Without --student only the first two are stored. What is stored as delta is the student's
+difference to the teacher as stored, so that rounding the teacher does not move the student.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import CLIPTokenizer
+
+from ..networks.storage import WEIGHTS, Bits, averaged, pack, read, unpack, write
+from ..networks.unet import narrow_unet
+from ..scenes.numbered import picture
+from .dataset import trained_autoencoder
+from .device import as_tensor, placed
+from .train_teacher import BATCH, Batches, predicted
+
+# Chosen by the table that this program prints; README.md says why.
+AUTOENCODER_BITS: Bits = 16
+TEACHER_BITS: Bits = 8
+DELTA_BITS: Bits = 8
+
+Tensors = dict[str, Tensor]
+
+
+@torch.no_grad()
+def main(folder: Path, tokenizer: Path, student: Path | None) -> None:
+    encoder, decoder = trained_autoencoder(folder / "autoencoder.pt")
+    both = torch.nn.ModuleDict({"encoder": encoder, "decoder": decoder})
+    drawn = [picture(seed) for seed in range(BATCH)]  # held out
+    x = as_tensor(np.stack([pixels for pixels, _ in drawn]))
+    captions = [caption for _, caption in drawn]
+    batch = Batches.of_captions(encoder(x), captions, CLIPTokenizer.from_pretrained(tokenizer))[0]
+    unet = placed(narrow_unet())
+
+    def pictures(weights: Tensors) -> Tensor:
+        both.load_state_dict(weights)
+        return decoder(encoder(x))
+
+    def noise(weights: Tensors) -> Tensor:
+        unet.load_state_dict(weights)
+        return predicted(unet, batch)
+
+    print("file              bits      MB   error of the weights   of the output, relative")
+    drawing = {name: tensor.cpu().clone() for name, tensor in both.state_dict().items()}
+    store("autoencoder", drawing, AUTOENCODER_BITS, pictures)
+    (teacher,) = averaged(folder / "teacher.pt", "unet")
+    stored = store("teacher", teacher, TEACHER_BITS, noise)
+    if student:
+        delta, metadata = read_delta(student, teacher)
+        learned = added(teacher, delta)
+        difference = {name: learned[name] - stored[name] for name in teacher}
+        store("delta", difference, DELTA_BITS, lambda change: noise(added(stored, change)), metadata)
+        print(f"The delta moves the UNet's output by {relative(noise(learned), noise(teacher)):.2e}.")
+
+
+def store(
+    name: str,
+    tensors: Tensors,
+    bits: Bits,
+    output: Callable[[Tensors], Tensor],
+    metadata: dict[str, str] | None = None,
+) -> Tensors:
+    """Write the file, tell what each number of bits costs, and return the tensors as stored."""
+    exact = output(tensors)
+    flat = torch.cat([tensor.flatten() for tensor in tensors.values()])
+    for choice in get_args(Bits):
+        packed = pack(tensors, choice)
+        found = unpack(packed)
+        size = sum(tensor.nbytes for tensor in packed.values()) / 1e6
+        error = relative(torch.cat([tensor.flatten() for tensor in found.values()]), flat)
+        mark = "stored" if choice == bits else ""
+        print(f"{name:16} {choice:5} {size:7.1f} {error:22.2e} {relative(output(found), exact):16.2e}  {mark}")
+    write(tensors, WEIGHTS / f"{name}.safetensors", bits, metadata)
+    return unpack(pack(tensors, bits))
+
+
+def read_delta(file: Path, teacher: Tensors) -> tuple[Tensors, dict[str, str]]:
+    """A full delta with diffusers' names, in float32, and its metadata."""
+    delta, metadata = read(file)
+    if delta.keys() != teacher.keys():
+        raise SystemExit(
+            f"{file.name} has {len(delta)} tensors, expected the teacher's {len(teacher)} by diffusers' names: train "
+            "the student with method full, and save it with rank 0."
+        )
+    return delta, metadata
+
+
+def added(a: Tensors, b: Tensors) -> Tensors:
+    return {name: tensor + b[name] for name, tensor in a.items()}
+
+
+def relative(found: Tensor, wanted: Tensor) -> float:
+    return float((found - wanted).norm() / wanted.norm())
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--tokenizer", type=Path, required=True)
+    parser.add_argument("--student", type=Path, metavar="DELTA")
+    main(**vars(parser.parse_args()))

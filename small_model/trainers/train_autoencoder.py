@@ -1,0 +1,130 @@
+"""Train the narrow autoencoder on drawn pictures. Stopped at any moment it goes on from its last state.
+
+`python -m small_model.trainers.train_autoencoder FOLDER --pictures 48000 --minutes 40`, on two cores
+`torchrun --nproc_per_node 2 -m small_model.trainers.train_autoencoder ...`. With --from-stored it begins with the
+weights in this repository.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
+
+from ..networks import storage
+from ..networks.autoencoder import Decoder, Encoder
+from . import distributed
+from .dataset import pictures_of
+from .device import DEVICE, arithmetic, placed
+from .muon import optimizers_of
+from .training_loop import Losses, Training
+
+CROP, BATCH, RATE = 64, 8, 4e-3
+NOISE = 0.08  # added to latents, so that the decoder bears what a diffusion model gets wrong
+SQUARES = 10.0  # so that they are about a third of the loss
+STANDARDISED_AT = 0.6  # of the time
+
+
+def crops(pictures: Tensor, batch: int, random: np.random.Generator) -> Tensor:
+    """Random squares of random pictures [N, H, W, 3] uint8: [batch, 3, CROP, CROP] in 0..1."""
+    squares = pictures.unfold(1, CROP, 8).unfold(2, CROP, 8)  # [N, rows, columns, 3, CROP, CROP], nothing copied
+    chosen = torch.from_numpy(random.integers(0, len(pictures), batch)).to(pictures.device)
+    y, x = torch.from_numpy(random.integers(0, squares.shape[1], (batch, 2))).to(pictures.device).T
+    return squares[chosen, y, x].float() / 255
+
+
+def loss_of(found: Tensor, wanted: Tensor) -> Tensor:
+    """Mean absolute error of the picture, and at three sizes that of its differences between neighbours and its square.
+
+    The differences make edges sharp; the squares count most where a whole part has the wrong colour.
+    """
+    total = (found - wanted).abs().mean()
+    for _ in range(3):
+        for dim in (2, 3):
+            total = total + (found.diff(dim=dim) - wanted.diff(dim=dim)).abs().mean()
+        total = total + SQUARES * (found - wanted).square().mean()
+        found, wanted = avg_pool2d(found, 2), avg_pool2d(wanted, 2)
+    return total
+
+
+def spread(z: Tensor) -> Tensor:
+    """How far the channels of latents [B, 4, h, w] are from mean 0 and deviation 1."""
+    return z.mean((0, 2, 3)).square().mean() + (z.std((0, 2, 3)) - 1).square().mean()
+
+
+def train(folder: Path, pictures: int, minutes: float, batch: int, rate: float, from_stored: bool) -> None:
+    """Train for so many minutes, all runs together, at a rate that falls to zero; the state is in the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pixels = torch.from_numpy(pictures_of(folder, pictures)[0]).to(DEVICE)
+    torch.manual_seed(distributed.RANK)  # no two processes have the same noise
+    encoder, decoder = first_weights(from_stored)
+    weights = list(placed(nn.ModuleList([encoder, decoder])).parameters())
+    distributed.broadcast(weights)
+    optimizers = optimizers_of(weights, [encoder[0], encoder[-1], decoder[1], decoder[-1]], rate)
+    networks = {"encoder": encoder, "decoder": decoder}
+    training = Training(networks, optimizers, folder / "autoencoder.pt", longest_average=0.999)
+    training.state.setdefault("standardised", from_stored)
+
+    def losses(step: int, done: float) -> Losses:
+        if done >= STANDARDISED_AT and not training.state["standardised"]:
+            standardise(encoder, decoder, pixels, training.state["ema"])
+            training.state["standardised"] = True
+        x = crops(pixels, batch, np.random.default_rng([1, distributed.RANK, step]))
+        loss, spreading = losses_of(encoder, decoder, x.contiguous(memory_format=torch.channels_last))
+        return {"total": loss + 0.01 * spreading, "shown": {"loss": loss, "spread": spreading}}
+
+    training.run(minutes, losses, lambda done: 1 - done, warm_up=50, samples=batch * distributed.WORLD_SIZE)
+
+
+def first_weights(from_stored: bool) -> tuple[Encoder, Decoder]:
+    """Made-up ones (by torch's seed), or those in this repository."""
+    encoder, decoder = Encoder(), Decoder()
+    if from_stored:
+        stored, _ = storage.read(storage.WEIGHTS / "autoencoder.safetensors")
+        nn.ModuleDict({"encoder": encoder, "decoder": decoder}).load_state_dict(stored)
+    return encoder, decoder
+
+
+@torch.no_grad()
+def standardise(encoder: Encoder, decoder: Decoder, pictures: Tensor, ema: list[Tensor]) -> None:
+    """Give every latent channel mean 0 and deviation 1 over the pictures, as a diffusion model likes it.
+
+    The decoder's first layer takes it back; that is exact but for its clamp and the border, which training heals.
+    """
+    z = encoder(pictures[:400].permute(0, 3, 1, 2).float() / 255)
+    mean, deviation = z.mean((0, 2, 3)), z.std((0, 2, 3))
+    names = [*encoder.state_dict(), *decoder.state_dict()]  # the moving averages come in this order
+    first = len(encoder.state_dict())
+    averages = dict(zip(names[:first], ema[:first], strict=True)), dict(zip(names[first:], ema[first:], strict=True))
+    for leave, enter in ((encoder.state_dict(), decoder.state_dict()), averages):
+        weight, bias = leave[f"{len(encoder) - 1}.weight"], leave[f"{len(encoder) - 1}.bias"]
+        weight.div_(deviation.view(-1, 1, 1, 1))
+        bias.sub_(mean).div_(deviation)
+        enter["1.bias"].add_((enter["1.weight"].sum((2, 3)) * mean).sum(1))
+        enter["1.weight"].mul_(deviation.view(1, -1, 1, 1))
+
+
+def losses_of(encoder: Encoder, decoder: Decoder, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the pictures decoded from noisy latents, and of how the latents are spread."""
+    with arithmetic():
+        z = encoder(x).float()
+        noisy = z + NOISE * torch.rand(len(z), 1, 1, 1, device=z.device) * torch.randn_like(z)
+        found = decoder(noisy).float()
+    return loss_of(found, x), spread(z)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--pictures", type=int, default=8000)
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--batch", type=int, default=BATCH, help="crops in a step of each process")
+    parser.add_argument("--rate", type=float, default=RATE)
+    parser.add_argument("--from-stored", action="store_true", help="begin with the weights in this repository")
+    distributed.join()
+    train(**vars(parser.parse_args()))
+    distributed.leave()

@@ -1,0 +1,99 @@
+"""The trainers at their smallest size: train_autoencoder, train_teacher, train_style, train_classifier, pack."""
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from small_model.networks import storage
+from small_model.trainers import pack, train_autoencoder, train_classifier, train_style, train_teacher
+from small_model.trainers.restore import restore
+
+HOW = dict(pictures=8, minutes=0.01, batch=2, rate=1e-4)
+
+
+@pytest.fixture
+def restored(tmp_path):
+    restore(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def tokenizer(comfyui_path):
+    return comfyui_path / "comfy" / "sd1_tokenizer"
+
+
+def moved(file, name, *parts) -> bool:
+    """Whether the averages in a state file are close to the stored weights, and are not them."""
+    found = {key: weight for part in storage.averaged(file, *parts) for key, weight in part.items()}
+    stored, _ = storage.read(storage.WEIGHTS / f"{name}.safetensors")
+    stored = {key: weight for part in storage.networks(stored, *parts) for key, weight in part.items()}
+    apart = sum(float((found[key] - stored[key]).norm()) for key in stored)
+    return 0 < apart < 0.1 * sum(float(weight.norm()) for weight in stored.values())
+
+
+def test_autoencoder_goes_on_from_its_state(tmp_path, capsys):
+    train_autoencoder.train(tmp_path, **HOW, from_stored=True)
+    first = torch.load(tmp_path / "autoencoder.pt", weights_only=True)["state"]
+    assert moved(tmp_path / "autoencoder.pt", "autoencoder", "encoder", "decoder")
+    longer = HOW | dict(minutes=first["seconds"] / 60 + 0.01)
+    train_autoencoder.train(tmp_path, **longer, from_stored=False)
+    again = torch.load(tmp_path / "autoencoder.pt", weights_only=True)["state"]
+    assert again["step"] > first["step"] > 0
+    assert again["seconds"] >= 60 * longer["minutes"]
+    assert again["standardised"]
+
+
+def test_latents_become_standardised(tmp_path, monkeypatch):
+    """From random weights, in the first step."""
+    monkeypatch.setattr(train_autoencoder, "STANDARDISED_AT", 0.0)
+    train_autoencoder.train(tmp_path, **HOW, from_stored=False)
+    assert torch.load(tmp_path / "autoencoder.pt", weights_only=True)["state"]["standardised"]
+
+
+def test_teacher(restored, tokenizer, capsys):
+    (restored / "teacher.pt").unlink()
+    train_teacher.train(restored, tokenizer, **HOW, from_stored=True)
+    assert moved(restored / "teacher.pt", "teacher", "unet")
+    assert "7.86M weights, 8 latents" in capsys.readouterr().out
+
+
+def test_style_of_all_weights(restored, tokenizer):
+    file = train_style.train(restored, "woodcut", tokenizer, **HOW, rank=0)
+    assert file.name == "tuned.pt"
+    assert moved(file, "teacher", "unet")
+
+
+def test_style_as_a_lora(restored, tokenizer):
+    pytest.importorskip("peft")
+    tensors = load_file(train_style.train(restored, "neon", tokenizer, **HOW, rank=2))
+    ups = {name: up for name, up in tensors.items() if name.endswith(".lora_up.weight")}
+    assert any(up.any() for up in ups.values())
+    assert "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_out_0.lora_up.weight" in ups
+    assert len(tensors) == 3 * len(ups)
+
+
+def test_classifier(restored, monkeypatch, capsys):
+    monkeypatch.setattr(train_classifier, "TESTED", 4)
+    out = restored / "classifier.safetensors"
+    arguments = ["train_classifier", str(restored), "--pictures", "70", "--seen", "128", "--out", str(out)]
+    monkeypatch.setattr("sys.argv", arguments)
+    train_classifier.main()
+    assert load_file(out).keys() == load_file(storage.WEIGHTS / out.name).keys()
+    assert "through the autoencoder: subject " in capsys.readouterr().out
+
+
+def test_pack_stores_what_was_trained(restored, tokenizer, monkeypatch, capsys):
+    """A student's delta is the difference to the teacher as stored."""
+    weights = restored / "weights"
+    monkeypatch.setattr(pack, "WEIGHTS", weights)
+    delta, metadata = storage.read(storage.WEIGHTS / "delta.safetensors")
+    save_file(delta, restored / "student.safetensors", metadata)
+    pack.main(restored, tokenizer, restored / "student.safetensors")
+    assert capsys.readouterr().out.count("stored") == 3
+    teacher, _ = storage.read(weights / "teacher.safetensors")
+    packed, said = storage.read(weights / "delta.safetensors")
+    before, _ = storage.read(storage.WEIGHTS / "teacher.safetensors")
+    assert said == metadata
+    name = "mid_block.resnets.0.conv1.weight"
+    student = before[name] + delta[name]
+    assert float((teacher[name] + packed[name] - student).norm() / student.norm()) < 1e-3
