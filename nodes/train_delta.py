@@ -10,8 +10,8 @@ from comfy_api.latest import io
 from ..perflow_core.drawing.losses import draw_losses
 from ..perflow_core.sampling.parameterization import PredictionType, like_base
 from ..perflow_core.sampling.windows import MOST_WINDOWS
-from ..perflow_core.weights.architecture import TRAINED_WINDOWS
-from ..perflow_core.weights.delta_metadata import metadata_prediction_type, metadata_windows
+from ..perflow_core.weights.delta_file import metadata_prediction_type, metadata_windows
+from ..perflow_core.weights.unet_layout import TRAINED_WINDOWS
 from .comfyui import folders, node_text, shared_inputs
 from .comfyui.advice import with_advice
 from .comfyui.sampling.base_sampling import Base, base_of
@@ -21,7 +21,7 @@ from .comfyui.training.examples import Examples
 from .comfyui.training.files import Resumed
 from .comfyui.training.loop import Settings, Training
 from .comfyui.training.session import train
-from .comfyui.weights.unet import describe, source_name
+from .comfyui.weights.unet_weights import layout_of, source_name
 
 NOTHING = "none"
 
@@ -197,7 +197,7 @@ class PeRFlowTrainDelta(io.ComfyNode):
             seed=seed[0],
         )
         base = teacher_of(model[0])
-        unet, resumed = describe(model[0]), None
+        unet, resumed = layout_of(model[0]), None
         if resume_from and resume_from[0] != NOTHING:
             resumed = files.read_resumed(folders.delta_path(resume_from[0]))
         settings = Settings(

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..messages import shown
+from ..errors import shown
 from .chord import WindowChord
 from .windows import EDGE_TOLERANCE, NUM_TIMESTEPS, integer_grid, on_edge, spanned_edges, timesteps
 

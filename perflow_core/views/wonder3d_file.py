@@ -7,10 +7,8 @@ embedding for camera and domain, and in each transformer block a second attentio
 import re
 from collections.abc import Iterable, Mapping
 
-from ..errors import Problem
-from ..messages import shown, sizes, tensor_count, tensors_named
-from ..weights.architecture import INPUT_LAYER, Shape
-from ..weights.delta import without_prefix
+from ..errors import Problem, shown, sizes, tensor_count, tensors_named
+from ..weights.unet_layout import INPUT_LAYER, Shape, without_prefix
 from ..weights.weights_file import WeightsFileError
 
 NORM, ATTENTION = "norm_joint_mid", "attn_joint_mid"  # the joint attention's modules in a transformer block

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from perflow_core.messages import shown
+from perflow_core.errors import shown
 from perflow_core.weights.weights_file import WeightsFileError, inspect
 
 UNET = {"down_blocks.0.attn2.to_k.weight": torch.zeros(8, 768), "conv_norm_out.weight": torch.zeros(4)}
@@ -23,7 +23,7 @@ def inspected(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("state", "kind", "layout", "architecture"),
+    ("state", "kind", "layout", "family"),
     [
         (UNET, "difference", "diffusers", "SD1.5"),
         (UNET | {"conv_norm_out.weight": torch.ones(4)}, "full model", "diffusers", "SD1.5"),
@@ -40,9 +40,9 @@ def inspected(tmp_path):
         ({"anything": torch.zeros(1)}, "unknown", "unknown", "unknown"),
     ],
 )  # fmt: skip
-def test_kinds(inspected, state, kind, layout, architecture):
+def test_kinds(inspected, state, kind, layout, family):
     found = inspected(state)
-    assert (found.kind, found.layout, found.architecture) == (kind, layout, architecture)
+    assert (found.kind, found.layout, found.family) == (kind, layout, family)
 
 
 def test_output_projection_is_not_the_last_norm(inspected):

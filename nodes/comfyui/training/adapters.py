@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
-from ..weights.unet import layers
+from ..weights.unet_weights import layers
 
 Layer = Any  # nn.Linear, nn.Conv2d, or a quantised one of a class of its own
 

@@ -16,7 +16,7 @@ from comfy.model_patcher import ModelPatcher
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ....perflow_core.messages import shown
+from ....perflow_core.errors import shown
 from ....perflow_core.views.twelve_views import ROWS, class_vectors
 from ....perflow_core.views.wonder3d_file import (
     EXPECTED,
@@ -27,8 +27,7 @@ from ....perflow_core.views.wonder3d_file import (
     widths,
     with_joint_names,
 )
-from ....perflow_core.weights.architecture import Shape
-from ....perflow_core.weights.delta import FILE_PREFIXES
+from ....perflow_core.weights.unet_layout import FILE_PREFIXES, Shape
 from ....perflow_core.weights.weights_file import WeightsFileError
 from .unet import LAYOUT, Wonder3DUNet
 

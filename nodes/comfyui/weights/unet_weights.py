@@ -10,18 +10,18 @@ import torch
 from comfy.model_patcher import ModelPatcher, get_key_weight
 from torch import Tensor, nn
 
-from ....perflow_core.weights.architecture import UNet
+from ....perflow_core.weights.unet_layout import UNetLayout
 
 MODEL_PREFIX = "diffusion_model."
 _ROOT = MODEL_PREFIX.removesuffix(".")
 
 
-def describe(model: ModelPatcher) -> UNet:
+def layout_of(model: ModelPatcher) -> UNetLayout:
     """The UNet by ComfyUI's names; what quantised layers store beside their weights is left out."""
     weights = unet_weights(model)
     by_diffusers = _diffusers_names(model)
     computing = model.model.get_dtype_inference()
-    return UNet(
+    return UNetLayout(
         shapes={key: tuple(weight.shape) for key, weight in weights.items()},
         dtypes={key: weight.dtype if weight.is_floating_point() else computing for key, weight in weights.items()},
         names={
