@@ -125,7 +125,9 @@ def check_same_family(perflow: UNetLayout, base: UNetLayout) -> None:
             )
 
 
-def extract(model_perflow: ModelPatcher, model_base: ModelPatcher, unet: UNetLayout, extraction: Extraction) -> Extraction:
+def extract(
+    model_perflow: ModelPatcher, model_base: ModelPatcher, unet: UNetLayout, extraction: Extraction
+) -> Extraction:
     """W_perflow - W_base, patches included, computed in float32 on the model's device, weight by weight."""
     device = model_perflow.load_device
     largest = max(prod(shape) for shape in unet.shapes.values())

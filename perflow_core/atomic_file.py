@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 UNFINISHED = ".unfinished"  # no longer than .safetensors: a name that is short enough stays so
 ADVICE = {
@@ -20,6 +20,8 @@ ADVICE = {
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.EFBIG: "this disk takes no files of that size, so choose another output folder",
 }
+
+File = TypeVar("File", bound="NewFile")
 
 
 @contextmanager
@@ -63,7 +65,7 @@ class NewFile:
                     return path, path.with_suffix(UNFINISHED).open("xb")
         raise FileExistsError(errno.EEXIST, "every name is taken")
 
-    def __enter__(self) -> "NewFile":
+    def __enter__(self: File) -> File:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: Any, trace: TracebackType | None) -> None:

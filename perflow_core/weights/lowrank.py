@@ -64,26 +64,14 @@ def nearest_of_rank(dW: Tensor, rank: int) -> Tensor:
 def _svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     """The first `rank` singular triplets: U [m, r], S [r], V [n, r].
 
-    Q spans A (A^T A)^2 G with G a random sketch [n, r + 16]; then A ~ Q B with B = Q^T A, whose SVD is small. The
-    sketch comes from a generator of its own on the CPU: no device's random numbers are touched, and all draw the same.
+    The random sketch is the same in every call, and the global random state stays as it is. On other devices than CUDA
+    the CPU computes: Apple's GPUs have no QR, or one far slower than their CPU's.
     """
-    sketch = min(rank + OVERSAMPLING, *matrix.shape)
-    G = torch.randn(matrix.shape[1], sketch, generator=torch.Generator().manual_seed(0)).to(matrix)
-    Q = _basis(matrix @ G)
-    for _ in range(POWER_ITERATIONS):
-        Q = _basis(matrix @ _basis(matrix.T @ Q))
-    U, S, Vh = torch.linalg.svd(_factorable(Q.T @ matrix), full_matrices=False)
-    return Q @ U[:, :rank].to(Q), S[:rank].to(Q), Vh[:rank].T.to(Q)
-
-
-def _basis(columns: Tensor) -> Tensor:
-    """Orthonormal columns that span the same."""
-    return torch.linalg.qr(_factorable(columns)).Q.to(columns)
-
-
-def _factorable(matrix: Tensor) -> Tensor:
-    """Where QR and SVD are: on CPUs and CUDA. Apple's GPUs have no QR, or one far slower than their CPU's."""
-    return matrix if matrix.is_cuda else matrix.cpu()
+    A, cuda = matrix if matrix.is_cuda else matrix.cpu(), matrix.is_cuda
+    with torch.random.fork_rng([A.device] if cuda else []):
+        (torch.cuda.default_generators[A.device.index] if cuda else torch.default_generator).manual_seed(0)
+        U, S, V = torch.svd_lowrank(A, min(rank + OVERSAMPLING, *A.shape), POWER_ITERATIONS)
+    return U[:, :rank].to(matrix), S[:rank].to(matrix), V[:, :rank].to(matrix)
 
 
 def _svd_for_share(matrix: Tensor, wanted: float, largest: int) -> tuple[Tensor, Tensor, Tensor] | None:
