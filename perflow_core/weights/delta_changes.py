@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ..errors import shown, tensors_named
+from ..errors import tensors_named
 from .unet_layout import Shape, UNetLayout, without_prefix
-from .weights_file import WeightsFile, WeightsFileError
+from .weights_file import WeightsFile, WeightsFileError, by_weight
 
 
 class Factors(NamedTuple):
@@ -46,7 +46,7 @@ def plain_changes(file: WeightsFile, tensors: Mapping[str, Tensor], unet: UNetLa
     Raises WeightsFileError where two tensors are for one weight, and for tensors that the model has no place for.
     """
     place = {key: unet.names.get(without_prefix(key)) for key in tensors}
-    file_keys = inverse(file, {key: weight for key, weight in place.items() if weight is not None})
+    file_keys = by_weight(file.name, {key: weight for key, weight in place.items() if weight is not None})
     check_all_known(file, [key for key, weight in place.items() if weight is None], unet)
     return {weight: Change(key, tuple(tensors[key].shape), {key: tensors[key]}) for weight, key in file_keys.items()}
 
@@ -67,19 +67,6 @@ def group_by_module(keys: Iterable[str], modules: Mapping[str, str]) -> tuple[di
         else:
             unclaimed.append(key)
     return groups, unclaimed
-
-
-def inverse(file: WeightsFile, weights: Mapping[str, str]) -> dict[str, str]:
-    """From the model's names to the file's. Raises WeightsFileError where the file has two for one weight."""
-    file_keys: dict[str, str] = {}
-    for key, weight in weights.items():
-        if weight in file_keys:
-            raise WeightsFileError(
-                f"{file.name} holds the weight {weight} twice, as {shown(file_keys[weight])} and as {shown(key)}, "
-                "expected it once: make the file again."
-            )
-        file_keys[weight] = key
-    return file_keys
 
 
 def check_all_known(file: WeightsFile, unclaimed: Sequence[str], unet: UNetLayout) -> None:

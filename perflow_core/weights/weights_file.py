@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -103,6 +104,19 @@ def inspect(path: Path) -> WeightsFile:
             f"file in that format: {_advice(path)}"
         ) from error
     return WeightsFile(shown(path.name), shapes, dict(dtypes), metadata, size, norm)
+
+
+def by_weight(file: str, weights: Mapping[str, str], advice: str = "make the file again") -> dict[str, str]:
+    """From {a file's name: the model's} to {the model's: the file's}, each weight once; else raises WeightsFileError."""
+    keys: dict[str, str] = {}
+    for key, weight in weights.items():
+        if weight in keys:
+            raise WeightsFileError(
+                f"{file} holds the weight {weight} twice, as {shown(keys[weight])} and as {shown(key)}, expected it "
+                f"once: {advice}."
+            )
+        keys[weight] = key
+    return keys
 
 
 def _is_norm(shape: Shape, piece: Any) -> bool:

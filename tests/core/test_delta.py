@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import save_file
 
 from perflow_core.errors import Problem, shown
-from perflow_core.weights.delta_changes import group_by_module, inverse, plain_changes
+from perflow_core.weights.delta_changes import group_by_module, plain_changes
 from perflow_core.weights.delta_file import check_is_delta, metadata_prediction_type, metadata_windows
 from perflow_core.weights.delta_fit import fit
 from perflow_core.weights.unet_layout import UNetLayout
-from perflow_core.weights.weights_file import WeightsFileError, inspect
+from perflow_core.weights.weights_file import WeightsFileError, by_weight, inspect
 
 MODEL = {
     "diffusion_model.input_blocks.0.0.weight": (4, 4, 3, 3),
@@ -165,4 +165,4 @@ def test_modules_of_lora_keys(file):
     assert modules == {"lora_unet_a": keys[:2], "b": keys[2:3]}
     assert unclaimed == ["c.diff"]
     with pytest.raises(WeightsFileError, match=r"holds the weight diffusion_model\.a\.weight twice"):
-        inverse(file(tensors()), names)
+        by_weight("some.safetensors", names)

@@ -18,13 +18,12 @@ from ....perflow_core.weights.delta_changes import (
     check_all_known,
     check_all_used,
     group_by_module,
-    inverse,
     plain_changes,
 )
 from ....perflow_core.weights.delta_file import check_is_delta
 from ....perflow_core.weights.delta_fit import DeltaFit, check_numbers, fit
 from ....perflow_core.weights.unet_layout import Shape, UNetLayout
-from ....perflow_core.weights.weights_file import WeightsFile, WeightsFileError, inspect
+from ....perflow_core.weights.weights_file import WeightsFile, WeightsFileError, by_weight, inspect
 from .. import folders
 
 # What whole differences are called in LoRA files; of two for one weight ComfyUI takes the first.
@@ -69,7 +68,7 @@ def _patch(change: Change) -> Patch:
 def _lora_changes(file: WeightsFile, tensors: Mapping[str, Tensor], unet: UNetLayout) -> dict[str, Change]:
     """`.diff`, `.diff_b` and low rank, as ComfyUI's LoRA loader reads them."""
     modules, unclaimed = group_by_module(tensors, unet.modules)
-    weights = inverse(file, {stem: unet.modules[stem] for stem in modules})
+    weights = by_weight(file.name, {stem: unet.modules[stem] for stem in modules})
     changes = {}
     for weight, stem in weights.items():
         of_module = {name: tensors[name] for name in modules[stem]}
