@@ -98,7 +98,8 @@ class PeRFlowExtractDelta(io.ComfyNode):
                     "if this model was trained otherwise, choose its prediction_type."
                 )
         with new_delta(filename_prefix, largest_names((key, len(shape)) for key, shape in unet.shapes.items())) as file:
-            extraction = extract(model_perflow, model_base, unet, Extraction(rank, energy, file.add))
+            extraction = Extraction(rank, energy, file.add)
+            extract(model_perflow, model_base, unet, extraction)
             seconds = time.perf_counter() - started
             metadata = extraction.metadata(
                 prediction_type=prediction_type,
@@ -119,29 +120,26 @@ def check_same_family(perflow: UNetLayout, base: UNetLayout) -> None:
         found, expected = perflow.shapes.get(key, "missing"), base.shapes.get(key, "missing")
         if found != expected:
             raise ValueError(
-                f"Tensor {key} is {found} in model_perflow and {expected} in "
-                f"model_base, expected two models of the same architecture (these are {perflow.family} and "
-                f"{base.family}): connect the base that the PeRFlow model was made from."
+                f"Tensor {key} is {found} in model_perflow and {expected} in model_base, expected two models of the "
+                f"same architecture (these are {perflow.family} and {base.family}): connect the base that the PeRFlow "
+                "model was made from."
             )
 
 
-def extract(
-    model_perflow: ModelPatcher, model_base: ModelPatcher, unet: UNetLayout, extraction: Extraction
-) -> Extraction:
+def extract(perflow: ModelPatcher, base: ModelPatcher, unet: UNetLayout, extraction: Extraction) -> None:
     """W_perflow - W_base, patches included, computed in float32 on the model's device, weight by weight."""
-    device = model_perflow.load_device
+    device = perflow.load_device
     largest = max(prod(shape) for shape in unet.shapes.values())
     comfy.model_management.free_memory(COPIES * 4 * largest, device)
-    stored = stored_weights(model_perflow)
+    stored = stored_weights(perflow)
     dtype = source_dtype(stored.values())
     bar = comfy.utils.ProgressBar(len(stored))
     for key in stored:
         comfy.model_management.throw_exception_if_processing_interrupted()
-        dW = patched_weight(model_perflow, key, device)
-        dW -= patched_weight(model_base, key, device)
+        dW = patched_weight(perflow, key, device)
+        dW -= patched_weight(base, key, device)
         extraction.add(key, dW, dtype)
         bar.update(1)
-    return extraction
 
 
 def report(extraction: Extraction, path: Path, seconds: float) -> str:

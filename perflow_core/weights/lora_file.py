@@ -15,6 +15,12 @@ def lora_name(layer: str) -> str:
     return f"lora_unet_{layer.replace('.', '_')}"
 
 
+def whole_name(key: str) -> str:
+    """The name of a whole difference of a weight: x.weight -> x.diff, x.bias -> x.diff_b, other -> other.diff."""
+    module, _, kind = key.rpartition(".")
+    return {"weight": f"{module}.diff", "bias": f"{module}.diff_b"}.get(kind, f"{key}.diff")
+
+
 def lora_pair(layer: str, up: Tensor, down: Tensor) -> dict[str, Tensor]:
     """The tensors of dW = up down for one layer, on the CPU in the dtype they have.
 

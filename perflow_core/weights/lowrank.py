@@ -70,7 +70,7 @@ def _svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     A, cuda = matrix if matrix.is_cuda else matrix.cpu(), matrix.is_cuda
     with torch.random.fork_rng([A.device] if cuda else []):
         (torch.cuda.default_generators[A.device.index] if cuda else torch.default_generator).manual_seed(0)
-        U, S, V = torch.svd_lowrank(A, min(rank + OVERSAMPLING, *A.shape), POWER_ITERATIONS)
+        U, S, V = torch.svd_lowrank(A, q=min(rank + OVERSAMPLING, *A.shape), niter=POWER_ITERATIONS)
     return U[:, :rank].to(matrix), S[:rank].to(matrix), V[:, :rank].to(matrix)
 
 

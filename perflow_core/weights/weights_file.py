@@ -107,7 +107,10 @@ def inspect(path: Path) -> WeightsFile:
 
 
 def by_weight(file: str, weights: Mapping[str, str], advice: str = "make the file again") -> dict[str, str]:
-    """From {a file's name: the model's} to {the model's: the file's}, each weight once; else raises WeightsFileError."""
+    """The model's name -> the file's, from the other way round. Raises WeightsFileError for one weight under two names.
+
+    advice: how the error ends.
+    """
     keys: dict[str, str] = {}
     for key, weight in weights.items():
         if weight in keys:
