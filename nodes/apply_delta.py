@@ -14,7 +14,6 @@ from .comfyui.advice import with_advice
 from .comfyui.sampling.base_sampling import base_of
 from .comfyui.sampling.perflow_sampling import other_base_lines, trained_prediction, with_perflow_sampling
 from .comfyui.weights.delta_patches import fitting_delta, patches
-from .comfyui.weights.unet_weights import check_can_be_patched, layout_of
 
 APPLIED = "perflow_deltas"  # the MODEL's note of what was applied to it: [(file, strength), ...]
 
@@ -89,13 +88,11 @@ class PeRFlowApplyDelta(io.ComfyNode):
         shared_inputs.check_ranges(cls, strength=strength, prediction_type=prediction_type, windows=windows)
         if strength == 0:
             return io.NodeOutput(model, ui=node_text.show(cls, "Strength 0: the model is unchanged."))
-        base = base_of(model)  # a model of another kind is told so before its file is
-        check_can_be_patched(model)
-        unet = layout_of(model)
+        base = base_of(model)  # first: the error for a wrong model comes before that for a wrong file
         with with_advice():
-            delta = fitting_delta(folders.delta_path(delta_name), unet, partial, strength)
+            delta = fitting_delta(model, folders.delta_path(delta_name), partial, strength)
             if prediction_type == shared_inputs.AUTO:
-                prediction_type = metadata_prediction_type(delta.file) or trained_prediction(model, unet)
+                prediction_type = metadata_prediction_type(delta.file) or trained_prediction(model, delta.unet)
             windows = windows or metadata_windows(delta.file) or TRAINED_WINDOWS
         applied = [*(model.get_attachment(APPLIED) or []), (delta.file.name, strength)]
         accelerated = with_perflow_sampling(model, base, prediction_type, windows, align_steps)

@@ -32,13 +32,13 @@ def with_joint_names(names: Mapping[str, str]) -> dict[str, str]:
 
     ComfyUI's map has a second name for the class embedding, SDXL's, which is left out.
     """
-    names = {theirs: ours for theirs, ours in names.items() if not theirs.startswith("add_embedding.")}
-    blocks = {
-        theirs.removesuffix(IN_EACH_BLOCK): ours.removesuffix(IN_EACH_BLOCK)
+    joint = {
+        theirs.removesuffix(IN_EACH_BLOCK) + name: ours.removesuffix(IN_EACH_BLOCK) + name
         for theirs, ours in names.items()
         if theirs.endswith("." + IN_EACH_BLOCK)
+        for name in JOINT_TENSORS
     }
-    return {**names, **{theirs + name: ours + name for theirs, ours in blocks.items() for name in JOINT_TENSORS}}
+    return {theirs: ours for theirs, ours in names.items() if not theirs.startswith("add_embedding.")} | joint
 
 
 def names_in_file(file: str, keys: Iterable[str], names: Mapping[str, str]) -> dict[str, str]:

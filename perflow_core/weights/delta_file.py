@@ -1,4 +1,4 @@
-"""What a delta file says before its tensors are read: whether it is one, for which models, how it was trained."""
+"""What the header of a delta file tells: whether it is one, for which models, and how it was trained."""
 
 from ..errors import MOST_DIMENSIONS, Problem, shown, sizes
 from ..sampling.parameterization import BASE_PREDICTIONS, PREDICTION_TYPES, BasePrediction, PredictionType

@@ -26,6 +26,7 @@ class DeltaFit:
     """
 
     file: WeightsFile
+    unet: UNetLayout
     changes: dict[str, Change]
     left_out: list[str]
     without: list[str]
@@ -52,7 +53,7 @@ def fit(file: WeightsFile, changes: Mapping[str, Change], unet: UNetLayout, part
         raise WeightsFileError(
             f"{file.name} has no tensor that fits, {expected}: choose a delta made for this kind of model."
         )
-    return DeltaFit(file, fitting, misfits, missing)
+    return DeltaFit(file, unet, fitting, misfits, missing)
 
 
 def _misfit(
@@ -71,19 +72,17 @@ def _misfit(
     )
 
 
-def check_numbers(
-    delta: DeltaFit, strength: float, dtypes: Mapping[str, torch.dtype], largest: dict[str, float]
-) -> None:
+def check_numbers(delta: DeltaFit, strength: float, largest: dict[str, float]) -> None:
     """Raises WeightsFileError for NaN, Inf, whole numbers, and for changes that the model's precision cannot hold.
 
-    dtypes: the model's, by its names. largest: by the file's names each tensor's largest number, which is filled in
-    here; a tensor that is in it is not read again.
+    largest: the largest number of each tensor by the file's names, which is filled in here; a tensor that is in it is
+    not read again.
     """
     for model_key, change in delta.changes.items():
         for key, tensor in change.tensors.items():
             if key not in largest:
                 largest[key] = _largest(delta.file, key, tensor)
-        dtype = dtypes[model_key]
+        dtype = delta.unet.dtypes[model_key]
         most = min(LARGEST_NUMBER, torch.finfo(dtype).max) if dtype.is_floating_point else LARGEST_NUMBER
         reached = _reached(change, largest, most / max(abs(strength), 1)) * abs(strength)
         if not reached <= most:

@@ -1,4 +1,4 @@
-"""What LoRA loaders read, and what a delta says of itself: names of tensors, and metadata."""
+"""Files that LoRA loaders read: the names of their tensors, and the metadata of a delta."""
 
 from collections.abc import Collection, Mapping
 

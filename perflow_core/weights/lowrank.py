@@ -17,8 +17,8 @@ FIRST_RANK = 32  # where the search for a share of energy begins; doubled until 
 class LowRank:
     """dW in two factors of rank r, in the dtype they are stored in.
 
-    up: [out, r] or [out, r, 1, 1]; down: [r, in] or [r, in, kh, kw]; energy and kept are squared Frobenius norms, of dW
-    and of what the stored factors hold of it: kept = energy - |dW - up down|^2.
+    up: [out, r]; down: [r, in] or [r, in, kh, kw]; energy and kept are squared Frobenius norms, of dW and of what the
+    stored factors hold of it: kept = energy - |dW - up down|^2.
     """
 
     up: Tensor
@@ -98,6 +98,4 @@ def squared_norm(matrix: Tensor) -> float:
 def _factors(dW: Tensor, up: Tensor, down: Tensor, energy: float, dtype: torch.dtype) -> LowRank:
     up, down = up.to(dtype), down.to(dtype)
     lost = squared_norm(torch.addmm(dW.flatten(start_dim=1), up.float(), down.float(), alpha=-1))
-    if dW.ndim == 4:
-        up, down = up[:, :, None, None], down.reshape(-1, *dW.shape[1:])
-    return LowRank(up.contiguous().cpu(), down.contiguous().cpu(), energy, energy - lost)
+    return LowRank(up.contiguous().cpu(), down.reshape(-1, *dW.shape[1:]).contiguous().cpu(), energy, energy - lost)

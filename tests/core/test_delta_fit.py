@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from perflow_core.weights.delta_changes import Change, Factors
 from perflow_core.weights.delta_fit import DeltaFit, check_numbers
+from perflow_core.weights.unet_layout import UNetLayout
 from perflow_core.weights.weights_file import WeightsFileError, inspect
 
 
@@ -25,8 +26,8 @@ def numbers(file, state, strength=1.0, dtype=torch.float32, known=None):
 
 
 def check(file, changes, strength=1.0, dtype=torch.float32, known=None):
-    dtypes = dict.fromkeys(changes, dtype)
-    check_numbers(DeltaFit(file, changes, [], []), strength, dtypes, {} if known is None else known)
+    unet = UNetLayout({}, dict.fromkeys(changes, dtype), {}, {})
+    check_numbers(DeltaFit(file, unet, changes, [], []), strength, {} if known is None else known)
 
 
 def pair(up, down, scale=1.0, size=8):

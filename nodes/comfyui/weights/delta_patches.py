@@ -8,6 +8,7 @@ from typing import Any
 
 import comfy.lora
 import comfy.utils
+from comfy.model_patcher import ModelPatcher
 from comfy.weight_adapter import LoRAAdapter, WeightAdapterBase
 from torch import Tensor
 
@@ -25,6 +26,7 @@ from ....perflow_core.weights.delta_fit import DeltaFit, check_numbers, fit
 from ....perflow_core.weights.unet_layout import Shape, UNetLayout
 from ....perflow_core.weights.weights_file import WeightsFile, WeightsFileError, by_weight, inspect
 from .. import folders
+from .unet_weights import check_can_be_patched, layout_of
 
 # What whole differences are called in LoRA files; of two for one weight ComfyUI takes the first.
 WHOLE_WEIGHT, WHOLE_BIAS = (".diff", ".w_norm"), (".diff_b", ".b_norm")
@@ -32,19 +34,21 @@ WHOLE_WEIGHT, WHOLE_BIAS = (".diff", ".w_norm"), (".diff_b", ".b_norm")
 Patch = Any  # what ModelPatcher.add_patches takes for a weight
 
 
-def fitting_delta(path: str, unet: UNetLayout, partial: bool, strength: float) -> DeltaFit:
-    """What of a delta file fits the UNet. Raises WeightsFileError for a file that does not.
+def fitting_delta(model: ModelPatcher, path: str, partial: bool, strength: float) -> DeltaFit:
+    """What of a delta file fits a MODEL's UNet. Raises WeightsFileError for a file that does not.
 
     safetensors checks the header; the tensors are mapped by ComfyUI's own loader, which lets its dynamic VRAM read them
     straight from the file.
     """
+    check_can_be_patched(model)
+    unet = layout_of(model)
     largest = largest_numbers(folders.stamp(path))
     file = inspect(Path(path))
     check_is_delta(file, unet.family)
     tensors = comfy.utils.load_torch_file(path, safe_load=True)
     read = _lora_changes if file.layout == "LoRA keys" else plain_changes
     delta = fit(file, read(file, tensors, unet), unet, partial)
-    check_numbers(delta, strength, unet.dtypes, largest)
+    check_numbers(delta, strength, largest)
     return delta
 
 

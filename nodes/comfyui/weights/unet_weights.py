@@ -1,4 +1,4 @@
-"""A MODEL's UNet, described once for all who ask, by ComfyUI's own maps of names."""
+"""The weights of a MODEL's UNet: their layout, by ComfyUI's own maps of names, and each with its patches."""
 
 from collections.abc import Iterator
 from pathlib import Path
