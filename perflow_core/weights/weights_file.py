@@ -15,7 +15,6 @@ from ..errors import UnusableError, shown
 from .unet_layout import Shape, family
 
 Kind = Literal["difference", "low-rank difference", "full model", "text encoder", "unknown"]
-Layout = Literal["diffusers", "ComfyUI", "LoRA keys", "unknown"]
 
 LOW_RANK_MARKS = (".lora_", "_lora.", ".hada_", ".lokr_", ".oft_", ".boft_", ".a1.weight")
 WHOLE_MARKS = (".diff", ".diff_b")  # ends of names
@@ -61,14 +60,9 @@ class WeightsFile:
         return "unknown"
 
     @cached_property
-    def layout(self) -> Layout:
-        if any(key.endswith(WHOLE_MARKS) or mark in key for key in self.shapes for mark in LOW_RANK_MARKS):
-            return "LoRA keys"
-        if any("down_blocks." in key for key in self.shapes):
-            return "diffusers"
-        if any("input_blocks." in key for key in self.shapes):
-            return "ComfyUI"
-        return "unknown"
+    def has_lora_keys(self) -> bool:
+        """Whether its tensors are named as in LoRA files, low-rank or not."""
+        return any(key.endswith(WHOLE_MARKS) or mark in key for key in self.shapes for mark in LOW_RANK_MARKS)
 
     @property
     def rank(self) -> int:

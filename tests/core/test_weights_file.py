@@ -20,26 +20,26 @@ def inspected(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("state", "kind", "layout", "family"),
+    ("state", "kind", "lora_keys", "family"),
     [
-        (UNET, "difference", "diffusers", "SD1.5"),
-        (UNET | {"conv_norm_out.weight": torch.ones(4)}, "full model", "diffusers", "SD1.5"),
-        ({"input_blocks.1.1.attn2.to_k.weight": torch.zeros(8, 1024)}, "unknown", "ComfyUI", "SD2.x"),
+        (UNET, "difference", False, "SD1.5"),
+        (UNET | {"conv_norm_out.weight": torch.ones(4)}, "full model", False, "SD1.5"),
+        ({"input_blocks.1.1.attn2.to_k.weight": torch.zeros(8, 1024)}, "unknown", False, "SD2.x"),
         (
             {"diffusion_model.input_blocks.1.1.attn2.to_k.diff": torch.zeros(8, 2048)},
-            "difference", "LoRA keys", "SDXL",
+            "difference", True, "SDXL",
         ),
         (
             {"lora_unet_down_blocks_0_attn2_to_k.lora_down.weight": torch.zeros(16, 768)},
-            "low-rank difference", "LoRA keys", "SD1.5",
+            "low-rank difference", True, "SD1.5",
         ),
-        ({"text_model.encoder.layers.0.mlp.fc1.weight": torch.zeros(4, 4)}, "text encoder", "unknown", "unknown"),
-        ({"anything": torch.zeros(1)}, "unknown", "unknown", "unknown"),
+        ({"text_model.encoder.layers.0.mlp.fc1.weight": torch.zeros(4, 4)}, "text encoder", False, "unknown"),
+        ({"anything": torch.zeros(1)}, "unknown", False, "unknown"),
     ],
 )  # fmt: skip
-def test_kinds(inspected, state, kind, layout, family):
+def test_kinds(inspected, state, kind, lora_keys, family):
     found = inspected(state)
-    assert (found.kind, found.layout, found.family) == (kind, layout, family)
+    assert (found.kind, found.has_lora_keys, found.family) == (kind, lora_keys, family)
 
 
 def test_output_projection_is_not_the_last_norm(inspected):

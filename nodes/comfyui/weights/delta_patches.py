@@ -46,7 +46,7 @@ def fitting_delta(model: ModelPatcher, path: str, partial: bool, strength: float
     file = inspect(Path(path))
     check_is_delta(file, unet.family)
     tensors = comfy.utils.load_torch_file(path, safe_load=True)
-    read = _lora_changes if file.layout == "LoRA keys" else plain_changes
+    read = _lora_changes if file.has_lora_keys else plain_changes
     delta = fit(file, read(file, tensors, unet), unet, partial)
     check_numbers(delta, strength, largest)
     return delta

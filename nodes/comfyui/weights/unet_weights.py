@@ -20,15 +20,12 @@ def layout_of(model: ModelPatcher) -> UNetLayout:
     """The UNet by ComfyUI's names; what quantised layers store beside their weights is left out."""
     weights = unet_weights(model)
     by_diffusers = _diffusers_names(model)
+    by_name = by_diffusers | {key.removeprefix(MODEL_PREFIX): key for key in weights}
     computing = model.model.get_dtype_inference()
     return UNetLayout(
         shapes={key: tuple(weight.shape) for key, weight in weights.items()},
         dtypes={key: weight.dtype if weight.is_floating_point() else computing for key, weight in weights.items()},
-        names={
-            name: key
-            for name, key in (by_diffusers | {key.removeprefix(MODEL_PREFIX): key for key in weights}).items()
-            if key in weights
-        },
+        names={name: key for name, key in by_name.items() if key in weights},
         modules={name: key for name, key in _lora_names(model, by_diffusers).items() if key in weights},
     )
 
