@@ -36,7 +36,7 @@ class PeRFlowExtractDelta(io.ComfyNode):
             inputs=[
                 io.Model.Input("model_perflow", tooltip="The model with PeRFlow's weights merged in."),
                 io.Model.Input("model_base", tooltip="The model that the PeRFlow model was made from."),
-                io.String.Input("filename_prefix", default="delta", tooltip="Name of the file in output/perflow."),
+                shared_inputs.filename_prefix("delta"),
                 io.Int.Input(
                     "rank",
                     default=0,

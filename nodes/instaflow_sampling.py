@@ -38,7 +38,7 @@ class InstaFlowModelSampling(io.ComfyNode):
                 io.Model.Input(
                     "model",
                     tooltip="The UNet of InstaFlow, 2-Rectified-Flow or Rectified Diffusion, from Load Diffusion "
-                    "Model. All of them have SD1.5's layout.",
+                    "Model. All of them have SD1.5's layout. LoRAs and merges may come before or after this node.",
                 ),
                 io.Combo.Input(
                     "family",

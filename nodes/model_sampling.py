@@ -21,7 +21,11 @@ class PeRFlowModelSampling(io.ComfyNode):
             description="Sets PeRFlow's sampling on a merged checkpoint, which already contains PeRFlow's weights.",
             search_aliases=["perflow", "few step", "4 step", "accelerate", "merged checkpoint", "rectified flow"],
             inputs=[
-                io.Model.Input("model", tooltip="An SD1.5, SD2.x or SDXL model with PeRFlow weights."),
+                io.Model.Input(
+                    "model",
+                    tooltip="An SD1.5, SD2.x or SDXL model with PeRFlow weights. LoRAs may come before or after this "
+                    "node.",
+                ),
                 shared_inputs.prediction_type(auto=shared_inputs.PUBLISHED),
                 io.Int.Input(
                     "windows",

@@ -30,7 +30,11 @@ class PeRFlowPromptToPrompt(io.ComfyNode):
             "with or without PeRFlow.",
             search_aliases=["p2p", "prompt editing", "edit by words", "attention control", "local blend", "reweight"],
             inputs=[
-                io.Model.Input("model", tooltip="An SD1.5, SD2.x or SDXL model, PeRFlow or not, with LoRAs if wanted."),
+                io.Model.Input(
+                    "model",
+                    tooltip="An SD1.5, SD2.x or SDXL model, PeRFlow or not. LoRAs and IP-Adapter may come before or "
+                    "after this node.",
+                ),
                 io.Clip.Input("clip", tooltip="The text model of the same checkpoint."),
                 io.Latent.Input(
                     "latent",
@@ -47,8 +51,8 @@ class PeRFlowPromptToPrompt(io.ComfyNode):
                     "edited",
                     multiline=True,
                     default="",
-                    tooltip="The prompts after the edit, one a line; each becomes a picture. Without any, the source "
-                    "is repeated, to use emphasis alone.",
+                    tooltip="The prompts after the edit, one a line; each becomes a picture. Empty lines do not "
+                    "count. Without any, the source is repeated, to use emphasis alone.",
                 ),
                 io.Combo.Input(
                     "edit",
@@ -64,8 +68,8 @@ class PeRFlowPromptToPrompt(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="For which share of the steps, from the first, words stay where the source has them. Less "
-                    "lets the edit change more.",
+                    tooltip="For which share of the steps, from the first, words stay where the source has them. 0.8 "
+                    "is all of 4 steps. Less lets the edit change more.",
                 ),
                 io.Float.Input(
                     "self_steps",

@@ -45,7 +45,8 @@ class PeRFlowTrainDelta(io.ComfyNode):
                 ),
                 io.Latent.Input(
                     "latents",
-                    tooltip="The encoded pictures to learn from: a batch, or a list from Make Training Dataset.",
+                    tooltip="The encoded pictures to learn from: a batch, or a list from Make Training Dataset. "
+                    "Sizes may differ.",
                 ),
                 io.Conditioning.Input(
                     "positive", tooltip="The prompts of the pictures: one for all pictures or one for each."
@@ -138,7 +139,7 @@ class PeRFlowTrainDelta(io.ComfyNode):
                     tooltip="For the noise, the order of the pictures and the start of the adapters. The same seed "
                     "gives the same training.",
                 ),
-                io.String.Input("filename_prefix", default="trained", tooltip="Name of the file in output/perflow."),
+                shared_inputs.filename_prefix("trained"),
                 io.Combo.Input(
                     "resume_from",
                     options=[NOTHING, *folders.delta_names()],

@@ -26,7 +26,9 @@ class Wonder3DConditioning(io.ComfyNode):
             "read by CLIP and by the VAE. The latent holds 12 pictures, 6 views as normals and 6 as colours.",
             search_aliases=["wonder3d", "multi-view", "multiview", "image to 3d", "novel view"],
             inputs=[
-                io.ClipVision.Input("clip_vision", tooltip="CLIP ViT-L/14, the image encoder of wonder3d-v1.0."),
+                io.ClipVision.Input(
+                    "clip_vision", tooltip="CLIP ViT-L/14 from Load CLIP Vision: the image encoder of wonder3d-v1.0."
+                ),
                 io.Vae.Input("vae", tooltip="SD1.5's VAE."),
                 io.Image.Input(
                     "image",

@@ -5,17 +5,15 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
-import tempfile
 from pathlib import Path
-from typing import Any
 
 import environment
-from environment import PACK, say
+from environment import PACK
 from graphs import GRAPHS
 from graphs.drawing import Graph
+from interface_files import Json, write_files
 from user_cache import run_program
 
 WORKFLOWS = PACK / "workflows"
@@ -24,21 +22,14 @@ FRONTEND = "1.47.12"  # the page that ComfyUI's default version here brings
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail when a file differs")
-    options = parser.parse_args()
-    comfyui = environment.enter(environment.DEFAULT)
-    from trial.server import ComfyServer
-
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as base, ComfyServer(comfyui, Path(base)) as server:
-        info = server.object_info()
-    stale = [title for title, text in drawn(info).items() if not is_written(title, text, write=not options.check)]
-    for title in stale:
-        say(f"{title}: {'differs from what scripts/graphs draws' if options.check else 'written'}")
-    return 1 if options.check and stale else 0
+    return write_files(__doc__, graph_files)
 
 
-def drawn(info: dict[str, Any]) -> dict[str, str]:
+def graph_files(info: Json) -> dict[Path, str]:
+    return {WORKFLOWS / f"{title}.json": text for title, text in drawn(info).items()}
+
+
+def drawn(info: Json) -> dict[str, str]:
     """Every graph's title -> the text of its file."""
     versions = {"comfy-core": environment.DEFAULT, "perflow": pack_version(), "frontend": FRONTEND}
     for pack in OTHER_PACKS:
@@ -49,16 +40,6 @@ def drawn(info: dict[str, Any]) -> dict[str, str]:
         draw(graph)
         texts[title] = json.dumps(graph.save(), indent=1, ensure_ascii=False) + "\n"
     return texts
-
-
-def is_written(title: str, text: str, write: bool) -> bool:
-    """Whether the file holds that text already; writes it if asked to."""
-    path = WORKFLOWS / f"{title}.json"
-    if path.is_file() and path.read_text(encoding="utf-8") == text:
-        return True
-    if write:
-        path.write_text(text, encoding="utf-8", newline="\n")
-    return False
 
 
 def pack_version() -> str:

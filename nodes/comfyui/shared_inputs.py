@@ -24,6 +24,14 @@ def prediction_type(auto: str) -> io.Combo.Input:
     )
 
 
+def filename_prefix(default: str) -> io.String.Input:
+    return io.String.Input(
+        "filename_prefix",
+        default=default,
+        tooltip="Name of the file in output/perflow; a subfolder may come before it.",
+    )
+
+
 def align_steps() -> io.Boolean.Input:
     return io.Boolean.Input(
         "align_steps",

@@ -1,7 +1,8 @@
 """The pack's name in the template browser, whatever the folder is called that it was cloned into.
 
 The page shows the folder's name unless locales/<language>/main.json of the pack has another name for exactly that one.
-So these files are written here, when the pack is loaded, and are not in the repository.
+So these files are written here, when the pack is loaded, and are not in the repository. English has nothing else: the
+page shows the texts of the schemas.
 """
 
 import json
@@ -17,6 +18,7 @@ PACK = Path(__file__).parents[2]  # as ComfyUI found it: a link's name, and not 
 def write_name(pack: Path = PACK) -> None:
     """Where the folder cannot be written to, its own name stays in the template browser."""
     try:
+        (pack / "locales" / "en").mkdir(exist_ok=True)
         for language in (pack / "locales").iterdir():
             _add_name(language / "main.json", pack.name.replace(".", "_"))  # as the page looks it up
     except OSError as error:

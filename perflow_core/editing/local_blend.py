@@ -1,6 +1,7 @@
 """LocalBlend of Prompt-to-Prompt: the edit changes the picture only where chosen words are."""
 
 import torch
+from einops import rearrange, repeat
 from torch import Tensor
 from torch.nn.functional import interpolate, max_pool2d
 
@@ -40,18 +41,17 @@ class BlendedRows:
 
     def extended(self, x: Tensor) -> Tensor:
         """What the loop starts from, [n (1 + E) + n E spares, C, H, W]: the spare rows are the source."""
-        grouped = self._grouped(x)
-        spare = grouped[:, :1, None].expand(-1, self.group - 1, self.spares, *x.shape[1:])
-        return torch.cat([x, spare.flatten(0, 2)])
+        source = self._grouped(x)[:, 0]
+        return torch.cat([x, repeat(source, "n ... -> (n e spare) ...", e=self.group - 1, spare=self.spares)])
 
     def picture(self, x: Tensor) -> Tensor:
         """The blended batch in the loop's rows: [n (1 + E), C, H, W]."""
         grouped = self._grouped(x[: self.count])
-        spare = x[self.count :].view(len(grouped), self.group - 1, self.spares, *x.shape[1:])
+        spare = x[self.count :].view(len(grouped), self.group - 1, self.spares, *x.shape[1:])  # of 0 rows too
         rows = torch.cat([grouped[:, 1:, None], spare], dim=2)
-        index = self.row[:, :, None].expand(-1, -1, -1, x.shape[1], -1, -1)
+        index = repeat(self.row, "n e 1 h w -> n e 1 c h w", c=x.shape[1])
         edits = torch.where(self.inside, rows.gather(2, index)[:, :, 0], grouped[:, :1])
-        return torch.cat([grouped[:, :1], edits], dim=1).flatten(0, 1)
+        return rearrange(torch.cat([grouped[:, :1], edits], dim=1), "n row ... -> (n row) ...")
 
     def open(self, mask: Tensor) -> None:
         """From now on the picture has this mask, as `blend_mask` returns it; the next x0 is spread with it already."""
@@ -62,11 +62,12 @@ class BlendedRows:
     def spread(self, denoised: Tensor) -> Tensor:
         """x0 or noise of the batch, [n (1 + E), C, H, W], over the loop's rows: a row not in use has the source's."""
         grouped = self._grouped(denoised)
-        rows = torch.arange(1 + self.spares, device=denoised.device).view(-1, 1, 1, 1)
+        rows = rearrange(torch.arange(1 + self.spares, device=denoised.device), "row -> row 1 1 1")
         own = (self.row[:, :, None] == rows) & self.inside[:, :, None]
         edits = torch.where(own, grouped[:, 1:, None], grouped[:, :1, None])
         first = torch.cat([grouped[:, :1], edits[:, :, 0]], dim=1)
-        return torch.cat([first.flatten(0, 1), edits[:, :, 1:].flatten(0, 2)])
+        spare = rearrange(edits[:, :, 1:], "n e spare ... -> (n e spare) ...")
+        return torch.cat([rearrange(first, "n row ... -> (n row) ..."), spare])
 
     def _grouped(self, x: Tensor) -> Tensor:
-        return x.view(-1, self.group, *x.shape[1:])
+        return rearrange(x, "(n row) ... -> n row ...", row=self.group)

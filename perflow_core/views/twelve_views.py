@@ -6,6 +6,7 @@ Queries, keys and values come from the same tokens in both, so each is a plain s
 """
 
 import torch
+from einops import rearrange, repeat
 from torch import Tensor
 
 from ..errors import Problem, UnusableError
@@ -14,7 +15,8 @@ VIEWS = ("front", "front right", "right", "back", "left", "front left")
 DOMAINS = ("normals", "colours")
 ROWS = len(DOMAINS) * len(VIEWS)
 
-# Elevation and azimuth of each view beside the picture's, radians: half-precision roundings that the weights know.
+# Elevation and azimuth of each view beside the picture's, in radians: the numbers of the official code, which are
+# half-precision roundings. The weights know these.
 ANGLES = ((0.0, 0.0), (-0.2362, 0.8125), (-0.1686, 1.6934), (0.5220, 3.1406), (0.6904, 4.8359), (0.3733, 5.5859))
 
 
@@ -30,24 +32,22 @@ def class_vectors() -> Tensor:
 
 def views_in_one_row(tokens: Tensor) -> Tensor:
     """[12 n, N, C] -> [2 n, 6 N, C]: a domain's six views one after another."""
-    return tokens.reshape(-1, len(VIEWS) * tokens.shape[1], tokens.shape[2])
+    return rearrange(tokens, "(n d v) t c -> (n d) (v t) c", d=len(DOMAINS), v=len(VIEWS))
 
 
 def domains_in_one_row(tokens: Tensor) -> Tensor:
     """[12 n, N, C] -> [6 n, 2 N, C]: a view's normals, then its colours."""
-    _, N, C = tokens.shape
-    return tokens.reshape(-1, len(DOMAINS), len(VIEWS), N, C).transpose(1, 2).reshape(-1, len(DOMAINS) * N, C)
+    return rearrange(tokens, "(n d v) t c -> (n v) (d t) c", d=len(DOMAINS), v=len(VIEWS))
 
 
 def domains_in_two_rows(tokens: Tensor) -> Tensor:
     """[6 n, 2 N, C] -> [12 n, N, C], the inverse of `domains_in_one_row`."""
-    _, N, C = tokens.shape
-    return tokens.reshape(-1, len(VIEWS), len(DOMAINS), N // 2, C).transpose(1, 2).reshape(-1, N // 2, C)
+    return rearrange(tokens, "(n v) (d t) c -> (n d v) t c", d=len(DOMAINS), v=len(VIEWS))
 
 
 def each_twelve_times(pictures: Tensor) -> Tensor:
     """[n, ...] -> [12 n, ...]: the same for every row of a picture."""
-    return pictures.repeat_interleave(ROWS, dim=0)
+    return repeat(pictures, "n ... -> (n row) ...", row=ROWS)
 
 
 def domains(pictures: Tensor) -> tuple[Tensor, Tensor]:
@@ -60,6 +60,5 @@ def domains(pictures: Tensor) -> tuple[Tensor, Tensor]:
             f"There are {len(pictures)} pictures, expected {ROWS} for each object, 6 views as normals and 6 as colours",
             Problem.NOT_TWELVE_VIEWS,
         )
-    by_object = pictures.reshape(-1, len(DOMAINS), len(VIEWS), *pictures.shape[1:])
-    normals, colours = (by_object[:, domain].flatten(0, 1) for domain in range(len(DOMAINS)))
+    normals, colours = rearrange(pictures, "(n d v) ... -> d (n v) ...", d=len(DOMAINS), v=len(VIEWS))
     return normals, colours

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import files
-from .drawing import Graph, Socket
+from .drawing import Graph, Socket, graph
 from .parts import decode, empty_latent, ksampler, prompts, save
 from .text_to_image import SD15_SETTINGS
 
@@ -11,6 +11,7 @@ IPADAPTER_PLUS = """This graph needs the node pack
 [ComfyUI_IPAdapter_plus](https://github.com/cubiq/ComfyUI_IPAdapter_plus) (the same name in the Manager)."""
 
 
+@graph("PeRFlow SD1.5 ControlNet")
 def controlnet(g: Graph) -> None:
     g.column(420)
     g.note(
@@ -60,6 +61,7 @@ With 4 steps, *end_percent* 0.25, 0.5 and 0.75 control the first 1, 2 and 3 step
     save(g, decode(g, samples, checkpoint["VAE"]), "PeRFlow-ControlNet")
 
 
+@graph("PeRFlow SD1.5 IP-Adapter and ControlNet")
 def ip_adapter_sd15(g: Graph) -> None:
     g.column(420)
     g.note(
@@ -108,6 +110,7 @@ The ControlNet takes a depth map; near things are white. To switch it off, selec
     save(g, decode(g, samples, checkpoint["VAE"]), "PeRFlow-IPAdapter")
 
 
+@graph("PeRFlow SDXL IP-Adapter")
 def ip_adapter_sdxl(g: Graph) -> None:
     g.column(420)
     g.note(

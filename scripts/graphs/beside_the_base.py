@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from . import files
-from .drawing import Graph
+from .drawing import Graph, graph
 from .parts import custom_sampling, decode, empty_latent, ksampler, prompts, save
 
 
+@graph("PeRFlow SD1.5 hand-over to the base model")
 def hand_over(g: Graph) -> None:
     g.column(420)
     g.note(
@@ -68,6 +69,7 @@ run, wherever you cut. *KSamplerAdvanced* is different: there, each part shares 
     save(g, decode(g, samples, vae), "PeRFlow-hand-over")
 
 
+@graph("PeRFlow SD1.5 compared with the base model")
 def comparison(g: Graph) -> None:
     g.column(400)
     g.note(

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from . import files
-from .drawing import Graph
+from .drawing import Graph, graph
 from .parts import decode, empty_latent, ksampler, prompts
 
 
+@graph("PeRFlow make a delta")
 def make(g: Graph) -> None:
     g.column(420)
     g.note(
@@ -40,6 +41,7 @@ weights ({files.NON_COMMERCIAL}).
     g.add("PeRFlowExtractDelta", tall=560, model_perflow=perflow, model_base=base, filename_prefix=name, rank=64)
 
 
+@graph("PeRFlow train a delta")
 def train(g: Graph) -> None:
     g.column(420)
     g.note(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from .files import File
@@ -29,6 +29,19 @@ OTHER_PACKS = {
         "ver": "a0c94ac60a7cc062604f61aeeea6d0d493521de3",
     },
 }
+
+
+GRAPHS: dict[str, Callable[[Graph], None]] = {}
+
+
+def graph(title: str) -> Callable[[Callable[[Graph], None]], Callable[[Graph], None]]:
+    """Put a function that draws into GRAPHS. The title is the file's name and what the template browser shows."""
+
+    def put(draw: Callable[[Graph], None]) -> Callable[[Graph], None]:
+        GRAPHS[title] = draw
+        return draw
+
+    return put
 
 
 class Socket(NamedTuple):

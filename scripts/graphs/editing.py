@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import files
-from .drawing import Graph
+from .drawing import Graph, graph
 from .parts import UNWANTED, decode, empty_latent, ksampler, save
 from .pictures import sd15_model
 
@@ -15,6 +15,7 @@ PHOTO = "a drawing of a girl in a pink dress on a green hill"
 PHOTO_EDITED = "a drawing of a girl in a red dress on a green hill\na drawing of a girl in a pink dress on a snowy hill"
 
 
+@graph("PeRFlow SD1.5 edit by words")
 def by_words(g: Graph) -> None:
     g.column(400)
     g.note(
@@ -62,6 +63,7 @@ It works without PeRFlow too: leave out *Apply PeRFlow Delta* and take 25 steps.
     save(g, decode(g, samples, vae), "PeRFlow-edit-by-words", title="Source, then its edits")
 
 
+@graph("PeRFlow SD1.5 edit a photo")
 def photo(g: Graph) -> None:
     g.column(400)
     g.note(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from . import files
-from .drawing import Graph, Socket
+from .drawing import Graph, Socket, graph
 from .parts import LIGHTHOUSE, decode, empty_latent, ksampler, prompts, save
 
 
+@graph("InstaFlow one step")
 def one_step(g: Graph) -> None:
     g.column(400)
     g.note(
@@ -34,6 +35,7 @@ and uses dreamshaper's text encoder and VAE. You can do the same with *ModelMerg
     save(g, decode(g, samples, vae), "InstaFlow")
 
 
+@graph("InstaFlow ControlNet")
 def controlnet(g: Graph) -> None:
     g.column(420)
     g.note(
@@ -75,6 +77,7 @@ depth map or a skeleton.
     save(g, decode(g, samples, vae), "InstaFlow-ControlNet")
 
 
+@graph("InstaFlow one step then SDXL refiner")
 def with_sdxl_refiner(g: Graph) -> None:
     g.column(420)
     g.note(
@@ -121,6 +124,7 @@ score 6 for the positive and 2.5 for the empty negative prompt.
     save(g, decode(g, samples, checkpoint["VAE"]), "InstaFlow-refined")
 
 
+@graph("2-Rectified-Flow eight steps")
 def two_rectified_flow(g: Graph) -> None:
     g.column(400)
     g.note(
@@ -148,6 +152,7 @@ evenly.
     save(g, decode(g, samples, vae), "2-Rectified-Flow")
 
 
+@graph("InstaFlow film between two seeds")
 def interpolation(g: Graph) -> None:
     frames = 16
     g.column(400)

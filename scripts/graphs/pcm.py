@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from . import files
-from .drawing import Graph, Socket
+from .drawing import Graph, Socket, graph
 from .parts import custom_sampling, decode, empty_latent, prompts, save
 
 NAME_IS_STEPS = "The number in a file's name is the number of steps to take."
 
 
+@graph("PCM SD1.5 four steps")
 def sd15(g: Graph) -> None:
     g.column(400)
     g.note(
@@ -31,6 +32,7 @@ is where the phases ended in training (999, 739, 499, 239).
     lora_and_prompts(g, files.SD15, files.PCM_SD15, size=512, cfg=1.5, steps=4, name="PCM-SD15")
 
 
+@graph("PCM SDXL four steps")
 def sdxl(g: Graph) -> None:
     g.column(400)
     g.note(
@@ -46,6 +48,7 @@ On SDXL the grid of PCM's sampling code and the phases of training are the same:
     lora_and_prompts(g, files.SDXL, files.PCM_SDXL, size=1024, cfg=1.5, steps=4, name="PCM-SDXL")
 
 
+@graph("PCM SD3 four steps deterministic")
 def sd3_deterministic(g: Graph) -> None:
     g.column(400)
     g.note(
@@ -62,6 +65,7 @@ stock scheduler gives these.
     sd3(g, files.PCM_SD3, "euler", "PCM-SD3")
 
 
+@graph("PCM SD3 four steps stochastic")
 def sd3_stochastic(g: Graph) -> None:
     g.column(400)
     g.note(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from . import files
-from .drawing import Graph, Socket
+from .drawing import Graph, Socket, graph
 from .parts import UNWANTED, custom_sampling, decode, empty_latent, ksampler, prompts, save
 from .text_to_image import SD15_SETTINGS
 
 SHARP = "best quality, highly detailed, sharp focus"
 
 
+@graph("PeRFlow SD1.5 image to image")
 def image_to_image(g: Graph) -> None:
     g.column(400)
     g.note(
@@ -44,6 +45,7 @@ def image_to_image(g: Graph) -> None:
     save(g, decode(g, samples, vae), "PeRFlow-image-to-image")
 
 
+@graph("PeRFlow SD1.5 inpainting")
 def inpainting(g: Graph) -> None:
     g.column(400)
     g.note(
@@ -83,6 +85,7 @@ An inpainting checkpoint (9 input channels) also works: turn on *partial* in *Ap
     save(g, decode(g, samples, vae), "PeRFlow-inpainting")
 
 
+@graph("PeRFlow SD1.5 Refiner to 1024")
 def refiner(g: Graph) -> None:
     g.column(400)
     g.note(
@@ -110,6 +113,7 @@ model more freedom.
     save(g, decode(g, samples, vae), "PeRFlow-refined")
 
 
+@graph("PeRFlow SD1.5 text to image then Refiner")
 def text_to_image_then_refiner(g: Graph) -> None:
     g.column(400)
     g.note(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import files
-from .drawing import Graph
+from .drawing import Graph, graph
 from .parts import custom_sampling, decode, empty_latent, ksampler, prompts, save
 
 SD15_SETTINGS = """**Settings**
@@ -16,6 +16,7 @@ SD15_SETTINGS = """**Settings**
 """
 
 
+@graph("PeRFlow SD1.5 text to image")
 def sd15(g: Graph) -> None:
     g.column(390)
     g.note(
@@ -57,6 +58,7 @@ The model moves the steps to its time windows by itself and says so in the log.
     )
 
 
+@graph("PeRFlow SDXL text to image")
 def sdxl(g: Graph) -> None:
     g.column(400)
     g.note(
@@ -94,6 +96,7 @@ that checkpoint.
     save(g, image, "PeRFlow-SDXL")
 
 
+@graph("PeRFlow SD2.1 merged checkpoint")
 def sd21_merged(g: Graph) -> None:
     g.column(400)
     g.note(
@@ -125,6 +128,7 @@ The sampler is a plain KSampler. Any scheduler works: the model moves the steps 
     save(g, decode(g, samples, vae), "PeRFlow-SD21")
 
 
+@graph("PeRFlow SD1.5 with LoRAs")
 def loras(g: Graph) -> None:
     g.column(400)
     g.note(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import files
-from .drawing import Graph, Node, Socket
+from .drawing import Graph, Node, Socket, graph
 from .parts import ksampler
 from .wonder3d import drawn_object, mask_of_object, six_views
 
@@ -17,6 +17,7 @@ and seen from the front."""
 VIEWS = {"Front": 0, "Left: Wonder3D's right": 2, "Back": 3, "Right: Wonder3D's left": 4}
 
 
+@graph("PeRFlow text to 3D")
 def hunyuan3d(g: Graph) -> None:
     g.column(420)
     g.note(
@@ -49,6 +50,7 @@ colours.
     save_mesh(g, shape(g, loader, seen, cfg=8.0))
 
 
+@graph("PeRFlow text to 3D from Wonder3D views")
 def hunyuan3d_of_views(g: Graph) -> None:
     g.column(420)
     needed = *PICTURE, files.WONDER3D, files.WONDER3D_IMAGE_ENCODER, files.HUNYUAN3D_VIEWS
@@ -100,6 +102,7 @@ is faster and coarser).
     save_mesh(g, shape(g, loader, seen, cfg=7.5, number=8))
 
 
+@graph("PeRFlow text to 3D with TripoSplat")
 def triposplat(g: Graph) -> None:
     g.column(420)
     needed = (
@@ -162,6 +165,7 @@ take less memory.
     g.add("SaveGLB", title="Mesh", tall=440, mesh=mesh, filename_prefix="3d/PeRFlow")
 
 
+@graph("PeRFlow text to 3D with TripoSR")
 def triposr(g: Graph) -> None:
     g.column(420)
     g.note(

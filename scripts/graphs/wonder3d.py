@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from . import files
-from .drawing import Graph, Node, Socket
+from .drawing import Graph, Node, Socket, graph
 from .parts import decode, empty_latent, ksampler, prompts
 
 OBJECT = "a red toy robot, the whole figure, seen from the front, centred, plain white background, product photograph"
 NOT_WHOLE = "cropped, cut off, several objects, shadow, blurry, low quality, text"
 
 
+@graph("Wonder3D twelve views of a picture")
 def twelve_views(g: Graph) -> None:
     g.column(420)
     needed = files.SD15, files.SD15_DELTA, files.WONDER3D, files.WONDER3D_IMAGE_ENCODER, files.BACKGROUND_REMOVAL

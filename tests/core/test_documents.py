@@ -21,6 +21,7 @@ FENCED, INLINE_CODE = re.compile(r"^```.*?^```", re.S | re.M), re.compile(r"`[^`
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.M)
 COMMAND = re.compile(r"python ((?:scripts|benchmarks|small_model)/\w+\.py)([^\n`|&]*)")
+IMPORTED = re.compile(r"^(?:import|from) (\w+)", re.M)  # a program's options may be in a module beside it
 OPTION = re.compile(r"(?<!\S)\[?(--?[a-z][\w-]*)")
 IN_THE_REPOSITORY = re.compile(rf"`((?:{ROOMS})/[^`<]*)`")
 
@@ -69,8 +70,9 @@ def test_files_it_names_are_in_the_repository(document):
 def test_commands_have_these_options(document, pytestconfig):
     """A script's own, for scripts/test.py pytest's, for scripts/train.py anything that accelerate launch takes."""
     for script, arguments in COMMAND.findall(read(document)):
-        parts = sorted(REPOSITORY.glob(script.replace(".py", "*.py")))  # demo_options.py is demo.py's
-        source = "".join(part.read_text(encoding="utf-8") for part in parts)
+        source = read(Path(script))
+        parts = [(REPOSITORY / script).with_name(f"{module}.py") for module in IMPORTED.findall(source)]
+        source += "".join(part.read_text(encoding="utf-8") for part in parts if part.is_file())
         for option in OPTION.findall(arguments):
             if f'"{option}"' not in source and script != "scripts/train.py":  # it hands on what accelerate takes
                 assert script == "scripts/test.py", (script, option)

@@ -5,25 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from describe_nodes import contract_entry
 from PIL import ImageColor
 
-NODES = [
-    "PeRFlowApplyDelta",
-    "PeRFlowModelSampling",
-    "PeRFlowWindowSchedule",
-    "PeRFlowSampler",
-    "PeRFlowSchedulePlot",
-    "PeRFlowExtractDelta",
-    "PeRFlowTrainDelta",
-    "InstaFlowModelSampling",
-    "InstaFlowNoise",
-    "PCMPhaseSchedule",
-    "PeRFlowPromptToPrompt",
-    "Wonder3DLoader",
-    "Wonder3DConditioning",
-    "Wonder3DViews",
-]
-CONTRACT = Path(__file__).parent.parent / "node_contract.json"
+CONTRACT = json.loads((Path(__file__).parent.parent / "node_contract.json").read_text())
+NODES = list(CONTRACT)
 
 # Where ComfyUI itself writes down every pack that it loads, and our own folder key with its file list.
 REGISTRIES = {
@@ -50,6 +36,7 @@ def test_loading_imports_no_module_more(comfyui):
 
 
 def test_all_nodes_are_there(comfyui):
+    """`python scripts/describe_nodes.py` writes the entry of a new one into the contract."""
     ours = [name for name, node in comfyui.nodes.items() if getattr(node, "CATEGORY", "").startswith("PeRFlow")]
     assert ours == NODES
 
@@ -61,25 +48,11 @@ def test_folders(comfyui):
     assert paths == [comfyui.base / "models" / "perflow", comfyui.base / "output" / "perflow"]
 
 
-def contract(comfyui) -> dict:
-    """Ids, inputs in order, types, defaults and outputs: what saved graphs rely on."""
-    nodes = {}
-    for name in NODES:
-        info = comfyui.nodes[name].GET_NODE_INFO_V1()
-        inputs = {}
-        for required in ("required", "optional"):
-            for key, (kind, *options) in info["input"].get(required, {}).items():
-                default = options[0].get("default") if options else None
-                inputs[key] = {"type": kind if isinstance(kind, str) else "COMBO", "default": default}
-        nodes[name] = {"inputs": inputs, "outputs": list(info["output"])}
-    return nodes
-
-
 def test_contract_with_saved_graphs(comfyui):
-    """Saved graphs keep widget values by position. A new input goes last, nothing else in this file ever changes."""
-    found, frozen = contract(comfyui), json.loads(CONTRACT.read_text())
-    assert json.loads(json.dumps(found)) == frozen
-    for name, node in frozen.items():  # the order too, which comparing dictionaries does not see
+    """Saved graphs keep widget values by position. A new input goes last, nothing else in that file ever changes."""
+    found = {name: contract_entry(comfyui.nodes[name].GET_NODE_INFO_V1()) for name in NODES}
+    assert json.loads(json.dumps(found)) == CONTRACT
+    for name, node in CONTRACT.items():  # the order too, which comparing dictionaries does not see
         assert list(found[name]["inputs"]) == list(node["inputs"])
 
 

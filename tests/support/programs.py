@@ -19,6 +19,7 @@ RUN_BY = {
     "benchmarks/weights.py": "benchmarks/test_programs.py",
     "scripts/demo.py": "through_server/test_demo.py",
     "small_model/draw_gallery.py": "through_server/test_programs_with_a_server.py",
+    "scripts/describe_nodes.py": "through_server/test_programs_with_a_server.py",
     "scripts/draw_graphs.py": "through_server/test_programs_with_a_server.py",
     "scripts/draw_method.py": "core/test_programs_alone.py",
     "small_model/draw_quality.py": "benchmarks/test_programs.py",

@@ -62,7 +62,7 @@ def test_pack(packed):
         "README.md", "CHANGELOG.md", "LICENSE", "web", "locales", "docs",
     }  # fmt: skip
     assert "nodes/apply_delta.py" in names
-    assert {"web/docs/PeRFlowApplyDelta.md", "web/node_texts.js"} <= names
+    assert {"web/docs/PeRFlowApplyDelta.md", "web/node_texts.js", "locales/zh/nodeDefs.json"} <= names
     assert TITLES
     assert {f"workflows/{title}.{kind}" for title in TITLES for kind in ("json", "jpg")} <= names
 

@@ -38,6 +38,30 @@ def test_draw_graphs(here, server, monkeypatch, tmp_path):
     assert printed.count(": written") == len(written)
 
 
+def test_describe_nodes(here, monkeypatch, tmp_path, repository):
+    """Nodes without pages and without an entry get both; test_help_pages.py compares the stored pages."""
+    import describe_nodes
+
+    contract = tmp_path / "contract.json"
+    contract.write_text("{}")
+    monkeypatch.setattr(describe_nodes, "CONTRACT", contract)
+    monkeypatch.setattr(describe_nodes, "DOCS", tmp_path)
+    here("scripts/describe_nodes.py")
+    stored = repository / "tests" / "node_contract.json"
+    assert contract.read_text() == stored.read_text()
+    title, description, table = (tmp_path / "PeRFlowSampler" / "zh.md").read_text(encoding="utf-8").split("\n\n")
+    assert title == "# PeRFlow 采样器 / PeRFlow Sampler"
+    assert description.endswith("。")
+    assert table.splitlines()[-1].startswith("| 求解器 `solver` | euler：")
+    assert table.endswith(" *euler、heun、ab2；默认：euler* |\n")
+    page = tmp_path / "PeRFlowSampler.md"
+    page.write_text(page.read_text(encoding="utf-8").replace("heun,", "").replace("A solver", "Any solver"))
+    assert here("scripts/describe_nodes.py", "--check").count(": differs") == 1
+    assert here("scripts/describe_nodes.py").count(": written") == 1
+    assert "Any solver" in page.read_text(encoding="utf-8")
+    assert "heun," in page.read_text(encoding="utf-8")
+
+
 def test_draw_gallery(here, prompt, find, monkeypatch, tmp_path):
     """A small sheet with the graphs' random models; a low-rank delta is extracted on the way."""
     from PIL import Image

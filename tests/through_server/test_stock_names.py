@@ -6,6 +6,7 @@ import re
 import environment
 import pytest
 from page_names import page_names
+from schema_texts import flat, schema_texts
 
 OURS = "PeRFlow"  # the category of our nodes begins so
 LANGUAGES = ["zh", "ja"]
@@ -27,13 +28,13 @@ def quoted(object_info):
 
 
 @pytest.fixture(scope="module")
-def quotes(quoted, repository):
+def quotes(quoted, object_info, repository):
     """(where, English name, its text in zh and ja) for every stock node that an English text names."""
     longest_first = sorted(quoted, key=len, reverse=True)
     pattern = re.compile(r"(?<![\w-])(?:" + "|".join(map(re.escape, longest_first)) + r")(?!\w)")
     return [
         (where, name, translations)
-        for where, english, translations in [*pages(repository), *node_texts(repository)]
+        for where, english, translations in [*pages(repository), *node_texts(object_info, repository)]
         for name in sorted(set(pattern.findall(english)))
     ]
 
@@ -45,22 +46,14 @@ def pages(repository):
         yield path.name, FIRST_CELL.sub("", path.read_text(encoding="utf-8")), translations
 
 
-def node_texts(repository):
-    texts = {
-        language: dict(flat(json.loads(path.read_text(encoding="utf-8"))))
-        for language in ("en", *LANGUAGES)
-        for path in [repository / "locales" / language / "nodeDefs.json"]
+def node_texts(object_info, repository):
+    ours = {node: info for node, info in object_info.items() if info["category"].startswith(OURS)}
+    translations = {
+        language: dict(flat(json.loads((repository / "locales" / language / "nodeDefs.json").read_text("utf-8"))))
+        for language in LANGUAGES
     }
-    for where, english in texts["en"].items():
-        yield where, english, {language: texts[language][where] for language in LANGUAGES}
-
-
-def flat(tree, path=""):
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{path}{key}.")
-        else:
-            yield path + key, value
+    for where, english in flat(schema_texts(ours)):
+        yield where, english, {language: translations[language][where] for language in LANGUAGES}
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

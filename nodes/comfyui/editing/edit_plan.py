@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
+from einops import rearrange, repeat
 from torch import Tensor
 
 from ....perflow_core.editing.edit_schedule import cross_alpha, self_steps
@@ -43,12 +44,12 @@ class ScheduledEdit:
 
     @cached_property
     def alpha(self) -> Tensor:
-        """[n + 1]"""
+        """How far the cross attention is edited in each of the n steps, 1 or 0, and one entry more: [n + 1]."""
         return cross_alpha(self.steps, torch.tensor([0.0, self.plan.cross_steps], dtype=torch.float64))
 
     @cached_property
     def self_active(self) -> Tensor:
-        """[n], boolean"""
+        """Whether self attention is edited in a step: [n], boolean."""
         active = torch.zeros(self.steps, dtype=torch.bool)
         active[list(self_steps(self.steps, (0.0, self.plan.self_steps)))] = True
         return active
@@ -61,7 +62,7 @@ class ScheduledEdit:
     def edits_self(self) -> bool:
         return bool(self.self_active.any())
 
-    def on(self, device: torch.device, dtype: torch.dtype) -> "tuple[TokenEdit, Tensor, Tensor, Tensor | None]":
+    def tables_on(self, device: torch.device, dtype: torch.dtype) -> "tuple[TokenEdit, Tensor, Tensor, Tensor | None]":
         if (device, dtype) not in self.moved:
             edits = TokenEdit(*(table.to(dtype).to(device) for table in self.plan.edits))
             words = None if self.plan.words is None else self.plan.words.to(dtype).to(device)
@@ -69,7 +70,8 @@ class ScheduledEdit:
         return self.moved[device, dtype]
 
     def at(self, step: Tensor, rows: slice, x: Tensor, located: "LocatedWords | None") -> "EditedPart":
-        edits, alpha, self_active, words = self.on(x.device, x.dtype)
+        """The edit in one UNet call: step, a 0-dim tensor on the device of x; rows, where in x its prompts are."""
+        edits, alpha, self_active, words = self.tables_on(x.device, x.dtype)
         return EditedPart(
             rows,
             self.plan.rows,
@@ -94,12 +96,15 @@ class EditedPart(NamedTuple):
 
     def of(self, tensor: Tensor) -> Tensor:
         """This part of a batch, [n, 1 + E, ...]; a view."""
-        return tensor[self.rows].view(-1, self.group, *tensor.shape[1:])
+        return rearrange(tensor[self.rows], "(n row) ... -> n row ...", row=self.group)
 
     def source(self, tensor: Tensor) -> Tensor:
         """The sources' rows, one for every edit: [n E, ...]."""
-        grouped = self.of(tensor)
-        return grouped[:, :1].expand_as(grouped[:, 1:]).flatten(0, 1)
+        return repeat(self.of(tensor)[:, 0], "n ... -> (n e) ...", e=self.group - 1)
+
+    def edits_of(self, tensor: Tensor) -> Tensor:
+        """The edits' rows: [n E, ...]."""
+        return rearrange(self.of(tensor)[:, 1:], "n e ... -> (n e) ...")
 
     def values(self, v: Tensor) -> tuple[Tensor, Tensor]:
         """Of the edits' rows, for the source's map and for their own; v [n, E, L, C], or a context repeated."""
@@ -112,7 +117,10 @@ class EditedPart(NamedTuple):
                 "take away the node that adds tokens to the prompt inside the model."
             )
         of_source, of_target = self.edits.values(v[:, :, :length], self.alpha)
-        return of_source.repeat(1, 1, times, 1), of_target.repeat(1, 1, times, 1)
+        of_source, of_target = (
+            repeat(rows, "n e length c -> n e (times length) c", times=times) for rows in (of_source, of_target)
+        )
+        return of_source, of_target
 
 
 class LocatedWords:
@@ -127,7 +135,7 @@ class LocatedWords:
         """attention [n, 1 + E, pixels] of a layer where the latent was halved `level` times."""
         height, width = sides(self.size, level)
         if attention.shape[-1] == height * width:  # not so where another node cuts pictures into tiles
-            maps = attention.view(*attention.shape[:2], height, width)
+            maps = rearrange(attention, "n row (h w) -> n row h w", h=height, w=width)
             self.maps = maps if self.maps is None else self.maps + maps
 
     def mask(self) -> Tensor | None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from comfy.ldm.modules.attention import SpatialTransformer, optimized_attention
 from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, UNetModel
+from einops import rearrange, repeat
 from torch import Tensor
 
 from .edit_plan import EditedPart, sides
@@ -97,10 +98,11 @@ def cross_attention(
         # Another node's attention is called as it is and corrected by the difference, which leaves what it adds alone.
         out = before(q, k, v, extra).clone()
         for part, _, of_target in edited:
-            difference = (of_target - part.of(v)[:, 1:]).flatten(0, 1)
-            _add(out, part, attend(_edits(part, q), _edits(part, k), difference, extra))
+            difference = rearrange(of_target - part.of(v)[:, 1:], "n e ... -> (n e) ...")
+            _add(out, part, attend(part.edits_of(q), part.edits_of(k), difference, extra))
     for part, of_source, _ in edited:
-        _add(out, part, attend(part.source(q), part.source(k), of_source.flatten(0, 1), extra))
+        of_source = rearrange(of_source, "n e ... -> (n e) ...")
+        _add(out, part, attend(part.source(q), part.source(k), of_source, extra))
     return out
 
 
@@ -112,9 +114,9 @@ def locate(q: Tensor, k: Tensor, v: Tensor, extra: Options, part: EditedPart) ->
     assert part.words is not None
     q, k, of_v = (part.of(tensor) for tensor in (q, k, v))
     times = of_v.shape[2] // part.words.shape[1]
-    w = part.words.repeat(1, times)[None, :, :, None].expand_as(of_v)
+    w = repeat(part.words, "row length -> row (times length) 1", times=times).expand_as(of_v)
     alone = part._replace(rows=slice(None), words=None)
-    q, k, w = (tensor.flatten(0, 1) for tensor in (q, k, w))
+    q, k, w = (rearrange(tensor, "n row ... -> (n row) ...") for tensor in (q, k, w))
     out = cross_attention(q, k, w, extra, parts=[alone], before=None, level=None)
     return alone.of(out.float().mean(-1))
 
@@ -124,10 +126,6 @@ def attend(q: Tensor, k: Tensor, v: Tensor, extra: Options) -> Tensor:
     return optimized_attention(
         q, k, v, extra["n_heads"], attn_precision=extra["attn_precision"], transformer_options=extra
     )
-
-
-def _edits(part: EditedPart, tensor: Tensor) -> Tensor:
-    return part.of(tensor)[:, 1:].flatten(0, 1)
 
 
 def _add(out: Tensor, part: EditedPart, edits: Tensor) -> None:

@@ -93,8 +93,8 @@ class BatchNoise(TorchFunctionMode):
 class BlendingModel:
     """The model as a loop calls it, with spare rows; the model behind it gets the blended batch.
 
-    A loop may listen to the unconditional x0 (`euler_cfg_pp`): it is told what the model said, in its own rows. Some
-    ask by an attribute's name what kind of model it is (RES4LYF: `model`), so this one has none to be seen.
+    A loop may listen to the unconditional x0 (`euler_cfg_pp`) and then gets the model's, in its own rows. Some loops
+    look for an attribute to see what kind of model it is (RES4LYF: `model`), so this class shows none.
     """
 
     def __init__(
@@ -111,21 +111,21 @@ class BlendingModel:
                 f"Prompt-to-Prompt cannot blend a latent of {height} x {width} that was {was_height} x {was_width} "
                 "before, expected one size: take a sampler that does not change it, or leave blend empty."
             )
-        heard: Options = {}
+        reported: Options = {}
 
-        def hear(said: Options) -> Tensor:
-            heard.update(said)
-            return said["denoised"]
+        def keep(state: Options) -> Tensor:
+            reported.update(state)
+            return state["denoised"]
 
         of_loop = [one for one in model_options.get(LISTENERS, []) if one not in self._listeners]
-        options = model_options | {LISTENERS: [*self._listeners, hear]} if of_loop else model_options
+        options = model_options | {LISTENERS: [*self._listeners, keep]} if of_loop else model_options
         with self._noise.left():
             denoised = self._model(self._rows.picture(x), sigma[: self._rows.count], model_options=options, **kwargs)
         if (mask := self._located.mask()) is not None:
             self._rows.open(mask)
-        told = {name: self._rows.spread(value) for name, value in heard.items() if name.endswith("denoised")}
+        spread = {name: self._rows.spread(value) for name, value in reported.items() if name.endswith("denoised")}
         for listener in of_loop:
-            listener(heard | told | {"input": x, "sigma": sigma})
+            listener(reported | spread | {"input": x, "sigma": sigma})
         return self._rows.spread(denoised)
 
     def __getattr__(self, name: str) -> Any:
