@@ -112,7 +112,7 @@ def apply_once(comfyui: Any, what: str, files: Path) -> dict[str, Any]:
     """Seconds and extra memory up to a patched model's first step; node_...: of the nodes alone."""
     nodes = comfyui.nodes
     (base,) = nodes["UNETLoader"]().load_unet("base.safetensors", "default")
-    unet = comfyui.module("nodes.comfyui.weights.unet").describe(base)
+    unet = comfyui.module("nodes.comfyui.weights.unet_weights").layout_of(base)
     measuring.first_step(comfyui, base)
     measuring.warm_up(files / "delta.safetensors")
     outputs: list[Any] = []  # as ComfyUI keeps the outputs of all nodes of a graph
@@ -164,7 +164,7 @@ def ways(comfyui: Any, perflow: Any, base: Any, diff: Any, rank: int) -> tuple[C
 
     patched_weight = comfyui.module("nodes.extract_delta").patched_weight
     core = comfyui.module("perflow_core.weights.extraction")
-    stored = comfyui.module("nodes.comfyui.weights.unet").stored_weights(perflow)
+    stored = comfyui.module("nodes.comfyui.weights.unet_weights").stored_weights(perflow)
 
     def stock(key: str) -> Tensors:
         factors = extract_lora(diff.patch_weight_to_device(key, diff.load_device, return_weight=True), rank)

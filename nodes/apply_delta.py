@@ -3,19 +3,17 @@
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..perflow_core.messages import tensor_count, tensors_named
+from ..perflow_core.errors import tensor_count, tensors_named
 from ..perflow_core.sampling.parameterization import usual_base
 from ..perflow_core.sampling.windows import MOST_WINDOWS
-from ..perflow_core.weights.architecture import TRAINED_WINDOWS
-from ..perflow_core.weights.delta_match import Delta
-from ..perflow_core.weights.delta_metadata import metadata_base_prediction, metadata_prediction_type, metadata_windows
-from ..perflow_core.weights.weights_file import WeightsFile
+from ..perflow_core.weights.delta_file import metadata_base_prediction, metadata_prediction_type, metadata_windows
+from ..perflow_core.weights.delta_fit import DeltaFit
+from ..perflow_core.weights.unet_layout import TRAINED_WINDOWS
 from .comfyui import folders, node_text, shared_inputs
 from .comfyui.advice import with_advice
 from .comfyui.sampling.base_sampling import base_of, other_base_lines
 from .comfyui.sampling.perflow_model import trained_prediction, with_perflow_sampling
-from .comfyui.weights.delta_patches import load_delta
-from .comfyui.weights.unet import check_can_be_patched, describe
+from .comfyui.weights.delta_patches import fitting_delta, patches
 
 APPLIED = "perflow_deltas"  # the MODEL's note of what was applied to it: [(file, strength), ...]
 
@@ -90,28 +88,26 @@ class PeRFlowApplyDelta(io.ComfyNode):
         shared_inputs.check_ranges(cls, strength=strength, prediction_type=prediction_type, windows=windows)
         if strength == 0:
             return io.NodeOutput(model, ui=node_text.show(cls, "Strength 0: the model is unchanged."))
-        base = base_of(model)  # a model of another kind is told so before its file is
-        check_can_be_patched(model)
-        unet = describe(model)
+        base = base_of(model)  # first: the error for a wrong model comes before that for a wrong file
         with with_advice():
-            file, delta, patches = load_delta(folders.delta_path(delta_name), unet, partial, strength)
+            delta = fitting_delta(model, folders.delta_path(delta_name), partial, strength)
             if prediction_type == shared_inputs.AUTO:
-                prediction_type = metadata_prediction_type(file) or trained_prediction(model, unet)
-            windows = windows or metadata_windows(file) or TRAINED_WINDOWS
+                prediction_type = metadata_prediction_type(delta.file) or trained_prediction(model, delta.unet)
+            windows = windows or metadata_windows(delta.file) or TRAINED_WINDOWS
+        applied = [*(model.get_attachment(APPLIED) or []), (delta.file.name, strength)]
         accelerated = with_perflow_sampling(model, base, prediction_type, windows, align_steps)
-        accelerated.add_patches(patches, strength)
-        applied = [*(model.get_attachment(APPLIED) or []), (file.name, strength)]
+        accelerated.add_patches(patches(delta), strength)
         accelerated.set_attachments(APPLIED, applied)
-        lines = applied_lines(file, delta, applied, f"{prediction_type}, {windows} windows")
-        lines += other_base_lines(base, metadata_base_prediction(file) or usual_base(prediction_type))
+        lines = applied_lines(delta, applied, f"{prediction_type}, {windows} windows")
+        lines += other_base_lines(base, metadata_base_prediction(delta.file) or usual_base(prediction_type))
         text = "\n".join(lines)
         return io.NodeOutput(accelerated, ui=node_text.show_with_steps(cls, text, accelerated))
 
 
-def applied_lines(file: WeightsFile, delta: Delta, applied: list[tuple[str, float]], sampling: str) -> list[str]:
+def applied_lines(delta: DeltaFit, applied: list[tuple[str, float]], sampling: str) -> list[str]:
     """What was applied, and in words what is out of the ordinary."""
-    lines = [str(file), sampling]
-    if file.kind == "low-rank difference" and not file.metadata.get("prediction_type"):
+    lines = [str(delta.file), sampling]
+    if delta.file.kind == "low-rank difference" and not delta.file.metadata.get("prediction_type"):
         lines.append("The file does not say that it is a PeRFlow delta. For a LoRA of another kind use Load LoRA.")
     if delta.left_out:
         fitting = len(delta.changes)

@@ -11,14 +11,14 @@ from comfy_api.latest import io
 
 from ..perflow_core.sampling.parameterization import usual_base
 from ..perflow_core.sampling.windows import MOST_WINDOWS
-from ..perflow_core.weights.architecture import UNet
 from ..perflow_core.weights.extraction import Extraction, largest_names, source_dtype
+from ..perflow_core.weights.unet_layout import UNetLayout
 from .comfyui import node_text, shared_inputs
 from .comfyui.sampling.base_sampling import prediction_of
 from .comfyui.sampling.perflow_model import trained_prediction
 from .comfyui.sampling.perflow_sampling import PeRFlowSampling
 from .comfyui.weights.save_delta import new_delta
-from .comfyui.weights.unet import describe, patched_weight, source_name, stored_weights
+from .comfyui.weights.unet_weights import layout_of, patched_weight, source_name, stored_weights
 
 COPIES = 6  # of the largest weight in float32: both weights, patches on them, and what a decomposition takes
 
@@ -85,8 +85,8 @@ class PeRFlowExtractDelta(io.ComfyNode):
     ) -> io.NodeOutput:
         shared_inputs.check_ranges(cls, rank=rank, energy=energy, prediction_type=prediction_type, windows=windows)
         started = time.perf_counter()
-        unet = describe(model_base)
-        check_same_family(describe(model_perflow), unet)
+        unet = layout_of(model_base)
+        check_same_family(layout_of(model_perflow), unet)
         predicts, remarks = prediction_of(model_base), []
         if prediction_type == shared_inputs.AUTO:
             sampling = model_perflow.get_model_object("model_sampling")
@@ -98,7 +98,8 @@ class PeRFlowExtractDelta(io.ComfyNode):
                     "if this model was trained otherwise, choose its prediction_type."
                 )
         with new_delta(filename_prefix, largest_names((key, len(shape)) for key, shape in unet.shapes.items())) as file:
-            extraction = extract(model_perflow, model_base, unet, Extraction(rank, energy, file.add))
+            extraction = Extraction(rank, energy, file.add)
+            extract(model_perflow, model_base, unet, extraction)
             seconds = time.perf_counter() - started
             metadata = extraction.metadata(
                 prediction_type=prediction_type,
@@ -113,33 +114,32 @@ class PeRFlowExtractDelta(io.ComfyNode):
         return io.NodeOutput(str(path), ui=node_text.show(cls, text))
 
 
-def check_same_family(perflow: UNet, base: UNet) -> None:
+def check_same_family(perflow: UNetLayout, base: UNetLayout) -> None:
     """Raises ValueError for UNets that differ in a tensor's name or shape."""
     for key in sorted(perflow.shapes.keys() | base.shapes.keys()):
         found, expected = perflow.shapes.get(key, "missing"), base.shapes.get(key, "missing")
         if found != expected:
             raise ValueError(
-                f"Tensor {key} is {found} in model_perflow and {expected} in "
-                f"model_base, expected two models of the same architecture (these are {perflow.family} and "
-                f"{base.family}): connect the base that the PeRFlow model was made from."
+                f"Tensor {key} is {found} in model_perflow and {expected} in model_base, expected two models of the "
+                f"same architecture (these are {perflow.family} and {base.family}): connect the base that the PeRFlow "
+                "model was made from."
             )
 
 
-def extract(model_perflow: ModelPatcher, model_base: ModelPatcher, unet: UNet, extraction: Extraction) -> Extraction:
+def extract(perflow: ModelPatcher, base: ModelPatcher, unet: UNetLayout, extraction: Extraction) -> None:
     """W_perflow - W_base, patches included, computed in float32 on the model's device, weight by weight."""
-    device = model_perflow.load_device
+    device = perflow.load_device
     largest = max(prod(shape) for shape in unet.shapes.values())
     comfy.model_management.free_memory(COPIES * 4 * largest, device)
-    stored = stored_weights(model_perflow)
+    stored = stored_weights(perflow)
     dtype = source_dtype(stored.values())
     bar = comfy.utils.ProgressBar(len(stored))
     for key in stored:
         comfy.model_management.throw_exception_if_processing_interrupted()
-        dW = patched_weight(model_perflow, key, device)
-        dW -= patched_weight(model_base, key, device)
+        dW = patched_weight(perflow, key, device)
+        dW -= patched_weight(base, key, device)
         extraction.add(key, dW, dtype)
         bar.update(1)
-    return extraction
 
 
 def report(extraction: Extraction, path: Path, seconds: float) -> str:

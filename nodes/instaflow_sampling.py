@@ -10,7 +10,7 @@ from .comfyui.sampling.base_sampling import base_of
 from .comfyui.sampling.perflow_sampling import PeRFlowSampling
 from .comfyui.sampling.rectified_sampling import EvenSteps, RectifiedDiffusionSampling, RectifiedFlowSampling
 from .comfyui.sampling.step_alignment import set_alignment
-from .comfyui.weights.unet import describe
+from .comfyui.weights.unet_weights import layout_of
 
 Family = Literal["rectified_flow", "rectified_diffusion"]
 FAMILIES = {"rectified_flow": RectifiedFlowSampling, "rectified_diffusion": RectifiedDiffusionSampling}
@@ -81,7 +81,7 @@ def check_is_rectified(model: ModelPatcher) -> None:
             "Model Sampling InstaFlow got a model with PeRFlow's sampling, expected an InstaFlow, 2-Rectified-Flow or "
             "Rectified Diffusion UNet: connect its loader, without a PeRFlow node between."
         )
-    found = describe(model).family
+    found = layout_of(model).family
     if found != "SD1.5":
         raise ValueError(
             f"Model Sampling InstaFlow got a {type(model.model).__name__} model of {found} layout, expected the SD1.5 "

@@ -4,11 +4,11 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..perflow_core.sampling.windows import MOST_WINDOWS
-from ..perflow_core.weights.architecture import TRAINED_WINDOWS
+from ..perflow_core.weights.unet_layout import TRAINED_WINDOWS
 from .comfyui import node_text, shared_inputs
 from .comfyui.sampling.base_sampling import base_of, other_prediction_lines
 from .comfyui.sampling.perflow_model import trained_prediction, with_perflow_sampling
-from .comfyui.weights.unet import describe
+from .comfyui.weights.unet_weights import layout_of
 
 
 class PeRFlowModelSampling(io.ComfyNode):
@@ -50,7 +50,7 @@ class PeRFlowModelSampling(io.ComfyNode):
         base = base_of(model)  # first, for its error about models of another kind
         remarks = []
         if prediction_type == shared_inputs.AUTO:
-            prediction_type = trained_prediction(model, describe(model))
+            prediction_type = trained_prediction(model, layout_of(model))
             remarks = other_prediction_lines(base, prediction_type)
         accelerated = with_perflow_sampling(model, base, prediction_type, windows, align_steps)
         text = "\n".join([f"{prediction_type}, {windows} windows", *remarks])

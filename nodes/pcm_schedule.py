@@ -19,7 +19,7 @@ from .comfyui.sampling import pcm_text
 from .comfyui.sampling.base_sampling import bases_of
 from .comfyui.sampling.perflow_sampling import PeRFlowSampling
 from .comfyui.sampling.rectified_sampling import RectifiedFlowSampling
-from .comfyui.weights.unet import describe
+from .comfyui.weights.unet_weights import layout_of
 
 OTHER_FINE_TIMESTEPS = 50  # of a family that PCM was not trained for
 
@@ -113,7 +113,7 @@ class PCMPhaseSchedule(io.ComfyNode):
             sigmas = flow_sigmas(sampling, steps, denoise, pcm_timesteps)
             text = pcm_text.of_flow(model, sampling, sigmas, steps, denoise)
         else:
-            family = describe(model).family
+            family = layout_of(model).family
             fine = FINE_TIMESTEPS.get(family, OTHER_FINE_TIMESTEPS)
             T = table_timesteps(steps, grid, phases, fine, denoise)
             sigmas = table_sigmas(sampling, T, end)

@@ -10,8 +10,8 @@ from comfy_api.latest import io
 from ..perflow_core.drawing.loss_plot import draw_losses
 from ..perflow_core.sampling.parameterization import PredictionType, like_base
 from ..perflow_core.sampling.windows import MOST_WINDOWS
-from ..perflow_core.weights.architecture import TRAINED_WINDOWS
-from ..perflow_core.weights.delta_metadata import metadata_prediction_type, metadata_windows
+from ..perflow_core.weights.delta_file import metadata_prediction_type, metadata_windows
+from ..perflow_core.weights.unet_layout import TRAINED_WINDOWS
 from .comfyui import folders, node_text, shared_inputs
 from .comfyui.advice import with_advice
 from .comfyui.sampling.base_sampling import Base, base_of
@@ -21,7 +21,7 @@ from .comfyui.training.delta_training import DeltaTraining, Settings
 from .comfyui.training.examples import Examples
 from .comfyui.training.session import train
 from .comfyui.training.trained_files import Resumed
-from .comfyui.weights.unet import describe, source_name
+from .comfyui.weights.unet_weights import layout_of, source_name
 
 NOTHING = "none"
 
@@ -179,7 +179,7 @@ class PeRFlowTrainDelta(io.ComfyNode):
         values = {name: value for name, (value, *_) in widgets.items()}
         shared_inputs.check_ranges(cls, **values)
         steps, rank = values.pop("steps"), values["rank"]
-        base, unet = teacher_of(model[0]), describe(model[0])
+        base, unet = teacher_of(model[0]), layout_of(model[0])
         resumed = None
         if resume_from and resume_from[0] != NOTHING:
             resumed = trained_files.read_resumed(folders.delta_path(resume_from[0]))

@@ -4,7 +4,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..perflow_core.messages import counted
+from ..perflow_core.errors import counted
 from ..perflow_core.sampling.chord import WindowChord
 from ..perflow_core.sampling.piecewise import split_at_edges
 from ..perflow_core.sampling.schedule import End, parse_steps_per_window, window_schedule

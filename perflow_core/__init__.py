@@ -1,12 +1,11 @@
-"""PeRFlow in pure torch and numpy: windows, their chord, parameterizations, schedules, solvers, weight differences.
+"""PeRFlow and its family in pure torch and numpy; nothing here imports ComfyUI.
 
-Data flows one way. Sampling: `windows` -> `chord` -> `parameterization`, `schedule`, `alignment`, `solvers`.
-The family: `rectified` (InstaFlow, 2-Rectified-Flow, Rectified Diffusion), `great_circle` (noise between noises),
-`phased` -> `pcm_loras` (PCM).
-Several views: `twelve_views`, `object_picture`, and `wonder3d_file` to read (Wonder3D).
-Training: `reflow`, on `time_points`, `trajectory` and `descent`; `curriculum`, what comes when.
-Weights, to read: `architecture` -> `weights_file`, `delta_kind`, `delta_metadata` -> `delta` -> `delta_match`,
-`magnitudes`; to make: `lowrank` -> `extraction` -> `safe_write`.
-Pictures of numbers: `schedule_drawing`, `loss_drawing`, `views_sheet`. `errors`: what can be wrong.
-Nothing here imports ComfyUI.
+`sampling`: time windows, the chord through their edges, what the UNet's output means, schedules and solvers; with
+    InstaFlow, Rectified Diffusion and PCM.
+`weights`: files of deltas and LoRAs, read and fitted to a model, extracted and written.
+`training`: the teacher's trajectory in a window, the student's target, which comes when, and a step of the optimizer.
+`editing`: Prompt-to-Prompt. `views`: Wonder3D's twelve views. `drawing`: plots and sheets of pictures.
+
+`training`, `editing` and `drawing` use `sampling`; `views` uses `weights`. `errors`: what can be wrong, and how a
+message shows it; `atomic_file`: files that are written whole or not at all; `host`: tables in float64 on the CPU.
 """

@@ -2,15 +2,14 @@
 
 import contextlib
 import errno
-import itertools
 import os
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-UNFINISHED = ".unfinished"  # no longer than .safetensors: a name that is short enough stays so
+UNFINISHED = ".unfinished"
 ADVICE = {
     errno.ENOSPC: "free some disk space or choose another output folder",
     errno.EDQUOT: "free some of your disk space or choose another output folder",
@@ -37,51 +36,30 @@ def atomic_write(path: Path) -> Iterator[Path]:
         unfinished.unlink(missing_ok=True)
 
 
-class NewFile:
-    """A file that never takes the place of another; a context manager, which leaves nothing behind after an error.
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """A file beside `path` to write to and then to name with `take_name`; without that nothing is left of it."""
+    unfinished = path.with_name(f"{path.stem[:40]}.{uuid.uuid4().hex[:8]}{UNFINISHED}")
+    try:
+        with unfinished.open("xb") as file:  # closing fails again on a full disk, where something is left to be written
+            yield file
+    finally:
+        unfinished.unlink(missing_ok=True)
 
-    Of several names it takes the first that is free, when it is opened: the unfinished file holds the name's place, so
-    a second writer sees it and takes the next. Raises FileExistsError where none is free, and OSError (disk full, no
-    right to write).
+
+def take_name(file: BinaryIO, paths: Iterable[Path]) -> Path:
+    """Close a file of `new_file` and give it the first name that is free, which is returned; never another file's.
+
+    Raises FileExistsError where all are taken.
     """
-
-    def __init__(self, paths: Path | Iterable[Path]):
-        """paths: the name, or names in the order in which they are tried, in one folder."""
-        self._paths: Iterator[Path] = iter(() if isinstance(paths, Path) else paths)
-        self.path, self.file = self._only_name(paths) if isinstance(paths, Path) else self._free_name()
-        self._unfinished = Path(self.file.name)
-
-    def _only_name(self, path: Path) -> tuple[Path, BinaryIO]:
-        if path.exists():
-            raise FileExistsError(errno.EEXIST, "the name is taken", str(path))
-        return path, path.with_suffix(f".{os.getpid()}{UNFINISHED}").open("wb")
-
-    def _free_name(self) -> tuple[Path, BinaryIO]:
-        for path in self._paths:
-            if not path.exists():
-                with contextlib.suppress(FileExistsError):  # somebody is writing it now
-                    return path, path.with_suffix(UNFINISHED).open("xb")
-        raise FileExistsError(errno.EEXIST, "every name is taken")
-
-    def __enter__(self) -> "NewFile":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: Any, trace: TracebackType | None) -> None:
-        try:
-            self.file.close()  # fails again on a full disk, where something is left to be written
-        finally:
-            self._unfinished.unlink(missing_ok=True)
-
-    def take_name(self) -> Path:
-        """Give the file its name, which is returned: the next one where another program took it meanwhile."""
-        self.file.flush()
-        os.fsync(self.file.fileno())  # or a power failure could leave the name with nothing behind it
-        self.file.close()
-        for path in itertools.chain([self.path], self._paths):
-            with contextlib.suppress(FileExistsError):
-                _rename_to_new(self._unfinished, path)
-                return path
-        raise FileExistsError(errno.EEXIST, "the name was taken meanwhile", str(self.path))
+    file.flush()
+    os.fsync(file.fileno())  # or a power failure could leave the name with nothing behind it
+    file.close()
+    for path in paths:
+        with contextlib.suppress(FileExistsError):
+            _rename_to_new(Path(file.name), path)
+            return path
+    raise FileExistsError(errno.EEXIST, "the name is taken", str(path))
 
 
 def in_one_sentence(error: OSError, path: Path) -> OSError:

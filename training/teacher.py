@@ -14,7 +14,7 @@ from torch import Tensor
 
 from perflow_core.sampling.denoiser import NoisePredictor, UNet, noise_predictor
 from perflow_core.sampling.parameterization import BasePrediction
-from perflow_core.weights.architecture import BY_CONTEXT_WIDTH
+from perflow_core.weights.unet_layout import BY_CONTEXT_WIDTH
 from perflow_core.weights.weights_file import WeightsFileError, inspect
 
 from .config import TeacherConfig
@@ -186,15 +186,15 @@ def _from_file(path: Path, config: str) -> Any:
         file = inspect(path)
     except WeightsFileError as error:
         raise TrainingError(str(error)) from error
-    if file.kind != "full model" or file.architecture not in PIPELINES:
+    if file.kind != "full model" or file.family not in PIPELINES:
         raise TrainingError(f"The teacher {path.name} is of another kind ({file}), expected {KINDS}: choose another.")
     source: dict[str, Any] = {"config": config, "local_files_only": True} if config else {}
     try:
-        return PIPELINES[file.architecture].from_single_file(str(path), safety_checker=None, **source)
+        return PIPELINES[file.family].from_single_file(str(path), safety_checker=None, **source)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise TrainingError(
             f"diffusers cannot read the teacher {path.name} ({_first_line(error)}), expected a checkpoint of "
-            f"{file.architecture}: name a diffusers folder of that kind as teacher.config, or convert the checkpoint."
+            f"{file.family}: name a diffusers folder of that kind as teacher.config, or convert the checkpoint."
         ) from error
 
 

@@ -4,7 +4,7 @@ import os
 
 import folder_paths
 
-from ...perflow_core.messages import shown
+from ...perflow_core.errors import shown
 
 KEY = "perflow"
 EXTENSIONS = (".safetensors", ".sft")  # no pickles: they can run code

@@ -4,7 +4,7 @@ from typing import Any, Final, Literal
 
 from comfy_api.latest import io
 
-from ...perflow_core.messages import shown
+from ...perflow_core.errors import shown
 from ...perflow_core.sampling.parameterization import PREDICTION_TYPES, PredictionType
 
 AUTO: Final = "auto"

@@ -7,7 +7,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ..messages import counted
+from ..errors import counted
 from ..sampling.chord import WindowChord
 from ..sampling.windows import NUM_TIMESTEPS
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
-from ..messages import shown
+from ..errors import shown
 
 NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)"
 

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..messages import shown
+from ..errors import shown
 from . import tolerances
 from .chord import WindowChord
 from .parameterization import append_dims

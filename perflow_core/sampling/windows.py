@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from ..messages import listed
+from ..errors import listed
 from . import tolerances
 
 Float64 = NDArray[np.float64]

@@ -7,21 +7,15 @@ embedding for camera and domain, and in each transformer block a second attentio
 import re
 from collections.abc import Iterable, Mapping
 
-from ..errors import Problem
-from ..messages import shown, sizes, tensor_count, tensors_named
-from ..weights.architecture import INPUT_LAYER, Shape
-from ..weights.delta import without_prefix
-from ..weights.weights_file import WeightsFileError
+from ..errors import Problem, shown, sizes, tensor_count, tensors_named
+from ..weights.unet_layout import INPUT_LAYER, Shape, without_prefix
+from ..weights.weights_file import WeightsFileError, by_weight
 
 NORM, ATTENTION = "norm_joint_mid", "attn_joint_mid"  # the joint attention's modules in a transformer block
 OLD_NAME = re.compile(r"(?<=_joint_)twice(?=\.)")  # what the first published files called them
 JOINT_TENSORS = (
-    f"{NORM}.weight",
-    f"{NORM}.bias",
-    f"{ATTENTION}.to_q.weight",
-    f"{ATTENTION}.to_k.weight",
-    f"{ATTENTION}.to_v.weight",
-    f"{ATTENTION}.to_out.0.weight",
+    *(f"{NORM}.{own}" for own in ("weight", "bias")),
+    *(f"{ATTENTION}.{own}.weight" for own in ("to_q", "to_k", "to_v", "to_out.0")),
     f"{ATTENTION}.to_out.0.bias",
 )
 IN_EACH_BLOCK = "attn1.to_q.weight"  # a tensor that every transformer block has, to find the blocks by
@@ -38,37 +32,26 @@ def with_joint_names(names: Mapping[str, str]) -> dict[str, str]:
 
     ComfyUI's map has a second name for the class embedding, SDXL's, which is left out.
     """
-    names = {theirs: ours for theirs, ours in names.items() if not theirs.startswith("add_embedding.")}
-    blocks = {
-        theirs.removesuffix(IN_EACH_BLOCK): ours.removesuffix(IN_EACH_BLOCK)
+    joint = {
+        theirs.removesuffix(IN_EACH_BLOCK) + name: ours.removesuffix(IN_EACH_BLOCK) + name
         for theirs, ours in names.items()
         if theirs.endswith("." + IN_EACH_BLOCK)
+        for name in JOINT_TENSORS
     }
-    return {**names, **{theirs + name: ours + name for theirs, ours in blocks.items() for name in JOINT_TENSORS}}
+    return {theirs: ours for theirs, ours in names.items() if not theirs.startswith("add_embedding.")} | joint
 
 
-def model_names(file: str, keys: Iterable[str], names: Mapping[str, str]) -> dict[str, str]:
-    """The file's name -> ComfyUI's for each tensor; a name that is neither's stays as it is.
+def names_in_file(file: str, keys: Iterable[str], names: Mapping[str, str]) -> dict[str, str]:
+    """ComfyUI's name -> the file's for each tensor; where it has neither's name, the file's own stands for ComfyUI's.
 
     names: diffusers' name -> ComfyUI's, as `with_joint_names` gives them. Raises WeightsFileError where two tensors are
     for one weight.
     """
-    found: dict[str, str] = {}
-    first: dict[str, str] = {}
-    for key in keys:
-        bare = OLD_NAME.sub("mid", without_prefix(key))
-        ours = names.get(bare, bare)
-        if ours in first:
-            raise WeightsFileError(
-                f"{file} holds the weight {ours} twice, as {shown(first[ours])} and as {shown(key)}, expected it once: "
-                "download it again."
-            )
-        first[ours] = key
-        found[key] = ours
-    return found
+    bare = {key: OLD_NAME.sub("mid", without_prefix(key)) for key in keys}
+    return by_weight(file, {key: names.get(name, name) for key, name in bare.items()}, "download it again")
 
 
-def check_kind(file: str, shapes: Mapping[str, Shape]) -> None:
+def check_is_wonder3d(file: str, shapes: Mapping[str, Shape]) -> None:
     """Raises WeightsFileError for another UNet, and for what is none. shapes: by ComfyUI's names."""
     shape = shapes.get(INPUT_LAYER, ())
     layers = [shapes.get(key, ()) for key in (INPUT_LAYER, *LEVELS, READS_CONTEXT)]
@@ -90,16 +73,18 @@ def check_kind(file: str, shapes: Mapping[str, Shape]) -> None:
 
 
 def widths(shapes: Mapping[str, Shape]) -> tuple[int, list[int], int]:
-    """Channels, how many times as many each level has, and the width of the context; after `check_kind`."""
+    """Channels, how many times as many each level has, and the width of the context; after `check_is_wonder3d`."""
     channels = shapes[INPUT_LAYER][0]
     return channels, [shapes[level][0] // channels for level in LEVELS], shapes[READS_CONTEXT][1]
 
 
-def names_in_file(found: Mapping[str, str], names: Mapping[str, str]) -> dict[str, str]:
-    """ComfyUI's name -> what the file calls the tensor, or would call it; found: as `model_names` gives it."""
-    by_diffusers = any(not key.endswith(ours) for key, ours in found.items())
-    would = {ours: theirs for theirs, ours in names.items()} if by_diffusers else {}
-    return would | {ours: key for key, ours in found.items()}
+def names_in_messages(in_file: Mapping[str, str], names: Mapping[str, str]) -> dict[str, str]:
+    """ComfyUI's name -> the file's; of tensors that the file lacks diffusers' name if that is how it names the others.
+
+    in_file: as `names_in_file` gives it; names: as for that.
+    """
+    by_diffusers = any(not key.endswith(ours) for ours, key in in_file.items())
+    return ({ours: theirs for theirs, ours in names.items()} if by_diffusers else {}) | dict(in_file)
 
 
 def check_complete(
@@ -107,7 +92,7 @@ def check_complete(
 ) -> None:
     """Raises WeightsFileError where a file lacks tensors of the model, has others, or others' shapes.
 
-    shapes, model: by ComfyUI's names; names: the file's for them.
+    shapes: the file's, model: the model's, by ComfyUI's names; names: as `names_in_messages` gives them.
     """
     if missing := [key for key in model if key not in shapes]:
         joint = all(key.endswith(JOINT_TENSORS) for key in missing)

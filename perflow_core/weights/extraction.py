@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .lora_file import ALPHA, DOWN, UP, delta_metadata, lora_pair
+from .lora_file import ALPHA, DOWN, UP, delta_metadata, lora_pair, whole_name
 from .lowrank import compress, squared_norm
 
 WORST = 5  # layers that the report names
@@ -15,12 +15,10 @@ WORST = 5  # layers that the report names
 
 @dataclass
 class Extraction:
-    """A delta being made, weight by weight. rank 0 and share 0 keep everything whole.
+    """A delta being made, weight by weight, as the tensors of a LoRA file, which the stock LoRA loaders read as well.
 
-    Each tensor is handed to `store` as soon as it is made, or kept in `tensors`.
-
-    The names are those of ComfyUI's LoRA files (`<module>.diff`, `.diff_b`, `.lora_up.weight`, `.lora_down.weight`,
-    `.alpha`), so that the stock LoRA loaders read the file as well.
+    rank: of every layer, or share: of its energy that each layer keeps, as for `compress`; both 0 keep everything
+    whole. Each tensor is handed to `store` as soon as it is made, or kept in `tensors`.
     """
 
     rank: int
@@ -50,33 +48,24 @@ class Extraction:
         if dW.ndim > 1 and kind == "weight" and (self.rank or self.share):
             compressed = compress(dW, self.rank, self.share, dtype)
         if compressed is None:
-            stored = dW.to(dtype)
-            self._lose(key, float((dW - stored.float()).square().sum()), dtype)
-            self._keep(_whole_name(key), stored.cpu())
-            return
-        self._lose(key, energy - compressed.kept, dtype)
-        for name, tensor in lora_pair(module, compressed.up, compressed.down).items():
-            self._keep(name, tensor)
-        self.shares[module] = compressed.kept / energy if energy else 1.0
-        self.ranks.append(compressed.rank)
-
-    def _lose(self, key: str, lost: float, dtype: torch.dtype) -> None:
+            whole = dW.to(dtype)
+            lost, tensors = float((dW - whole.float()).square().sum()), {whole_name(key): whole.cpu()}
+        else:
+            lost, tensors = energy - compressed.kept, lora_pair(module, compressed.up, compressed.down)
+            self.shares[module] = compressed.kept / energy if energy else 1.0
+            self.ranks.append(compressed.rank)
         if not math.isfinite(lost):
             raise ValueError(
                 f"The difference at {key} is too large for {str(dtype).removeprefix('torch.')}, which the models have, "
                 "expected numbers that fit: one of the two models is damaged or of another kind, so load it again."
             )
         self.lost += lost
-
-    def _keep(self, name: str, tensor: Tensor) -> None:
-        if self.store is None:
-            self.tensors[name] = tensor
-        else:
-            self.store(name, tensor)
+        for name, tensor in tensors.items():
+            (self.store or self.tensors.__setitem__)(name, tensor)
 
     @property
     def kept(self) -> float:
-        """The share of the difference's energy that is in the file, 0 to 1."""
+        """The share of the difference's energy (squared Frobenius norm) that is in the file, 0 to 1."""
         return 1 - self.lost / self.energy if self.energy else 1.0
 
     @property
@@ -91,13 +80,11 @@ class Extraction:
 
 
 def largest_names(shapes: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
-    """The names and numbers of dimensions that weights of those names and dimensions may get in the file, at most."""
+    """Name and number of dimensions of every tensor that `Extraction` may store, from those of the weights."""
     names = []
     for key, dimensions in shapes:
-        module, _, _ = key.rpartition(".")
-        names += [(_whole_name(key), dimensions)]
-        if dimensions > 1:
-            names += [(module + part, dimensions) for part in (UP, DOWN, ALPHA)]
+        parts = [key.rpartition(".")[0] + part for part in (UP, DOWN, ALPHA)] if dimensions > 1 else []
+        names += [(name, dimensions) for name in (whole_name(key), *parts)]
     return names
 
 
@@ -117,9 +104,3 @@ def source_dtype(weights: Iterable[Tensor]) -> torch.dtype:
         if not candidates:
             return torch.float32
     return candidates[0]
-
-
-def _whole_name(key: str) -> str:
-    """The LoRA-file name of a whole difference: x.weight -> x.diff, x.bias -> x.diff_b, other -> other.diff."""
-    module, _, kind = key.rpartition(".")
-    return {"weight": f"{module}.diff", "bias": f"{module}.diff_b"}.get(kind, f"{key}.diff")

@@ -1,4 +1,4 @@
-"""What LoRA loaders read, and what a delta says of itself: names of tensors, and metadata."""
+"""Files that LoRA loaders read: the names of their tensors, and the metadata of a delta."""
 
 from collections.abc import Collection, Mapping
 
@@ -13,6 +13,12 @@ PEFT_UP, PEFT_DOWN = ".lora_B.default.weight", ".lora_A.default.weight"
 def lora_name(layer: str) -> str:
     """The name of a diffusers UNet's layer in LoRA files, as every loader knows it: lora_unet_conv_in."""
     return f"lora_unet_{layer.replace('.', '_')}"
+
+
+def whole_name(key: str) -> str:
+    """The name of a whole difference of a weight: x.weight -> x.diff, x.bias -> x.diff_b, other -> other.diff."""
+    module, _, kind = key.rpartition(".")
+    return {"weight": f"{module}.diff", "bias": f"{module}.diff_b"}.get(kind, f"{key}.diff")
 
 
 def lora_pair(layer: str, up: Tensor, down: Tensor) -> dict[str, Tensor]:

@@ -17,8 +17,8 @@ FIRST_RANK = 32  # where the search for a share of energy begins; doubled until 
 class LowRank:
     """dW in two factors of rank r, in the dtype they are stored in.
 
-    up: [out, r] or [out, r, 1, 1]; down: [r, in] or [r, in, kh, kw]; energy and kept are squared Frobenius norms, of dW
-    and of what the stored factors hold of it: kept = energy - |dW - up down|^2.
+    up: [out, r]; down: [r, in] or [r, in, kh, kw]; energy and kept are squared Frobenius norms, of dW and of what the
+    stored factors hold of it: kept = energy - |dW - up down|^2.
     """
 
     up: Tensor
@@ -64,26 +64,14 @@ def nearest_of_rank(dW: Tensor, rank: int) -> Tensor:
 def _svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     """The first `rank` singular triplets: U [m, r], S [r], V [n, r].
 
-    Q spans A (A^T A)^2 G with G a random sketch [n, r + 16]; then A ~ Q B with B = Q^T A, whose SVD is small. The
-    sketch comes from a generator of its own on the CPU: no device's random numbers are touched, and all draw the same.
+    The random sketch is the same in every call, and the global random state stays as it is. On other devices than CUDA
+    the CPU computes: Apple's GPUs have no QR, or one far slower than their CPU's.
     """
-    sketch = min(rank + OVERSAMPLING, *matrix.shape)
-    G = torch.randn(matrix.shape[1], sketch, generator=torch.Generator().manual_seed(0)).to(matrix)
-    Q = _basis(matrix @ G)
-    for _ in range(POWER_ITERATIONS):
-        Q = _basis(matrix @ _basis(matrix.T @ Q))
-    U, S, Vh = torch.linalg.svd(_factorable(Q.T @ matrix), full_matrices=False)
-    return Q @ U[:, :rank].to(Q), S[:rank].to(Q), Vh[:rank].T.to(Q)
-
-
-def _basis(columns: Tensor) -> Tensor:
-    """Orthonormal columns that span the same."""
-    return torch.linalg.qr(_factorable(columns)).Q.to(columns)
-
-
-def _factorable(matrix: Tensor) -> Tensor:
-    """Where QR and SVD are: on CPUs and CUDA. Apple's GPUs have no QR, or one far slower than their CPU's."""
-    return matrix if matrix.is_cuda else matrix.cpu()
+    A, cuda = matrix if matrix.is_cuda else matrix.cpu(), matrix.is_cuda
+    with torch.random.fork_rng([A.device] if cuda else []):
+        (torch.cuda.default_generators[A.device.index] if cuda else torch.default_generator).manual_seed(0)
+        U, S, V = torch.svd_lowrank(A, q=min(rank + OVERSAMPLING, *A.shape), niter=POWER_ITERATIONS)
+    return U[:, :rank].to(matrix), S[:rank].to(matrix), V[:, :rank].to(matrix)
 
 
 def _svd_for_share(matrix: Tensor, wanted: float, largest: int) -> tuple[Tensor, Tensor, Tensor] | None:
@@ -110,6 +98,4 @@ def squared_norm(matrix: Tensor) -> float:
 def _factors(dW: Tensor, up: Tensor, down: Tensor, energy: float, dtype: torch.dtype) -> LowRank:
     up, down = up.to(dtype), down.to(dtype)
     lost = squared_norm(torch.addmm(dW.flatten(start_dim=1), up.float(), down.float(), alpha=-1))
-    if dW.ndim == 4:
-        up, down = up[:, :, None, None], down.reshape(-1, *dW.shape[1:])
-    return LowRank(up.contiguous().cpu(), down.contiguous().cpu(), energy, energy - lost)
+    return LowRank(up.contiguous().cpu(), down.reshape(-1, *dW.shape[1:]).contiguous().cpu(), energy, energy - lost)

@@ -14,8 +14,8 @@ FLOW_LORAS = {
 }
 FLOW_SHIFTS = (1.0, 3.0)
 
-
-# The layers that PCM's training adds to, and LCM's: attention, feed-forward, projections, residual blocks, sampling.
+# The layers that PCM's training adds to, and LCM's, by diffusers' names with "_" for ".": attention, feed-forward,
+# projections, residual blocks, sampling.
 LAYERS = re.compile(
     r"(to_[qkv]|to_out_0|proj_in|proj_out|ff_net_0_proj|ff_net_2|conv1|conv2|conv_shortcut|time_emb_proj"
     r"|(down|up)samplers_0_conv)$"

@@ -4,20 +4,20 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import safetensors
 from torch import Tensor
 
-from ..errors import UnusableError
-from ..messages import shown
-from .architecture import Shape, architecture
+from ..errors import UnusableError, shown
+from .unet_layout import Shape, family
 
 Kind = Literal["difference", "low-rank difference", "full model", "text encoder", "unknown"]
-Layout = Literal["diffusers", "ComfyUI", "LoRA keys", "unknown"]
 
 LOW_RANK_MARKS = (".lora_", "_lora.", ".hada_", ".lokr_", ".oft_", ".boft_", ".a1.weight")
+WHOLE_MARKS = (".diff", ".diff_b")  # ends of names
 FLOATS = ("F16", "BF16", "F32", "F64", "F8_E4M3", "F8_E5M2")  # as headers write them
 TEXT_ENCODER_MARKS = ("text_model.", "cond_stage_model.", "conditioner.embedders.", "transformer.resblocks.")
 LAST_NORM = re.compile(r"(^|\.)(out\.0|conv_norm_out)\.(weight|diff)$")  # near 1 in a model, near 0 in a difference
@@ -30,16 +30,39 @@ class WeightsFileError(UnusableError):
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """What is in a .safetensors file, as far as the header and a norm tell."""
+    """What is in a .safetensors file, as far as the header and a norm tell.
+
+    dtypes: as the header writes them -> how many tensors; norm: the mean size of the last norm's numbers, or None where
+    the file has no such tensor.
+    """
 
     name: str
     shapes: dict[str, Shape]
-    dtypes: dict[str, int]  # dtype as written in the header -> how many tensors
+    dtypes: dict[str, int]
     metadata: dict[str, str]
     bytes: int
-    kind: Kind
-    layout: Layout
-    architecture: str
+    norm: float | None
+
+    @cached_property
+    def family(self) -> str:
+        return family(self.shapes)
+
+    @cached_property
+    def kind(self) -> Kind:
+        if any(mark in key for key in self.shapes for mark in LOW_RANK_MARKS):
+            return "low-rank difference"
+        if self.norm is not None and self.norm > 0.5:
+            return "full model"
+        if self.norm is not None or any(key.endswith(WHOLE_MARKS) for key in self.shapes):
+            return "difference"
+        if any(mark in key for key in self.shapes for mark in TEXT_ENCODER_MARKS):
+            return "text encoder"
+        return "unknown"
+
+    @cached_property
+    def has_lora_keys(self) -> bool:
+        """Whether its tensors are named as in LoRA files, low-rank or not."""
+        return any(key.endswith(WHOLE_MARKS) or mark in key for key in self.shapes for mark in LOW_RANK_MARKS)
 
     @property
     def rank(self) -> int:
@@ -48,9 +71,11 @@ class WeightsFile:
         return max(downs, default=0)
 
     def __str__(self) -> str:
-        dtypes = ", ".join(f"{dtype}" for dtype in self.dtypes)
         rank = f" of rank {self.rank}" if self.rank else ""
-        return f"{self.architecture} {self.kind}{rank}, {len(self.shapes)} tensors, {dtypes}, {self.bytes / 1e6:.0f} MB"
+        return (
+            f"{self.family} {self.kind}{rank}, {len(self.shapes)} tensors, {', '.join(self.dtypes)}, "
+            f"{self.bytes / 1e6:.0f} MB"
+        )
 
 
 def inspect(path: Path) -> WeightsFile:
@@ -66,54 +91,39 @@ def inspect(path: Path) -> WeightsFile:
             dtypes = Counter(piece.get_dtype() for piece in slices.values())
             metadata = dict(file.metadata() or {})
             norms = (key for key, shape in shapes.items() if LAST_NORM.search(key) and _is_norm(shape, slices[key]))
-            norm = next((file.get_tensor(key) for key in norms), None)
+            norm = next((_size(file.get_tensor(key)) for key in norms), None)
     except safetensors.SafetensorError as error:
         raise WeightsFileError(
             f"{shown(path.name)} ({size} bytes) cannot be read as .safetensors ({shown(str(error))}), expected a whole "
             f"file in that format: {_advice(path)}"
         ) from error
-    return WeightsFile(
-        shown(path.name),
-        shapes,
-        dict(dtypes),
-        metadata,
-        size,
-        _kind(shapes, norm),
-        _layout(shapes),
-        architecture(shapes),
-    )
+    return WeightsFile(shown(path.name), shapes, dict(dtypes), metadata, size, norm)
+
+
+def by_weight(file: str, weights: Mapping[str, str], advice: str = "make the file again") -> dict[str, str]:
+    """The model's name -> the file's, from the other way round. Raises WeightsFileError for one weight under two names.
+
+    advice: how the error ends.
+    """
+    keys: dict[str, str] = {}
+    for key, weight in weights.items():
+        if weight in keys:
+            raise WeightsFileError(
+                f"{file} holds the weight {weight} twice, as {shown(keys[weight])} and as {shown(key)}, expected it "
+                f"once: {advice}."
+            )
+        keys[weight] = key
+    return keys
 
 
 def _is_norm(shape: Shape, piece: Any) -> bool:
     return len(shape) == 1 and shape[0] <= LARGEST_NORM and piece.get_dtype() in FLOATS
 
 
-def _kind(shapes: Mapping[str, Shape], norm: Tensor | None) -> Kind:
-    if any(mark in key for key in shapes for mark in LOW_RANK_MARKS):
-        return "low-rank difference"
-    if norm is not None and _size(norm) > 0.5:
-        return "full model"
-    if norm is not None or any(key.endswith((".diff", ".diff_b")) for key in shapes):
-        return "difference"
-    if any(mark in key for key in shapes for mark in TEXT_ENCODER_MARKS):
-        return "text encoder"
-    return "unknown"
-
-
 def _size(norm: Tensor) -> float:
     """The mean size of its numbers, without the NaN and Inf that a damaged file may hold."""
     sizes = norm.float().abs()
     return float(sizes[sizes.isfinite()].mean())
-
-
-def _layout(shapes: Mapping[str, Shape]) -> Layout:
-    if any(key.endswith((".diff", ".diff_b")) or mark in key for key in shapes for mark in LOW_RANK_MARKS):
-        return "LoRA keys"
-    if any("down_blocks." in key for key in shapes):
-        return "diffusers"
-    if any("input_blocks." in key for key in shapes):
-        return "ComfyUI"
-    return "unknown"
 
 
 def _advice(path: Path) -> str:

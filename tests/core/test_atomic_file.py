@@ -5,21 +5,28 @@ import os
 import stat
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from perflow_core.atomic_file import atomic_write
+from perflow_core.atomic_file import atomic_write, new_file, take_name
 from perflow_core.weights.safetensors_writer import SafetensorsWriter, header_room, write_new
 
 ONE = {"a": torch.ones(2)}
-ROOM = 1000
 
 
 def numbered(folder):
     return (folder / f"delta_{number}_.safetensors" for number in range(1, 100))
+
+
+@contextmanager
+def opened(folder, room=1000):
+    """A writer of the first of `numbered` that is free at the end."""
+    with new_file(folder / "delta_1_.safetensors") as file:
+        yield SafetensorsWriter(file, numbered(folder), room)
 
 
 def names(folder):
@@ -92,33 +99,35 @@ def test_every_tensor_lies_at_a_multiple_of_its_numbers(tmp_path):
 
 def test_the_header_has_room_for_the_largest_names(tmp_path):
     tensors = {"n" * 400 + f"\u202e{i}": torch.zeros((1,) * 8) for i in range(200)}
-    assert len(load_file(str(write_new(tensors, tmp_path / "file.safetensors", {"said": "x" * 60000})))) == 200
+    assert len(load_file(str(write_new(tensors, tmp_path / "file.safetensors", {"facts": "x" * 60000})))) == 200
 
 
 def test_tensors_are_on_the_disk_when_the_next_one_is_made(tmp_path):
     """Whole models are written without being held."""
-    with SafetensorsWriter(tmp_path / "file.safetensors", ROOM) as file:
+    with opened(tmp_path) as writer:
         sizes = []
         for i in range(3):
-            file.add(f"{i}", torch.ones(1 << 20))
+            writer.add(f"{i}", torch.ones(1 << 20))
             (unfinished,) = tmp_path.iterdir()
             sizes.append(unfinished.stat().st_size)
-        file.finish({})
+        writer.finish({})
     assert sizes[2] - sizes[1] == sizes[1] - sizes[0] == 4 << 20
 
 
 def test_nobody_sees_an_unfinished_file_under_its_name(tmp_path):
-    with SafetensorsWriter(numbered(tmp_path), ROOM) as file:
-        file.add("a", torch.ones(1000))
-        assert names(tmp_path) == ["delta_1_.unfinished"]
-        assert file.finish({}) == tmp_path / "delta_1_.safetensors"
+    with opened(tmp_path) as writer:
+        writer.add("a", torch.ones(1000))
+        (unfinished,) = names(tmp_path)
+        assert unfinished.startswith("delta_1_.")
+        assert unfinished.endswith(".unfinished")
+        assert writer.finish({}) == tmp_path / "delta_1_.safetensors"
     assert names(tmp_path) == ["delta_1_.safetensors"]
 
 
 def test_two_writers_take_two_names(tmp_path):
-    with SafetensorsWriter(numbered(tmp_path), ROOM) as one, SafetensorsWriter(numbered(tmp_path), ROOM) as two:
-        assert two.finish({}).name == "delta_2_.safetensors"
-        assert one.finish({}).name == "delta_1_.safetensors"
+    with opened(tmp_path) as one, opened(tmp_path) as two:
+        assert two.finish({}).name == "delta_1_.safetensors"
+        assert one.finish({}).name == "delta_2_.safetensors"
     assert names(tmp_path) == ["delta_1_.safetensors", "delta_2_.safetensors"]
 
 
@@ -127,18 +136,28 @@ def test_a_name_that_another_program_takes_meanwhile(tmp_path, monkeypatch, link
     """The content is not written again; it gets the next name. Also on disks without links."""
     if not links:
         monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(PermissionError(1, "no links here")))
-    with SafetensorsWriter(numbered(tmp_path), ROOM) as file:
+    with opened(tmp_path) as writer:
         (tmp_path / "delta_1_.safetensors").write_bytes(b"another's")
-        assert file.finish({}).name == "delta_2_.safetensors"
+        assert writer.finish({}).name == "delta_2_.safetensors"
     assert (tmp_path / "delta_1_.safetensors").read_bytes() == b"another's"
     assert names(tmp_path) == ["delta_1_.safetensors", "delta_2_.safetensors"]
     load_file(str(tmp_path / "delta_2_.safetensors"))
 
 
+def test_no_name_is_free(tmp_path):
+    path = tmp_path / "delta.safetensors"
+    with new_file(path) as file:
+        path.write_bytes(b"mine")
+        with pytest.raises(FileExistsError, match="taken"):
+            take_name(file, [path])
+    assert path.read_bytes() == b"mine"
+    assert names(tmp_path) == ["delta.safetensors"]
+
+
 def test_nothing_is_left_of_a_failed_write(tmp_path):
     def write():
-        with SafetensorsWriter(tmp_path / "delta.safetensors", ROOM) as file:
-            file.add("a", torch.ones(1000))
+        with opened(tmp_path) as writer:
+            writer.add("a", torch.ones(1000))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -149,20 +168,19 @@ def test_nothing_is_left_of_a_failed_write(tmp_path):
 KILLED = """
 import os, sys
 from pathlib import Path
-import torch
-from perflow_core.weights.safetensors_writer import SafetensorsWriter
-file = SafetensorsWriter([Path(sys.argv[1])], 1000)
-file.add("a", torch.ones(1000))
-os._exit(9)
+from perflow_core.atomic_file import new_file
+with new_file(Path(sys.argv[1])) as file:
+    file.write(b"half")
+    os._exit(9)
 """
 
 
 def test_a_writer_that_is_killed_leaves_nothing_under_the_name(tmp_path, repository):
     path = tmp_path / "delta_1_.safetensors"
     subprocess.run([sys.executable, "-c", KILLED, str(path)], cwd=repository, check=False)
-    assert names(tmp_path) == ["delta_1_.unfinished"]
-    assert write_new(ONE, numbered(tmp_path), {}).name == "delta_2_.safetensors"
-    assert write_new(ONE, path, {}) == path  # one name only: what another process left is not in the way
+    (left,) = names(tmp_path)
+    assert left.endswith(".unfinished")
+    assert write_new(ONE, path, {}) == path  # what another process left is not in the way
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
@@ -179,12 +197,9 @@ def test_others_may_read_what_the_umask_lets_them(tmp_path, umask):
 def test_a_name_as_long_as_names_may_be(tmp_path):
     """The unfinished one is not longer."""
     path = tmp_path / ("n" * (255 - len("_00001_.safetensors")) + "_00001_.safetensors")
-    assert write_new(ONE, [path], {}) == path
+    assert write_new(ONE, path, {}) == path
 
 
 def test_room_that_does_not_do(tmp_path):
-    with (
-        SafetensorsWriter(tmp_path / "delta.safetensors", header_room([])) as file,
-        pytest.raises(ValueError, match="header of"),
-    ):
-        file.finish({"said": "x" * 70000})
+    with opened(tmp_path, header_room([])) as writer, pytest.raises(ValueError, match="header takes"):
+        writer.finish({"facts": "x" * 70000})

@@ -7,14 +7,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from perflow_core.errors import Problem
-from perflow_core.messages import shown
-from perflow_core.weights.architecture import UNet
-from perflow_core.weights.delta import group_by_module, plain_changes
-from perflow_core.weights.delta_kind import check_kind
-from perflow_core.weights.delta_match import match
-from perflow_core.weights.delta_metadata import metadata_prediction_type, metadata_windows
-from perflow_core.weights.weights_file import WeightsFileError, inspect
+from perflow_core.errors import Problem, shown
+from perflow_core.weights.delta_changes import group_by_module, plain_changes
+from perflow_core.weights.delta_file import check_is_delta, metadata_prediction_type, metadata_windows
+from perflow_core.weights.delta_fit import fit
+from perflow_core.weights.unet_layout import UNetLayout
+from perflow_core.weights.weights_file import WeightsFileError, by_weight, inspect
 
 MODEL = {
     "diffusion_model.input_blocks.0.0.weight": (4, 4, 3, 3),
@@ -43,9 +41,9 @@ def file(tmp_path):
 
 def read(file, state, model=MODEL, partial=False):
     what = file(state)
-    check_kind(what, "SD1.5")
-    changes, unclaimed = plain_changes(what, state, NAMES)
-    return match(what, changes, unclaimed, UNet(model, {}, NAMES, {}), partial)
+    check_is_delta(what, "SD1.5")
+    unet = UNetLayout(model, {}, NAMES, {})
+    return fit(what, plain_changes(what, state, unet), unet, partial)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +119,7 @@ def test_shapes_that_no_model_has(file, shape):
     with pytest.raises(
         WeightsFileError, match=r"tensor conv_in\.weight has shape [^ ]+( .* dimensions\))?, expected one"
     ):
-        check_kind(what, "SD1.5")
+        check_is_delta(what, "SD1.5")
 
 
 def test_misshapen_tensors_are_named(file):
@@ -163,8 +161,8 @@ def test_modules_of_lora_keys(file):
         "b": "x.b.weight",
     }
     keys = ["lora_unet_a.lora_up.weight", "lora_unet_a.alpha", "b_lora.down.weight", "c.diff"]
-    modules, unclaimed = group_by_module(file(tensors()), keys, names)
+    modules, unclaimed = group_by_module(keys, names)
     assert modules == {"lora_unet_a": keys[:2], "b": keys[2:3]}
     assert unclaimed == ["c.diff"]
     with pytest.raises(WeightsFileError, match=r"holds the weight diffusion_model\.a\.weight twice"):
-        group_by_module(file(tensors()), ["lora_unet_a.alpha", "diffusion_model.a.diff"], names)
+        by_weight("some.safetensors", names)

@@ -1,13 +1,13 @@
 """Files that are not whole, not .safetensors, or lie about what is in them: each refused in one sentence."""
 
 import io
-import json
+import os
 import pickle
 import zipfile
 
 import pytest
 import torch
-from damage import LIES, TORCH, lora, told
+from damage import TORCH, lora
 
 FIRST, MIDDLE, LAST = "time_embedding.linear_1.weight", "mid_block.resnets.0.conv1.weight", "conv_out.bias"
 TENSORS = (
@@ -41,84 +41,27 @@ def test_the_files_these_are_made_from_are_accepted(target):
         assert len(target.apply(draft).result[0].patches) == len(target.shapes)
 
 
-# What is left of the file: bytes from its start, before its header's end, after it, and from its end.
-CUTS = [
-    *(("start", at) for at in (0, 1, 4, 7, 8, 9, 10, 100, 1000)),
-    *(("header", at) for at in (-1000, -2, -1, 0, 1, 2, 1000)),
-    *(("share", at) for at in (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99)),
-    *(("end", at) for at in (-1, -2, -3, -8, -100, -4096)),
-]
+def with_the_wrong_dtype(draft):
+    header = draft.header()
+    header[MIDDLE]["dtype"] = "F32"
+    return header
 
 
-@pytest.mark.parametrize(("place", "at"), CUTS)
-def test_truncated(target, place, at):
-    draft = target.delta()
+# What safetensors finds; how it finds it is its own affair.
+DAMAGE = {
+    "cut in the header": lambda draft, path: os.truncate(draft.write(path), 100),
+    "cut in the numbers": lambda draft, path: os.truncate(draft.write(path), path.stat().st_size // 2),
+    "a header that is none": lambda draft, path: draft.write(path, b"not json at all"),
+    "a length that lies": lambda draft, path: draft.write(path, length=2**63),
+    "a dtype of twice the size": lambda draft, path: draft.write(path, with_the_wrong_dtype(draft)),
+}
 
-    def write(path):
-        draft.write(path)
-        whole = path.stat().st_size
-        header = 8 + len(json.dumps(draft.header()))
-        kept = {"start": at, "header": header + at, "share": int(whole * at), "end": whole + at}[place]
-        with path.open("r+b") as file:
-            file.truncate(kept)
 
-    text = target.refusal(write)
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_files_that_are_not_whole(target, damage):
+    text = target.refusal(lambda path: DAMAGE[damage](target.delta(), path))
     assert "cannot be read as .safetensors" in text
     assert text.endswith(": download it again, or make it again.")
-
-
-@pytest.mark.parametrize("extra", [1, 2, 1000])
-def test_more_bytes_than_the_header_says(target, extra):
-    def write(path):
-        with target.delta().write(path).open("ab") as file:
-            file.write(bytes(extra))
-
-    assert "cannot be read as .safetensors" in target.refusal(write)
-
-
-@pytest.mark.parametrize("off", [-1000, -8, -1, 1, 8, 1000])
-def test_header_length_off_by_some(target, off):
-    draft = target.delta()
-    length = len(json.dumps(draft.header())) + off
-    assert "cannot be read as" in target.refusal(lambda path: draft.write(path, length=length))
-
-
-@pytest.mark.parametrize("length", [0, 1, 2, 100, 10**8, 10**8 + 1, 2**31, 2**32, 2**63 - 1, 2**63, 2**64 - 1])
-def test_header_length_that_lies(target, length):
-    assert "cannot be read as" in target.refusal(lambda path: target.delta().write(path, length=length))
-
-
-@pytest.mark.parametrize("name", [FIRST, MIDDLE, LAST])
-@pytest.mark.parametrize("lie", LIES)
-def test_header_that_lies_about_a_tensor(target, lie, name):
-    draft = target.delta()
-    assert "cannot be read as" in target.refusal(lambda path: draft.write(path, told(draft, LIES[lie], name)))
-
-
-@pytest.mark.parametrize(
-    "header",
-    [
-        b"",
-        b"{",
-        b"[]",
-        b"42",
-        b"null",
-        b"not json at all",
-        b'{"a": ',
-        b"\x00" * 64,
-        b"\xff\xfe" * 32,
-        b"[" * 5000,
-        b'{"a": {"dtype": "F16", "shape": [1], "data_offsets": [0, 2]}} and more',
-        b'{"__metadata__": {"windows": 4}}',
-        b'{"__metadata__": ["windows"]}',
-        b'{"__metadata__": {"windows": {"number": "4"}}}',
-        b'{"__metadata__": {"windows": null}}',
-        b'{"\xc3\x28": {"dtype": "F16", "shape": [1], "data_offsets": [0, 2]}}',
-    ],
-)
-def test_header_that_is_none(target, header):
-    """The data behind it stays."""
-    assert "cannot be read as" in target.refusal(lambda path: target.delta().write(path, header))
 
 
 @pytest.mark.parametrize("name", [FIRST, MIDDLE, LAST, "conv_norm_out.weight"])

@@ -65,7 +65,7 @@ def test_any_renaming_of_one_tensor_is_refused_by_its_name(target, core, data, n
     assume(not supported(target, other) and other != "__metadata__")
     assume(not any(mark in other for mark in LAYOUT_MARKS))
     text = target.refusal(target.delta().with_names(lambda key: other if key == name else key), partial=partial)
-    shown = core("messages").shown
+    shown = core("errors").shown
     assert " ".join(f"has 1 tensor ({shown(other)}), which the model does not have".split()) in text
 
 

@@ -46,11 +46,11 @@ def test_published_unets_are_recognised(layout):
     assert sum(name.endswith("attn2.to_k.weight") for name in unet) == attentions
 
 
-def test_small_loras_of_pcm_have_the_layers_of_the_published_ones(layout):
-    from trial.small_models.loras import PCM_LAYERS
-
+def test_the_layers_of_pcm_loras_are_those_of_the_published_ones(core, layout):
+    found = core("weights.pcm_loras").LAYERS
     unet, _, _, layers = layout
-    assert sum(bool(PCM_LAYERS.search(name)) for name in unet) == layers
+    modules = (name.removesuffix(".weight").replace(".", "_") for name in unet if name.endswith(".weight"))
+    assert sum(bool(found.search(module)) for module in modules) == layers
 
 
 def test_a_small_ip_adapter_has_the_layers_of_the_published_one(layout, tmp_path):

@@ -69,7 +69,7 @@ def sampling_weights(comfyui, model):
     import comfy.model_management
 
     comfy.model_management.load_models_gpu([model])
-    found = comfyui.module("nodes.comfyui.weights.unet").unet_weights(model)
+    found = comfyui.module("nodes.comfyui.weights.unet_weights").unet_weights(model)
     found = {
         key: weight.dequantize().float() if is_quantised(weight) else weight.float() for key, weight in found.items()
     }
@@ -87,7 +87,10 @@ def is_quantised(weight):
 def test_the_delta_is_added(comfyui, kind, models, sampled):
     """To every weight, as exactly as eight bits, or four, hold it."""
     form = FORMATS[kind.split()[-1]]
-    assert sum(map(is_quantised, comfyui.module("nodes.comfyui.weights.unet").unet_weights(models[1]).values())) > 20
+    assert (
+        sum(map(is_quantised, comfyui.module("nodes.comfyui.weights.unet_weights").unet_weights(models[1]).values()))
+        > 20
+    )
     before, base = (sampling_weights(comfyui, model) for model in models)
     (_, after), (_, found) = sampled
     assert found.keys() == after.keys()
@@ -125,7 +128,9 @@ def test_weights_that_nothing_can_be_added_to(comfyui, models, files, apply_delt
     """Other packs' loaders keep packed numbers of their own."""
     plain = models[0]
     key, weight = next((key, weight) for key, weight in plain.model.named_parameters() if weight.ndim == 2)
-    layer = comfyui.module("nodes.comfyui.weights.unet").comfy.utils.get_attr(plain.model, key.rpartition(".")[0])
+    layer = comfyui.module("nodes.comfyui.weights.unet_weights").comfy.utils.get_attr(
+        plain.model, key.rpartition(".")[0]
+    )
     packed = torch.nn.Parameter(torch.zeros(weight.shape, dtype=torch.uint8), requires_grad=False)
     monkeypatch.setitem(layer._parameters, "weight", packed)
     with pytest.raises(

@@ -62,7 +62,7 @@ def test_the_file(comfyui, trained, core):
     assert path.parent == comfyui.base / "output" / "perflow"
     assert path.name in folder_paths.get_filename_list("perflow")
     file = inspect(path)
-    assert (file.kind, file.architecture, file.rank) == ("low-rank difference", "SD1.5", 4)
+    assert (file.kind, file.family, file.rank) == ("low-rank difference", "SD1.5", 4)
     metadata = file.metadata
     assert (metadata["format"], metadata["prediction_type"], metadata["windows"]) == ("perflow-delta", "ddim_eps", "4")
     assert (metadata["steps"], metadata["guidance"], metadata["architecture"]) == ("4", "cfg_sync", "SD1.5")

@@ -235,7 +235,7 @@ def test_one_module_under_two_names(target, pair, kind):
 def test_prediction_type(target, core, value, form):
     draft = target.delta({"prediction_type": value}).with_names(form)
     text = target.refusal(draft)
-    found = core("messages").shown(value, 40)
+    found = core("errors").shown(value, 40)
     assert f'says prediction_type "{found}"' in text
     assert target.apply(draft, prediction_type="velocity")
 

@@ -1,6 +1,5 @@
 """Delta files made to be wrong: a header over zeros that cost no disk, with the names and shapes of a small UNet."""
 
-import copy
 import json
 import struct
 from collections.abc import Callable, Mapping
@@ -13,7 +12,6 @@ import torch
 
 Shape = tuple[int, ...]
 Header = dict[str, Any]
-Lie = Callable[[Header, str], None]
 
 BITS = {"BOOL": 8, "F4": 4, "F6_E2M3": 6, "C64": 64, "BF16": 16}  # others say it in their names
 TORCH = {
@@ -109,63 +107,3 @@ def as_diff(name: str) -> str:
     """A tensor's name in a file with LoRA keys."""
     module, _, kind = name.rpartition(".")
     return f"{module}.diff" if kind == "weight" else f"{module}.diff_b"
-
-
-def lie(key: str, change: Callable[[Any], Any]) -> Lie:
-    """Change one entry of a tensor's header."""
-
-    def apply(header: Header, name: str) -> None:
-        header[name][key] = change(header[name][key])
-
-    return apply
-
-
-def drop(key: str) -> Lie:
-    """Leave an entry out."""
-    return lambda header, name: header[name].pop(key)
-
-
-def instead(value: Any) -> Lie:
-    """Something else in place of a tensor's entries."""
-
-    def apply(header: Header, name: str) -> None:
-        header[name] = value
-
-    return apply
-
-
-LIES: dict[str, Lie] = {
-    "one row more": lie("shape", lambda shape: [shape[0] + 1, *shape[1:]]),
-    "one row less": lie("shape", lambda shape: [shape[0] - 1, *shape[1:]]),
-    "more dimensions": lie("shape", lambda shape: [*shape, 2]),
-    "no dimensions": lie("shape", lambda shape: []),
-    "negative shape": lie("shape", lambda shape: [-shape[0], *shape[1:]]),
-    "shape of fractions": lie("shape", lambda shape: [size + 0.5 for size in shape]),
-    "shape in words": lie("shape", lambda shape: "x".join(map(str, shape))),
-    "shape that overflows": lie("shape", lambda shape: [2**62, 2**62]),
-    "shape of null": lie("shape", lambda shape: None),
-    "no shape": drop("shape"),
-    "offsets swapped": lie("data_offsets", lambda offsets: offsets[::-1]),
-    "offsets beyond the file": lie("data_offsets", lambda offsets: [offset + 2**40 for offset in offsets]),
-    "offsets shifted": lie("data_offsets", lambda offsets: [offset + 2 for offset in offsets]),
-    "ends too late": lie("data_offsets", lambda offsets: [offsets[0], offsets[1] + 2]),
-    "ends too early": lie("data_offsets", lambda offsets: [offsets[0], offsets[1] - 2]),
-    "negative offsets": lie("data_offsets", lambda offsets: [-offsets[1] - 1, offsets[0]]),
-    "one offset": lie("data_offsets", lambda offsets: offsets[:1]),
-    "no offsets": drop("data_offsets"),
-    "dtype that does not exist": lie("dtype", lambda dtype: "F99"),
-    "dtype in small letters": lie("dtype", str.lower),
-    "dtype of twice the size": lie("dtype", lambda dtype: "F32"),
-    "dtype of half the size": lie("dtype", lambda dtype: "I8"),
-    "dtype of null": lie("dtype", lambda dtype: None),
-    "no dtype": drop("dtype"),
-    "a list for a tensor": instead([1, 2]),
-    "null for a tensor": instead(None),
-}
-
-
-def told(draft: Draft, lie: Lie, name: str) -> Header:
-    """The draft's header with one lie about one tensor."""
-    header = copy.deepcopy(draft.header())
-    lie(header, name)
-    return header

@@ -6,7 +6,7 @@ import comfy.model_base
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ....perflow_core.messages import counted, listed
+from ....perflow_core.errors import counted, listed
 from ....perflow_core.sampling.phased import Grid, Timesteps, grid_steps, is_distilled
 from ....perflow_core.sampling.schedule import End
 from ....perflow_core.sampling.windows import steps_per_window

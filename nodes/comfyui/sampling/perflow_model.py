@@ -3,7 +3,7 @@
 from comfy.model_patcher import ModelPatcher
 
 from ....perflow_core.sampling.parameterization import PREDICTION_TYPES, PredictionType
-from ....perflow_core.weights.architecture import TRAINED_PREDICTION, UNet
+from ....perflow_core.weights.unet_layout import TRAINED_PREDICTION, UNetLayout
 from .base_sampling import Base
 from .perflow_sampling import PeRFlowSampling
 from .step_alignment import set_alignment
@@ -20,7 +20,7 @@ def with_perflow_sampling(
     return accelerated
 
 
-def trained_prediction(model: ModelPatcher, unet: UNet) -> PredictionType:
+def trained_prediction(model: ModelPatcher, unet: UNetLayout) -> PredictionType:
     """What "auto" means for a model: the parameterization PeRFlow's authors trained for its architecture."""
     if unet.family not in TRAINED_PREDICTION:
         raise ValueError(

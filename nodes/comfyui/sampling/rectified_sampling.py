@@ -7,7 +7,7 @@ import torch
 from comfy.supported_models_base import BASE
 from torch import Tensor
 
-from ....perflow_core.messages import listed
+from ....perflow_core.errors import listed
 from ....perflow_core.sampling.noise_tables import linear_beta_sigmas
 from ....perflow_core.sampling.rectified import FlowPath, NoisePath, TablePath, align_evenly
 from ....perflow_core.sampling.schedule import scaled_at_reference_end

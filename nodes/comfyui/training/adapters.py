@@ -10,7 +10,7 @@ from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from ....perflow_core.weights.lora_file import lora_pair
-from ..weights.unet import layers
+from ..weights.unet_weights import layers
 
 Layer = Any  # nn.Linear, nn.Conv2d, or a quantised one of a class of its own
 

@@ -16,13 +16,13 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ....perflow_core.messages import shown
+from ....perflow_core.errors import shown
 from ....perflow_core.weights.extraction import source_dtype
 from ....perflow_core.weights.lora_file import delta_metadata
 from ....perflow_core.weights.safetensors_writer import write_new
 from ....perflow_core.weights.weights_file import WeightsFile, WeightsFileError, inspect
 from ..weights.save_delta import delta_folder, save_delta
-from ..weights.unet import stored_weights
+from ..weights.unet_weights import stored_weights
 from .delta_training import DeltaTraining
 
 OPTIMIZER = "optimizer."

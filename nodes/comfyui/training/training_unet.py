@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils.checkpoint import checkpoint
 
-from ..weights.unet import layers
+from ..weights.unet_weights import layers
 from .adapters import Adapters
 
 Conditions = Mapping[str, Any]

@@ -1,1 +1,1 @@
-"""Deltas on a MODEL: its UNet described, patches made, files written."""
+"""Deltas on a MODEL: its UNet's layout, patches made, files written."""

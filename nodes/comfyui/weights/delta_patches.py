@@ -1,104 +1,95 @@
-"""A delta file as ComfyUI's patches for a MODEL, the tensors as they lie in the file."""
+"""A delta file as ComfyUI's patches for a MODEL: read, fitted to its UNet, and the tensors as they lie in the file."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import comfy.lora
 import comfy.utils
+from comfy.model_patcher import ModelPatcher
 from comfy.weight_adapter import LoRAAdapter, WeightAdapterBase
 from torch import Tensor
 
-from ....perflow_core.errors import Problem
-from ....perflow_core.messages import shown
-from ....perflow_core.weights.architecture import Shape, UNet
-from ....perflow_core.weights.delta import Change, Factors, check_all_used, group_by_module, plain_changes
-from ....perflow_core.weights.delta_kind import check_kind
-from ....perflow_core.weights.delta_match import Delta, match
-from ....perflow_core.weights.magnitudes import check_numbers
-from ....perflow_core.weights.weights_file import WeightsFile, WeightsFileError, inspect
+from ....perflow_core.errors import Problem, shown
+from ....perflow_core.weights.delta_changes import (
+    Change,
+    Factors,
+    check_all_known,
+    check_all_used,
+    group_by_module,
+    plain_changes,
+)
+from ....perflow_core.weights.delta_file import check_is_delta
+from ....perflow_core.weights.delta_fit import DeltaFit, check_numbers, fit
+from ....perflow_core.weights.unet_layout import Shape, UNetLayout
+from ....perflow_core.weights.weights_file import WeightsFile, WeightsFileError, by_weight, inspect
 from .. import folders
+from .unet_weights import check_can_be_patched, layout_of
 
-WHOLE = (".diff", ".w_norm", ".diff_b", ".b_norm")  # what a weight and a bias may be called, in the order of their rank
+# What whole differences are called in LoRA files; of two for one weight ComfyUI takes the first.
+WHOLE_WEIGHT, WHOLE_BIAS = (".diff", ".w_norm"), (".diff_b", ".b_norm")
 
 Patch = Any  # what ModelPatcher.add_patches takes for a weight
 
 
-@dataclass(frozen=True)
-class Reading:
-    """The changes in a file and ComfyUI's patch for each, by the model's names; the tensors without a place there."""
+def fitting_delta(model: ModelPatcher, path: str, partial: bool, strength: float) -> DeltaFit:
+    """What of a delta file fits a MODEL's UNet. Raises WeightsFileError for a file that does not.
 
-    changes: dict[str, Change]
-    patches: dict[str, Patch]
-    unclaimed: list[str]
-
-
-class _Numbers:
-    """The largest number of each tensor of the file that was read last, so that a new strength does not read it again.
-
-    The file counts as the same while its path, size and time are. Its tensors are not kept: they are views of the file.
+    safetensors checks the header; the tensors are mapped by ComfyUI's own loader, which lets its dynamic VRAM read them
+    straight from the file.
     """
-
-    def __init__(self) -> None:
-        self.stamp: folders.Stamp | None = None
-        self.known: dict[str, float] = {}
-
-    def of(self, stamp: folders.Stamp) -> dict[str, float]:
-        if stamp != self.stamp:
-            self.stamp, self.known = stamp, {}
-        return self.known
-
-
-_numbers = _Numbers()
-
-
-def load_delta(
-    path: str, unet: UNet, partial: bool = False, strength: float = 1.0
-) -> tuple[WeightsFile, Delta, dict[str, Patch]]:
-    """What the file is, what of it fits the UNet, and the patches for that.
-
-    Raises WeightsFileError for a file that does not fit.
-    """
-    known = _numbers.of(folders.stamp(path))
+    check_can_be_patched(model)
+    unet = layout_of(model)
+    largest = largest_numbers(folders.stamp(path))
     file = inspect(Path(path))
-    check_kind(file, unet.family)
-    reading = read(file, comfy.utils.load_torch_file(path, safe_load=True), unet)
-    delta = match(file, reading.changes, reading.unclaimed, unet, partial)
-    check_numbers(file, delta.changes, strength, unet.dtypes, known)
-    return file, delta, {key: reading.patches[key] for key in delta.changes}
+    check_is_delta(file, unet.family)
+    tensors = comfy.utils.load_torch_file(path, safe_load=True)
+    read = _lora_changes if file.has_lora_keys else plain_changes
+    delta = fit(file, read(file, tensors, unet), unet, partial)
+    check_numbers(delta, strength, largest)
+    return delta
 
 
-def read(file: WeightsFile, tensors: Mapping[str, Tensor], unet: UNet) -> Reading:
-    """Which weight each tensor is for, in a file that names them as a model does or by LoRA keys."""
-    if file.layout == "LoRA keys":
-        return _read_lora_keys(file, tensors, unet)
-    changes, unclaimed = plain_changes(file, tensors, unet.names)
-    return Reading(changes, {key: ("diff", tuple(c.tensors.values())) for key, c in changes.items()}, unclaimed)
+def patches(delta: DeltaFit) -> dict[str, Patch]:
+    """ComfyUI's patch for each weight."""
+    return {key: _patch(change) for key, change in delta.changes.items()}
 
 
-def _read_lora_keys(file: WeightsFile, tensors: Mapping[str, Tensor], unet: UNet) -> Reading:
+@lru_cache(maxsize=1)
+def largest_numbers(stamp: folders.Stamp) -> dict[str, float]:
+    """For `check_numbers` to fill, so that a new strength for the file that was read last does not read it again."""
+    return {}
+
+
+def _patch(change: Change) -> Patch:
+    if change.factors:
+        return LoRAAdapter(set(change.tensors), (*change.factors, None, None, None))
+    return ("diff", tuple(change.tensors.values()))
+
+
+def _lora_changes(file: WeightsFile, tensors: Mapping[str, Tensor], unet: UNetLayout) -> dict[str, Change]:
     """`.diff`, `.diff_b` and low rank, as ComfyUI's LoRA loader reads them."""
-    modules, unclaimed = group_by_module(file, tensors, unet.modules)
-    changes: dict[str, Change] = {}
-    patches: dict[str, Patch] = {}
-    for stem, keys in modules.items():
-        module = _module_patches(file, stem, {key: tensors[key] for key in keys}, unet.modules[stem])
-        patches |= module
-        for key, patch in module.items():
-            of_weight = key == unet.modules[stem]
-            changes[key] = _change(file, stem, tensors, patch, unet.shapes.get(key, ()), of_weight)
-    used = {key for change in changes.values() for key in change.tensors}
-    check_all_used(file, [key for keys in modules.values() for key in keys if key not in used])
+    modules, unclaimed = group_by_module(tensors, unet.modules)
+    weights = by_weight(file.name, {stem: unet.modules[stem] for stem in modules})
+    changes = {}
+    for weight, stem in weights.items():
+        of_module = {name: tensors[name] for name in modules[stem]}
+        for key, patch in _loaded(file, of_module, {stem: weight}).items():
+            ends = WHOLE_WEIGHT if key == weight else WHOLE_BIAS
+            changes[key] = _change(file, stem, of_module, patch, unet.shapes.get(key, ()), ends)
+    used = {name for change in changes.values() for name in change.tensors}
+    check_all_used(file, [name for names in modules.values() for name in names if name not in used])
     unclaimed += [changes.pop(key).file_key for key in list(changes) if key not in unet.shapes]  # a layer without bias
-    return Reading(changes, patches, unclaimed)
+    check_all_known(file, unclaimed, unet)
+    return changes
 
 
-def _module_patches(file: WeightsFile, stem: str, tensors: Mapping[str, Tensor], weight_key: str) -> dict[str, Patch]:
-    """The patches of one module, as ComfyUI's LoRA loader makes them of its tensors."""
+def _loaded(file: WeightsFile, tensors: Mapping[str, Tensor], modules: Mapping[str, str]) -> dict[str, Patch]:
+    """The patches that ComfyUI's LoRA loader makes of the tensors."""
     try:
-        return comfy.lora.load_lora(tensors, {stem: weight_key}, log_missing=False)
+        return comfy.lora.load_lora(tensors, modules, log_missing=False)
     except (KeyError, RuntimeError, ValueError) as error:
         raise WeightsFileError(
             f"{file.name} has names that do not belong together (ComfyUI's LoRA loader stopped at "
@@ -108,17 +99,19 @@ def _module_patches(file: WeightsFile, stem: str, tensors: Mapping[str, Tensor],
 
 
 def _change(
-    file: WeightsFile, stem: str, tensors: Mapping[str, Tensor], patch: Patch, weight: Shape, of_weight: bool
+    file: WeightsFile, stem: str, tensors: Mapping[str, Tensor], patch: Patch, weight: Shape, ends: tuple[str, str]
 ) -> Change:
-    """What a patch of ComfyUI's LoRA loader changes, and the tensors that it was made of, told by their names."""
+    """What a patch of ComfyUI's LoRA loader changes, and the tensors that it was made of, by their names.
+
+    weight: the model's shape; ends: what may come after `stem` in the name of a whole difference.
+    """
     if isinstance(patch, WeightAdapterBase):
         factors = _factors(file, stem, patch)
-        parts = {name: tensors[name] for name in patch.loaded_keys if not name.endswith(WHOLE)}
+        parts = {name: tensors[name] for name in patch.loaded_keys if not name.endswith(WHOLE_WEIGHT + WHOLE_BIAS)}
         return Change(stem, _multiplied_out(factors, weight), parts, factors)
     if patch[0] != "diff":
         raise _other_kind(file, stem, patch[0])
-    whole, norm = WHOLE[:2] if of_weight else WHOLE[2:]
-    name = stem + (whole if stem + whole in tensors else norm)
+    name = next(stem + end for end in ends if stem + end in tensors)
     return Change(name, tuple(tensors[name].shape), {name: tensors[name]})
 
 
@@ -126,15 +119,15 @@ def _factors(file: WeightsFile, stem: str, adapter: WeightAdapterBase) -> Factor
     """Raises WeightsFileError for other kinds of adapters, and for pairs that cannot be multiplied."""
     if not isinstance(adapter, LoRAAdapter):
         raise _other_kind(file, stem, adapter.name)
-    up, down, alpha, mid, dora_scale, reshape = adapter.weights
-    if not (mid is None and dora_scale is None and reshape is None):
+    up, down, alpha, *others = adapter.weights
+    if any(other is not None for other in others):
         raise _other_kind(file, stem, "LoRA with mid, dora_scale or reshape")
     if min(up.ndim, down.ndim) < 2 or not 0 < down.shape[0] == prod(up.shape[1:]):
         raise WeightsFileError(
             f"{file.name}: {shown(stem)} has lora_up of shape {tuple(up.shape)} and lora_down of shape "
             f"{tuple(down.shape)}, expected one rank in both: make the file again."
         )
-    return Factors(up, down, 1.0 if alpha is None else alpha / down.shape[0])
+    return Factors(up, down, alpha)
 
 
 def _multiplied_out(factors: Factors, weight: Shape) -> Shape:

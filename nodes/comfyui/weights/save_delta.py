@@ -9,7 +9,7 @@ from pathlib import Path
 import folder_paths
 from torch import Tensor
 
-from ....perflow_core.atomic_file import in_one_sentence
+from ....perflow_core.atomic_file import in_one_sentence, new_file
 from ....perflow_core.weights.safetensors_writer import SafetensorsWriter, header_room
 from .. import folders
 
@@ -33,16 +33,18 @@ def save_delta(tensors: Mapping[str, Tensor], prefix: str, metadata: Mapping[str
 
 @contextmanager
 def new_delta(prefix: str, shapes: Iterable[tuple[str, int]]) -> Iterator[SafetensorsWriter]:
-    """A delta to be written tensor by tensor; its name is taken now. shapes: the most names and dimensions it may get.
+    """A delta to be written tensor by tensor. shapes: the most names and dimensions it may get.
 
     Raises ValueError for a prefix that leads elsewhere, and OSError, in one sentence, where it cannot be written.
     """
     folder, name, first = named(prefix)
-    path = folder / f"{name}_{first:05}_.safetensors"
+    paths = (folder / f"{name}_{number:05}_.safetensors" for number in itertools.count(first))
+    path = next(paths)
     try:
-        paths = (folder / f"{name}_{number:05}_.safetensors" for number in itertools.count(first))
-        with SafetensorsWriter(paths, header_room(shapes)) as file:
-            yield file
+        while path.exists():  # fails for a name that is too long
+            path = next(paths)
+        with new_file(path) as file:
+            yield SafetensorsWriter(file, itertools.chain([path], paths), header_room(shapes))
     except OSError as error:
         if error.errno is None:  # in one sentence already
             raise

@@ -16,21 +16,20 @@ from comfy.model_patcher import ModelPatcher
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ....perflow_core.messages import shown
+from ....perflow_core.errors import shown
 from ....perflow_core.views.twelve_views import ROWS, class_vectors
 from ....perflow_core.views.wonder3d_file import (
     EXPECTED,
     check_complete,
-    check_kind,
-    model_names,
+    check_is_wonder3d,
     names_in_file,
+    names_in_messages,
     widths,
     with_joint_names,
 )
-from ....perflow_core.weights.architecture import Shape
-from ....perflow_core.weights.delta import FILE_PREFIXES
+from ....perflow_core.weights.unet_layout import FILE_PREFIXES, Shape
 from ....perflow_core.weights.weights_file import WeightsFileError
-from .unet import LAYOUT, Wonder3DUNet
+from .wonder3d_unet import LAYOUT, Wonder3DUNet
 
 # What ComfyUI's reader lets through for files that are damaged, or hold other things than tensors by name.
 UNREADABLE = (
@@ -92,12 +91,13 @@ def load_wonder3d(path: str, disable_dynamic: bool = False) -> ModelPatcher:
     file = shown(Path(path).name)
     tensors = _read(path)
     names = with_joint_names(comfy.utils.unet_to_diffusers(LAYOUT | {"channel_mult": [1, 2, 4, 4]}))
-    found = model_names(file, tensors, names)
-    tensors = {found[key]: tensor for key, tensor in tensors.items()}
+    in_file = names_in_file(file, tensors, names)
+    tensors = {ours: tensors[key] for ours, key in in_file.items()}
     shapes = _shapes(tensors)
-    check_kind(file, shapes)
+    check_is_wonder3d(file, shapes)
     patcher = _empty_model(tensors, widths(shapes), disable_dynamic)
-    check_complete(file, shapes, _shapes(patcher.model.diffusion_model.state_dict()), names_in_file(found, names))
+    model_shapes = _shapes(patcher.model.diffusion_model.state_dict())
+    check_complete(file, shapes, model_shapes, names_in_messages(in_file, names))
     patcher.model.load_model_weights(tensors, "", assign=patcher.is_dynamic())
     patcher.cached_patcher_init = (load_wonder3d, (path,))
     return patcher
@@ -114,8 +114,8 @@ def _read(path: str) -> dict[str, Tensor]:
             f"{shown(Path(path).name)} cannot be read ({shown(first)}), {EXPECTED} as .safetensors, or as .bin with "
             "nothing but tensors: download it again."
         ) from error
-    checkpoint = FILE_PREFIXES[0]
-    return {key: tensors[key] for key in tensors if key.startswith(checkpoint)} or tensors
+    of_checkpoint = {key: tensor for key, tensor in tensors.items() if key.startswith(FILE_PREFIXES[0])}
+    return of_checkpoint or tensors
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, Shape]:

@@ -9,19 +9,17 @@ from pathlib import Path
 
 import torch
 
+from perflow_core.weights.lora_file import lora_name, lora_pair
+from perflow_core.weights.pcm_loras import LAYERS as PCM_LAYERS
+
 from .mmdit import lora_layers
 from .random_tensors import generator
 from .sparse_files import Tensors, save
 from .text_models import CLIP_L, text_model_shapes
 from .unets import diffusers_names, read_unet
 
-# The layers that PCM's training adds to: attention, feed-forward, projections, residual blocks, sampling.
-PCM_LAYERS = re.compile(
-    r"\.(to_[qkv]|to_out\.0|proj_in|proj_out|ff\.net\.0\.proj|ff\.net\.2"
-    r"|conv1|conv2|conv_shortcut|time_emb_proj|(down|up)samplers\.0\.conv)\.weight$"
-)
 # What is common in LoRAs of pictures: the linear layers of the transformer blocks.
-_BLOCKS = re.compile(r"\.transformer_blocks\..*(?<!norm1)(?<!norm2)(?<!norm3)\.weight$")
+_BLOCKS = re.compile(r"_transformer_blocks_.*(?<!norm[123])$")
 _TEXT = re.compile(r"\.(self_attn\.(?:q|k|v|out)_proj|mlp\.fc[12])\.weight$")
 
 
@@ -59,19 +57,15 @@ def _unet_lora(checkpoint: Path, layers: re.Pattern[str], rank: int, seed: int, 
     unet = read_unet(checkpoint)
     lora: Tensors = {}
     for name, diffusers_name in diffusers_names(unet).items():
-        if layers.search(diffusers_name):
-            key = "lora_unet_" + diffusers_name.removesuffix(".weight").replace(".", "_")
+        key = lora_name(diffusers_name.removesuffix(".weight"))
+        if diffusers_name.endswith(".weight") and layers.search(key):
             lora |= _kohya(key, unet[name].shape, rank, seed, scale)
     return lora
 
 
 def _kohya(key: str, shape: Iterable[int], rank: int, seed: int, scale: float) -> Tensors:
     up, down = _factors(key, shape, rank, seed, scale)
-    return {
-        f"{key}.lora_up.weight": up,
-        f"{key}.lora_down.weight": down,
-        f"{key}.alpha": torch.tensor(float(rank)),
-    }
+    return lora_pair(key, up, down)
 
 
 def _factors(key: str, shape: Iterable[int], rank: int, seed: int, scale: float) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,8 +6,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from perflow_core.weights.delta import Change, Factors
-from perflow_core.weights.magnitudes import check_numbers
+from perflow_core.weights.delta_changes import Change, Factors
+from perflow_core.weights.delta_fit import DeltaFit, check_numbers
+from perflow_core.weights.unet_layout import UNetLayout
 from perflow_core.weights.weights_file import WeightsFileError, inspect
 
 
@@ -21,13 +22,18 @@ def file(tmp_path):
 def numbers(file, state, strength=1.0, dtype=torch.float32, known=None):
     """Check what a file holds, as a change of one weight for each tensor."""
     changes = {key: Change(key, tuple(tensor.shape), {key: tensor}) for key, tensor in state.items()}
-    check_numbers(file, changes, strength, dict.fromkeys(changes, dtype), known)
+    check(file, changes, strength, dtype, known)
+
+
+def check(file, changes, strength=1.0, dtype=torch.float32, known=None):
+    unet = UNetLayout({}, dict.fromkeys(changes, dtype), {}, {})
+    check_numbers(DeltaFit(file, unet, changes, [], []), strength, {} if known is None else known)
 
 
 def pair(up, down, scale=1.0, size=8):
     """A low-rank change whose factors hold one number each."""
     up, down = torch.full((size, 2), up), torch.full((2, size), down)
-    return {"w": Change("w", (size, size), {"w.up": up, "w.down": down}, Factors(up, down, scale))}
+    return {"w": Change("w", (size, size), {"w.up": up, "w.down": down}, Factors(up, down, 2 * scale))}
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
@@ -69,15 +75,15 @@ def test_numbers_that_do_not(file):
 )
 def test_products_that_overflow(file, up, down, scale):
     with pytest.raises(WeightsFileError, match="tensor w times strength 1 reaches"):
-        check_numbers(file, pair(float(up), float(down), float(scale)))
+        check(file, pair(float(up), float(down), float(scale)))
 
 
 def test_products_that_do_not(file):
     """Factors that could overflow together and do not are multiplied out."""
-    check_numbers(file, pair(1.0, 0.5, 0.25))
+    check(file, pair(1.0, 0.5, 0.25))
     apart = pair(0.0, 0.0)
     apart["w"].factors.up[0, 0] = apart["w"].factors.down[1, 0] = 1e4
-    check_numbers(file, apart)
+    check(file, apart)
 
 
 def test_what_was_read_is_not_read_again(file):

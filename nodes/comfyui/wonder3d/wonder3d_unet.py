@@ -43,19 +43,9 @@ class Wonder3DUNet(UNetModel):
                 _add_joint_attention(block, dtype, device, operations)
                 self.blocks[_place(name)] = block
 
-    def forward(
-        self,
-        x: Tensor,
-        timesteps: Tensor | None = None,
-        context: Tensor | None = None,
-        y: Tensor | None = None,
-        control: Any = None,
-        transformer_options: Options | None = None,
-        **kwargs: Any,
-    ) -> Tensor:
+    def forward(self, *args: Any, transformer_options: Options | None = None, **kwargs: Any) -> Tensor:
         """x: [12 n, 8, h, w], y: [12 n, 10], context: [12 n, tokens, width]; returns [12 n, 4, h, w]."""
-        options = self._with_patches(transformer_options or {})
-        return super().forward(x, timesteps, context, y, control, options, **kwargs)
+        return super().forward(*args, transformer_options=self._with_patches(transformer_options or {}), **kwargs)
 
     def _with_patches(self, options: Options) -> Options:
         """A copy of ComfyUI's transformer options with ours before other nodes' patches."""
@@ -83,18 +73,10 @@ def read_all_views(q: Tensor, k: Tensor, v: Tensor, options: Options) -> Tensor:
 
 
 def _add_joint_attention(block: BasicTransformerBlock, dtype: torch.dtype, device: Any, operations: Any) -> None:
-    width = block.n_heads * block.d_head
-    block.add_module(NORM, operations.LayerNorm(width, dtype=dtype, device=device))
-    attention = CrossAttention(
-        width,
-        heads=block.n_heads,
-        dim_head=block.d_head,
-        attn_precision=block.attn_precision,
-        dtype=dtype,
-        device=device,
-        operations=operations,
-    )
-    block.add_module(ATTENTION, attention)
+    width, placed = block.n_heads * block.d_head, dict(dtype=dtype, device=device)
+    block.add_module(NORM, operations.LayerNorm(width, **placed))
+    heads = dict(heads=block.n_heads, dim_head=block.d_head, attn_precision=block.attn_precision)
+    block.add_module(ATTENTION, CrossAttention(width, **heads, **placed, operations=operations))
 
 
 def _place(module: str) -> tuple[str, int]:

@@ -1,4 +1,4 @@
-"""A MODEL's UNet, described once for all who ask, by ComfyUI's own maps of names."""
+"""The weights of a MODEL's UNet: their layout, by ComfyUI's own maps of names, and each with its patches."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,25 +10,22 @@ import torch
 from comfy.model_patcher import ModelPatcher, get_key_weight
 from torch import Tensor, nn
 
-from ....perflow_core.weights.architecture import UNet
+from ....perflow_core.weights.unet_layout import UNetLayout
 
 MODEL_PREFIX = "diffusion_model."
 _ROOT = MODEL_PREFIX.removesuffix(".")
 
 
-def describe(model: ModelPatcher) -> UNet:
+def layout_of(model: ModelPatcher) -> UNetLayout:
     """The UNet by ComfyUI's names; what quantised layers store beside their weights is left out."""
     weights = unet_weights(model)
     by_diffusers = _diffusers_names(model)
+    by_name = by_diffusers | {key.removeprefix(MODEL_PREFIX): key for key in weights}
     computing = model.model.get_dtype_inference()
-    return UNet(
+    return UNetLayout(
         shapes={key: tuple(weight.shape) for key, weight in weights.items()},
         dtypes={key: weight.dtype if weight.is_floating_point() else computing for key, weight in weights.items()},
-        names={
-            name: key
-            for name, key in (by_diffusers | {key.removeprefix(MODEL_PREFIX): key for key in weights}).items()
-            if key in weights
-        },
+        names={name: key for name, key in by_name.items() if key in weights},
         modules={name: key for name, key in _lora_names(model, by_diffusers).items() if key in weights},
     )
 

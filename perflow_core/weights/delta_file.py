@@ -1,0 +1,82 @@
+"""What the header of a delta file tells: whether it is one, for which models, and how it was trained."""
+
+from ..errors import MOST_DIMENSIONS, Problem, shown, sizes
+from ..sampling.parameterization import BASE_PREDICTIONS, PREDICTION_TYPES, BasePrediction, PredictionType
+from ..sampling.windows import MOST_WINDOWS
+from .pcm_loras import looks_like_pcm
+from .weights_file import FLOATS, WeightsFile, WeightsFileError
+
+INTEGERS = ("I8", "I16", "I32", "I64", "U8")  # readable, but good for the alpha of a LoRA only
+LARGEST_SIZE = 2**31
+OLD_NAMES = {"epsilon": "diff_eps"}  # what the official code called it before 2024-04-25
+
+
+def check_is_delta(file: WeightsFile, family: str) -> None:
+    """Raises WeightsFileError for a file that holds no weight difference, or one for another family of models."""
+    expected = f"expected a PeRFlow delta for this {family} model"
+    if not file.shapes:
+        raise WeightsFileError(f"{file.name} holds no tensors, {expected}: download or make it again.")
+    for key, shape in file.shapes.items():
+        if len(shape) > MOST_DIMENSIONS or max(shape, default=0) >= LARGEST_SIZE:
+            raise WeightsFileError(
+                f"{file.name}: tensor {shown(key)} has shape {sizes(shape)}, expected one that a model can have: "
+                "download or make the file again."
+            )
+    if unreadable := [dtype for dtype in file.dtypes if dtype not in FLOATS + INTEGERS]:
+        raise WeightsFileError(
+            f"{file.name} holds {', '.join(unreadable)} numbers, {expected} in F16, BF16 or F32: download or make it "
+            "again in one of those."
+        )
+    if file.kind == "text encoder":
+        raise WeightsFileError(f"{file.name} is a text encoder, {expected}: choose another file.")
+    if file.kind == "full model":
+        known = file.family != "unknown"
+        what = f"a full {file.family} model" if known else "a full model of an unknown kind"
+        raise WeightsFileError(
+            f"{file.name} is {what} (its norm weights are near 1; a difference has them near 0), {expected}"
+            + ("" if known else ": choose another file."),
+            Problem.FULL_MODEL if known else None,
+        )
+    if file.kind == "low-rank difference" and "prediction_type" not in file.metadata and looks_like_pcm(file.shapes):
+        raise WeightsFileError(
+            f"{file.name} is a LoRA for the layers that PCM and LCM LoRAs change, and it does not mention PeRFlow, "
+            f"{expected}",
+            Problem.OTHER_LORA,
+        )
+    if file.family not in (family, "unknown"):
+        raise WeightsFileError(
+            f"{file.name} is made for {file.family}, {expected}: choose a delta for {family}, or load an {file.family} "
+            "checkpoint."
+        )
+
+
+def metadata_prediction_type(file: WeightsFile) -> PredictionType | None:
+    """What the file's metadata says; None where it says nothing. Raises WeightsFileError for an unknown word."""
+    value = file.metadata.get("prediction_type")
+    value = OLD_NAMES.get(value or "", value)
+    known = next((known for known in PREDICTION_TYPES if known == value), None)
+    if known is None and value is not None:
+        raise WeightsFileError(
+            f'{file.name} says prediction_type "{shown(value, 40)}", expected one of {", ".join(PREDICTION_TYPES)}',
+            Problem.UNKNOWN_PREDICTION_TYPE,
+        )
+    return known
+
+
+def metadata_base_prediction(file: WeightsFile) -> BasePrediction | None:
+    """What the base predicts that the weights are a change of; None where the file does not say it."""
+    value = file.metadata.get("base_prediction")
+    return next((known for known in BASE_PREDICTIONS if known == value), None)
+
+
+def metadata_windows(file: WeightsFile) -> int | None:
+    """What the file's metadata says; None where it says nothing. Raises WeightsFileError for anything but a number."""
+    value = file.metadata.get("windows")
+    if value is None:
+        return None
+    if value.isdecimal() and len(value) <= 4 and 0 < int(value) <= MOST_WINDOWS:
+        return int(value)
+    raise WeightsFileError(
+        f'{file.name} says windows "{shown(value, 40)}", expected a whole number from 1 to {MOST_WINDOWS}',
+        Problem.UNKNOWN_WINDOWS,
+    )
