@@ -6,6 +6,7 @@
 `training`: the teacher's trajectory in a window, the student's target, which comes when, and a step of the optimizer.
 `editing`: Prompt-to-Prompt. `views`: Wonder3D's twelve views. `drawing`: plots and sheets of pictures.
 
-`training`, `editing` and `drawing` use `sampling`; `views` uses `weights`. `errors`: what can be wrong, and how a
-message shows it; `atomic_file`: files that are written whole or not at all; `host`: tables in float64 on the CPU.
+Imports go one way: `training`, `weights` and `drawing` use `sampling`, `views` uses `weights`, `drawing` uses `views`.
+`errors`: what can be wrong, and how a message shows it; `atomic_file`: files written whole or not at all; `host`: tables
+in float64 on the CPU.
 """

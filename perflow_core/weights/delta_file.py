@@ -31,9 +31,9 @@ def check_is_delta(file: WeightsFile, family: str) -> None:
         raise WeightsFileError(f"{file.name} is a text encoder, {expected}: choose another file.")
     if file.kind == "full model":
         known = file.family != "unknown"
-        what = f"a full {file.family} model" if known else "a full model of an unknown kind"
+        found = f"is a full {file.family} model" if known else "is a full model of an unknown kind"
         raise WeightsFileError(
-            f"{file.name} is {what} (its norm weights are near 1; a difference has them near 0), {expected}"
+            f"{file.name} {found} (its norm weights are near 1; a difference has them near 0), {expected}"
             + ("" if known else ": choose another file."),
             Problem.FULL_MODEL if known else None,
         )

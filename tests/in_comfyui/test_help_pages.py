@@ -157,7 +157,7 @@ def test_ksamplers_starts_on_the_schedules_page(comfyui, perflow, language):
     for scheduler, *starts in rows:
         for d, start in zip(denoise, starts, strict=True):
             sigmas = comfy.samplers.KSampler(model, 4, "cpu", "euler", scheduler, float(d)).sigmas
-            first = sampling.lay(sigmas, from_noise=False)[0]
+            first = sampling.align(sigmas, from_noise=False)[0]
             assert round(float(sampling.timestep(first))) == int(start), (scheduler, d)
 
 

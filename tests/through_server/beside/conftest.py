@@ -19,8 +19,9 @@ def other_pack(request):
 
 
 @pytest.fixture
-def server(other_pack, server_beside_others):
-    return server_beside_others
+def server(other_pack, request):
+    """Asked for by name: a fixture of the session would start before it is known that the pack is missing."""
+    return request.getfixturevalue("server_beside_others")
 
 
 @dataclass
