@@ -3,6 +3,7 @@
 import copy
 import io
 
+import environment
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,6 +14,14 @@ def workflow():
     import shipped_graphs as graphs
 
     return graphs.read("PeRFlow SD1.5 text to image")
+
+
+@pytest.fixture(scope="session")
+def nodes_of_the_graphs(server, object_info):
+    """The interfaces that the graphs are drawn from; on another ComfyUI the test is left out."""
+    if server.get("/system_stats")["system"]["comfyui_version"] != environment.DEFAULT:
+        pytest.skip(f"The graphs are drawn from the nodes of ComfyUI {environment.DEFAULT}.")
+    return object_info
 
 
 @pytest.fixture

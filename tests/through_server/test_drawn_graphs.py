@@ -2,17 +2,14 @@
 
 import json
 
-import environment
 import pytest
 
 
 @pytest.fixture(scope="module")
-def drawn(object_info, server):
+def drawn(nodes_of_the_graphs):
     from draw_graphs import drawn
 
-    if server.get("/system_stats")["system"]["comfyui_version"] != environment.DEFAULT:
-        pytest.skip(f"The graphs are drawn from the nodes of ComfyUI {environment.DEFAULT}.")
-    return drawn(object_info)
+    return drawn(nodes_of_the_graphs)
 
 
 def test_all_are_drawn(drawn, repository):

@@ -20,7 +20,8 @@ def here(server, monkeypatch, capfd):
     return printed
 
 
-def test_draw_graphs(here, server, monkeypatch, tmp_path):
+@pytest.mark.usefixtures("nodes_of_the_graphs")
+def test_draw_graphs(here, monkeypatch, tmp_path):
     """It writes every graph into a folder without any; test_drawn_graphs.py compares them with the stored ones."""
     import draw_graphs
 
