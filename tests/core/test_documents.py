@@ -153,7 +153,7 @@ def test_the_methods_picture_is_small_and_sharp():
 
 @pytest.mark.parametrize(("name", "size"), [("icon", (400, 400)), ("banner", (1260, 540))])
 def test_the_registrys_pictures_are_their_drawings(name, size):
-    """The registry asks for a square of at most 400 pixels, and for 21:9; the text has the same font on every machine."""
+    """The registry asks for a square of at most 400 pixels, and for 21:9; the text has the same font everywhere."""
     import io
 
     import matplotlib
