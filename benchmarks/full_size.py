@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import torch
@@ -32,16 +32,8 @@ def sd15(small: bool) -> dict[str, Any]:
     return small_models.SD15_SMALL | ({} if small else SD15)
 
 
-def checkpoint_name(size: str) -> str:
-    return f"{size}.safetensors"
-
-
-def delta_name(size: str) -> str:
-    return f"{size}-delta.safetensors"
-
-
-def lora_name(size: str) -> str:
-    return f"{size}-lora.safetensors"
+def file_name(size: str, kind: Literal["checkpoint", "delta", "lora"]) -> str:
+    return f"{size}-{kind}.safetensors"
 
 
 def make_files(folder: Path, size: str, small: bool, device: torch.device) -> None:
@@ -63,11 +55,12 @@ def make_files(folder: Path, size: str, small: bool, device: torch.device) -> No
     rest = {name: fill(name, tensor.shape, device) for name, tensor in vaes.vae(vaes.VAE, 0).items()}
     rest |= {name: tensor.contiguous() for name, tensor in texts.items()}
     save_file(
-        {small_models.UNET + name: weight for name, weight in unet.items()} | rest, folder / checkpoint_name(size)
+        {small_models.UNET + name: weight for name, weight in unet.items()} | rest,
+        folder / file_name(size, "checkpoint"),
     )
-    save_file({name: change(weight, device) for name, weight in unet.items()}, folder / delta_name(size))
+    save_file({name: change(weight, device) for name, weight in unet.items()}, folder / file_name(size, "delta"))
     if size == "SD1.5":
-        small_models.make_lora(folder / lora_name(size), folder / checkpoint_name(size))
+        small_models.make_lora(folder / file_name(size, "lora"), folder / file_name(size, "checkpoint"))
 
 
 def fill(name: str, shape: torch.Size, device: torch.device) -> Tensor:

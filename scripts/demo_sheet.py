@@ -72,14 +72,14 @@ def sheet_of(graph: PictureGraph, texts: Sequence[str], base_cfg: float, cfg: fl
 
 def sampled(server: ComfyServer, graph: PictureGraph, sheet: Sheet) -> Pictures:
     """The sheet's pictures; says which one is being sampled."""
-    told = {
+    labels = {
         graph.nodes[picture[0]]["inputs"]["samples"][0]: f"  row {r}: {column}"
         for r, row in enumerate(sheet.rows.values(), 1)
         for column, picture in zip(sheet.columns, row, strict=True)
     }
 
     def on_event(kind: str, data: dict[str, Any]) -> None:
-        if kind == "executing" and data["node"] in told:
-            say(told[data["node"]])
+        if kind == "executing" and data["node"] in labels:
+            say(labels[data["node"]])
 
     return sheet.sampled(server, graph, on_event)

@@ -45,17 +45,13 @@ def prepare(server: ComfyServer, checkpoint: str, delta: str, with_lora: bool) -
     graph = PictureGraph(checkpoint, delta)
     how = dict(energy=0.0, prediction_type="auto", windows=4)
     pair = dict(model_perflow=graph.perflow(), model_base=graph.base())
-    made = {r: graph.add("PeRFlowExtractDelta", filename_prefix=f"rank{r}", rank=r, **how, **pair)[0] for r in RANKS}
+    for rank in RANKS:
+        graph.add("PeRFlowExtractDelta", filename_prefix=f"rank{rank}", rank=rank, **how, **pair)
     say(f"Extracting the delta at rank {', '.join(map(str, RANKS))}.")
-    outputs = server.run(graph.nodes)["outputs"]
-    names = {rank: written(server.base, f"rank{rank}") for rank in RANKS}
-    assert outputs.keys() >= set(made.values())
-    return Prepared(train_lora(server, checkpoint) if with_lora else "", names, HOUSE, WORDS)
-
-
-def written(base: Path, prefix: str) -> str:
-    """The name of the file that Extract PeRFlow Delta wrote."""
-    return next((base / "output" / "perflow").glob(f"{prefix}*.safetensors")).name
+    server.run(graph.nodes)
+    written = server.base / "output" / "perflow"
+    low_rank = {rank: next(written.glob(f"rank{rank}*.safetensors")).name for rank in RANKS}
+    return Prepared(train_lora(server, checkpoint) if with_lora else "", low_rank, HOUSE, WORDS)
 
 
 def train_lora(server: ComfyServer, checkpoint: str) -> str:

@@ -49,19 +49,15 @@ def _cliff(scene: Scene, x: float, random: np.random.Generator) -> Ground:
     horizon, top = random.uniform(84, 94), random.uniform(80, 90)
     face, grass = lit(ROCK, scene.time, random), _soil(GRASS, scene, random)
     half, lean = random.uniform(24, 30), random.uniform(6, 14)
-    left, right = x - half, x + half
-    if scene.side == "left":
-        left = -4.0
-    if scene.side == "right":
-        right = 132.0
+    left = -4.0 if scene.side == "left" else x - half
+    right = 132.0 if scene.side == "right" else x + half
     shapes = _water(scene, horizon, random)
     shapes.append(polygon([(left, top), (right, top), (right + lean, 130), (left - lean, 130)], face))
     for _ in range(3):  # cracks
         crack = random.uniform(left + 4, right - 4)
         shapes.append(line((crack, top + 10), (crack + random.uniform(-3, 3), 126), 0.8 * face, 2.2))
-    shapes.append(
-        polygon([(left - 2, top - 2), (right + 2, top - 2), (right + 4, top + 6), (left - 4, top + 6)], grass)
-    )
+    turf = [(left - 2, top - 2), (right + 2, top - 2), (right + 4, top + 6), (left - 4, top + 6)]
+    shapes.append(polygon(turf, grass))
     return Ground(shapes, (x, top))
 
 
@@ -70,16 +66,13 @@ def _hill(scene: Scene, x: float, random: np.random.Generator) -> Ground:
     far, near = _soil(rgb("#7fb069"), scene, random), _soil(GRASS, scene, random)
     base = random.uniform(94, 100)
     shift = random.uniform(-30, 30)
-    return Ground(
-        [
-            rectangle(0, base - 4, 128, 132 - base, far),
-            curve(
-                (-10, 130), [((-10, base - 14), (30 + shift, base - 8)), ((100 + shift, base - 22), (140, 130))], far
-            ),
-            curve((x - 95, 132), [((x - 40, top - 1), (x, top)), ((x + 40, top - 1), (x + 95, 132))], near),
-        ],
-        (x, top + 1.5),
-    )
+    behind = [((-10, base - 14), (30 + shift, base - 8)), ((100 + shift, base - 22), (140, 130))]
+    shapes = [
+        rectangle(0, base - 4, 128, 132 - base, far),
+        curve((-10, 130), behind, far),
+        curve((x - 95, 132), [((x - 40, top - 1), (x, top)), ((x + 40, top - 1), (x + 95, 132))], near),
+    ]
+    return Ground(shapes, (x, top + 1.5))
 
 
 def _beach(scene: Scene, x: float, random: np.random.Generator) -> Ground:
@@ -88,18 +81,9 @@ def _beach(scene: Scene, x: float, random: np.random.Generator) -> Ground:
     shapes = _water(scene, horizon, random)
     bend = random.uniform(-8, 8)
     foam = lit(rgb("#f4f8fb"), scene.time)
-    for colour, lower in ((foam, 0.0), (sand, 3.0)):
-        shapes.append(
-            curve(
-                (-2, shore + lower + bend / 2),
-                [
-                    ((64, shore + lower - bend), (130, shore + lower + bend / 2)),
-                    ((130, 130), (130, 130)),
-                    ((64, 130), (-2, 130)),
-                ],
-                colour,
-            )
-        )
+    for colour, y in ((foam, shore), (sand, shore + 3.0)):
+        edge = ((64, y - bend), (130, y + bend / 2))
+        shapes.append(curve((-2, y + bend / 2), [edge, ((130, 130), (130, 130)), ((64, 130), (-2, 130))], colour))
     return Ground(shapes, (x, shore + 9))
 
 
@@ -125,19 +109,8 @@ def _mountains(scene: Scene, x: float, random: np.random.Generator) -> Ground:
         shapes.append(polygon([(peak, top), (peak + half, base + 2), (peak + 0.3 * half, base + 2)], 0.85 * rock))
         cap = 0.34
         y = top + cap * (base + 2 - top)
-        shapes.append(
-            polygon(
-                [
-                    (peak, top),
-                    (peak + cap * half, y),
-                    (peak + 0.4 * cap * half, y - 3),
-                    (peak, y + 3),
-                    (peak - 0.5 * cap * half, y - 3),
-                    (peak - cap * half, y),
-                ],
-                snow,
-            )
-        )
+        edge = ((1, 0), (0.4, -3), (0, 3), (-0.5, -3), (-1, 0))
+        shapes.append(polygon([(peak, top), *((peak + x * cap * half, y + down) for x, down in edge)], snow))
     shapes.append(rectangle(0, base, 128, 130 - base, _soil(rgb("#6c9a5a"), scene, random)))
     return Ground(shapes, (x, base + random.uniform(7, 13)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,6 +31,19 @@ class State(TypedDict):
 class Losses(TypedDict):
     total: Tensor  # what is minimised
     shown: dict[str, Tensor]  # what is printed, by name
+
+
+def arguments(
+    description: str | None, pictures: int, minutes: float, batch: int, rate: float, of_rate: str = ""
+) -> argparse.ArgumentParser:
+    """What every training is told, with these defaults."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--pictures", type=int, default=pictures)
+    parser.add_argument("--minutes", type=float, default=minutes)
+    parser.add_argument("--batch", type=int, default=batch, help="samples in a step of each process")
+    parser.add_argument("--rate", type=float, default=rate, help=of_rate)
+    return parser
 
 
 def first_state(weights: Iterable[Tensor]) -> State:
