@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import files
 from .drawing import Graph, Socket, graph
-from .parts import decode, empty_latent, ksampler, prompts, save
+from .parts import decode, empty_latent, ksampler, prompts, save, sd15_with_delta
 from .text_to_image import SD15_SETTINGS
 
 IPADAPTER_PLUS = """This graph needs the node pack
@@ -31,10 +31,7 @@ an ordinary picture.
 With 4 steps, *end_percent* 0.25, 0.5 and 0.75 control the first 1, 2 and 3 steps. *start_percent* leaves as many out.
 """,
     )
-    g.column(380)
-    g.group("1  Model and delta")
-    checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD15)
-    model = g.add("PeRFlowApplyDelta", tall=300, model=checkpoint["MODEL"], delta_name=files.SD15_DELTA)["MODEL"]
+    checkpoint, model = sd15_with_delta(g)
     g.column(400)
     g.group("2  Prompts and size")
     positive, negative = prompts(g, checkpoint["CLIP"])
@@ -49,15 +46,7 @@ With 4 steps, *end_percent* 0.25, 0.5 and 0.75 control the first 1, 2 and 3 step
     applied = g.add(
         "ControlNetApplyAdvanced", positive=positive, negative=negative, control_net=control, image=edges, strength=1.0
     )
-    samples = ksampler(
-        g,
-        model=model,
-        positive=applied["positive"],
-        negative=applied["negative"],
-        latent_image=latent,
-        steps=4,
-        cfg=4.5,
-    )
+    samples = ksampler(g, model, applied["positive"], applied["negative"], latent, steps=4, cfg=4.5)
     save(g, decode(g, samples, checkpoint["VAE"]), "PeRFlow-ControlNet")
 
 
@@ -78,10 +67,7 @@ The ControlNet takes a depth map; near things are white. To switch it off, selec
 **Settings**: 4 steps, CFG 4.5, weight 0.6.
 """,
     )
-    g.column(380)
-    g.group("1  Model and delta")
-    checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD15)
-    model = g.add("PeRFlowApplyDelta", tall=300, model=checkpoint["MODEL"], delta_name=files.SD15_DELTA)["MODEL"]
+    checkpoint, model = sd15_with_delta(g)
     g.column(380)
     g.group("2  Reference picture")
     adapted = reference(g, model, files.IP_ADAPTER_SD15)
@@ -98,15 +84,7 @@ The ControlNet takes a depth map; near things are white. To switch it off, selec
     )
     g.column(330)
     g.group("5  Four steps")
-    samples = ksampler(
-        g,
-        model=adapted,
-        positive=applied["positive"],
-        negative=applied["negative"],
-        latent_image=latent,
-        steps=4,
-        cfg=4.5,
-    )
+    samples = ksampler(g, adapted, applied["positive"], applied["negative"], latent, steps=4, cfg=4.5)
     save(g, decode(g, samples, checkpoint["VAE"]), "PeRFlow-IPAdapter")
 
 
@@ -138,7 +116,7 @@ encoder (ViT-bigG) is three times as large; both work here.
     latent = empty_latent(g, 1024)
     g.column(330)
     g.group("4  Six steps")
-    samples = ksampler(g, model=adapted, positive=positive, negative=negative, latent_image=latent, steps=6, cfg=1.5)
+    samples = ksampler(g, adapted, positive, negative, latent, steps=6, cfg=1.5)
     save(g, decode(g, samples, checkpoint["VAE"]), "PeRFlow-SDXL-IPAdapter")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import files
 from .drawing import Graph, graph
-from .parts import custom_sampling, decode, empty_latent, ksampler, prompts, save
+from .parts import custom_sampling, decode, empty_latent, ksampler, prompts, save, sd15_with_delta
 
 
 @graph("PeRFlow SD1.5 hand-over to the base model")
@@ -33,11 +33,8 @@ You can also run PeRFlow alone in two parts, with both halves of *Window Schedul
 run, wherever you cut. *KSamplerAdvanced* is different: there, each part shares its own steps.
 """,
     )
-    g.column(380)
-    g.group("1  Model and delta")
-    checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD15)
+    checkpoint, model = sd15_with_delta(g)
     base, vae = checkpoint["MODEL"], checkpoint["VAE"]
-    model = g.add("PeRFlowApplyDelta", tall=300, model=base, delta_name=files.SD15_DELTA)["MODEL"]
     g.column(400)
     g.group("2  Prompts and size")
     conditioning = prompts(g, checkpoint["CLIP"])
@@ -83,11 +80,8 @@ at 4 is meant to look like the base at 25: similar in composition, not the same 
 The base has CFG 7.5. PeRFlow has 4.5, which its authors use for 4 steps.
 """,
     )
-    g.column(380)
-    g.group("1  Model and delta")
-    checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD15)
+    checkpoint, model = sd15_with_delta(g)
     base, vae = checkpoint["MODEL"], checkpoint["VAE"]
-    model = g.add("PeRFlowApplyDelta", tall=300, model=base, delta_name=files.SD15_DELTA)["MODEL"]
     g.column(400)
     g.group("2  Prompts, size and seed")
     positive, negative = prompts(g, checkpoint["CLIP"])
@@ -100,15 +94,6 @@ The base has CFG 7.5. PeRFlow has 4.5, which its authors use for 4 steps.
     ):
         g.column(400)
         g.group(group)
-        samples = ksampler(
-            g,
-            model=sampled,
-            positive=positive,
-            negative=negative,
-            latent_image=latent,
-            seed=seed,
-            steps=steps,
-            cfg=cfg,
-        )
+        samples = ksampler(g, sampled, positive, negative, latent, seed=seed, steps=steps, cfg=cfg)
         image = decode(g, samples, vae)
         g.add("SaveImage", tall=460, images=image, filename_prefix=f"compare-{name}")

@@ -73,8 +73,7 @@ more prompts, or train on your own pictures: Load Image-Text (from Folder) and M
     g.column(330)
     g.group("2  Pictures to learn from")
     latent = empty_latent(g, 512, batch_size=16)
-    taught = {"model": base, "positive": positive, "negative": negative}
-    pictures = ksampler(g, title="By the base", **taught, latent_image=latent, steps=25, cfg=7.5)
+    pictures = ksampler(g, base, positive, negative, latent, title="By the base", steps=25, cfg=7.5)
     g.column(400)
     g.group("3  Train")
     inputs: dict[str, Any] = {"model": base, "latents": pictures, "positive": positive, "negative": empty}
@@ -85,17 +84,11 @@ more prompts, or train on your own pictures: Load Image-Text (from Folder) and M
     g.add("LossGraphNode", tall=340, loss=trained["loss_map"], filename_prefix="my-perflow-loss")
     g.column(400)
     g.group("5  Without, 4 steps")
-    compared: dict[str, Any] = {
-        "positive": positive,
-        "negative": negative,
-        "latent_image": empty_latent(g, 512),
-        "steps": 4,
-        "cfg": 4.5,
-    }
-    image = decode(g, ksampler(g, model=base, **compared), vae)
+    empty_latents = empty_latent(g, 512)
+    image = decode(g, ksampler(g, base, positive, negative, empty_latents, steps=4, cfg=4.5), vae)
     g.add("SaveImage", tall=460, images=image, filename_prefix="my-perflow-without")
     g.column(400)
     g.group("6  With, 4 steps")
     applied = g.add("PeRFlowApplyDelta", tall=260, bypassed=True, model=base, delta_name=files.SD15_DELTA)["MODEL"]
-    image = decode(g, ksampler(g, model=applied, **compared), vae)
+    image = decode(g, ksampler(g, applied, positive, negative, empty_latents, steps=4, cfg=4.5), vae)
     g.add("SaveImage", tall=460, images=image, filename_prefix="my-perflow-with")

@@ -51,15 +51,7 @@ It works without PeRFlow too: leave out *Apply PeRFlow Delta* and take 25 steps.
     negative = g.add("CLIPTextEncode", title="Negative prompt", tall=120, clip=clip, text=UNWANTED)["CONDITIONING"]
     g.column(340)
     g.group("3  Four steps")
-    samples = ksampler(
-        g,
-        model=edit["MODEL"],
-        positive=edit["positive"],
-        negative=negative,
-        latent_image=edit["LATENT"],
-        steps=4,
-        cfg=4.5,
-    )
+    samples = ksampler(g, edit["MODEL"], edit["positive"], negative, edit["LATENT"], steps=4, cfg=4.5)
     save(g, decode(g, samples, vae), "PeRFlow-edit-by-words", title="Source, then its edits")
 
 

@@ -31,7 +31,7 @@ and uses dreamshaper's text encoder and VAE. You can do the same with *ModelMerg
     latent = empty_latent(g, 512)
     g.column(330)
     g.group("3  One step")
-    samples = ksampler(g, model=model, positive=positive, negative=negative, latent_image=latent, steps=1, cfg=1.0)
+    samples = ksampler(g, model, positive, negative, latent, steps=1, cfg=1.0)
     save(g, decode(g, samples, vae), "InstaFlow")
 
 
@@ -65,15 +65,7 @@ depth map or a skeleton.
     g.column(340)
     g.group("4  One step")
     applied = g.add("ControlNetApplyAdvanced", positive=positive, negative=negative, control_net=control, image=edges)
-    samples = ksampler(
-        g,
-        model=model,
-        positive=applied["positive"],
-        negative=applied["negative"],
-        latent_image=latent,
-        steps=1,
-        cfg=1.0,
-    )
+    samples = ksampler(g, model, applied["positive"], applied["negative"], latent, steps=1, cfg=1.0)
     save(g, decode(g, samples, vae), "InstaFlow-ControlNet")
 
 
@@ -98,7 +90,7 @@ score 6 for the positive and 2.5 for the empty negative prompt.
     latent = empty_latent(g, 512)
     g.column(330)
     g.group("3  One step, 512")
-    first = ksampler(g, model=model, positive=positive, negative=negative, latent_image=latent, steps=1, cfg=1.0)
+    first = ksampler(g, model, positive, negative, latent, steps=1, cfg=1.0)
     image = decode(g, first, vae)
     g.add("SaveImage", tall=330, images=image, filename_prefix="InstaFlow-512")
     g.column(400)
@@ -111,15 +103,7 @@ score 6 for the positive and 2.5 for the empty negative prompt.
     scaled = g.add("ImageScale", image=image, upscale_method="bilinear", width=1024, height=1024)["IMAGE"]
     start = g.add("VAEEncode", pixels=scaled, vae=checkpoint["VAE"])["LATENT"]
     samples = ksampler(
-        g,
-        model=checkpoint["MODEL"],
-        positive=wanted,
-        negative=unwanted,
-        latent_image=start,
-        steps=15,
-        cfg=5.0,
-        scheduler="ddim_uniform",
-        denoise=0.3,
+        g, checkpoint["MODEL"], wanted, unwanted, start, steps=15, cfg=5.0, scheduler="ddim_uniform", denoise=0.3
     )
     save(g, decode(g, samples, checkpoint["VAE"]), "InstaFlow-refined")
 
@@ -148,7 +132,7 @@ evenly.
     latent = empty_latent(g, 512)
     g.column(330)
     g.group("3  Eight steps")
-    samples = ksampler(g, model=model, positive=positive, negative=negative, latent_image=latent, steps=8, cfg=1.5)
+    samples = ksampler(g, model, positive, negative, latent, steps=8, cfg=1.5)
     save(g, decode(g, samples, vae), "2-Rectified-Flow")
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .drawing import Graph, Socket
+from . import files
+from .drawing import Graph, Node, Socket
 
 LIGHTHOUSE = "a lighthouse on a cliff at sunset, dramatic clouds, warm light, highly detailed photograph"
 UNWANTED = "blurry, low quality, distorted, watermark, text"
@@ -20,10 +21,22 @@ def empty_latent(g: Graph, size: int, kind: str = "EmptyLatentImage", batch_size
     return g.add(kind, width=size, height=size, batch_size=batch_size)["LATENT"]
 
 
-def ksampler(g: Graph, title: str | None = None, **inputs: Any) -> Socket:
-    """A plain KSampler with euler and simple, unless said otherwise."""
-    settings = {"seed": 1234, "sampler_name": "euler", "scheduler": "simple", **inputs}
-    return g.add("KSampler", title=title, **settings)["LATENT"]
+def sd15_with_delta(g: Graph) -> tuple[Node, Socket]:
+    """The loaded checkpoint and the accelerated model, in a column of their own."""
+    g.column(380)
+    g.group("1  Model and delta")
+    checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD15)
+    model = g.add("PeRFlowApplyDelta", tall=300, model=checkpoint["MODEL"], delta_name=files.SD15_DELTA)["MODEL"]
+    return checkpoint, model
+
+
+def ksampler(
+    g: Graph, model: Socket, positive: Socket, negative: Socket, latent: Socket, *, title: str | None = None, **how: Any
+) -> Socket:
+    """A plain KSampler with euler and simple, unless `how` has others."""
+    settings = {"seed": 1234, "sampler_name": "euler", "scheduler": "simple"}
+    links = {"model": model, "positive": positive, "negative": negative, "latent_image": latent}
+    return g.add("KSampler", title=title, **settings | links | how)["LATENT"]
 
 
 def custom_sampling(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import files
 from .drawing import Graph, Socket, graph
-from .parts import UNWANTED, custom_sampling, decode, empty_latent, ksampler, prompts, save
+from .parts import UNWANTED, custom_sampling, decode, empty_latent, ksampler, prompts, save, sd15_with_delta
 from .text_to_image import SD15_SETTINGS
 
 SHARP = "best quality, highly detailed, sharp focus"
@@ -81,7 +81,7 @@ An inpainting checkpoint (9 input channels) also works: turn on *partial* in *Ap
     positive, negative = prompts(g, clip, "a castle on a hill, golden light")
     g.column(330)
     g.group("5  Four steps")
-    samples = ksampler(g, model=model, positive=positive, negative=negative, latent_image=masked, steps=4, cfg=4.5)
+    samples = ksampler(g, model, positive, negative, masked, steps=4, cfg=4.5)
     save(g, decode(g, samples, vae), "PeRFlow-inpainting")
 
 
@@ -135,7 +135,7 @@ first picture.
     latent = empty_latent(g, 512)
     g.column(340)
     g.group("3  Text to image, 512")
-    first = ksampler(g, model=model, positive=positive, negative=negative, latent_image=latent, steps=4, cfg=4.5)
+    first = ksampler(g, model, positive, negative, latent, steps=4, cfg=4.5)
     image = decode(g, first, vae)
     g.add("SaveImage", tall=340, images=image, filename_prefix="PeRFlow-512")
     g.column(340)
@@ -146,10 +146,7 @@ first picture.
 
 def sd15_model(g: Graph) -> tuple[Socket, Socket, Socket]:
     """The accelerated model, text encoder and VAE, in a column of their own."""
-    g.column(380)
-    g.group("1  Model and delta")
-    checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD15)
-    model = g.add("PeRFlowApplyDelta", tall=300, model=checkpoint["MODEL"], delta_name=files.SD15_DELTA)["MODEL"]
+    checkpoint, model = sd15_with_delta(g)
     return model, checkpoint["CLIP"], checkpoint["VAE"]
 
 
@@ -158,12 +155,4 @@ def refined(g: Graph, image: Socket, model: Socket, vae: Socket, positive: Socke
     latent = g.add("VAEEncode", pixels=scaled, vae=vae)["LATENT"]
     tile = g.add("ControlNetLoader", control_net_name=files.TILE)["CONTROL_NET"]
     applied = g.add("ControlNetApplyAdvanced", positive=positive, negative=negative, control_net=tile, image=scaled)
-    return ksampler(
-        g,
-        model=model,
-        positive=applied["positive"],
-        negative=applied["negative"],
-        latent_image=latent,
-        steps=4,
-        cfg=4.5,
-    )
+    return ksampler(g, model, applied["positive"], applied["negative"], latent, steps=4, cfg=4.5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import files
 from .drawing import Graph, graph
-from .parts import custom_sampling, decode, empty_latent, ksampler, prompts, save
+from .parts import custom_sampling, decode, empty_latent, ksampler, prompts, save, sd15_with_delta
 
 SD15_SETTINGS = """**Settings**
 
@@ -30,10 +30,7 @@ Any SD1.5 checkpoint works.
 Negative prompts, LoRAs and ControlNet work as usual. Put LoRAs before or after *Apply PeRFlow Delta*.
 """,
     )
-    g.column(380)
-    g.group("1  Model and delta")
-    checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD15)
-    model = g.add("PeRFlowApplyDelta", tall=300, model=checkpoint["MODEL"], delta_name=files.SD15_DELTA)["MODEL"]
+    checkpoint, model = sd15_with_delta(g)
     g.column(400)
     g.group("2  Prompts and size")
     conditioning = prompts(g, checkpoint["CLIP"])
@@ -124,7 +121,7 @@ The sampler is a plain KSampler. Any scheduler works: the model moves the steps 
     latent = empty_latent(g, 768)
     g.column(330)
     g.group("3  Eight steps")
-    samples = ksampler(g, model=model, positive=positive, negative=negative, latent_image=latent, steps=8, cfg=7.5)
+    samples = ksampler(g, model, positive, negative, latent, steps=8, cfg=7.5)
     save(g, decode(g, samples, vae), "PeRFlow-SD21")
 
 
@@ -143,10 +140,7 @@ does not matter.
 The second LoRA is bypassed. Select it and press Ctrl+B to switch it on, then put its trigger words into the prompt.
 """,
     )
-    g.column(380)
-    g.group("1  Model and delta")
-    checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD15)
-    model = g.add("PeRFlowApplyDelta", tall=300, model=checkpoint["MODEL"], delta_name=files.SD15_DELTA)["MODEL"]
+    checkpoint, model = sd15_with_delta(g)
     g.column(340)
     g.group("2  LoRAs")
     first = g.add(
@@ -173,7 +167,5 @@ The second LoRA is bypassed. Select it and press Ctrl+B to switch it on, then pu
     latent = empty_latent(g, 512)
     g.column(330)
     g.group("4  Four steps")
-    samples = ksampler(
-        g, model=second["MODEL"], positive=positive, negative=negative, latent_image=latent, steps=4, cfg=4.5
-    )
+    samples = ksampler(g, second["MODEL"], positive, negative, latent, steps=4, cfg=4.5)
     save(g, decode(g, samples, checkpoint["VAE"]), "PeRFlow-LoRA")

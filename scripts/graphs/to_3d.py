@@ -146,14 +146,7 @@ take less memory.
     g.column(330)
     g.group("5  Splats in 20 steps")
     samples = ksampler(
-        g,
-        model=model,
-        positive=seen["positive"],
-        negative=seen["negative"],
-        latent_image=seen["latent"],
-        steps=20,
-        cfg=3.0,
-        sampler_name="dpmpp_2m",
+        g, model, seen["positive"], seen["negative"], seen["latent"], steps=20, cfg=3.0, sampler_name="dpmpp_2m"
     )
     splat = g.add("VAEDecodeTripoSplat", samples=samples, vae=decoder)["splat"]
     g.column(330)
@@ -220,10 +213,10 @@ def shape(g: Graph, loader: Node, seen: Node, cfg: float, number: int = 5) -> So
     g.group(f"{number}  Its shape in 20 steps")
     samples = ksampler(
         g,
-        model=loader["MODEL"],
-        positive=seen["positive"],
-        negative=seen["negative"],
-        latent_image=g.add("EmptyLatentHunyuan3Dv2")["LATENT"],
+        loader["MODEL"],
+        seen["positive"],
+        seen["negative"],
+        g.add("EmptyLatentHunyuan3Dv2")["LATENT"],
         steps=20,
         cfg=cfg,
         scheduler="normal",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import files
 from .drawing import Graph, Node, Socket, graph
-from .parts import decode, empty_latent, ksampler, prompts
+from .parts import decode, empty_latent, ksampler, prompts, sd15_with_delta
 
 OBJECT = "a red toy robot, the whole figure, seen from the front, centred, plain white background, product photograph"
 NOT_WHOLE = "cropped, cut off, several objects, shadow, blurry, low quality, text"
@@ -42,15 +42,12 @@ Wonder3D's input layer has no place in the delta; the other 685 tensors are appl
 
 def drawn_object(g: Graph) -> tuple[Node, Socket]:
     """Checkpoint and picture of an object, in two columns."""
-    g.column(380)
-    g.group("1  Model and delta")
-    checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD15)
-    model = g.add("PeRFlowApplyDelta", tall=300, model=checkpoint["MODEL"], delta_name=files.SD15_DELTA)["MODEL"]
+    checkpoint, model = sd15_with_delta(g)
     g.column(400)
     g.group("2  A picture in four steps")
     positive, negative = prompts(g, checkpoint["CLIP"], OBJECT, NOT_WHOLE)
     latent = empty_latent(g, 512)
-    samples = ksampler(g, model=model, positive=positive, negative=negative, latent_image=latent, steps=4, cfg=4.5)
+    samples = ksampler(g, model, positive, negative, latent, steps=4, cfg=4.5)
     return checkpoint, decode(g, samples, checkpoint["VAE"])
 
 
@@ -76,13 +73,5 @@ def six_views(g: Graph, checkpoint: Node, image: Socket, mask: Socket) -> Node:
     fast = g.add("PeRFlowApplyDelta", tall=340, model=unet, delta_name=files.SD15_DELTA, partial=True)["MODEL"]
     g.column(330)
     g.group("5  Twelve views in four steps")
-    drawn = ksampler(
-        g,
-        model=fast,
-        positive=seen["positive"],
-        negative=seen["negative"],
-        latent_image=seen["latent"],
-        steps=4,
-        cfg=1.0,
-    )
+    drawn = ksampler(g, fast, seen["positive"], seen["negative"], seen["latent"], steps=4, cfg=1.0)
     return g.add("Wonder3DViews", tall=116, images=decode(g, drawn, checkpoint["VAE"]))
