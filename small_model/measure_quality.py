@@ -106,10 +106,11 @@ def drawn_table(comfyui: Any, options: argparse.Namespace) -> list[dict[str, Any
 
     from small_model.quality import table, wide_check
     from small_model.quality.cells import Guidance, planned
+    from small_model.quality.drawn_judge import REFERENCE_COUNT
 
     amounts = table.Amounts(options.pictures, options.claimed, options.paired)
     guidance, precision = Guidance(options.cfg, options.perflow_cfg), getattr(torch, options.precision)
-    references = 500 if options.quick else table.REFERENCE_COUNT
+    references = 500 if options.quick else REFERENCE_COUNT
     how = (amounts, guidance, options.at_once, precision, references)
     work = table.table_of(comfyui, options.weights, options.results, *how)
     cells = planned(work.models.roots(), work.models.has_delta(), options.quick)

@@ -34,7 +34,7 @@ def ksampler(
     g: Graph, model: Socket, positive: Socket, negative: Socket, latent: Socket, *, title: str | None = None, **how: Any
 ) -> Socket:
     """A plain KSampler with euler and simple, unless `how` has others."""
-    settings = {"seed": 1234, "sampler_name": "euler", "scheduler": "simple"}
+    settings: dict[str, Any] = {"seed": 1234, "sampler_name": "euler", "scheduler": "simple"}
     links = {"model": model, "positive": positive, "negative": negative, "latent_image": latent}
     return g.add("KSampler", title=title, **settings | links | how)["LATENT"]
 

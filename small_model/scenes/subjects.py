@@ -109,7 +109,7 @@ def _windmill(paints: Paints, random: np.random.Generator) -> list[str]:
         corners = [hub + a * along + b * across for a, b in ((5, -0.8), (25, -0.8), (25, 5.2), (5, 5.2))]
         shapes.append(polygon(corners, sail))
         shapes.append(line(hub, hub + 26 * along, paints.lit(_WOOD), 2))
-    shapes.append(ellipse(*hub, 2.4, 2.4, paints.lit(rgb("#4a3a30"))))
+    shapes.append(ellipse(0, hub[1], 2.4, 2.4, paints.lit(rgb("#4a3a30"))))
     return shapes
 
 
@@ -117,7 +117,7 @@ def _tree(paints: Paints, random: np.random.Generator) -> list[str]:
     height = random.uniform(15, 20)
     trunk = polygon([(-3.6, 0), (3.6, 0), (2.4, -height - 6), (-2.4, -height - 6)], paints.lit(_BARK))
     shapes = [trunk]
-    for x, above, radius in ((0, 16, 16), (-11, 8, 11), (11, 8, 11), (-5, 24, 10), (6, 22, 10)):  # the crown
+    for x, above, radius in ((0.0, 16, 16), (-11, 8, 11), (11, 8, 11), (-5, 24, 10), (6, 22, 10)):  # the crown
         x += random.normal(0, 1)
         shapes.append(ellipse(x, -height - above, radius * random.uniform(0.92, 1.08), radius * 0.95, paints.main))
     shapes.append(ellipse(-5, -height - 20, 7, 5, mix(paints.main, WHITE, 0.25)))
