@@ -14,8 +14,7 @@ IPADAPTER_PLUS = """This graph needs the node pack
 @graph("PeRFlow SD1.5 ControlNet")
 def controlnet(g: Graph) -> None:
     g.column(420)
-    g.note(
-        f"""## PeRFlow with ControlNet
+    g.note(f"""## PeRFlow with ControlNet
 
 {files.file_list(files.SD15, files.SD15_DELTA, files.DEPTH, files.CANNY)}
 
@@ -29,20 +28,16 @@ an ordinary picture.
 
 {SD15_SETTINGS}
 With 4 steps, *end_percent* 0.25, 0.5 and 0.75 control the first 1, 2 and 3 steps. *start_percent* leaves as many out.
-""",
-    )
+""")
     checkpoint, model = sd15_with_delta(g)
-    g.column(400)
-    g.group("2  Prompts and size")
+    g.column(400, "2  Prompts and size")
     positive, negative = prompts(g, checkpoint["CLIP"])
     latent = empty_latent(g, 512)
-    g.column(340)
-    g.group("3  Control picture")
+    g.column(340, "3  Control picture")
     image = g.add("LoadImage", tall=340, image="example.png")["IMAGE"]
     edges = g.add("Canny", title="Canny (bypassed)", bypassed=True, image=image)["IMAGE"]
     control = g.add("ControlNetLoader", control_net_name=files.DEPTH)["CONTROL_NET"]
-    g.column(340)
-    g.group("4  Four steps")
+    g.column(340, "4  Four steps")
     applied = g.add(
         "ControlNetApplyAdvanced", positive=positive, negative=negative, control_net=control, image=edges, strength=1.0
     )
@@ -53,8 +48,7 @@ With 4 steps, *end_percent* 0.25, 0.5 and 0.75 control the first 1, 2 and 3 step
 @graph("PeRFlow SD1.5 IP-Adapter and ControlNet")
 def ip_adapter_sd15(g: Graph) -> None:
     g.column(420)
-    g.note(
-        f"""## PeRFlow with IP-Adapter and ControlNet
+    g.note(f"""## PeRFlow with IP-Adapter and ControlNet
 
 {IPADAPTER_PLUS}
 
@@ -65,25 +59,20 @@ def ip_adapter_sd15(g: Graph) -> None:
 The ControlNet takes a depth map; near things are white. To switch it off, select *Apply ControlNet* and press Ctrl+B.
 
 **Settings**: 4 steps, CFG 4.5, weight 0.6.
-""",
-    )
+""")
     checkpoint, model = sd15_with_delta(g)
-    g.column(380)
-    g.group("2  Reference picture")
+    g.column(380, "2  Reference picture")
     adapted = reference(g, model, files.IP_ADAPTER_SD15)
-    g.column(400)
-    g.group("3  Prompts and size")
+    g.column(400, "3  Prompts and size")
     positive, negative = prompts(g, checkpoint["CLIP"], "best quality, high quality")
     latent = empty_latent(g, 512)
-    g.column(340)
-    g.group("4  ControlNet")
+    g.column(340, "4  ControlNet")
     depth = g.add("LoadImage", title="Depth map", tall=340, image="example.png")["IMAGE"]
     control = g.add("ControlNetLoader", control_net_name=files.DEPTH)["CONTROL_NET"]
     applied = g.add(
         "ControlNetApplyAdvanced", positive=positive, negative=negative, control_net=control, image=depth, strength=0.8
     )
-    g.column(330)
-    g.group("5  Four steps")
+    g.column(330, "5  Four steps")
     samples = ksampler(g, adapted, applied["positive"], applied["negative"], latent, steps=4, cfg=4.5)
     save(g, decode(g, samples, checkpoint["VAE"]), "PeRFlow-IPAdapter")
 
@@ -91,8 +80,7 @@ The ControlNet takes a depth map; near things are white. To switch it off, selec
 @graph("PeRFlow SDXL IP-Adapter")
 def ip_adapter_sdxl(g: Graph) -> None:
     g.column(420)
-    g.note(
-        f"""## PeRFlow SDXL with IP-Adapter
+    g.note(f"""## PeRFlow SDXL with IP-Adapter
 
 {IPADAPTER_PLUS}
 
@@ -100,22 +88,17 @@ def ip_adapter_sdxl(g: Graph) -> None:
 
 **Settings**, as in PeRFlow's demo: 6 steps, CFG 1.5, weight 0.6. The demo uses `ip-adapter_sdxl`, whose image
 encoder (ViT-bigG) is three times as large; both work here.
-""",
-    )
-    g.column(380)
-    g.group("1  Model")
+""")
+    g.column(380, "1  Model")
     checkpoint = g.add("CheckpointLoaderSimple", title="Text encoders and VAE", ckpt_name=files.SDXL)
     unet = g.add("UNETLoader", unet_name=files.SDXL_PERFLOW)
     model = g.add("PeRFlowModelSampling", tall=240, model=unet["MODEL"])["MODEL"]
-    g.column(380)
-    g.group("2  Reference picture")
+    g.column(380, "2  Reference picture")
     adapted = reference(g, model, files.IP_ADAPTER_SDXL)
-    g.column(400)
-    g.group("3  Prompts and size")
+    g.column(400, "3  Prompts and size")
     positive, negative = prompts(g, checkpoint["CLIP"], "best quality, high quality")
     latent = empty_latent(g, 1024)
-    g.column(330)
-    g.group("4  Six steps")
+    g.column(330, "4  Six steps")
     samples = ksampler(g, adapted, positive, negative, latent, steps=6, cfg=1.5)
     save(g, decode(g, samples, checkpoint["VAE"]), "PeRFlow-SDXL-IPAdapter")
 

@@ -23,8 +23,7 @@ def empty_latent(g: Graph, size: int, kind: str = "EmptyLatentImage", batch_size
 
 def sd15_with_delta(g: Graph) -> tuple[Node, Socket]:
     """The loaded checkpoint and the accelerated model, in a column of their own."""
-    g.column(380)
-    g.group("1  Model and delta")
+    g.column(380, "1  Model and delta")
     checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD15)
     model = g.add("PeRFlowApplyDelta", tall=300, model=checkpoint["MODEL"], delta_name=files.SD15_DELTA)["MODEL"]
     return checkpoint, model

@@ -19,8 +19,7 @@ SD15_SETTINGS = """**Settings**
 @graph("PeRFlow SD1.5 text to image")
 def sd15(g: Graph) -> None:
     g.column(390)
-    g.note(
-        f"""## PeRFlow: a picture in four steps
+    g.note(f"""## PeRFlow: a picture in four steps
 
 {files.file_list(files.SD15, files.SD15_DELTA)}
 
@@ -28,19 +27,15 @@ Any SD1.5 checkpoint works.
 
 {SD15_SETTINGS}
 Negative prompts, LoRAs and ControlNet work as usual. Put LoRAs before or after *Apply PeRFlow Delta*.
-""",
-    )
+""")
     checkpoint, model = sd15_with_delta(g)
-    g.column(400)
-    g.group("2  Prompts and size")
+    g.column(400, "2  Prompts and size")
     conditioning = prompts(g, checkpoint["CLIP"])
     latent = empty_latent(g, 512)
-    g.column(320)
-    g.group("3  Four steps")
+    g.column(320, "3  Four steps")
     parts = custom_sampling(g, model, conditioning, cfg=4.5)
     sigmas = g.add("PeRFlowWindowSchedule", tall=270, model=model, steps=4)["SIGMAS"]
-    g.column(380)
-    g.group("4  Sample, decode, and see the steps")
+    g.column(380, "4  Sample, decode, and see the steps")
     samples = g.add("SamplerCustomAdvanced", **parts, sigmas=sigmas, latent_image=latent)["output"]
     image = decode(g, samples, checkpoint["VAE"])
     g.add("PeRFlowSchedulePlot", tall=340, model=model, sigmas=sigmas)
@@ -70,23 +65,19 @@ PeRFlow** sets the sampling. Text encoders and VAE are SDXL's own.
 
 **With another SDXL checkpoint**: make a delta once (graph *PeRFlow make a delta*), then use *Apply PeRFlow Delta* on
 that checkpoint.
-""",
+"""
     )
-    g.column(380)
-    g.group("1  Model")
+    g.column(380, "1  Model")
     checkpoint = g.add("CheckpointLoaderSimple", title="Text encoders and VAE", ckpt_name=files.SDXL)
     unet = g.add("UNETLoader", unet_name=files.SDXL_PERFLOW)
     model = g.add("PeRFlowModelSampling", tall=240, model=unet["MODEL"])["MODEL"]
-    g.column(400)
-    g.group("2  Prompts and size")
+    g.column(400, "2  Prompts and size")
     conditioning = prompts(g, checkpoint["CLIP"])
     latent = empty_latent(g, 1024)
-    g.column(320)
-    g.group("3  Six steps")
+    g.column(320, "3  Six steps")
     parts = custom_sampling(g, model, conditioning, cfg=2.0)
     sigmas = g.add("PeRFlowWindowSchedule", tall=270, model=model, steps=6)["SIGMAS"]
-    g.column(380)
-    g.group("4  Sample, decode, and see the steps")
+    g.column(380, "4  Sample, decode, and see the steps")
     samples = g.add("SamplerCustomAdvanced", **parts, sigmas=sigmas, latent_image=latent)["output"]
     image = decode(g, samples, checkpoint["VAE"])
     g.add("PeRFlowSchedulePlot", tall=340, model=model, sigmas=sigmas)
@@ -96,8 +87,7 @@ that checkpoint.
 @graph("PeRFlow SD2.1 merged checkpoint")
 def sd21_merged(g: Graph) -> None:
     g.column(400)
-    g.note(
-        f"""## A checkpoint with PeRFlow merged in
+    g.note(f"""## A checkpoint with PeRFlow merged in
 
 {files.file_list(files.SD21_PERFLOW, files.SD21_TEXT, files.SD21_VAE)}
 
@@ -107,20 +97,16 @@ trained for each architecture: *velocity* for SD2.1, *diff_eps* for SD1.5, *ddim
 **Settings**: 8 steps, CFG 7.5, 768 px.
 
 The sampler is a plain KSampler. Any scheduler works: the model moves the steps to its windows.
-""",
-    )
-    g.column(390)
-    g.group("1  Merged model")
+""")
+    g.column(390, "1  Merged model")
     unet = g.add("UNETLoader", unet_name=files.SD21_PERFLOW)
     model = g.add("PeRFlowModelSampling", tall=240, model=unet["MODEL"])["MODEL"]
     clip = g.add("CLIPLoader", clip_name=files.SD21_TEXT, type="stable_diffusion")["CLIP"]
     vae = g.add("VAELoader", vae_name=files.SD21_VAE)["VAE"]
-    g.column(400)
-    g.group("2  Prompts and size")
+    g.column(400, "2  Prompts and size")
     positive, negative = prompts(g, clip)
     latent = empty_latent(g, 768)
-    g.column(330)
-    g.group("3  Eight steps")
+    g.column(330, "3  Eight steps")
     samples = ksampler(g, model, positive, negative, latent, steps=8, cfg=7.5)
     save(g, decode(g, samples, vae), "PeRFlow-SD21")
 
@@ -128,8 +114,7 @@ The sampler is a plain KSampler. Any scheduler works: the model moves the steps 
 @graph("PeRFlow SD1.5 with LoRAs")
 def loras(g: Graph) -> None:
     g.column(400)
-    g.note(
-        f"""## PeRFlow with community LoRAs
+    g.note(f"""## PeRFlow with community LoRAs
 
 {files.file_list(files.SD15, files.SD15_DELTA, files.ADD_DETAIL, files.BLINDBOX)}
 
@@ -138,11 +123,9 @@ does not matter.
 
 {SD15_SETTINGS}
 The second LoRA is bypassed. Select it and press Ctrl+B to switch it on, then put its trigger words into the prompt.
-""",
-    )
+""")
     checkpoint, model = sd15_with_delta(g)
-    g.column(340)
-    g.group("2  LoRAs")
+    g.column(340, "2  LoRAs")
     first = g.add(
         "LoraLoader",
         title="More detail",
@@ -161,11 +144,9 @@ The second LoRA is bypassed. Select it and press Ctrl+B to switch it on, then pu
         strength_model=0.8,
         strength_clip=0.8,
     )
-    g.column(400)
-    g.group("3  Prompts and size")
+    g.column(400, "3  Prompts and size")
     positive, negative = prompts(g, second["CLIP"])
     latent = empty_latent(g, 512)
-    g.column(330)
-    g.group("4  Four steps")
+    g.column(330, "4  Four steps")
     samples = ksampler(g, second["MODEL"], positive, negative, latent, steps=4, cfg=4.5)
     save(g, decode(g, samples, checkpoint["VAE"]), "PeRFlow-LoRA")
