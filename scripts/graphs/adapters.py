@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import files
 from .drawing import Graph, Socket, graph
-from .parts import decode, empty_latent, ksampler, prompts, save, sd15_with_delta
+from .parts import decode, ksampler, prompts_and_size, save, sd15_with_delta
 from .text_to_image import SD15_SETTINGS
 
 IPADAPTER_PLUS = """This graph needs the node pack
@@ -30,9 +30,7 @@ an ordinary picture.
 With 4 steps, *end_percent* 0.25, 0.5 and 0.75 control the first 1, 2 and 3 steps. *start_percent* leaves as many out.
 """)
     checkpoint, model = sd15_with_delta(g)
-    g.column(400, "2  Prompts and size")
-    positive, negative = prompts(g, checkpoint["CLIP"])
-    latent = empty_latent(g, 512)
+    positive, negative, latent = prompts_and_size(g, 2, checkpoint["CLIP"], 512)
     g.column(340, "3  Control picture")
     image = g.add("LoadImage", tall=340, image="example.png")["IMAGE"]
     edges = g.add("Canny", title="Canny (bypassed)", bypassed=True, image=image)["IMAGE"]
@@ -63,9 +61,7 @@ The ControlNet takes a depth map; near things are white. To switch it off, selec
     checkpoint, model = sd15_with_delta(g)
     g.column(380, "2  Reference picture")
     adapted = reference(g, model, files.IP_ADAPTER_SD15)
-    g.column(400, "3  Prompts and size")
-    positive, negative = prompts(g, checkpoint["CLIP"], "best quality, high quality")
-    latent = empty_latent(g, 512)
+    positive, negative, latent = prompts_and_size(g, 3, checkpoint["CLIP"], 512, "best quality, high quality")
     g.column(340, "4  ControlNet")
     depth = g.add("LoadImage", title="Depth map", tall=340, image="example.png")["IMAGE"]
     control = g.add("ControlNetLoader", control_net_name=files.DEPTH)["CONTROL_NET"]
@@ -95,9 +91,7 @@ encoder (ViT-bigG) is three times as large; both work here.
     model = g.add("PeRFlowModelSampling", tall=240, model=unet["MODEL"])["MODEL"]
     g.column(380, "2  Reference picture")
     adapted = reference(g, model, files.IP_ADAPTER_SDXL)
-    g.column(400, "3  Prompts and size")
-    positive, negative = prompts(g, checkpoint["CLIP"], "best quality, high quality")
-    latent = empty_latent(g, 1024)
+    positive, negative, latent = prompts_and_size(g, 3, checkpoint["CLIP"], 1024, "best quality, high quality")
     g.column(330, "4  Six steps")
     samples = ksampler(g, adapted, positive, negative, latent, steps=6, cfg=1.5)
     save(g, decode(g, samples, checkpoint["VAE"]), "PeRFlow-SDXL-IPAdapter")

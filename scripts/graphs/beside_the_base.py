@@ -6,7 +6,7 @@ from typing import Any
 
 from . import files
 from .drawing import Graph, graph
-from .parts import custom_sampling, decode, empty_latent, ksampler, prompts, save, sd15_with_delta
+from .parts import custom_sampling, decode, empty_latent, ksampler, prompts, prompts_and_size, save, sd15_with_delta
 
 
 @graph("PeRFlow SD1.5 hand-over to the base model")
@@ -35,9 +35,7 @@ run, wherever you cut. *KSamplerAdvanced* is different: there, each part shares 
 """)
     checkpoint, model = sd15_with_delta(g)
     base, vae = checkpoint["MODEL"], checkpoint["VAE"]
-    g.column(400, "2  Prompts and size")
-    conditioning = prompts(g, checkpoint["CLIP"])
-    latent = empty_latent(g, 512)
+    *conditioning, latent = prompts_and_size(g, 2, checkpoint["CLIP"], 512)
     g.column(330, "3  PeRFlow, 1000 to 500")
     parts = custom_sampling(g, model, conditioning, cfg=4.5)
     sigmas = g.add("PeRFlowWindowSchedule", tall=270, model=model, steps=4)["SIGMAS"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import files
 from .drawing import Graph, Socket, graph
-from .parts import LIGHTHOUSE, decode, empty_latent, ksampler, prompts, save
+from .parts import LIGHTHOUSE, decode, empty_latent, ksampler, prompts, prompts_and_size, save
 
 
 @graph("InstaFlow one step")
@@ -23,9 +23,7 @@ InstaFlow's own demo looks better than the file alone: it adds the difference be
 and uses dreamshaper's text encoder and VAE. You can do the same with *ModelMergeSubtract* and *ModelMergeAdd*.
 """)
     model, clip, vae = rectified_model(g, files.INSTAFLOW)
-    g.column(400, "2  Prompts and size")
-    positive, negative = prompts(g, clip)
-    latent = empty_latent(g, 512)
+    positive, negative, latent = prompts_and_size(g, 2, clip, 512)
     g.column(330, "3  One step")
     samples = ksampler(g, model, positive, negative, latent, steps=1, cfg=1.0)
     save(g, decode(g, samples, vae), "InstaFlow")
@@ -47,9 +45,7 @@ depth map or a skeleton.
 **Settings**: 1 step, CFG 1, 512 px.
 """)
     model, clip, vae = rectified_model(g, files.INSTAFLOW)
-    g.column(400, "2  Prompts and size")
-    positive, negative = prompts(g, clip)
-    latent = empty_latent(g, 512)
+    positive, negative, latent = prompts_and_size(g, 2, clip, 512)
     g.column(340, "3  Control picture")
     image = g.add("LoadImage", tall=340, image="example.png")["IMAGE"]
     edges = g.add("Canny", image=image)["IMAGE"]
@@ -73,9 +69,7 @@ The picture is scaled to 1024, and SDXL's refiner works on it, as in InstaFlow's
 score 6 for the positive and 2.5 for the empty negative prompt.
 """)
     model, clip, vae = rectified_model(g, files.INSTAFLOW)
-    g.column(400, "2  Prompts and size")
-    positive, negative = prompts(g, clip)
-    latent = empty_latent(g, 512)
+    positive, negative, latent = prompts_and_size(g, 2, clip, 512)
     g.column(330, "3  One step, 512")
     first = ksampler(g, model, positive, negative, latent, steps=1, cfg=1.0)
     image = decode(g, first, vae)
@@ -109,9 +103,7 @@ You can use any sampler and scheduler; the official code uses `euler`. **Model S
 evenly.
 """)
     model, clip, vae = rectified_model(g, files.TWO_RECTIFIED_FLOW)
-    g.column(400, "2  Prompts and size")
-    positive, negative = prompts(g, clip)
-    latent = empty_latent(g, 512)
+    positive, negative, latent = prompts_and_size(g, 2, clip, 512)
     g.column(330, "3  Eight steps")
     samples = ksampler(g, model, positive, negative, latent, steps=8, cfg=1.5)
     save(g, decode(g, samples, vae), "2-Rectified-Flow")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from . import files
@@ -15,6 +16,14 @@ def prompts(g: Graph, clip: Socket, positive: str = LIGHTHOUSE, negative: str = 
     first = g.add("CLIPTextEncode", title="Positive prompt", tall=160, clip=clip, text=positive)
     second = g.add("CLIPTextEncode", title="Negative prompt", tall=120, clip=clip, text=negative)
     return first["CONDITIONING"], second["CONDITIONING"]
+
+
+def prompts_and_size(
+    g: Graph, number: int, clip: Socket, size: int, positive: str = LIGHTHOUSE, kind: str = "EmptyLatentImage"
+) -> tuple[Socket, Socket, Socket]:
+    """Positive, negative and the empty latent, in a column of their own."""
+    g.column(400, f"{number}  Prompts and size")
+    return *prompts(g, clip, positive), empty_latent(g, size, kind)
 
 
 def empty_latent(g: Graph, size: int, kind: str = "EmptyLatentImage", batch_size: int = 1) -> Socket:
@@ -39,7 +48,7 @@ def ksampler(
 
 
 def custom_sampling(
-    g: Graph, model: Socket, conditioning: tuple[Socket, Socket], cfg: float, sampler: str = "PeRFlowSampler"
+    g: Graph, model: Socket, conditioning: Sequence[Socket], cfg: float, sampler: str = "PeRFlowSampler"
 ) -> dict[str, Any]:
     """Guider, noise and sampler for SamplerCustomAdvanced, which then needs sigmas and a latent."""
     positive, negative = conditioning

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import files
 from .drawing import Graph, Socket, graph
-from .parts import custom_sampling, decode, empty_latent, prompts, save
+from .parts import custom_sampling, decode, prompts_and_size, save
 
 NAME_IS_STEPS = "The number in a file's name is the number of steps to take."
 
@@ -107,9 +107,7 @@ def phases(
     sampler: str,
     name: str,
 ) -> None:
-    g.column(400, "2  Prompts and size")
-    conditioning = prompts(g, clip)
-    latent = empty_latent(g, size, latent_kind)
+    *conditioning, latent = prompts_and_size(g, 2, clip, size, kind=latent_kind)
     g.column(330, "3  Four steps")
     parts = custom_sampling(g, model, conditioning, cfg, sampler)
     sigmas = g.add("PCMPhaseSchedule", tall=380, model=model, steps=steps)["SIGMAS"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import files
 from .drawing import Graph, Socket, graph
-from .parts import UNWANTED, custom_sampling, decode, empty_latent, ksampler, prompts, save, sd15_with_delta
+from .parts import UNWANTED, custom_sampling, decode, ksampler, prompts, prompts_and_size, save, sd15_with_delta
 from .text_to_image import SD15_SETTINGS
 
 SHARP = "best quality, highly detailed, sharp focus"
@@ -110,9 +110,7 @@ ControlNet-Tile.
 first picture.
 """)
     model, clip, vae = sd15_model(g)
-    g.column(400, "2  Prompts and size")
-    positive, negative = prompts(g, clip)
-    latent = empty_latent(g, 512)
+    positive, negative, latent = prompts_and_size(g, 2, clip, 512)
     g.column(340, "3  Text to image, 512")
     first = ksampler(g, model, positive, negative, latent, steps=4, cfg=4.5)
     image = decode(g, first, vae)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from . import files
-from .drawing import Graph, graph
-from .parts import custom_sampling, decode, empty_latent, ksampler, prompts, save, sd15_with_delta
+from .drawing import Graph, Node, Socket, graph
+from .parts import custom_sampling, decode, ksampler, prompts_and_size, save, sd15_with_delta
 
 SD15_SETTINGS = """**Settings**
 
@@ -29,17 +31,9 @@ Any SD1.5 checkpoint works.
 Negative prompts, LoRAs and ControlNet work as usual. Put LoRAs before or after *Apply PeRFlow Delta*.
 """)
     checkpoint, model = sd15_with_delta(g)
-    g.column(400, "2  Prompts and size")
-    conditioning = prompts(g, checkpoint["CLIP"])
-    latent = empty_latent(g, 512)
+    *conditioning, latent = prompts_and_size(g, 2, checkpoint["CLIP"], 512)
     g.column(320, "3  Four steps")
-    parts = custom_sampling(g, model, conditioning, cfg=4.5)
-    sigmas = g.add("PeRFlowWindowSchedule", tall=270, model=model, steps=4)["SIGMAS"]
-    g.column(380, "4  Sample, decode, and see the steps")
-    samples = g.add("SamplerCustomAdvanced", **parts, sigmas=sigmas, latent_image=latent)["output"]
-    image = decode(g, samples, checkpoint["VAE"])
-    g.add("PeRFlowSchedulePlot", tall=340, model=model, sigmas=sigmas)
-    save(g, image, "PeRFlow")
+    save(g, plotted_steps(g, checkpoint, model, conditioning, latent, steps=4, cfg=4.5), "PeRFlow")
     g.note(
         """### A plain KSampler works too
 
@@ -71,17 +65,9 @@ that checkpoint.
     checkpoint = g.add("CheckpointLoaderSimple", title="Text encoders and VAE", ckpt_name=files.SDXL)
     unet = g.add("UNETLoader", unet_name=files.SDXL_PERFLOW)
     model = g.add("PeRFlowModelSampling", tall=240, model=unet["MODEL"])["MODEL"]
-    g.column(400, "2  Prompts and size")
-    conditioning = prompts(g, checkpoint["CLIP"])
-    latent = empty_latent(g, 1024)
+    *conditioning, latent = prompts_and_size(g, 2, checkpoint["CLIP"], 1024)
     g.column(320, "3  Six steps")
-    parts = custom_sampling(g, model, conditioning, cfg=2.0)
-    sigmas = g.add("PeRFlowWindowSchedule", tall=270, model=model, steps=6)["SIGMAS"]
-    g.column(380, "4  Sample, decode, and see the steps")
-    samples = g.add("SamplerCustomAdvanced", **parts, sigmas=sigmas, latent_image=latent)["output"]
-    image = decode(g, samples, checkpoint["VAE"])
-    g.add("PeRFlowSchedulePlot", tall=340, model=model, sigmas=sigmas)
-    save(g, image, "PeRFlow-SDXL")
+    save(g, plotted_steps(g, checkpoint, model, conditioning, latent, steps=6, cfg=2.0), "PeRFlow-SDXL")
 
 
 @graph("PeRFlow SD2.1 merged checkpoint")
@@ -103,9 +89,7 @@ The sampler is a plain KSampler. Any scheduler works: the model moves the steps 
     model = g.add("PeRFlowModelSampling", tall=240, model=unet["MODEL"])["MODEL"]
     clip = g.add("CLIPLoader", clip_name=files.SD21_TEXT, type="stable_diffusion")["CLIP"]
     vae = g.add("VAELoader", vae_name=files.SD21_VAE)["VAE"]
-    g.column(400, "2  Prompts and size")
-    positive, negative = prompts(g, clip)
-    latent = empty_latent(g, 768)
+    positive, negative, latent = prompts_and_size(g, 2, clip, 768)
     g.column(330, "3  Eight steps")
     samples = ksampler(g, model, positive, negative, latent, steps=8, cfg=7.5)
     save(g, decode(g, samples, vae), "PeRFlow-SD21")
@@ -144,9 +128,20 @@ The second LoRA is bypassed. Select it and press Ctrl+B to switch it on, then pu
         strength_model=0.8,
         strength_clip=0.8,
     )
-    g.column(400, "3  Prompts and size")
-    positive, negative = prompts(g, second["CLIP"])
-    latent = empty_latent(g, 512)
+    positive, negative, latent = prompts_and_size(g, 3, second["CLIP"], 512)
     g.column(330, "4  Four steps")
     samples = ksampler(g, second["MODEL"], positive, negative, latent, steps=4, cfg=4.5)
     save(g, decode(g, samples, checkpoint["VAE"]), "PeRFlow-LoRA")
+
+
+def plotted_steps(
+    g: Graph, checkpoint: Node, model: Socket, conditioning: Sequence[Socket], latent: Socket, steps: int, cfg: float
+) -> Socket:
+    """The picture, and its steps in a plot."""
+    parts = custom_sampling(g, model, conditioning, cfg)
+    sigmas = g.add("PeRFlowWindowSchedule", tall=270, model=model, steps=steps)["SIGMAS"]
+    g.column(380, "4  Sample, decode, and see the steps")
+    samples = g.add("SamplerCustomAdvanced", **parts, sigmas=sigmas, latent_image=latent)["output"]
+    image = decode(g, samples, checkpoint["VAE"])
+    g.add("PeRFlowSchedulePlot", tall=340, model=model, sigmas=sigmas)
+    return image
