@@ -11,13 +11,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-# What the small configurations of trial.small_models lack of the real sizes.
-SD15: dict[str, Any] = dict(
-    channel_mult=[1, 2, 4, 4],
-    num_res_blocks=[2, 2, 2, 2],
-    transformer_depth=[1, 1, 1, 1, 1, 1, 0, 0],
-    transformer_depth_output=[1] * 9 + [0] * 3,
-)
+# What the small configuration of trial.small_models lacks of the real size.
 SDXL: dict[str, Any] = dict(
     channel_mult=[1, 2, 4], transformer_depth_output=[0, 0, 0, 2, 2, 2, 10, 10, 10], transformer_depth_middle=10
 )
@@ -28,8 +22,9 @@ DELTA = 0.05  # of a weight's size
 def sd15(small: bool) -> dict[str, Any]:
     """ComfyUI's configuration of SD1.5's UNet, of its real size or small."""
     from trial import small_models
+    from trial.small_models.unets import SD15_LAYOUT
 
-    return small_models.SD15_SMALL | ({} if small else SD15)
+    return small_models.SD15_SMALL | ({} if small else SD15_LAYOUT)
 
 
 def file_name(size: str, kind: Literal["checkpoint", "delta", "lora"]) -> str:

@@ -54,7 +54,7 @@ def sampling(comfy: Comfy, model: Any, size: str, pixels: int, ours: bool) -> Ca
 
 
 def waits_a_step(run: Callable[[int], None]) -> dict[str, float]:
-    """How often each happens in a step: what MANY steps have more than FEW, so that a run's begin and end are out."""
+    """How often each happens in a step: what MANY steps have more than FEW, without a run's start and end."""
     profiled(run, 2)  # the first has more to set up
     few, many = profiled(run, FEW), profiled(run, MANY)
     differences = {name: (many[name] - few[name]) / (MANY - FEW) for name in sorted(many)}

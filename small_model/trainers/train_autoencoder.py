@@ -23,7 +23,7 @@ from .muon import optimizers_of
 from .training_loop import Losses, Training, arguments
 
 CROP, BATCH, RATE = 64, 8, 4e-3
-NOISE = 0.08  # added to latents, so that the decoder bears what a diffusion model gets wrong
+NOISE = 0.08  # added to latents, so that the decoder tolerates the errors of a diffusion model
 SQUARES = 10.0  # so that they are about a third of the loss
 STANDARDISED_AT = 0.6  # of the time
 

@@ -36,7 +36,7 @@ class Losses(TypedDict):
 def arguments(
     description: str | None, pictures: int, minutes: float, batch: int, rate: float, of_rate: str = ""
 ) -> argparse.ArgumentParser:
-    """What every training is told, with these defaults."""
+    """The options that every training has, with these defaults."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--pictures", type=int, default=pictures)
