@@ -5,19 +5,13 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-# What the small configurations of trial.small_models lack of the real sizes.
-SD15: dict[str, Any] = dict(
-    channel_mult=[1, 2, 4, 4],
-    num_res_blocks=[2, 2, 2, 2],
-    transformer_depth=[1, 1, 1, 1, 1, 1, 0, 0],
-    transformer_depth_output=[1] * 9 + [0] * 3,
-)
+# What the small configuration of trial.small_models lacks of the real size.
 SDXL: dict[str, Any] = dict(
     channel_mult=[1, 2, 4], transformer_depth_output=[0, 0, 0, 2, 2, 2, 10, 10, 10], transformer_depth_middle=10
 )
@@ -28,20 +22,13 @@ DELTA = 0.05  # of a weight's size
 def sd15(small: bool) -> dict[str, Any]:
     """ComfyUI's configuration of SD1.5's UNet, of its real size or small."""
     from trial import small_models
+    from trial.small_models.unets import SD15_LAYOUT
 
-    return small_models.SD15_SMALL | ({} if small else SD15)
-
-
-def checkpoint_name(size: str) -> str:
-    return f"{size}.safetensors"
+    return small_models.SD15_SMALL | ({} if small else SD15_LAYOUT)
 
 
-def delta_name(size: str) -> str:
-    return f"{size}-delta.safetensors"
-
-
-def lora_name(size: str) -> str:
-    return f"{size}-lora.safetensors"
+def file_name(size: str, kind: Literal["checkpoint", "delta", "lora"]) -> str:
+    return f"{size}-{kind}.safetensors"
 
 
 def make_files(folder: Path, size: str, small: bool, device: torch.device) -> None:
@@ -63,11 +50,12 @@ def make_files(folder: Path, size: str, small: bool, device: torch.device) -> No
     rest = {name: fill(name, tensor.shape, device) for name, tensor in vaes.vae(vaes.VAE, 0).items()}
     rest |= {name: tensor.contiguous() for name, tensor in texts.items()}
     save_file(
-        {small_models.UNET + name: weight for name, weight in unet.items()} | rest, folder / checkpoint_name(size)
+        {small_models.UNET + name: weight for name, weight in unet.items()} | rest,
+        folder / file_name(size, "checkpoint"),
     )
-    save_file({name: change(weight, device) for name, weight in unet.items()}, folder / delta_name(size))
+    save_file({name: change(weight, device) for name, weight in unet.items()}, folder / file_name(size, "delta"))
     if size == "SD1.5":
-        small_models.make_lora(folder / lora_name(size), folder / checkpoint_name(size))
+        small_models.make_lora(folder / file_name(size, "lora"), folder / file_name(size, "checkpoint"))
 
 
 def fill(name: str, shape: torch.Size, device: torch.device) -> Tensor:

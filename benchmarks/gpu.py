@@ -12,18 +12,11 @@ is quick) and removed. Each memory mode is a process of its own. --small: small 
 """
 
 import argparse
-import functools
 import json
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.append(str(REPOSITORY / "scripts"))
-
-import environment  # noqa: E402
-import measuring  # noqa: E402
+import measuring
 
 PARTS = ("steps", "latency", "memory", "returns")
 PIXELS = {"SD1.5": 512, "SDXL": 1024}
@@ -31,12 +24,7 @@ MODES = {"dynamic": (), "normal": ("--disable-dynamic-vram",), "cpu": ("--cpu", 
 
 
 def main() -> None:
-    comfyui_path = environment.enter()
-    measuring.child_main(functools.partial(work, comfyui_path))
-    chosen = arguments()
-    with tempfile.TemporaryDirectory(prefix="perflow-gpu-", dir=chosen["folder"]) as folder:
-        print("making the models ...", flush=True)
-        measuring.in_own_process("make", folder, chosen)
+    with measuring.made_models(work, arguments) as (folder, chosen):
         found = {}
         for mode in chosen["modes"]:
             found[mode] = measuring.in_own_process(mode, folder, chosen, show=True)

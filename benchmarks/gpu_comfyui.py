@@ -39,12 +39,12 @@ class Comfy:
     def checkpoint(self, size: str) -> tuple[Any, ...]:
         """MODEL, CLIP and VAE, loaded once."""
         if size not in self._loaded:
-            name = full_size.checkpoint_name(size)
+            name = full_size.file_name(size, "checkpoint")
             self._loaded[size] = self.run("CheckpointLoaderSimple", ckpt_name=name)
         return self._loaded[size]
 
     def accelerated(self, model: Any, size: str, strength: float = 1.0, prediction: str = "auto") -> Any:
-        inputs = dict(delta_name=full_size.delta_name(size), prediction_type=prediction, **CHORD)
+        inputs = dict(delta_name=full_size.file_name(size, "delta"), prediction_type=prediction, **CHORD)
         return self.run("PeRFlowApplyDelta", model=model, strength=strength, **inputs)
 
     def sigmas(self, model: Any, steps: int) -> Any:
@@ -85,12 +85,17 @@ def dynamic_vram_starts(control: Any) -> bool:
     return True
 
 
-def prompt(size: str, generator: Any) -> list[Any]:
-    """A made-up CONDITIONING of the family's width."""
+def noise_and_prompts(size: str, pixels: int) -> tuple[Any, Any, Any]:
+    """Noise for a picture of that side, and two made-up CONDITIONINGs of the family's width."""
     import torch
 
-    text = torch.randn(1, 77, 2048 if size == "SDXL" else 768, generator=generator)
-    return [[text, {"pooled_output": torch.randn(1, 1280, generator=generator)} if size == "SDXL" else {}]]
+    generator = torch.Generator().manual_seed(0)
+
+    def prompt() -> list[Any]:
+        text = torch.randn(1, 77, 2048 if size == "SDXL" else 768, generator=generator)
+        return [[text, {"pooled_output": torch.randn(1, 1280, generator=generator)} if size == "SDXL" else {}]]
+
+    return torch.randn(1, 4, pixels // 8, pixels // 8, generator=generator), prompt(), prompt()
 
 
 class Clock(Peaks):

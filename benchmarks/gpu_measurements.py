@@ -12,7 +12,7 @@ from typing import Any
 import full_size
 import measuring
 import torch
-from gpu_comfyui import CHORD, GB, Clock, Comfy, nothing_loaded, prompt, synchronize
+from gpu_comfyui import CHORD, GB, Clock, Comfy, noise_and_prompts, nothing_loaded, synchronize
 
 Found = dict[str, Any]
 PREDICTION = "diff_eps"  # for all of them, so that they differ by the weights alone
@@ -41,22 +41,20 @@ def sampling(comfy: Comfy, model: Any, size: str, pixels: int, ours: bool) -> Ca
     """Runs of so many steps with CFG of 4.5; noise, prompts and step lists are made before."""
     from comfy.samplers import calculate_sigmas, sampler_object
 
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(1, 4, pixels // 8, pixels // 8, generator=generator)
-    positive, negative = (prompt(size, generator) for _ in range(2))
+    noise, *prompts = noise_and_prompts(size, pixels)
     sampler = comfy.solver() if ours else sampler_object("euler")
     table = model.get_model_object("model_sampling")
     lists = {n: comfy.sigmas(model, n) if ours else calculate_sigmas(table, "simple", n) for n in (2, FEW, MANY)}
 
     def run(steps: int) -> None:
-        measuring.sample(model, noise, 4.5, sampler, lists[steps], positive, negative)
+        measuring.sample(model, noise, 4.5, sampler, lists[steps], *prompts)
         synchronize()
 
     return run
 
 
 def waits_a_step(run: Callable[[int], None]) -> dict[str, float]:
-    """How often each happens in a step: what MANY steps have more than FEW, so that a run's begin and end are out."""
+    """How often each happens in a step: what MANY steps have more than FEW, without a run's start and end."""
     profiled(run, 2)  # the first has more to set up
     few, many = profiled(run, FEW), profiled(run, MANY)
     differences = {name: (many[name] - few[name]) / (MANY - FEW) for name in sorted(many)}
@@ -133,7 +131,7 @@ def memory(comfy: Comfy, size: str, pixels: int) -> Found:
     """
     before = nothing_loaded()
     base = comfy.checkpoint(size)[0]
-    delta = comfy.run("UNETLoader", unet_name=full_size.delta_name(size), weight_dtype="default")
+    delta = comfy.run("UNETLoader", unet_name=full_size.file_name(size, "delta"), weight_dtype="default")
     ways: dict[str, Callable[[], Any]] = {
         PLAIN: lambda: plain(comfy, base),
         FULL: lambda: comfy.accelerated(base, size, 1.0, PREDICTION),
@@ -171,10 +169,8 @@ def difference(one: Any, other: Any) -> float:
 
 def sampled(comfy: Comfy, model: Any, size: str, pixels: int) -> Any:
     """Two steps with CFG, by PeRFlow's sampler."""
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(1, 4, pixels // 8, pixels // 8, generator=generator)
-    positive, negative = (prompt(size, generator) for _ in range(2))
-    return measuring.sample(model, noise, 4.5, comfy.solver(), comfy.sigmas(model, 2), positive, negative).cpu()
+    noise, *prompts = noise_and_prompts(size, pixels)
+    return measuring.sample(model, noise, 4.5, comfy.solver(), comfy.sigmas(model, 2), *prompts).cpu()
 
 
 # --- does the plain model come back bit for bit: after nothing, a reload, another model, stock patches, our delta ---
@@ -188,22 +184,23 @@ def returns(comfy: Comfy, size: str, pixels: int) -> Found:
     """
     nothing_loaded()
     base = comfy.checkpoint(size)[0]
-    other = comfy.run("UNETLoader", unet_name=full_size.delta_name(size), weight_dtype="default")
+    other = comfy.run("UNETLoader", unet_name=full_size.file_name(size, "delta"), weight_dtype="default")
     between: dict[str, Callable[[], Any]] = {
         "nothing": lambda: None,
-        "a reload": reload,
+        "a reload": nothing_loaded,
         "another model": lambda: plain(comfy, other),
         "ModelMergeAdd": lambda: plain(comfy, comfy.run("ModelMergeAdd", model1=base, model2=other)),
         "Apply PeRFlow Delta": lambda: comfy.accelerated(base, size, 1.0, PREDICTION),
     }
-    if (comfy.folder / full_size.lora_name(size)).is_file():
-        lora = {"lora_name": full_size.lora_name(size), "strength_model": 1.0}
+    if (comfy.folder / full_size.file_name(size, "lora")).is_file():
+        lora = {"lora_name": full_size.file_name(size, "lora"), "strength_model": 1.0}
         between["Load LoRA"] = lambda: plain(comfy, comfy.run("LoraLoaderModelOnly", model=base, **lora))
     sampled(comfy, plain(comfy, base), size, pixels)  # the first run of a process chooses its kernels
     found = {}
     for name, make in between.items():
         before, stood = sampled(comfy, plain(comfy, base), size, pixels), dict(state(base))
-        if (model := make()) is not None:
+        model = make()
+        if name not in ("nothing", "a reload"):
             sampled(comfy, model, size, pixels)
         after, stands = sampled(comfy, plain(comfy, base), size, pixels), dict(state(base))
         found[name] = {"result": difference(after, before), **changed(stood, stands)}
@@ -215,10 +212,6 @@ def returns(comfy: Comfy, size: str, pixels: int) -> Found:
         "cudnn": torch.backends.cudnn.version(),
     }
     return {"between": found, **kernels}
-
-
-def reload() -> None:
-    nothing_loaded()
 
 
 def state(model: Any) -> Iterator[tuple[str, tuple[Any, ...]]]:

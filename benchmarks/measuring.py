@@ -1,21 +1,28 @@
 """For benchmarks: files of real size, a process of its own for every run, and a watch over its memory."""
 
+import contextlib
 import json
 import math
+import os
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import full_size
-
 REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.append(str(REPOSITORY / "scripts"))
+
+import full_size  # noqa: E402
+from environment import enter  # noqa: E402
+
 MB = 1e6
+Run = Callable[[], object]
 SPECTRUM = 256  # terms of the made-up difference: singular values 1, 1/2, 1/3 ... and a floor
 FLOOR = 0.02  # of the first singular value
 SIZE = 0.05  # of the difference, beside the weights
@@ -57,9 +64,19 @@ class Peaks:
 
 def resident() -> dict[str, float]:
     """Bytes of anonymous pages (the process' own), and of all pages in memory, mapped files included (Linux only)."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    sizes = {line.split(":")[0]: 1024 * int(line.split()[1]) for line in lines if line.startswith(("RssAnon", "VmRSS"))}
-    return {"anonymous": sizes["RssAnon"], "resident": sizes["VmRSS"]}
+    import psutil
+
+    memory = psutil.Process().memory_info()
+    return {"anonymous": memory.rss - memory.shared, "resident": memory.rss}
+
+
+@contextlib.contextmanager
+def small_comfyui() -> Iterator[tuple[Any, Path]]:
+    """ComfyUI with the pack, and its base folder, until the end of the block."""
+    with tempfile.TemporaryDirectory() as folder:
+        from trial import process
+
+        yield process.start(enter(), REPOSITORY, Path(folder)), Path(folder)
 
 
 def start_comfyui(comfyui_path: Path, files: Path, base: Path):
@@ -74,6 +91,23 @@ def start_comfyui(comfyui_path: Path, files: Path, base: Path):
     for kind in ("diffusion_models", "perflow"):
         folder_paths.add_model_folder_path(kind, str(files))
     return comfyui
+
+
+@contextlib.contextmanager
+def made_models(
+    work: Callable[[Path, str, Path, Path, dict[str, Any]], dict[str, Any]], arguments: Callable[[], dict[str, Any]]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A folder with the files that `work` makes when it is asked for "make", and the options of the command line.
+
+    In a process that in_own_process started, which runs the same program: work(ComfyUI, what, files, base, options).
+    """
+    comfyui_path = enter()
+    child_main(lambda *job: work(comfyui_path, *job))
+    chosen = arguments()
+    with tempfile.TemporaryDirectory(prefix="perflow-", dir=chosen.get("folder")) as folder:
+        print("making the models ...", flush=True)
+        in_own_process("make", folder, chosen)
+        yield folder, chosen
 
 
 def in_own_process(what: str, files: str, chosen: dict[str, Any], show: bool = False) -> dict[str, Any]:
@@ -130,29 +164,20 @@ def with_spectrum(rows: int, columns: int):
 
 def warm_up(path: Path) -> None:
     """Have the file in the page cache, and touch some free memory: a virtual machine may ask its host for it."""
+    import psutil
     import torch
 
-    buffer = bytearray(1 << 24)
-    with path.open("rb", buffering=0) as file:
-        while file.readinto(buffer):
-            pass
-    torch.ones(min(int(2.5 * path.stat().st_size), available() // 2), dtype=torch.uint8)
-
-
-def available() -> int:
-    line = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable"))
-    return 1024 * int(line.split()[1])
+    with path.open("rb") as file, open(os.devnull, "wb") as nowhere:
+        shutil.copyfileobj(file, nowhere, 1 << 24)
+    torch.ones(min(int(2.5 * path.stat().st_size), psutil.virtual_memory().available // 2), dtype=torch.uint8)
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A .safetensors file in one read into one buffer."""
+    """A .safetensors file of fp16 in one read into one buffer."""
+    import numpy as np
     import torch
 
-    buffer = torch.empty(path.stat().st_size, dtype=torch.uint8)
-    with path.open("rb", buffering=0) as file:
-        left = memoryview(buffer.numpy())
-        while left:
-            left = left[file.readinto(left) :]
+    buffer = torch.from_numpy(np.fromfile(path, np.uint8))
     start = 8 + int.from_bytes(bytes(buffer[:8].tolist()), "little")
     header = json.loads(bytes(buffer[8:start].numpy()))
     header.pop("__metadata__", None)
@@ -185,6 +210,23 @@ def sample(model: Any, noise: Any, cfg: float, sampler: Any, sigmas: Any, positi
     return comfy.sample.sample_custom(
         model, noise.clone(), cfg, sampler, sigmas, positive, negative, latent, disable_pbar=True, seed=0
     )
+
+
+def compare(base: Run, other: Run, pairs: int) -> str:
+    """Median and quartiles of time(other) / time(base), one pair after the other, the order turned round each time."""
+    base(), other()
+    ratios = []
+    for i in range(pairs):
+        seconds = {run: timed(run) for run in ((base, other) if i % 2 else (other, base))}
+        ratios.append(seconds[other] / seconds[base])
+    low, median, high = statistics.quantiles(ratios, n=4)
+    return f"{median:.4f} (middle half of {pairs} pairs: {low:.4f} to {high:.4f})"
+
+
+def timed(run: Run) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
 
 
 def in_turn(runs: dict[str, Callable[[], dict[str, Any]]], rounds: int) -> dict[str, list[dict[str, Any]]]:

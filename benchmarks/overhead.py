@@ -12,42 +12,28 @@ of a new folder compiles every module; that time is printed too.
 
 import argparse
 import statistics
-import sys
-import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.append(str(REPOSITORY / "scripts"))
-
-import environment  # noqa: E402
-import measuring  # noqa: E402
-
-PAIRS = 15
-IMPORTS = 20
+import measuring
 
 
 def main() -> None:
-    comfyui_path = environment.enter()
+    measuring.enter()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pairs", nargs="?", type=int, default=PAIRS)
+    parser.add_argument("pairs", nargs="?", type=int, default=15)
     parser.add_argument("--tiny", action="store_true", help="a tiny UNet at 64 px and few imports")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        from trial import process
-
-        comfyui = process.start(comfyui_path, REPOSITORY, Path(folder))
+    with measuring.small_comfyui() as (comfyui, folder):
         print("\nmaking a small UNet ...", flush=True)
-        runs = make_runs(comfyui, Path(folder), options.tiny)
+        runs = make_runs(comfyui, folder, options.tiny)
         for name in ("stock euler again", "PeRFlow Sampler", "KSampler's list, aligned"):
-            ratio, low, high = compare(runs["stock euler"], runs[name], options.pairs)
-            spread = f"middle half of {options.pairs} pairs: {low:.4f} to {high:.4f}"
-            print(f"{name} / stock euler: {ratio:.4f} ({spread})", flush=True)
-        tell_import(process, comfyui, Path(folder), 3 if options.tiny else IMPORTS)
+            print(
+                f"{name} / stock euler:", measuring.compare(runs["stock euler"], runs[name], options.pairs), flush=True
+            )
+        tell_import(comfyui, folder, 3 if options.tiny else 20)
 
 
-def make_runs(comfyui, folder: Path, tiny: bool) -> dict[str, Callable[[], object]]:
+def make_runs(comfyui, folder: Path, tiny: bool) -> dict[str, measuring.Run]:
     """Four model calls each, on one UNet in memory."""
     import comfy.samplers
     import comfy.sd
@@ -68,7 +54,7 @@ def make_runs(comfyui, folder: Path, tiny: bool) -> dict[str, Callable[[], objec
     noise = torch.randn(1, 4, size, size, generator=generator)
     positive, negative = ([[torch.randn(1, 77, 768, generator=generator), {}]] for _ in range(2))
 
-    def run(model, sampler, sigmas) -> Callable[[], object]:
+    def run(model, sampler, sigmas) -> measuring.Run:
         return lambda: measuring.sample(model, noise, 4.5, sampler, sigmas, positive, negative)
 
     return {
@@ -79,31 +65,16 @@ def make_runs(comfyui, folder: Path, tiny: bool) -> dict[str, Callable[[], objec
     }
 
 
-def compare(base: Callable[[], object], other: Callable[[], object], pairs: int) -> tuple[float, float, float]:
-    """Median and quartiles of time(other) / time(base)."""
-    base(), other()
-    ratios = []
-    for i in range(pairs):
-        seconds = {run: timed(run) for run in ((base, other) if i % 2 else (other, base))}
-        ratios.append(seconds[other] / seconds[base])
-    low, median, high = statistics.quantiles(ratios, n=4)
-    return median, low, high
-
-
-def timed(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
-
-
-def tell_import(process, comfyui, folder: Path, times: int) -> None:
+def tell_import(comfyui, folder: Path, times: int) -> None:
     """How long ComfyUI's own loader takes for the pack, and the modules that ComfyUI had not imported by itself."""
     import asyncio
+
+    from trial import process
 
     import nodes
 
     loop = asyncio.new_event_loop()
-    new = [process.load_pack(loop, nodes, REPOSITORY, folder / f"import{i}") for i in range(times)]
+    new = [process.load_pack(loop, nodes, measuring.REPOSITORY, folder / f"import{i}") for i in range(times)]
     first = statistics.median(loaded.seconds_to_load for loaded in new)
     known = statistics.median(process.load_again(loop, nodes, comfyui) for _ in range(times))
     print(f"import of the pack: {1000 * known:.1f} ms; {1000 * first:.1f} ms where it is compiled, medians of {times}")

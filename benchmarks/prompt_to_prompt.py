@@ -8,46 +8,33 @@ quarter. Runs alternate, the order within a pair too; printed is the median of t
 """
 
 import argparse
-import sys
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.append(str(REPOSITORY / "scripts"))
-
-import environment  # noqa: E402
-import full_size  # noqa: E402
-import measuring  # noqa: E402
-from overhead import compare  # noqa: E402
+import full_size
+import measuring
 
 SOURCE, EDITED = "a lighthouse on a cliff at sunset", "a castle on a cliff at sunset"
 EDIT = {"edit": "auto", "cross_steps": 0.8, "self_steps": 0.4, "emphasis": "", "blend_threshold": 0.3}
 
 
 def main() -> None:
-    comfyui_path = environment.enter()
+    measuring.enter()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="a small UNet at 256 pixels")
     parser.add_argument("--pairs", type=int, default=9, help="how often each is run (default: %(default)s)")
     parser.add_argument("--cfg", type=float, default=1.0, help="guidance (default: %(default)s)")
     parser.add_argument("--pixels", type=int, help="of a picture's side (default: 512, small 256)")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        from trial import process
-
-        comfyui = process.start(comfyui_path, REPOSITORY, Path(folder))
+    with measuring.small_comfyui() as (comfyui, folder):
         print("\nmaking a UNet ...", flush=True)
         pixels = options.pixels or (256 if options.small else 512)
-        runs = make_runs(comfyui, Path(folder), options.small, options.cfg, pixels // 8)
-        unedited = runs.pop("unedited")
+        runs = make_runs(comfyui, folder, options.small, options.cfg, pixels // 8)
+        unedited_run = runs.pop("unedited")
         for name, run in runs.items():
-            ratio, low, high = compare(unedited, run, options.pairs)
-            spread = f"middle half of {options.pairs} pairs: {low:.3f} to {high:.3f}"
-            print(f"{name} / unedited: {ratio:.3f} ({spread})", flush=True)
+            print(f"{name} / unedited:", measuring.compare(unedited_run, run, options.pairs), flush=True)
 
 
-def make_runs(comfyui, folder: Path, small: bool, cfg: float, size: int) -> dict[str, Callable[[], object]]:
+def make_runs(comfyui, folder: Path, small: bool, cfg: float, size: int) -> dict[str, measuring.Run]:
     """Four model calls each, on one UNet in memory; size of the latent's side."""
     import comfy.samplers
     import comfy.sd
@@ -69,7 +56,7 @@ def make_runs(comfyui, folder: Path, small: bool, cfg: float, size: int) -> dict
         node = comfyui.nodes["PeRFlowPromptToPrompt"]
         return node.execute(base, clip, latent, SOURCE, EDITED, blend=blend, **EDIT).result
 
-    def run(model, positive) -> Callable[[], object]:
+    def run(model, positive) -> measuring.Run:
         return lambda: measuring.sample(model, noise, cfg, euler, simple, positive, negative)
 
     model, positive, _ = edited("")

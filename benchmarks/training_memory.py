@@ -9,32 +9,20 @@ the ratio, with gradient checkpointing and without. In float32, on the CPU. --sm
 """
 
 import argparse
-import functools
 import math
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.append(str(REPOSITORY / "scripts"))
-
-import environment  # noqa: E402
-import full_size  # noqa: E402
-import measuring  # noqa: E402
-from measuring import MB  # noqa: E402
+import full_size
+import measuring
+from measuring import MB
 
 SAMPLING, CHECKPOINTING, PLAIN = "sampling", "training with gradient checkpointing", "training without"
 STATE = 16  # bytes a number of the adapters
 
 
 def main() -> None:
-    comfyui_path = environment.enter()
-    measuring.child_main(functools.partial(work, comfyui_path))
-    chosen = arguments()
-    with tempfile.TemporaryDirectory(prefix="perflow-training-") as folder:
-        print("making the model ...", flush=True)
-        measuring.in_own_process("make", folder, chosen)
+    with measuring.made_models(work, arguments) as (folder, chosen):
         found = {}
         for what in (SAMPLING, CHECKPOINTING, PLAIN):
             found[what] = measuring.in_own_process(what, folder, chosen)

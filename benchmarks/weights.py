@@ -17,20 +17,13 @@ The files (5 GB, random) are made on the spot in a temporary folder and removed.
 """
 
 import argparse
-import functools
-import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.append(str(REPOSITORY / "scripts"))
-
-import environment  # noqa: E402
-import measuring  # noqa: E402
-from measuring import MB  # noqa: E402
+import measuring
+from measuring import MB
 
 Tensors = dict[str, Any]
 PARTS = ("apply", "extract")
@@ -38,12 +31,7 @@ STOCK, PERFLOW, READ, NOTHING = "stock ModelMergeAdd", "Apply PeRFlow Delta", "r
 
 
 def main() -> None:
-    comfyui_path = environment.enter()
-    measuring.child_main(functools.partial(work, comfyui_path))
-    chosen = arguments()
-    with tempfile.TemporaryDirectory(prefix="perflow-weights-") as folder:
-        print("making the models ...", flush=True)
-        measuring.in_own_process("make", folder, chosen)
+    with measuring.made_models(work, arguments) as (folder, chosen):
         size = Path(folder, "delta.safetensors").stat().st_size
         print(f"the delta file has {size / MB:.0f} MB", flush=True)
         if "apply" in chosen["parts"]:

@@ -123,7 +123,7 @@ class Progress:
         elif kind == "progress" and data["node"] == self._sampler:
             done, now = data["value"], time.perf_counter()
             before, then = self._times[-1]
-            # The PeRFlow sampler divides a step that crosses a window's edge; the server then tells of it again.
+            # The PeRFlow sampler divides a step that crosses a window's edge; the server then reports it again.
             again = ", another part" if done == before else ""
             say(f"  step {done} of {data['max']}{again}: {now - then:.2f} s")
             self._times.append((done, now))
@@ -131,7 +131,7 @@ class Progress:
     def timing(self) -> str:
         (_, start), *later = self._times
         (first, after_first), (last, end) = later[0], later[-1]
-        # Fast steps go untold, parts of divided steps are told as the same step: the larger count is the true one.
+        # ComfyUI reports no fast steps, and the parts of a divided step as one step: the larger count is the right one.
         count = max(last - first, len(later) - 1)
         if count == 0:
             return f"{end - start:.2f} s for the one step, including the time to load the model."

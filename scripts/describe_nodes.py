@@ -88,7 +88,7 @@ def translated(node: str, interface: Json, language: str) -> Json:
 
 def table(interface: Json, shown: Json, language: str) -> str:
     """The inputs in the schema's order. Two columns, since ComfyUI shows the page in a narrow panel."""
-    words = {word: said[LANGUAGES.index(language)] for word, said in WORDS.items()}
+    words = {word: translations[LANGUAGES.index(language)] for word, translations in WORDS.items()}
     lines = [words["head"], "|---|---|"]
     for name, kind, options in inputs(interface):
         head, tooltip = f"`{name}`", options["tooltip"]

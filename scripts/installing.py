@@ -84,7 +84,7 @@ def _make_with_pip(folder: Path, python: Path, packages: Sequence[str]) -> None:
 
 def _make_with_uv(folder: Path, python: Path, packages: Sequence[str]) -> None:
     first = installers()
-    settings = {**uv_settings(first), **os.environ}  # what the user told uv itself comes first
+    settings = {**uv_settings(first), **os.environ}  # the user's own settings of uv win
     uv = [str(first), "-m", "uv"]
     run_installer([*uv, "venv", "--no-project", "--python", sys.executable, str(folder)], folder, settings)
     run_installer([*uv, "pip", "install", "--python", str(python), *packages], folder, settings)

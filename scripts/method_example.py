@@ -65,7 +65,7 @@ def base_model(X: Tensor, sigma: Tensor) -> Tensor:
 def ideal_student(chord: WindowChord) -> Denoiser:
     """What PeRFlow trains towards: from a window's start, the one slope that leads to where the base model's path ends.
 
-    eps = (X_s - X_e) / (sigma_s - sigma_e); asked at window starts only.
+    eps = (X_s - X_e) / (sigma_s - sigma_e); called at window starts only.
     """
     edges = chord.s / chord.c
 

@@ -24,7 +24,7 @@ from trial import cached_models
 from user_cache import run_program
 
 if TYPE_CHECKING:
-    from comfy_page import ComfyPage, Json
+    from comfy_page import Json
     from PIL import Image
     from playwright.sync_api import Browser
     from trial.server import ComfyServer
@@ -126,17 +126,13 @@ def save_thumbnail(picture: Image.Image, path: Path) -> None:
     say(f"{path} ({path.stat().st_size // 1000} kB)")
 
 
-def whole(page: ComfyPage) -> thumbnail_crop.Box:
-    return thumbnail_crop.around([item["box"] for item in (*page.nodes(), *page.groups())])
-
-
 def take_graphs(browser: Browser, port: int, nodes2: bool, graphs: dict[str, Json], out: Path) -> None:
     from comfy_page import ComfyPage
 
     page = ComfyPage(browser, port, nodes2=nodes2, size=(2000, 1200))
     for title, graph in graphs.items():
         page.load(graph, title)
-        clip = page.fit([whole(page)])
+        clip = page.fit([thumbnail_crop.around([item["box"] for item in (*page.nodes(), *page.groups())])])
         say(str(page.picture(out / f"{title} {'nodes2' if nodes2 else 'classic'}.png", clip)))
     page.close()
 

@@ -8,11 +8,10 @@ hour on one core of a CPU.
 from __future__ import annotations
 
 import argparse
-import io
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path += [str(REPOSITORY / "scripts"), str(REPOSITORY)]
@@ -23,9 +22,7 @@ from environment import PACK, say  # noqa: E402
 from user_cache import run_program  # noqa: E402
 
 if TYPE_CHECKING:
-    from demo_sheet import Pictures
-
-    from small_model.gallery.sheets import Sheet
+    from sampled_sheet import Pictures, Sheet
 
 PAGE, FOLDER = PACK / "docs" / "gallery.md", PACK / "docs" / "gallery"
 ENLARGED = 2
@@ -44,12 +41,11 @@ only show what to expect; `python small_model/measure_quality.py` measures how g
 
 def main() -> None:
     comfyui = environment.enter()
-    import demo_sheet
+    from trial.picture_graph import PictureGraph
     from trial.server import ComfyServer
 
     from small_model.gallery import preparing
     from small_model.gallery.sheets import SHEETS
-    from small_model.gallery.studio import Studio
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", choices=SHEETS, help="only this picture, without the page")
@@ -66,13 +62,12 @@ def main() -> None:
         with ComfyServer(comfyui, base, arguments=arguments) as server:
             prepared = preparing.prepare(server, checkpoint.name, delta.name, "lora" in wanted)
             for name in wanted:
-                studio = Studio(checkpoint.name, delta.name)
-                sheet = SHEETS[name](studio, prepared)
+                graph = PictureGraph(checkpoint.name, delta.name)
+                sheet = SHEETS[name](graph, prepared)
                 say(f"Sampling: {sheet.title}.")
-                pictures = sampled(server, studio, sheet)
+                pictures = sheet.sampled(server, graph)
                 FOLDER.mkdir(exist_ok=True)
-                picture = demo_sheet.draw(pictures, sheet.columns, [row.label for row in sheet.rows], ENLARGED)
-                picture.save(FOLDER / f"{name}.jpg", quality=88, optimize=True)
+                sheet.drawn(pictures, ENLARGED).save(FOLDER / f"{name}.jpg", quality=88, optimize=True)
                 sections.append(section(name, sheet, pictures))
                 say(sections[-1])
     if not options.only:
@@ -80,25 +75,12 @@ def main() -> None:
         say(str(PAGE))
 
 
-def sampled(server: Any, studio: Any, sheet: Sheet) -> Pictures:
-    from PIL import Image
-
-    shown = [studio.shown(row.pictures) for row in sheet.rows]
-    outputs = server.run(studio.nodes)["outputs"]
-    images = [[outputs[node]["images"][0] for node in row] for row in shown]
-    return [[Image.open(io.BytesIO(server.image(**image))).convert("RGB") for image in row] for row in images]
-
-
 def section(name: str, sheet: Sheet, pictures: Pictures) -> str:
     """The sheet's part of the page."""
-    from demo_sheet import differences
-
     picture = f"![{sheet.title}: {', '.join(sheet.columns)}](gallery/{name}.jpg)"
     lines = [f"## {sheet.title}", "", sheet.words, "", picture]
     if sheet.to is not None:
-        away = differences(pictures, sheet.to)
-        others = [f"{title}: {away[c]:.1f}" for c, title in enumerate(sheet.columns) if c != sheet.to]
-        lines += ["", f"Difference to “{sheet.columns[sheet.to]}”: {'; '.join(others)}."]
+        lines += ["", f"Difference to “{sheet.columns[sheet.to]}”: {sheet.differences(pictures)}."]
     return "\n".join([*lines, ""])
 
 

@@ -54,22 +54,17 @@ def main() -> None:
 
 def measured(comfyui: Any, delta: Path, options: argparse.Namespace) -> Row:
     """The row of small_model/measure_quality.py for the delta, with the samples that it has seen."""
-    import comfy.model_management
     from safetensors import safe_open
 
     from small_model.quality.cells import BASE, Cell, Guidance, Model
-    from small_model.quality.drawn_judge import DrawnJudge
-    from small_model.quality.narrow_models import NarrowModels
-    from small_model.quality.table import Amounts, Table
+    from small_model.quality.table import Amounts, table_of
 
     folder, results = Path(tempfile.mkdtemp(dir=comfyui.base)), environment.cache_root() / "quality"
     for name in ("teacher", "autoencoder"):
         (folder / f"{name}.safetensors").symlink_to((options.weights / f"{name}.safetensors").absolute())
     (folder / "delta.safetensors").symlink_to(delta.absolute())
-    models = NarrowModels(comfyui, folder)
-    judge = DrawnJudge(models, results, device=comfy.model_management.get_torch_device())
     amounts, guidance = Amounts(*[options.pictures] * 3), Guidance(base=3.0, perflow=1.0)
-    table = Table(comfyui.nodes, models, judge, results, amounts, guidance, at_once=options.at_once)
+    table = table_of(comfyui, folder, results, amounts, guidance, options.at_once)
     cell = Cell(Model(BASE, True), "euler", options.steps)
     table.fill(cell, lambda passes: None)
     with safe_open(delta, framework="pt") as opened:

@@ -32,7 +32,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path += [str(REPOSITORY / "scripts"), str(REPOSITORY)]
 
 import environment  # noqa: E402
-from environment import UserError  # noqa: E402
+from user_cache import run_program  # noqa: E402
 
 QUICK = 24  # pictures of a cell with --quick
 PRECISIONS = ("float32", "bfloat16")
@@ -102,23 +102,20 @@ def part(text: str) -> tuple[int, int]:
 
 
 def drawn_table(comfyui: Any, options: argparse.Namespace) -> list[dict[str, Any]]:
-    import comfy.model_management
     import torch
 
     from small_model.quality import table, wide_check
     from small_model.quality.cells import Guidance, planned
-    from small_model.quality.drawn_judge import REFERENCE_COUNT, DrawnJudge
-    from small_model.quality.narrow_models import NarrowModels
+    from small_model.quality.drawn_judge import REFERENCE_COUNT
 
-    models = NarrowModels(comfyui, options.weights, getattr(torch, options.precision))
-    cells = planned(models.roots(), models.has_delta(), options.quick)
-    device = comfy.model_management.get_torch_device()
-    judge = DrawnJudge(models, options.results, 500 if options.quick else REFERENCE_COUNT, device)
     amounts = table.Amounts(options.pictures, options.claimed, options.paired)
-    guidance = Guidance(options.cfg, options.perflow_cfg)
-    work = table.Table(comfyui.nodes, models, judge, options.results, amounts, guidance, at_once=options.at_once)
+    guidance, precision = Guidance(options.cfg, options.perflow_cfg), getattr(torch, options.precision)
+    references = 500 if options.quick else REFERENCE_COUNT
+    how = (amounts, guidance, options.at_once, precision, references)
+    work = table.table_of(comfyui, options.weights, options.results, *how)
+    cells = planned(work.models.roots(), work.models.has_delta(), options.quick)
     if options.wide:
-        print(wide_check.check(comfyui, work, options.weights, models.has_delta(), guidance), flush=True)
+        print(wide_check.check(comfyui, work), flush=True)
     mine = cells[options.part[0] - 1 :: options.part[1]]
     left, rate = work.left(mine), work.rate()
     print(
@@ -158,9 +155,4 @@ def write(path: Path | None, rows: Sequence[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (UserError, OSError, ValueError) as error:
-        sys.exit(f"Error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("Stopped.")
+    run_program(main)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import files
 from .drawing import Graph, Socket, graph
-from .parts import decode, empty_latent, ksampler, prompts, save
+from .parts import decode, ksampler, prompts_and_size, save, sd15_with_delta
 from .text_to_image import SD15_SETTINGS
 
 IPADAPTER_PLUS = """This graph needs the node pack
@@ -14,8 +14,7 @@ IPADAPTER_PLUS = """This graph needs the node pack
 @graph("PeRFlow SD1.5 ControlNet")
 def controlnet(g: Graph) -> None:
     g.column(420)
-    g.note(
-        f"""## PeRFlow with ControlNet
+    g.note(f"""## PeRFlow with ControlNet
 
 {files.file_list(files.SD15, files.SD15_DELTA, files.DEPTH, files.CANNY)}
 
@@ -29,43 +28,25 @@ an ordinary picture.
 
 {SD15_SETTINGS}
 With 4 steps, *end_percent* 0.25, 0.5 and 0.75 control the first 1, 2 and 3 steps. *start_percent* leaves as many out.
-""",
-    )
-    g.column(380)
-    g.group("1  Model and delta")
-    checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD15)
-    model = g.add("PeRFlowApplyDelta", tall=300, model=checkpoint["MODEL"], delta_name=files.SD15_DELTA)["MODEL"]
-    g.column(400)
-    g.group("2  Prompts and size")
-    positive, negative = prompts(g, checkpoint["CLIP"])
-    latent = empty_latent(g, 512)
-    g.column(340)
-    g.group("3  Control picture")
+""")
+    checkpoint, model = sd15_with_delta(g)
+    positive, negative, latent = prompts_and_size(g, 2, checkpoint["CLIP"], 512)
+    g.column(340, "3  Control picture")
     image = g.add("LoadImage", tall=340, image="example.png")["IMAGE"]
     edges = g.add("Canny", title="Canny (bypassed)", bypassed=True, image=image)["IMAGE"]
     control = g.add("ControlNetLoader", control_net_name=files.DEPTH)["CONTROL_NET"]
-    g.column(340)
-    g.group("4  Four steps")
+    g.column(340, "4  Four steps")
     applied = g.add(
         "ControlNetApplyAdvanced", positive=positive, negative=negative, control_net=control, image=edges, strength=1.0
     )
-    samples = ksampler(
-        g,
-        model=model,
-        positive=applied["positive"],
-        negative=applied["negative"],
-        latent_image=latent,
-        steps=4,
-        cfg=4.5,
-    )
+    samples = ksampler(g, model, applied["positive"], applied["negative"], latent, steps=4, cfg=4.5)
     save(g, decode(g, samples, checkpoint["VAE"]), "PeRFlow-ControlNet")
 
 
 @graph("PeRFlow SD1.5 IP-Adapter and ControlNet")
 def ip_adapter_sd15(g: Graph) -> None:
     g.column(420)
-    g.note(
-        f"""## PeRFlow with IP-Adapter and ControlNet
+    g.note(f"""## PeRFlow with IP-Adapter and ControlNet
 
 {IPADAPTER_PLUS}
 
@@ -76,45 +57,26 @@ def ip_adapter_sd15(g: Graph) -> None:
 The ControlNet takes a depth map; near things are white. To switch it off, select *Apply ControlNet* and press Ctrl+B.
 
 **Settings**: 4 steps, CFG 4.5, weight 0.6.
-""",
-    )
-    g.column(380)
-    g.group("1  Model and delta")
-    checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD15)
-    model = g.add("PeRFlowApplyDelta", tall=300, model=checkpoint["MODEL"], delta_name=files.SD15_DELTA)["MODEL"]
-    g.column(380)
-    g.group("2  Reference picture")
+""")
+    checkpoint, model = sd15_with_delta(g)
+    g.column(380, "2  Reference picture")
     adapted = reference(g, model, files.IP_ADAPTER_SD15)
-    g.column(400)
-    g.group("3  Prompts and size")
-    positive, negative = prompts(g, checkpoint["CLIP"], "best quality, high quality")
-    latent = empty_latent(g, 512)
-    g.column(340)
-    g.group("4  ControlNet")
+    positive, negative, latent = prompts_and_size(g, 3, checkpoint["CLIP"], 512, "best quality, high quality")
+    g.column(340, "4  ControlNet")
     depth = g.add("LoadImage", title="Depth map", tall=340, image="example.png")["IMAGE"]
     control = g.add("ControlNetLoader", control_net_name=files.DEPTH)["CONTROL_NET"]
     applied = g.add(
         "ControlNetApplyAdvanced", positive=positive, negative=negative, control_net=control, image=depth, strength=0.8
     )
-    g.column(330)
-    g.group("5  Four steps")
-    samples = ksampler(
-        g,
-        model=adapted,
-        positive=applied["positive"],
-        negative=applied["negative"],
-        latent_image=latent,
-        steps=4,
-        cfg=4.5,
-    )
+    g.column(330, "5  Four steps")
+    samples = ksampler(g, adapted, applied["positive"], applied["negative"], latent, steps=4, cfg=4.5)
     save(g, decode(g, samples, checkpoint["VAE"]), "PeRFlow-IPAdapter")
 
 
 @graph("PeRFlow SDXL IP-Adapter")
 def ip_adapter_sdxl(g: Graph) -> None:
     g.column(420)
-    g.note(
-        f"""## PeRFlow SDXL with IP-Adapter
+    g.note(f"""## PeRFlow SDXL with IP-Adapter
 
 {IPADAPTER_PLUS}
 
@@ -122,23 +84,16 @@ def ip_adapter_sdxl(g: Graph) -> None:
 
 **Settings**, as in PeRFlow's demo: 6 steps, CFG 1.5, weight 0.6. The demo uses `ip-adapter_sdxl`, whose image
 encoder (ViT-bigG) is three times as large; both work here.
-""",
-    )
-    g.column(380)
-    g.group("1  Model")
+""")
+    g.column(380, "1  Model")
     checkpoint = g.add("CheckpointLoaderSimple", title="Text encoders and VAE", ckpt_name=files.SDXL)
     unet = g.add("UNETLoader", unet_name=files.SDXL_PERFLOW)
     model = g.add("PeRFlowModelSampling", tall=240, model=unet["MODEL"])["MODEL"]
-    g.column(380)
-    g.group("2  Reference picture")
+    g.column(380, "2  Reference picture")
     adapted = reference(g, model, files.IP_ADAPTER_SDXL)
-    g.column(400)
-    g.group("3  Prompts and size")
-    positive, negative = prompts(g, checkpoint["CLIP"], "best quality, high quality")
-    latent = empty_latent(g, 1024)
-    g.column(330)
-    g.group("4  Six steps")
-    samples = ksampler(g, model=adapted, positive=positive, negative=negative, latent_image=latent, steps=6, cfg=1.5)
+    positive, negative, latent = prompts_and_size(g, 3, checkpoint["CLIP"], 1024, "best quality, high quality")
+    g.column(330, "4  Six steps")
+    samples = ksampler(g, adapted, positive, negative, latent, steps=6, cfg=1.5)
     save(g, decode(g, samples, checkpoint["VAE"]), "PeRFlow-SDXL-IPAdapter")
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from . import files
 from .drawing import Graph, graph
-from .parts import custom_sampling, decode, empty_latent, ksampler, prompts, save
+from .parts import custom_sampling, decode, empty_latent, ksampler, prompts, prompts_and_size, save, sd15_with_delta
 
 
 @graph("PeRFlow SD1.5 hand-over to the base model")
 def hand_over(g: Graph) -> None:
     g.column(420)
-    g.note(
-        f"""## PeRFlow composes, the base model finishes
+    g.note(f"""## PeRFlow composes, the base model finishes
 
 {files.file_list(files.SD15, files.SD15_DELTA)}
 
@@ -31,49 +32,30 @@ The base's scheduler must be `simple`, which has these levels in its list. The t
 
 You can also run PeRFlow alone in two parts, with both halves of *Window Schedule*. The picture is the same as in one
 run, wherever you cut. *KSamplerAdvanced* is different: there, each part shares its own steps.
-""",
-    )
-    g.column(380)
-    g.group("1  Model and delta")
-    checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD15)
+""")
+    checkpoint, model = sd15_with_delta(g)
     base, vae = checkpoint["MODEL"], checkpoint["VAE"]
-    model = g.add("PeRFlowApplyDelta", tall=300, model=base, delta_name=files.SD15_DELTA)["MODEL"]
-    g.column(400)
-    g.group("2  Prompts and size")
-    conditioning = prompts(g, checkpoint["CLIP"])
-    latent = empty_latent(g, 512)
-    g.column(330)
-    g.group("3  PeRFlow, 1000 to 500")
+    *conditioning, latent = prompts_and_size(g, 2, checkpoint["CLIP"], 512)
+    g.column(330, "3  PeRFlow, 1000 to 500")
     parts = custom_sampling(g, model, conditioning, cfg=4.5)
     sigmas = g.add("PeRFlowWindowSchedule", tall=270, model=model, steps=4)["SIGMAS"]
     upper = g.add("SplitSigmas", sigmas=sigmas, step=2)["high_sigmas"]
-    g.column(330)
-    g.group("4  Base model, 500 to 0")
+    g.column(330, "4  Base model, 500 to 0")
     guider = g.add("CFGGuider", model=base, positive=conditioning[0], negative=conditioning[1], cfg=7.0)["GUIDER"]
-    silence = g.add("DisableNoise")["NOISE"]
-    solver = g.add("KSamplerSelect", sampler_name="dpmpp_2m")["SAMPLER"]
+    rest: dict[str, Any] = {"noise": g.add("DisableNoise")["NOISE"], "guider": guider}
+    rest["sampler"] = g.add("KSamplerSelect", sampler_name="dpmpp_2m")["SAMPLER"]
     sigmas = g.add("BasicScheduler", model=base, scheduler="simple", steps=20)["SIGMAS"]
     lower = g.add("SplitSigmas", sigmas=sigmas, step=10)["low_sigmas"]
-    g.column(380)
-    g.group("5  Sample and decode")
+    g.column(380, "5  Sample and decode")
     composed = g.add("SamplerCustomAdvanced", title="Compose", **parts, sigmas=upper, latent_image=latent)["output"]
-    samples = g.add(
-        "SamplerCustomAdvanced",
-        title="Finish",
-        noise=silence,
-        guider=guider,
-        sampler=solver,
-        sigmas=lower,
-        latent_image=composed,
-    )["output"]
+    samples = g.add("SamplerCustomAdvanced", title="Finish", **rest, sigmas=lower, latent_image=composed)["output"]
     save(g, decode(g, samples, vae), "PeRFlow-hand-over")
 
 
 @graph("PeRFlow SD1.5 compared with the base model")
 def comparison(g: Graph) -> None:
     g.column(400)
-    g.note(
-        f"""## The base model at 4 and 25 steps, PeRFlow at 4
+    g.note(f"""## The base model at 4 and 25 steps, PeRFlow at 4
 
 {files.file_list(files.SD15, files.SD15_DELTA)}
 
@@ -81,15 +63,10 @@ All three use the same seed and prompts. The base model needs its 25 steps; at 4
 at 4 is meant to look like the base at 25: similar in composition, not the same picture.
 
 The base has CFG 7.5. PeRFlow has 4.5, which its authors use for 4 steps.
-""",
-    )
-    g.column(380)
-    g.group("1  Model and delta")
-    checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD15)
+""")
+    checkpoint, model = sd15_with_delta(g)
     base, vae = checkpoint["MODEL"], checkpoint["VAE"]
-    model = g.add("PeRFlowApplyDelta", tall=300, model=base, delta_name=files.SD15_DELTA)["MODEL"]
-    g.column(400)
-    g.group("2  Prompts, size and seed")
+    g.column(400, "2  Prompts, size and seed")
     positive, negative = prompts(g, checkpoint["CLIP"])
     latent = empty_latent(g, 512)
     seed = g.add("PrimitiveInt", title="Seed", value=1234)["INT"]
@@ -98,17 +75,7 @@ The base has CFG 7.5. PeRFlow has 4.5, which its authors use for 4 steps.
         ("4  Base, 25 steps", "base-25", base, 25, 7.5),
         ("5  PeRFlow, 4 steps", "PeRFlow-4", model, 4, 4.5),
     ):
-        g.column(400)
-        g.group(group)
-        samples = ksampler(
-            g,
-            model=sampled,
-            positive=positive,
-            negative=negative,
-            latent_image=latent,
-            seed=seed,
-            steps=steps,
-            cfg=cfg,
-        )
+        g.column(400, group)
+        samples = ksampler(g, sampled, positive, negative, latent, seed=seed, steps=steps, cfg=cfg)
         image = decode(g, samples, vae)
         g.add("SaveImage", tall=460, images=image, filename_prefix=f"compare-{name}")

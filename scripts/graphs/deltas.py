@@ -12,8 +12,7 @@ from .parts import decode, empty_latent, ksampler, prompts
 @graph("PeRFlow make a delta")
 def make(g: Graph) -> None:
     g.column(420)
-    g.note(
-        f"""## Make an SDXL delta
+    g.note(f"""## Make an SDXL delta
 
 {files.file_list(files.SDXL_PERFLOW, files.SDXL)}
 
@@ -25,15 +24,12 @@ says how much of the difference it keeps. Bypass the one you do not want (Ctrl+B
 
 The files are saved in `output/perflow`. Press R, and *Apply PeRFlow Delta* lists them. They keep the licence of the
 weights ({files.NON_COMMERCIAL}).
-""",
-    )
-    g.column(400)
-    g.group("1  With PeRFlow")
+""")
+    g.column(400, "1  With PeRFlow")
     perflow = g.add("UNETLoader", unet_name=files.SDXL_PERFLOW)["MODEL"]
     g.group("2  Without")
     base = g.add("CheckpointLoaderSimple", ckpt_name=files.SDXL)["MODEL"]
-    g.column(420)
-    g.group("3  Full")
+    g.column(420, "3  Full")
     name = "perflow-sdxl-delta"
     g.add("PeRFlowExtractDelta", tall=350, model_perflow=perflow, model_base=base, filename_prefix=name)
     g.group("4  Low-rank")
@@ -44,8 +40,7 @@ weights ({files.NON_COMMERCIAL}).
 @graph("PeRFlow train a delta")
 def train(g: Graph) -> None:
     g.column(420)
-    g.note(
-        f"""## Train a delta of your own model
+    g.note(f"""## Train a delta of your own model
 
 {files.file_list(files.SD15, files.SD15_DELTA)}
 
@@ -62,40 +57,26 @@ more prompts, or train on your own pictures: Load Image-Text (from Folder) and M
 
 *Apply PeRFlow Delta* holds the official delta at first, so that you can compare; you need the file only for that
 ({files.NON_COMMERCIAL}).
-""",
-    )
-    g.column(380)
-    g.group("1  Model and prompts")
+""")
+    g.column(380, "1  Model and prompts")
     checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD15)
     base, vae = checkpoint["MODEL"], checkpoint["VAE"]
     positive, negative = prompts(g, checkpoint["CLIP"])
     empty = g.add("CLIPTextEncode", title="Empty prompt", tall=130, clip=checkpoint["CLIP"], text="")["CONDITIONING"]
-    g.column(330)
-    g.group("2  Pictures to learn from")
+    g.column(330, "2  Pictures to learn from")
     latent = empty_latent(g, 512, batch_size=16)
-    taught = {"model": base, "positive": positive, "negative": negative}
-    pictures = ksampler(g, title="By the base", **taught, latent_image=latent, steps=25, cfg=7.5)
-    g.column(400)
-    g.group("3  Train")
+    pictures = ksampler(g, base, positive, negative, latent, title="By the base", steps=25, cfg=7.5)
+    g.column(400, "3  Train")
     inputs: dict[str, Any] = {"model": base, "latents": pictures, "positive": positive, "negative": empty}
     trained = g.add("PeRFlowTrainDelta", tall=760, **inputs, steps=200, filename_prefix="my-perflow")
-    g.column(400)
-    g.group("4  How the loss went")
+    g.column(400, "4  How the loss went")
     g.add("PreviewImage", title="By window", tall=340, images=trained["loss_by_window"])
     g.add("LossGraphNode", tall=340, loss=trained["loss_map"], filename_prefix="my-perflow-loss")
-    g.column(400)
-    g.group("5  Without, 4 steps")
-    compared: dict[str, Any] = {
-        "positive": positive,
-        "negative": negative,
-        "latent_image": empty_latent(g, 512),
-        "steps": 4,
-        "cfg": 4.5,
-    }
-    image = decode(g, ksampler(g, model=base, **compared), vae)
+    g.column(400, "5  Without, 4 steps")
+    empty_latents = empty_latent(g, 512)
+    image = decode(g, ksampler(g, base, positive, negative, empty_latents, steps=4, cfg=4.5), vae)
     g.add("SaveImage", tall=460, images=image, filename_prefix="my-perflow-without")
-    g.column(400)
-    g.group("6  With, 4 steps")
+    g.column(400, "6  With, 4 steps")
     applied = g.add("PeRFlowApplyDelta", tall=260, bypassed=True, model=base, delta_name=files.SD15_DELTA)["MODEL"]
-    image = decode(g, ksampler(g, model=applied, **compared), vae)
+    image = decode(g, ksampler(g, applied, positive, negative, empty_latents, steps=4, cfg=4.5), vae)
     g.add("SaveImage", tall=460, images=image, filename_prefix="my-perflow-with")

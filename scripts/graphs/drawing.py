@@ -72,11 +72,13 @@ class Graph:
         self._x, self._y, self._width = 0.0, 0.0, 0.0
         self._group: Json | None = None
 
-    def column(self, width: float) -> None:
-        """Start a new column to the right of everything so far."""
+    def column(self, width: float, group: str | None = None) -> None:
+        """Start a new column to the right of everything so far, and a group in it."""
         self._close_group()
         self._x += self._width + 2 * MARGIN + GAP if self._width else 0
         self._y, self._width = 0.0, width
+        if group:
+            self.group(group)
 
     def group(self, title: str) -> None:
         """Start a group below what the column holds."""

@@ -18,8 +18,7 @@ PHOTO_EDITED = "a drawing of a girl in a red dress on a green hill\na drawing of
 @graph("PeRFlow SD1.5 edit by words")
 def by_words(g: Graph) -> None:
     g.column(400)
-    g.note(
-        f"""## PeRFlow: edit by words
+    g.note(f"""## PeRFlow: edit by words
 
 {files.file_list(files.SD15, files.SD15_DELTA)}
 
@@ -32,11 +31,9 @@ may change in *blend*, such as `lighthouse, castle`; the rest stays the source.
 **emphasis** makes words of the edits stronger or weaker: `snowy 2`.
 
 It works without PeRFlow too: leave out *Apply PeRFlow Delta* and take 25 steps.
-""",
-    )
+""")
     model, clip, vae = sd15_model(g)
-    g.column(400)
-    g.group("2  Source and edits")
+    g.column(400, "2  Source and edits")
     latent = empty_latent(g, 512)
     edit = g.add(
         "PeRFlowPromptToPrompt",
@@ -49,25 +46,15 @@ It works without PeRFlow too: leave out *Apply PeRFlow Delta* and take 25 steps.
         emphasis="snowy 2",
     )
     negative = g.add("CLIPTextEncode", title="Negative prompt", tall=120, clip=clip, text=UNWANTED)["CONDITIONING"]
-    g.column(340)
-    g.group("3  Four steps")
-    samples = ksampler(
-        g,
-        model=edit["MODEL"],
-        positive=edit["positive"],
-        negative=negative,
-        latent_image=edit["LATENT"],
-        steps=4,
-        cfg=4.5,
-    )
+    g.column(340, "3  Four steps")
+    samples = ksampler(g, edit["MODEL"], edit["positive"], negative, edit["LATENT"], steps=4, cfg=4.5)
     save(g, decode(g, samples, vae), "PeRFlow-edit-by-words", title="Source, then its edits")
 
 
 @graph("PeRFlow SD1.5 edit a photo")
 def photo(g: Graph) -> None:
     g.column(400)
-    g.note(
-        f"""## PeRFlow: edit a photo
+    g.note(f"""## PeRFlow: edit a photo
 
 {files.file_list(files.SD15, files.SD15_DELTA)}
 
@@ -79,21 +66,17 @@ Describe the picture in **Source prompt**, as a caption would, and the same with
 
 **CFG** must be 1 on both ways. On a small model, in 8 steps, 0.015 of the picture is lost that way; with CFG 3 on the
 way from the noise 0.67, with CFG 3 on both ways 0.18 (of the latent, root mean square).
-""",
-    )
+""")
     model, clip, vae = sd15_model(g)
-    g.column(340)
-    g.group("2  Picture")
+    g.column(340, "2  Picture")
     image = g.add("LoadImage", tall=340, image="example.png")["IMAGE"]
     scaled = g.add("ImageScale", image=image, upscale_method="lanczos", width=512, height=512, crop="center")["IMAGE"]
     latent = g.add("VAEEncode", pixels=scaled, vae=vae)["LATENT"]
-    g.column(400)
-    g.group("3  Prompts")
+    g.column(400, "3  Prompts")
     source = g.add("PrimitiveStringMultiline", title="Source prompt", tall=140, value=PHOTO)["STRING"]
     positive = g.add("CLIPTextEncode", title="Source", tall=120, clip=clip, text=source)["CONDITIONING"]
     negative = g.add("CLIPTextEncode", title="Negative prompt", tall=120, clip=clip, text="")["CONDITIONING"]
-    g.column(340)
-    g.group("4  Back to noise")
+    g.column(340, "4  Back to noise")
     sigmas = g.add("PeRFlowWindowSchedule", tall=270, model=model, steps=8)["SIGMAS"]
     rising = g.add("FlipSigmas", sigmas=sigmas)["SIGMAS"]
     nothing = g.add("DisableNoise")["NOISE"]
@@ -101,8 +84,7 @@ way from the noise 0.67, with CFG 3 on both ways 0.18 (of the latent, root mean 
     back = g.add("CFGGuider", model=model, positive=positive, negative=negative, cfg=1.0)["GUIDER"]
     parts: dict[str, Any] = {"noise": nothing, "sampler": solver}
     noise = g.add("SamplerCustomAdvanced", **parts, guider=back, sigmas=rising, latent_image=latent)["output"]
-    g.column(400)
-    g.group("5  Edit")
+    g.column(400, "5  Edit")
     edit = g.add(
         "PeRFlowPromptToPrompt",
         tall=660,
@@ -112,8 +94,7 @@ way from the noise 0.67, with CFG 3 on both ways 0.18 (of the latent, root mean 
         source=source,
         edited=PHOTO_EDITED,
     )
-    g.column(340)
-    g.group("6  Sample and decode")
+    g.column(340, "6  Sample and decode")
     guider = g.add("CFGGuider", model=edit["MODEL"], positive=edit["positive"], negative=negative, cfg=1.0)["GUIDER"]
     samples = g.add("SamplerCustomAdvanced", **parts, guider=guider, sigmas=sigmas, latent_image=edit["LATENT"])
     save(g, decode(g, samples["output"], vae), "PeRFlow-edit-a-photo", title="The picture made again, then its edits")

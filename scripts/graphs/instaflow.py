@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from . import files
 from .drawing import Graph, Socket, graph
-from .parts import LIGHTHOUSE, decode, empty_latent, ksampler, prompts, save
+from .parts import LIGHTHOUSE, decode, empty_latent, ksampler, prompts, prompts_and_size, save
 
 
 @graph("InstaFlow one step")
 def one_step(g: Graph) -> None:
     g.column(400)
-    g.note(
-        f"""## InstaFlow: a picture in one step
+    g.note(f"""## InstaFlow: a picture in one step
 
 {files.file_list(files.INSTAFLOW, files.SD15)}
 
@@ -22,24 +21,18 @@ spaces the steps of any scheduler evenly.
 
 InstaFlow's own demo looks better than the file alone: it adds the difference between dreamshaper and SD1.5 to the UNet
 and uses dreamshaper's text encoder and VAE. You can do the same with *ModelMergeSubtract* and *ModelMergeAdd*.
-""",
-    )
+""")
     model, clip, vae = rectified_model(g, files.INSTAFLOW)
-    g.column(400)
-    g.group("2  Prompts and size")
-    positive, negative = prompts(g, clip)
-    latent = empty_latent(g, 512)
-    g.column(330)
-    g.group("3  One step")
-    samples = ksampler(g, model=model, positive=positive, negative=negative, latent_image=latent, steps=1, cfg=1.0)
+    positive, negative, latent = prompts_and_size(g, 2, clip, 512)
+    g.column(330, "3  One step")
+    samples = ksampler(g, model, positive, negative, latent, steps=1, cfg=1.0)
     save(g, decode(g, samples, vae), "InstaFlow")
 
 
 @graph("InstaFlow ControlNet")
 def controlnet(g: Graph) -> None:
     g.column(420)
-    g.note(
-        f"""## InstaFlow with ControlNet
+    g.note(f"""## InstaFlow with ControlNet
 
 {files.file_list(files.INSTAFLOW, files.SD15, files.CANNY)}
 
@@ -50,38 +43,23 @@ SD1.5's ControlNets work on InstaFlow without changes. In the one step both the 
 depth map or a skeleton.
 
 **Settings**: 1 step, CFG 1, 512 px.
-""",
-    )
+""")
     model, clip, vae = rectified_model(g, files.INSTAFLOW)
-    g.column(400)
-    g.group("2  Prompts and size")
-    positive, negative = prompts(g, clip)
-    latent = empty_latent(g, 512)
-    g.column(340)
-    g.group("3  Control picture")
+    positive, negative, latent = prompts_and_size(g, 2, clip, 512)
+    g.column(340, "3  Control picture")
     image = g.add("LoadImage", tall=340, image="example.png")["IMAGE"]
     edges = g.add("Canny", image=image)["IMAGE"]
     control = g.add("ControlNetLoader", control_net_name=files.CANNY)["CONTROL_NET"]
-    g.column(340)
-    g.group("4  One step")
+    g.column(340, "4  One step")
     applied = g.add("ControlNetApplyAdvanced", positive=positive, negative=negative, control_net=control, image=edges)
-    samples = ksampler(
-        g,
-        model=model,
-        positive=applied["positive"],
-        negative=applied["negative"],
-        latent_image=latent,
-        steps=1,
-        cfg=1.0,
-    )
+    samples = ksampler(g, model, applied["positive"], applied["negative"], latent, steps=1, cfg=1.0)
     save(g, decode(g, samples, vae), "InstaFlow-ControlNet")
 
 
 @graph("InstaFlow one step then SDXL refiner")
 def with_sdxl_refiner(g: Graph) -> None:
     g.column(420)
-    g.note(
-        f"""## InstaFlow in one step, then SDXL's refiner to 1024
+    g.note(f"""## InstaFlow in one step, then SDXL's refiner to 1024
 
 {files.file_list(files.INSTAFLOW, files.SD15, files.SDXL_REFINER)}
 
@@ -89,37 +67,22 @@ The picture is scaled to 1024, and SDXL's refiner works on it, as in InstaFlow's
 
 **Settings of the refiner**: `euler` with `ddim_uniform`, 15 steps at denoise 0.3 (the last 15 of 50), CFG 5, aesthetic
 score 6 for the positive and 2.5 for the empty negative prompt.
-""",
-    )
+""")
     model, clip, vae = rectified_model(g, files.INSTAFLOW)
-    g.column(400)
-    g.group("2  Prompts and size")
-    positive, negative = prompts(g, clip)
-    latent = empty_latent(g, 512)
-    g.column(330)
-    g.group("3  One step, 512")
-    first = ksampler(g, model=model, positive=positive, negative=negative, latent_image=latent, steps=1, cfg=1.0)
+    positive, negative, latent = prompts_and_size(g, 2, clip, 512)
+    g.column(330, "3  One step, 512")
+    first = ksampler(g, model, positive, negative, latent, steps=1, cfg=1.0)
     image = decode(g, first, vae)
     g.add("SaveImage", tall=330, images=image, filename_prefix="InstaFlow-512")
-    g.column(400)
-    g.group("4  SDXL refiner and its prompts")
+    g.column(400, "4  SDXL refiner and its prompts")
     checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SDXL_REFINER)
     wanted = refiner_prompt(g, checkpoint["CLIP"], "Positive prompt", LIGHTHOUSE, 6.0)
     unwanted = refiner_prompt(g, checkpoint["CLIP"], "Negative prompt", "", 2.5)
-    g.column(340)
-    g.group("5  Refine at 1024")
+    g.column(340, "5  Refine at 1024")
     scaled = g.add("ImageScale", image=image, upscale_method="bilinear", width=1024, height=1024)["IMAGE"]
     start = g.add("VAEEncode", pixels=scaled, vae=checkpoint["VAE"])["LATENT"]
     samples = ksampler(
-        g,
-        model=checkpoint["MODEL"],
-        positive=wanted,
-        negative=unwanted,
-        latent_image=start,
-        steps=15,
-        cfg=5.0,
-        scheduler="ddim_uniform",
-        denoise=0.3,
+        g, checkpoint["MODEL"], wanted, unwanted, start, steps=15, cfg=5.0, scheduler="ddim_uniform", denoise=0.3
     )
     save(g, decode(g, samples, checkpoint["VAE"]), "InstaFlow-refined")
 
@@ -127,8 +90,7 @@ score 6 for the positive and 2.5 for the empty negative prompt.
 @graph("2-Rectified-Flow eight steps")
 def two_rectified_flow(g: Graph) -> None:
     g.column(400)
-    g.note(
-        f"""## 2-Rectified-Flow: eight steps with guidance
+    g.note(f"""## 2-Rectified-Flow: eight steps with guidance
 
 {files.file_list(files.TWO_RECTIFIED_FLOW, files.SD15)}
 
@@ -139,16 +101,11 @@ example takes 25.
 
 You can use any sampler and scheduler; the official code uses `euler`. **Model Sampling InstaFlow** spaces the steps
 evenly.
-""",
-    )
+""")
     model, clip, vae = rectified_model(g, files.TWO_RECTIFIED_FLOW)
-    g.column(400)
-    g.group("2  Prompts and size")
-    positive, negative = prompts(g, clip)
-    latent = empty_latent(g, 512)
-    g.column(330)
-    g.group("3  Eight steps")
-    samples = ksampler(g, model=model, positive=positive, negative=negative, latent_image=latent, steps=8, cfg=1.5)
+    positive, negative, latent = prompts_and_size(g, 2, clip, 512)
+    g.column(330, "3  Eight steps")
+    samples = ksampler(g, model, positive, negative, latent, steps=8, cfg=1.5)
     save(g, decode(g, samples, vae), "2-Rectified-Flow")
 
 
@@ -156,8 +113,7 @@ evenly.
 def interpolation(g: Graph) -> None:
     frames = 16
     g.column(400)
-    g.note(
-        f"""## A short film between two seeds
+    g.note(f"""## A short film between two seeds
 
 {files.file_list(files.INSTAFLOW, files.SD15)}
 
@@ -168,21 +124,17 @@ frame has the usual strength. With one-step weights each frame is one model call
 the two seeds.
 
 If the memory is too small, use fewer frames or a smaller picture.
-""",
-    )
+""")
     model, clip, vae = rectified_model(g, files.INSTAFLOW)
-    g.column(400)
-    g.group("2  Prompt and size")
+    g.column(400, "2  Prompt and size")
     positive, negative = prompts(g, clip)
     latent = empty_latent(g, 512, batch_size=frames)
-    g.column(330)
-    g.group("3  One step a frame")
+    g.column(330, "3  One step a frame")
     noise = g.add("InstaFlowNoise", tall=180, seed_from=1234, seed_to=5678, frames=frames)["NOISE"]
     guider = g.add("CFGGuider", model=model, positive=positive, negative=negative, cfg=1.0)["GUIDER"]
     solver = g.add("KSamplerSelect", sampler_name="euler")["SAMPLER"]
     sigmas = g.add("BasicScheduler", model=model, scheduler="simple", steps=1)["SIGMAS"]
-    g.column(340)
-    g.group("4  Sample and decode")
+    g.column(340, "4  Sample and decode")
     samples = g.add(
         "SamplerCustomAdvanced", noise=noise, guider=guider, sampler=solver, sigmas=sigmas, latent_image=latent
     )["output"]
@@ -193,8 +145,7 @@ If the memory is too small, use fewer frames or a smaller picture.
 
 def rectified_model(g: Graph, unet: files.File) -> tuple[Socket, Socket, Socket]:
     """The UNet with its sampling, and SD1.5's text encoder and VAE."""
-    g.column(390)
-    g.group("1  Model")
+    g.column(390, "1  Model")
     checkpoint = g.add("CheckpointLoaderSimple", title="Text encoder and VAE", ckpt_name=files.SD15)
     loaded = g.add("UNETLoader", unet_name=unet)["MODEL"]
     model = g.add("InstaFlowModelSampling", tall=240, model=loaded)["MODEL"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from .drawing import Graph, Socket
+from . import files
+from .drawing import Graph, Node, Socket
 
 LIGHTHOUSE = "a lighthouse on a cliff at sunset, dramatic clouds, warm light, highly detailed photograph"
 UNWANTED = "blurry, low quality, distorted, watermark, text"
@@ -16,18 +18,37 @@ def prompts(g: Graph, clip: Socket, positive: str = LIGHTHOUSE, negative: str = 
     return first["CONDITIONING"], second["CONDITIONING"]
 
 
+def prompts_and_size(
+    g: Graph, number: int, clip: Socket, size: int, positive: str = LIGHTHOUSE, kind: str = "EmptyLatentImage"
+) -> tuple[Socket, Socket, Socket]:
+    """Positive, negative and the empty latent, in a column of their own."""
+    g.column(400, f"{number}  Prompts and size")
+    return *prompts(g, clip, positive), empty_latent(g, size, kind)
+
+
 def empty_latent(g: Graph, size: int, kind: str = "EmptyLatentImage", batch_size: int = 1) -> Socket:
     return g.add(kind, width=size, height=size, batch_size=batch_size)["LATENT"]
 
 
-def ksampler(g: Graph, title: str | None = None, **inputs: Any) -> Socket:
-    """A plain KSampler with euler and simple, unless said otherwise."""
-    settings = {"seed": 1234, "sampler_name": "euler", "scheduler": "simple", **inputs}
-    return g.add("KSampler", title=title, **settings)["LATENT"]
+def sd15_with_delta(g: Graph) -> tuple[Node, Socket]:
+    """The loaded checkpoint and the accelerated model, in a column of their own."""
+    g.column(380, "1  Model and delta")
+    checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD15)
+    model = g.add("PeRFlowApplyDelta", tall=300, model=checkpoint["MODEL"], delta_name=files.SD15_DELTA)["MODEL"]
+    return checkpoint, model
+
+
+def ksampler(
+    g: Graph, model: Socket, positive: Socket, negative: Socket, latent: Socket, *, title: str | None = None, **how: Any
+) -> Socket:
+    """A plain KSampler with euler and simple, unless `how` has others."""
+    settings: dict[str, Any] = {"seed": 1234, "sampler_name": "euler", "scheduler": "simple"}
+    links = {"model": model, "positive": positive, "negative": negative, "latent_image": latent}
+    return g.add("KSampler", title=title, **settings | links | how)["LATENT"]
 
 
 def custom_sampling(
-    g: Graph, model: Socket, conditioning: tuple[Socket, Socket], cfg: float, sampler: str = "PeRFlowSampler"
+    g: Graph, model: Socket, conditioning: Sequence[Socket], cfg: float, sampler: str = "PeRFlowSampler"
 ) -> dict[str, Any]:
     """Guider, noise and sampler for SamplerCustomAdvanced, which then needs sigmas and a latent."""
     positive, negative = conditioning

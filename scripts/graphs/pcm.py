@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import files
 from .drawing import Graph, Socket, graph
-from .parts import custom_sampling, decode, empty_latent, prompts, save
+from .parts import custom_sampling, decode, prompts_and_size, save
 
 NAME_IS_STEPS = "The number in a file's name is the number of steps to take."
 
@@ -12,8 +12,7 @@ NAME_IS_STEPS = "The number in a file's name is the number of steps to take."
 @graph("PCM SD1.5 four steps")
 def sd15(g: Graph) -> None:
     g.column(400)
-    g.note(
-        f"""## PCM SD1.5: four steps
+    g.note(f"""## PCM SD1.5: four steps
 
 {files.file_list(files.SD15, files.PCM_SD15)}
 
@@ -27,32 +26,28 @@ def sd15(g: Graph) -> None:
 
 *grid* in **Phase Schedule (PCM)**: `trailing` is what PCM's code samples with (999, 749, 499, 249), `training_edges`
 is where the phases ended in training (999, 739, 499, 239).
-""",
-    )
+""")
     lora_and_prompts(g, files.SD15, files.PCM_SD15, size=512, cfg=1.5, steps=4, name="PCM-SD15")
 
 
 @graph("PCM SDXL four steps")
 def sdxl(g: Graph) -> None:
     g.column(400)
-    g.note(
-        f"""## PCM SDXL: four steps
+    g.note(f"""## PCM SDXL: four steps
 
 {files.file_list(files.SDXL, files.PCM_SDXL)}
 
 {NAME_IS_STEPS} Use CFG 1 to 2 with smallcfg files and 2.5 to 6 with normalcfg files.
 
 On SDXL the grid of PCM's sampling code and the phases of training are the same: 999, 749, 499, 249.
-""",
-    )
+""")
     lora_and_prompts(g, files.SDXL, files.PCM_SDXL, size=1024, cfg=1.5, steps=4, name="PCM-SDXL")
 
 
 @graph("PCM SD3 four steps deterministic")
 def sd3_deterministic(g: Graph) -> None:
     g.column(400)
-    g.note(
-        f"""## PCM SD3: four steps, deterministic
+    g.note(f"""## PCM SD3: four steps, deterministic
 
 {files.file_list(files.SD3, files.PCM_SD3)}
 
@@ -60,30 +55,26 @@ def sd3_deterministic(g: Graph) -> None:
 
 **Settings**: 4 steps, CFG 1.2, `euler`. **Phase Schedule (PCM)** gives the official steps, 1000, 905, 750, 513. No
 stock scheduler gives these.
-""",
-    )
+""")
     sd3(g, files.PCM_SD3, "euler", "PCM-SD3")
 
 
 @graph("PCM SD3 four steps stochastic")
 def sd3_stochastic(g: Graph) -> None:
     g.column(400)
-    g.note(
-        f"""## PCM SD3: four steps, stochastic
+    g.note(f"""## PCM SD3: four steps, stochastic
 
 {files.file_list(files.SD3, files.PCM_SD3_STOCHASTIC)}
 
 Each step goes to a clean picture and adds new noise for the next step. ComfyUI's own `lcm` does that on SD3.
 
 **Settings**: 4 steps, CFG 1.2, shift 3. This file also works with other step counts.
-""",
-    )
+""")
     sd3(g, files.PCM_SD3_STOCHASTIC, "lcm", "PCM-SD3-stochastic")
 
 
 def sd3(g: Graph, lora: files.File, sampler: str, name: str) -> None:
-    g.column(390)
-    g.group("1  Model, LoRA and shift")
+    g.column(390, "1  Model, LoRA and shift")
     checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD3)
     loaded = g.add("LoraLoaderModelOnly", model=checkpoint["MODEL"], lora_name=lora)["MODEL"]
     model = g.add("ModelSamplingSD3", model=loaded, shift=3.0)["MODEL"]
@@ -94,8 +85,7 @@ def sd3(g: Graph, lora: files.File, sampler: str, name: str) -> None:
 def lora_and_prompts(
     g: Graph, base: files.File, lora: files.File, *, size: int, cfg: float, steps: int, name: str
 ) -> None:
-    g.column(390)
-    g.group("1  Model and LoRA")
+    g.column(390, "1  Model and LoRA")
     checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=base)
     model = g.add("LoraLoaderModelOnly", model=checkpoint["MODEL"], lora_name=lora)["MODEL"]
     latent = "EmptyLatentImage"
@@ -117,15 +107,10 @@ def phases(
     sampler: str,
     name: str,
 ) -> None:
-    g.column(400)
-    g.group("2  Prompts and size")
-    conditioning = prompts(g, clip)
-    latent = empty_latent(g, size, latent_kind)
-    g.column(330)
-    g.group("3  Four steps")
+    *conditioning, latent = prompts_and_size(g, 2, clip, size, kind=latent_kind)
+    g.column(330, "3  Four steps")
     parts = custom_sampling(g, model, conditioning, cfg, sampler)
     sigmas = g.add("PCMPhaseSchedule", tall=380, model=model, steps=steps)["SIGMAS"]
-    g.column(340)
-    g.group("4  Sample and decode")
+    g.column(340, "4  Sample and decode")
     samples = g.add("SamplerCustomAdvanced", **parts, sigmas=sigmas, latent_image=latent)["output"]
     save(g, decode(g, samples, vae), name)

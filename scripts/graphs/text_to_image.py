@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from . import files
-from .drawing import Graph, graph
-from .parts import custom_sampling, decode, empty_latent, ksampler, prompts, save
+from .drawing import Graph, Node, Socket, graph
+from .parts import custom_sampling, decode, ksampler, prompts_and_size, save, sd15_with_delta
 
 SD15_SETTINGS = """**Settings**
 
@@ -19,8 +21,7 @@ SD15_SETTINGS = """**Settings**
 @graph("PeRFlow SD1.5 text to image")
 def sd15(g: Graph) -> None:
     g.column(390)
-    g.note(
-        f"""## PeRFlow: a picture in four steps
+    g.note(f"""## PeRFlow: a picture in four steps
 
 {files.file_list(files.SD15, files.SD15_DELTA)}
 
@@ -28,26 +29,11 @@ Any SD1.5 checkpoint works.
 
 {SD15_SETTINGS}
 Negative prompts, LoRAs and ControlNet work as usual. Put LoRAs before or after *Apply PeRFlow Delta*.
-""",
-    )
-    g.column(380)
-    g.group("1  Model and delta")
-    checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD15)
-    model = g.add("PeRFlowApplyDelta", tall=300, model=checkpoint["MODEL"], delta_name=files.SD15_DELTA)["MODEL"]
-    g.column(400)
-    g.group("2  Prompts and size")
-    conditioning = prompts(g, checkpoint["CLIP"])
-    latent = empty_latent(g, 512)
-    g.column(320)
-    g.group("3  Four steps")
-    parts = custom_sampling(g, model, conditioning, cfg=4.5)
-    sigmas = g.add("PeRFlowWindowSchedule", tall=270, model=model, steps=4)["SIGMAS"]
-    g.column(380)
-    g.group("4  Sample, decode, and see the steps")
-    samples = g.add("SamplerCustomAdvanced", **parts, sigmas=sigmas, latent_image=latent)["output"]
-    image = decode(g, samples, checkpoint["VAE"])
-    g.add("PeRFlowSchedulePlot", tall=340, model=model, sigmas=sigmas)
-    save(g, image, "PeRFlow")
+""")
+    checkpoint, model = sd15_with_delta(g)
+    *conditioning, latent = prompts_and_size(g, 2, checkpoint["CLIP"], 512)
+    g.column(320, "3  Four steps")
+    save(g, plotted_steps(g, checkpoint, model, conditioning, latent, steps=4, cfg=4.5), "PeRFlow")
     g.note(
         """### A plain KSampler works too
 
@@ -73,34 +59,21 @@ PeRFlow** sets the sampling. Text encoders and VAE are SDXL's own.
 
 **With another SDXL checkpoint**: make a delta once (graph *PeRFlow make a delta*), then use *Apply PeRFlow Delta* on
 that checkpoint.
-""",
+"""
     )
-    g.column(380)
-    g.group("1  Model")
+    g.column(380, "1  Model")
     checkpoint = g.add("CheckpointLoaderSimple", title="Text encoders and VAE", ckpt_name=files.SDXL)
     unet = g.add("UNETLoader", unet_name=files.SDXL_PERFLOW)
     model = g.add("PeRFlowModelSampling", tall=240, model=unet["MODEL"])["MODEL"]
-    g.column(400)
-    g.group("2  Prompts and size")
-    conditioning = prompts(g, checkpoint["CLIP"])
-    latent = empty_latent(g, 1024)
-    g.column(320)
-    g.group("3  Six steps")
-    parts = custom_sampling(g, model, conditioning, cfg=2.0)
-    sigmas = g.add("PeRFlowWindowSchedule", tall=270, model=model, steps=6)["SIGMAS"]
-    g.column(380)
-    g.group("4  Sample, decode, and see the steps")
-    samples = g.add("SamplerCustomAdvanced", **parts, sigmas=sigmas, latent_image=latent)["output"]
-    image = decode(g, samples, checkpoint["VAE"])
-    g.add("PeRFlowSchedulePlot", tall=340, model=model, sigmas=sigmas)
-    save(g, image, "PeRFlow-SDXL")
+    *conditioning, latent = prompts_and_size(g, 2, checkpoint["CLIP"], 1024)
+    g.column(320, "3  Six steps")
+    save(g, plotted_steps(g, checkpoint, model, conditioning, latent, steps=6, cfg=2.0), "PeRFlow-SDXL")
 
 
 @graph("PeRFlow SD2.1 merged checkpoint")
 def sd21_merged(g: Graph) -> None:
     g.column(400)
-    g.note(
-        f"""## A checkpoint with PeRFlow merged in
+    g.note(f"""## A checkpoint with PeRFlow merged in
 
 {files.file_list(files.SD21_PERFLOW, files.SD21_TEXT, files.SD21_VAE)}
 
@@ -110,29 +83,22 @@ trained for each architecture: *velocity* for SD2.1, *diff_eps* for SD1.5, *ddim
 **Settings**: 8 steps, CFG 7.5, 768 px.
 
 The sampler is a plain KSampler. Any scheduler works: the model moves the steps to its windows.
-""",
-    )
-    g.column(390)
-    g.group("1  Merged model")
+""")
+    g.column(390, "1  Merged model")
     unet = g.add("UNETLoader", unet_name=files.SD21_PERFLOW)
     model = g.add("PeRFlowModelSampling", tall=240, model=unet["MODEL"])["MODEL"]
     clip = g.add("CLIPLoader", clip_name=files.SD21_TEXT, type="stable_diffusion")["CLIP"]
     vae = g.add("VAELoader", vae_name=files.SD21_VAE)["VAE"]
-    g.column(400)
-    g.group("2  Prompts and size")
-    positive, negative = prompts(g, clip)
-    latent = empty_latent(g, 768)
-    g.column(330)
-    g.group("3  Eight steps")
-    samples = ksampler(g, model=model, positive=positive, negative=negative, latent_image=latent, steps=8, cfg=7.5)
+    positive, negative, latent = prompts_and_size(g, 2, clip, 768)
+    g.column(330, "3  Eight steps")
+    samples = ksampler(g, model, positive, negative, latent, steps=8, cfg=7.5)
     save(g, decode(g, samples, vae), "PeRFlow-SD21")
 
 
 @graph("PeRFlow SD1.5 with LoRAs")
 def loras(g: Graph) -> None:
     g.column(400)
-    g.note(
-        f"""## PeRFlow with community LoRAs
+    g.note(f"""## PeRFlow with community LoRAs
 
 {files.file_list(files.SD15, files.SD15_DELTA, files.ADD_DETAIL, files.BLINDBOX)}
 
@@ -141,14 +107,9 @@ does not matter.
 
 {SD15_SETTINGS}
 The second LoRA is bypassed. Select it and press Ctrl+B to switch it on, then put its trigger words into the prompt.
-""",
-    )
-    g.column(380)
-    g.group("1  Model and delta")
-    checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD15)
-    model = g.add("PeRFlowApplyDelta", tall=300, model=checkpoint["MODEL"], delta_name=files.SD15_DELTA)["MODEL"]
-    g.column(340)
-    g.group("2  LoRAs")
+""")
+    checkpoint, model = sd15_with_delta(g)
+    g.column(340, "2  LoRAs")
     first = g.add(
         "LoraLoader",
         title="More detail",
@@ -167,13 +128,20 @@ The second LoRA is bypassed. Select it and press Ctrl+B to switch it on, then pu
         strength_model=0.8,
         strength_clip=0.8,
     )
-    g.column(400)
-    g.group("3  Prompts and size")
-    positive, negative = prompts(g, second["CLIP"])
-    latent = empty_latent(g, 512)
-    g.column(330)
-    g.group("4  Four steps")
-    samples = ksampler(
-        g, model=second["MODEL"], positive=positive, negative=negative, latent_image=latent, steps=4, cfg=4.5
-    )
+    positive, negative, latent = prompts_and_size(g, 3, second["CLIP"], 512)
+    g.column(330, "4  Four steps")
+    samples = ksampler(g, second["MODEL"], positive, negative, latent, steps=4, cfg=4.5)
     save(g, decode(g, samples, checkpoint["VAE"]), "PeRFlow-LoRA")
+
+
+def plotted_steps(
+    g: Graph, checkpoint: Node, model: Socket, conditioning: Sequence[Socket], latent: Socket, steps: int, cfg: float
+) -> Socket:
+    """The picture, and its steps in a plot."""
+    parts = custom_sampling(g, model, conditioning, cfg)
+    sigmas = g.add("PeRFlowWindowSchedule", tall=270, model=model, steps=steps)["SIGMAS"]
+    g.column(380, "4  Sample, decode, and see the steps")
+    samples = g.add("SamplerCustomAdvanced", **parts, sigmas=sigmas, latent_image=latent)["output"]
+    image = decode(g, samples, checkpoint["VAE"])
+    g.add("PeRFlowSchedulePlot", tall=340, model=model, sigmas=sigmas)
+    return image

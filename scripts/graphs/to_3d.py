@@ -20,8 +20,7 @@ VIEWS = {"Front": 0, "Left: Wonder3D's right": 2, "Back": 3, "Right: Wonder3D's 
 @graph("PeRFlow text to 3D")
 def hunyuan3d(g: Graph) -> None:
     g.column(420)
-    g.note(
-        f"""## Text to 3D: a picture in four steps, then its shape
+    g.note(f"""## Text to 3D: a picture in four steps, then its shape
 
 {files.file_list(*PICTURE, files.HUNYUAN3D)}
 
@@ -36,15 +35,12 @@ colours.
 (with 128 it is faster and coarser).
 
 {OF_YOUR_OWN}
-""",
-    )
+""")
     _, image = drawn_object(g)
-    g.column(400)
-    g.group("3  The object on white")
+    g.column(400, "3  The object on white")
     white = on_white(g, image)
     save_picture(g, image)
-    g.column(400)
-    g.group("4  Hunyuan3D 2")
+    g.column(400, "4  Hunyuan3D 2")
     loader = g.add("ImageOnlyCheckpointLoader", ckpt_name=files.HUNYUAN3D)
     seen = g.add("Hunyuan3Dv2Conditioning", clip_vision_output=encoded(g, loader, white))
     save_mesh(g, shape(g, loader, seen, cfg=8.0))
@@ -54,8 +50,7 @@ colours.
 def hunyuan3d_of_views(g: Graph) -> None:
     g.column(420)
     needed = *PICTURE, files.WONDER3D, files.WONDER3D_IMAGE_ENCODER, files.HUNYUAN3D_VIEWS
-    g.note(
-        f"""## Text to 3D from four views
+    g.note(f"""## Text to 3D from four views
 
 {files.file_list(*needed)}
 
@@ -74,23 +69,19 @@ looks at it.
 is faster and coarser).
 
 {OF_YOUR_OWN}
-""",
-    )
+""")
     checkpoint, image = drawn_object(g)
-    g.column(400)
-    g.group("3  The object alone")
+    g.column(400, "3  The object alone")
     mask = mask_of_object(g, image)
     save_picture(g, image)
     views = six_views(g, checkpoint, image, mask)
     g.add("PreviewImage", title="Sheet", tall=340, images=views["sheet"])
-    g.column(340)
-    g.group("6  Four of the views")
+    g.column(340, "6  Four of the views")
     front, left, back, right = [
         g.add("ImageFromBatch", title=title, image=views["colours"], batch_index=place, length=1)["IMAGE"]
         for title, place in VIEWS.items()
     ]
-    g.column(400)
-    g.group("7  Hunyuan3D 2 for several views")
+    g.column(400, "7  Hunyuan3D 2 for several views")
     loader = g.add("ImageOnlyCheckpointLoader", ckpt_name=files.HUNYUAN3D_VIEWS)
     seen = g.add(
         "Hunyuan3Dv2ConditioningMultiView",
@@ -105,17 +96,10 @@ is faster and coarser).
 @graph("PeRFlow text to 3D with TripoSplat")
 def triposplat(g: Graph) -> None:
     g.column(420)
-    needed = (
-        *PICTURE,
-        files.TRIPOSPLAT,
-        files.TRIPOSPLAT_DECODER,
-        files.TRIPOSPLAT_IMAGE_ENCODER,
-        files.FLUX2_VAE,
-    )
-    g.note(
-        f"""## Text to 3D: a picture in four steps, then Gaussian splats
+    splats = (files.TRIPOSPLAT, files.TRIPOSPLAT_DECODER, files.TRIPOSPLAT_IMAGE_ENCODER, files.FLUX2_VAE)
+    g.note(f"""## Text to 3D: a picture in four steps, then Gaussian splats
 
-{files.file_list(*needed)}
+{files.file_list(*PICTURE, *splats)}
 
 Needs ComfyUI 0.26 or later, which has TripoSplat and *Remove Background*.
 
@@ -128,36 +112,24 @@ a coloured mesh, .glb. Both show what they write.
 take less memory.
 
 {OF_YOUR_OWN}
-""",
-    )
+""")
     _, image = drawn_object(g)
-    g.column(400)
-    g.group("3  The object alone")
+    g.column(400, "3  The object alone")
     alone = g.add("TripoSplatPreprocessImage", image=image, mask=mask_of_object(g, image))["image"]
     g.add("PreviewImage", title="What TripoSplat sees", tall=340, images=alone)
     save_picture(g, image)
-    g.column(400)
-    g.group("4  TripoSplat")
+    g.column(400, "4  TripoSplat")
     model = g.add("UNETLoader", unet_name=files.TRIPOSPLAT)["MODEL"]
     encoder = g.add("CLIPVisionLoader", clip_name=files.TRIPOSPLAT_IMAGE_ENCODER)["CLIP_VISION"]
     vae = g.add("VAELoader", title="VAE of the picture", vae_name=files.FLUX2_VAE)["VAE"]
     decoder = g.add("VAELoader", title="Decoder of splats", vae_name=files.TRIPOSPLAT_DECODER)["VAE"]
     seen = g.add("TripoSplatConditioning", clip_vision=encoder, vae=vae, image=alone)
-    g.column(330)
-    g.group("5  Splats in 20 steps")
+    g.column(330, "5  Splats in 20 steps")
     samples = ksampler(
-        g,
-        model=model,
-        positive=seen["positive"],
-        negative=seen["negative"],
-        latent_image=seen["latent"],
-        steps=20,
-        cfg=3.0,
-        sampler_name="dpmpp_2m",
+        g, model, seen["positive"], seen["negative"], seen["latent"], steps=20, cfg=3.0, sampler_name="dpmpp_2m"
     )
     splat = g.add("VAEDecodeTripoSplat", samples=samples, vae=decoder)["splat"]
-    g.column(330)
-    g.group("6  As files")
+    g.column(330, "6  As files")
     file = g.add("SplatToFile3D", splat=splat, format="spz")["model_3d"]
     mesh = g.add("SplatToMesh", splat=splat)["mesh"]
     g.column(500)
@@ -168,8 +140,7 @@ take less memory.
 @graph("PeRFlow text to 3D with TripoSR")
 def triposr(g: Graph) -> None:
     g.column(420)
-    g.note(
-        f"""## Text to 3D: a picture in four steps, then TripoSR
+    g.note(f"""## Text to 3D: a picture in four steps, then TripoSR
 
 {files.file_list(*PICTURE, files.TRIPOSR)}
 
@@ -187,15 +158,12 @@ than what ComfyUI needs. Install `omegaconf`, `trimesh` and `scikit-image` by ha
 Do not connect *TripoSR Sampler* to *Save 3D Model*: both call it MESH, but the two are different things.
 
 {OF_YOUR_OWN}
-""",
-    )
+""")
     _, image = drawn_object(g)
-    g.column(400)
-    g.group("3  The object")
+    g.column(400, "3  The object")
     mask = mask_of_object(g, image)
     save_picture(g, image)
-    g.column(380)
-    g.group("4  TripoSR")
+    g.column(380, "4  TripoSR")
     model = g.add("TripoSRModelLoader", model=files.TRIPOSR)["TRIPOSR_MODEL"]
     mesh = g.add("TripoSRSampler", model=model, reference_image=image, reference_mask=mask)["MESH"]
     g.column(600)  # this viewer makes itself as large as that
@@ -216,17 +184,10 @@ def encoded(g: Graph, loader: Node, image: Socket, title: str | None = None) -> 
 
 def shape(g: Graph, loader: Node, seen: Node, cfg: float, number: int = 5) -> Socket:
     """Hunyuan3D's mesh, in a column of its own."""
-    g.column(330)
-    g.group(f"{number}  Its shape in 20 steps")
+    g.column(330, f"{number}  Its shape in 20 steps")
+    latent = g.add("EmptyLatentHunyuan3Dv2")["LATENT"]
     samples = ksampler(
-        g,
-        model=loader["MODEL"],
-        positive=seen["positive"],
-        negative=seen["negative"],
-        latent_image=g.add("EmptyLatentHunyuan3Dv2")["LATENT"],
-        steps=20,
-        cfg=cfg,
-        scheduler="normal",
+        g, loader["MODEL"], seen["positive"], seen["negative"], latent, steps=20, cfg=cfg, scheduler="normal"
     )
     voxels = g.add("VAEDecodeHunyuan3D", samples=samples, vae=loader["VAE"])["VOXEL"]
     return g.add("VoxelToMesh", voxel=voxels)["MESH"]

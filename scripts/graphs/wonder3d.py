@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import files
 from .drawing import Graph, Node, Socket, graph
-from .parts import decode, empty_latent, ksampler, prompts
+from .parts import decode, empty_latent, ksampler, prompts, sd15_with_delta
 
 OBJECT = "a red toy robot, the whole figure, seen from the front, centred, plain white background, product photograph"
 NOT_WHOLE = "cropped, cut off, several objects, shadow, blurry, low quality, text"
@@ -14,8 +14,7 @@ NOT_WHOLE = "cropped, cut off, several objects, shadow, blurry, low quality, tex
 def twelve_views(g: Graph) -> None:
     g.column(420)
     needed = files.SD15, files.SD15_DELTA, files.WONDER3D, files.WONDER3D_IMAGE_ENCODER, files.BACKGROUND_REMOVAL
-    g.note(
-        f"""## Twelve views of a picture, in four steps
+    g.note(f"""## Twelve views of a picture, in four steps
 
 {files.file_list(*needed)}
 
@@ -28,11 +27,9 @@ whole picture is used, so its background should be white.
 Wonder3D's input layer has no place in the delta; the other 685 tensors are applied.
 
 **With a picture of your own**: put *Load Image* in place of step 1. The object should be whole and seen from the front.
-""",
-    )
+""")
     checkpoint, image = drawn_object(g)
-    g.column(400)
-    g.group("3  The object alone")
+    g.column(400, "3  The object alone")
     views = six_views(g, checkpoint, image, mask_of_object(g, image))
     g.column(700)
     g.add("PreviewImage", title="Sheet", tall=340, images=views["sheet"])
@@ -42,15 +39,11 @@ Wonder3D's input layer has no place in the delta; the other 685 tensors are appl
 
 def drawn_object(g: Graph) -> tuple[Node, Socket]:
     """Checkpoint and picture of an object, in two columns."""
-    g.column(380)
-    g.group("1  Model and delta")
-    checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD15)
-    model = g.add("PeRFlowApplyDelta", tall=300, model=checkpoint["MODEL"], delta_name=files.SD15_DELTA)["MODEL"]
-    g.column(400)
-    g.group("2  A picture in four steps")
+    checkpoint, model = sd15_with_delta(g)
+    g.column(400, "2  A picture in four steps")
     positive, negative = prompts(g, checkpoint["CLIP"], OBJECT, NOT_WHOLE)
     latent = empty_latent(g, 512)
-    samples = ksampler(g, model=model, positive=positive, negative=negative, latent_image=latent, steps=4, cfg=4.5)
+    samples = ksampler(g, model, positive, negative, latent, steps=4, cfg=4.5)
     return checkpoint, decode(g, samples, checkpoint["VAE"])
 
 
@@ -70,19 +63,9 @@ def six_views(g: Graph, checkpoint: Node, image: Socket, mask: Socket) -> Node:
         image=image,
         mask=mask,
     )
-    g.column(380)
-    g.group("4  Wonder3D with the delta")
+    g.column(380, "4  Wonder3D with the delta")
     unet = g.add("Wonder3DLoader", unet_name=files.WONDER3D)["MODEL"]
     fast = g.add("PeRFlowApplyDelta", tall=340, model=unet, delta_name=files.SD15_DELTA, partial=True)["MODEL"]
-    g.column(330)
-    g.group("5  Twelve views in four steps")
-    drawn = ksampler(
-        g,
-        model=fast,
-        positive=seen["positive"],
-        negative=seen["negative"],
-        latent_image=seen["latent"],
-        steps=4,
-        cfg=1.0,
-    )
+    g.column(330, "5  Twelve views in four steps")
+    drawn = ksampler(g, fast, seen["positive"], seen["negative"], seen["latent"], steps=4, cfg=1.0)
     return g.add("Wonder3DViews", tall=116, images=decode(g, drawn, checkpoint["VAE"]))

@@ -75,9 +75,9 @@ def make(table: str, folder: Path) -> None:
 
     for unfinished in folder.glob("*/.*"):  # of a run that was ended
         unfinished.unlink()
-    for name, maker in TABLES[table].items():
+    for name, write in TABLES[table](folder).items():
         if not (folder / name).is_file():
-            maker(folder / name, folder)
+            write(folder / name)
     (folder / "complete").touch()
 
 

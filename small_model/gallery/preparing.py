@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from environment import say
 from PIL import Image
+from trial.picture_graph import PictureGraph
 from trial.server import ComfyServer
 
 from small_model.scenes.numbered import picture
@@ -16,7 +17,6 @@ from small_model.scenes.styles import STYLES
 from small_model.scenes.words import Scene
 
 from .sheets import RANKS, Prepared
-from .studio import Studio
 
 STYLE = "neon"
 PICTURES, STEPS, BATCH, RATE, RANK = 48, 200, 4, 1e-3, 16  # of the LoRA's training
@@ -42,30 +42,26 @@ def draw_inputs(folder: Path) -> None:
 
 def prepare(server: ComfyServer, checkpoint: str, delta: str, with_lora: bool) -> Prepared:
     """Make the low-rank deltas, and the LoRA if with_lora, on the server."""
-    studio = Studio(checkpoint, delta)
+    graph = PictureGraph(checkpoint, delta)
     how = dict(energy=0.0, prediction_type="auto", windows=4)
-    pair = dict(model_perflow=studio.perflow(), model_base=studio.base())
-    made = {r: studio.add("PeRFlowExtractDelta", filename_prefix=f"rank{r}", rank=r, **how, **pair)[0] for r in RANKS}
+    pair = dict(model_perflow=graph.perflow(), model_base=graph.base())
+    for rank in RANKS:
+        graph.add("PeRFlowExtractDelta", filename_prefix=f"rank{rank}", rank=rank, **how, **pair)
     say(f"Extracting the delta at rank {', '.join(map(str, RANKS))}.")
-    outputs = server.run(studio.nodes)["outputs"]
-    names = {rank: written(server.base, f"rank{rank}") for rank in RANKS}
-    assert outputs.keys() >= set(made.values())
-    return Prepared(train_lora(server, checkpoint) if with_lora else "", names, HOUSE, WORDS)
-
-
-def written(base: Path, prefix: str) -> str:
-    """The name of the file that Extract PeRFlow Delta wrote."""
-    return next((base / "output" / "perflow").glob(f"{prefix}*.safetensors")).name
+    server.run(graph.nodes)
+    written = server.base / "output" / "perflow"
+    low_rank = {rank: next(written.glob(f"rank{rank}*.safetensors")).name for rank in RANKS}
+    return Prepared(train_lora(server, checkpoint) if with_lora else "", low_rank, HOUSE, WORDS)
 
 
 def train_lora(server: ComfyServer, checkpoint: str) -> str:
     """The name of a LoRA that the stock Train LoRA node makes of the pictures in that style."""
     say(f"Training a LoRA with {PICTURES} {STYLE} drawings, {STEPS} steps of {BATCH}.")
-    studio = Studio(checkpoint, "")
-    dataset = studio.add("LoadImageTextDataSetFromFolder", folder=STYLE)
-    loader = studio.base()[0]
-    latents = studio.add("VAEEncode", pixels=dataset, vae=[loader, 2])
-    texts = studio.add("CLIPTextEncode", clip=[loader, 1], text=[dataset[0], 1])
+    graph = PictureGraph(checkpoint, "")
+    dataset = graph.add("LoadImageTextDataSetFromFolder", folder=STYLE)
+    loader = graph.base()[0]
+    latents = graph.add("VAEEncode", pixels=dataset, vae=[loader, 2])
+    texts = graph.add("CLIPTextEncode", clip=[loader, 1], text=[dataset[0], 1])
     training = dict(
         batch_size=BATCH,
         grad_accumulation_steps=1,
@@ -86,9 +82,9 @@ def train_lora(server: ComfyServer, checkpoint: str) -> str:
         bucket_mode=False,
         bypass_mode=False,
     )
-    lora = studio.add("TrainLoraNode", model=studio.base(), latents=latents, positive=texts, **training)
-    studio.add("SaveLoRA", lora=lora, prefix=f"loras/{STYLE}", steps=[lora[0], 2])
-    server.run(studio.nodes)
+    lora = graph.add("TrainLoraNode", model=graph.base(), latents=latents, positive=texts, **training)
+    graph.add("SaveLoRA", lora=lora, prefix=f"loras/{STYLE}", steps=[lora[0], 2])
+    server.run(graph.nodes)
     saved = next((server.base / "output" / "loras").glob(f"{STYLE}*.safetensors"))
     target = server.base / "models" / "loras" / saved.name
     target.parent.mkdir(exist_ok=True)

@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
-from .studio import CFG, PERFLOW_CFG, TEACHER_CFG, Link, Studio
+from demo_sheet import PROMPTS
+from sampled_sheet import Sheet
+from trial.picture_graph import CFG, MANY, Link, PictureGraph
 
-LIGHTHOUSE = "a lighthouse on a cliff at sunset"
-CASTLE = "a large purple castle in the mountains at night, clear"
-HOUSE = "a small red house on a hill at noon, cloudy, on the left"
-BALLOON = "a yellow balloon above the sea at dawn, in the middle"
-MANY = 25
+LIGHTHOUSE, HOUSE, CASTLE, BALLOON = PROMPTS
+TEACHER_CFG = 2.5  # which PeRFlow learned
 RANKS = (128, 64, 16)
-
-
-class Row(NamedTuple):
-    label: str
-    pictures: Sequence[Link]
-
-
-class Sheet(NamedTuple):
-    """`to`: the column that the others' differences are measured to; None where there is nothing to compare."""
-
-    title: str
-    words: str
-    columns: Sequence[str]
-    rows: Sequence[Row]
-    to: int | None = 0
 
 
 class Prepared(NamedTuple):
@@ -39,12 +24,12 @@ class Prepared(NamedTuple):
     drawing_words: str
 
 
-def steps(s: Studio, made: Prepared) -> Sheet:
+def steps(g: PictureGraph, made: Prepared) -> Sheet:
     counts = (2, 4, 6, 8, 16)
-    rows = [
-        Row(text, [many(s, text), *(s.sampled(s.perflow(), text, count) for count in counts)])
+    rows = {
+        text: [g.many(text), *(g.sampled(g.perflow(), text, count) for count in counts)]
         for text in (LIGHTHOUSE, CASTLE)
-    ]
+    }
     return Sheet(
         "Steps",
         "The base model with 25 steps, and PeRFlow from the same noise with 2 to 16. Two steps are fewer than the four "
@@ -54,12 +39,11 @@ def steps(s: Studio, made: Prepared) -> Sheet:
     )
 
 
-def strength(s: Studio, made: Prepared) -> Sheet:
+def strength(g: PictureGraph, made: Prepared) -> Sheet:
     values = (0.0, 0.25, 0.5, 0.75, 1.0, 1.2)
-    rows = [
-        Row(text, [many(s, text), *(s.sampled(s.perflow(value), text) for value in values)])
-        for text in (LIGHTHOUSE, BALLOON)
-    ]
+    rows = {
+        text: [g.many(text), *(g.sampled(g.perflow(value), text) for value in values)] for text in (LIGHTHOUSE, BALLOON)
+    }
     return Sheet(
         "Strength of the delta",
         "Four steps each, all with CFG 1. Strength 0 is the base model on PeRFlow's steps, without guidance; 1 is what "
@@ -69,12 +53,12 @@ def strength(s: Studio, made: Prepared) -> Sheet:
     )
 
 
-def guidance(s: Studio, made: Prepared) -> Sheet:
+def guidance(g: PictureGraph, made: Prepared) -> Sheet:
     values = (1.0, 2.0, 3.0, 5.0, 7.5)
-    rows = [
-        Row(f"PeRFlow, 4 steps: {HOUSE}", [s.sampled(s.perflow(), HOUSE, cfg=value) for value in values]),
-        Row(f"base, {MANY} steps: {HOUSE}", [many(s, HOUSE, cfg=value) for value in values]),
-    ]
+    rows = {
+        f"PeRFlow, 4 steps: {HOUSE}": [g.sampled(g.perflow(), HOUSE, cfg=value) for value in values],
+        f"base, {MANY} steps: {HOUSE}": [g.many(HOUSE, value) for value in values],
+    }
     return Sheet(
         "Guidance",
         f"This delta was trained with a teacher at CFG {TEACHER_CFG:g}, so CFG 1 already gives guided pictures, in "
@@ -86,62 +70,38 @@ def guidance(s: Studio, made: Prepared) -> Sheet:
     )
 
 
-def low_rank(s: Studio, made: Prepared) -> Sheet:
-    rows = [
-        Row(
-            text,
-            [
-                s.sampled(s.perflow(), text),
-                *(s.sampled(s.perflow(delta=made.low_rank[rank]), text) for rank in RANKS),
-                s.sampled(s.perflow(0.0), text),
-            ],
-        )
-        for text in (LIGHTHOUSE, CASTLE)
-    ]
+def low_rank(g: PictureGraph, made: Prepared) -> Sheet:
+    models = [g.perflow(), *(g.perflow(delta=made.low_rank[rank]) for rank in RANKS), g.perflow(0.0)]
     return Sheet(
         "Low rank",
         "Extract PeRFlow Delta made the low-rank files. Four steps each; the last column has no delta.",
         ["full delta", *(f"rank {rank}" for rank in RANKS), "strength 0"],
-        rows,
+        {text: [g.sampled(model, text) for model in models] for text in (LIGHTHOUSE, CASTLE)},
     )
 
 
-def two_deltas(s: Studio, made: Prepared) -> Sheet:
+def two_deltas(g: PictureGraph, made: Prepared) -> Sheet:
     low = made.low_rank[RANKS[1]]
-    rows = [
-        Row(
-            text,
-            [
-                s.sampled(s.perflow(), text),
-                s.sampled(s.perflow(delta=low), text),
-                s.sampled(s.perflow(0.5, low, s.perflow(0.5)), text),
-            ],
-        )
-        for text in (LIGHTHOUSE, BALLOON)
-    ]
+    models = (g.perflow(), g.perflow(delta=low), g.perflow(0.5, low, g.perflow(0.5)))
     return Sheet(
         "Two deltas on one model",
         "Two Apply nodes in a row add up. The last column has half of the full delta and half of its low-rank file.",
         ["full delta", f"rank {RANKS[1]}", "half of each"],
-        rows,
+        {text: [g.sampled(model, text) for model in models] for text in (LIGHTHOUSE, BALLOON)},
     )
 
 
-def lora(s: Studio, made: Prepared) -> Sheet:
-    def with_lora(value: float, text: str) -> Link:
-        return s.sampled(s.perflow(model=s.base((made.lora, value))), text)
-
-    rows = [
-        Row(
-            text,
-            [
-                many(s, text, model=s.base((made.lora, 1.0))),
-                s.sampled(s.base((made.lora, 1.0)), text, cfg=CFG),
-                *(with_lora(value, text) for value in (1.0, 0.5, 0.0)),
-            ],
-        )
+def lora(g: PictureGraph, made: Prepared) -> Sheet:
+    base = g.base((made.lora, 1.0))
+    accelerated = [g.perflow(model=g.base((made.lora, value))) for value in (1.0, 0.5, 0.0)]
+    rows = {
+        text: [
+            g.many(text, model=base),
+            g.sampled(base, text, cfg=CFG),
+            *(g.sampled(model, text) for model in accelerated),
+        ]
         for text in (LIGHTHOUSE, HOUSE)
-    ]
+    }
     return Sheet(
         "A LoRA of another style",
         "ComfyUI's own Train LoRA node trained it for the base model, with 48 drawings in neon. The training was "
@@ -152,35 +112,34 @@ def lora(s: Studio, made: Prepared) -> Sheet:
     )
 
 
-def image_to_image(s: Studio, made: Prepared) -> Sheet:
+def image_to_image(g: PictureGraph, made: Prepared) -> Sheet:
     values = (0.25, 0.5, 0.75, 1.0)
-    source = s.encoded(made.drawing)
+    source = g.encoded(made.drawing)
     night = "a red house on a hill at night, snowy"
 
-    def row(label: str, model: Link, count: int, **how: Any) -> Row:
-        again = (s.sampled(model, night, count, latent=source, denoise=value, **how) for value in values)
-        return Row(f"{label}: {night}", [s.decoded(source), *again])
+    def row(picture: Callable[..., Link]) -> list[Link]:
+        return [g.decoded(source), *(picture(latent=source, denoise=value) for value in values)]
 
     return Sheet(
         "Image to image",
         f"The source is a drawing of {made.drawing_words}.",
         ["source", *(f"denoise {value:g}" for value in values)],
-        [
-            row("PeRFlow, 4 steps", s.perflow(), 4, cfg=PERFLOW_CFG),
-            row(f"base, {MANY} steps", s.base(), MANY, cfg=CFG, scheduler="normal"),
-        ],
+        {
+            f"PeRFlow, 4 steps: {night}": row(partial(g.sampled, g.perflow(), night)),
+            f"base, {MANY} steps: {night}": row(partial(g.many, night)),
+        },
         to=None,
     )
 
 
-def inpainting(s: Studio, made: Prepared) -> Sheet:
-    source = s.encoded(made.drawing)
-    hole = s.masked(source, (28, 24, 72, 72))
+def inpainting(g: PictureGraph, made: Prepared) -> Sheet:
+    source = g.encoded(made.drawing)
+    hole = g.masked(source, (28, 24, 72, 72))
     texts = ("a castle on a hill at noon", "a windmill on a hill at noon", "a tree on a hill at noon")
-    rows = [
-        Row("PeRFlow, 4 steps", [s.decoded(source), *(s.sampled(s.perflow(), t, latent=hole) for t in texts)]),
-        Row(f"base, {MANY} steps", [s.decoded(source), *(many(s, t, latent=hole) for t in texts)]),
-    ]
+    rows = {
+        "PeRFlow, 4 steps": [g.decoded(source), *(g.sampled(g.perflow(), text, latent=hole) for text in texts)],
+        f"base, {MANY} steps": [g.decoded(source), *(g.many(text, latent=hole) for text in texts)],
+    }
     return Sheet(
         "Inpainting",
         "The middle of the drawing is repainted (Set Latent Noise Mask); the rest stays as it is.",
@@ -190,12 +149,12 @@ def inpainting(s: Studio, made: Prepared) -> Sheet:
     )
 
 
-def hand_over(s: Studio, made: Prepared) -> Sheet:
+def hand_over(g: PictureGraph, made: Prepared) -> Sheet:
     counts = (2, 4, 10)
-    rows = [
-        Row(text, [many(s, text), s.sampled(s.perflow(), text), *(s.handed_over(text, count) for count in counts)])
+    rows = {
+        text: [g.many(text), g.sampled(g.perflow(), text), *(g.handed_over(text, count) for count in counts)]
         for text in (LIGHTHOUSE, CASTLE)
-    ]
+    }
     return Sheet(
         "Hand-over",
         "PeRFlow makes the first two windows in two steps, and the base model finishes the picture.",
@@ -204,21 +163,16 @@ def hand_over(s: Studio, made: Prepared) -> Sheet:
     )
 
 
-def edit_by_words(s: Studio, made: Prepared) -> Sheet:
+def edit_by_words(g: PictureGraph, made: Prepared) -> Sheet:
     less = 0.5  # of the steps, where the default is 0.8
 
-    def row(label: str, words: str, places: str, emphasis: str = "") -> Row:
-        return Row(f"PeRFlow, 4 steps: {label}", edits(s.perflow(), words, places, emphasis))
+    def edits(model: Link, words: str, places: str, emphasis: str = "", **how: Any) -> list[Link]:
+        edit = partial(g.edited, model, LIGHTHOUSE, words, emphasis=emphasis, **how)
+        freer, blended = edit(cross_steps=less), edit(cross_steps=less, blend=places)
+        return [edit()[0], g.sampled(model, words, **how), edit()[1], freer[1], blended[1]]
 
-    def edits(model: Link, words: str, places: str, emphasis: str = "", steps: int = 4, **how: Any) -> list[Link]:
-        options: dict[str, Any] = dict(emphasis=emphasis, **how)
-        first, edit = s.edited(model, LIGHTHOUSE, words, steps, **options)
-        _, freer = s.edited(model, LIGHTHOUSE, words, steps, cross_steps=less, **options)
-        _, blended = s.edited(model, LIGHTHOUSE, words, steps, cross_steps=less, blend=places, **options)
-        return [first, s.sampled(model, words, steps, **how), edit, freer, blended]
-
-    castle, both = "a castle on a cliff at sunset", "lighthouse, castle"
-    base = edits(s.base(), castle, both, steps=MANY, cfg=CFG, scheduler="normal")
+    castle = ("a castle on a cliff at sunset", "lighthouse, castle")
+    snowy = ("a lighthouse on a cliff at sunset, snowy", "snowy", "snowy 2")
     return Sheet(
         "Edit by words",
         f"Prompt-to-Prompt changes words of the source's prompt, “{LIGHTHOUSE}”. The second column is the new prompt "
@@ -226,29 +180,22 @@ def edit_by_words(s: Studio, made: Prepared) -> Sheet:
         f"of 4 steps. With cross_steps {less:g} they do so in the first two. In the last column only the places of the "
         "words that differ may change (blend, with threshold 0.6).",
         ["source", "new prompt alone", "Prompt-to-Prompt", f"cross_steps {less:g}", f"{less:g} and blend"],
-        [
-            row("lighthouse to castle", castle, both),
-            row("sunset to night", "a lighthouse on a cliff at night", "sunset, night"),
-            row("snowy 2", "a lighthouse on a cliff at sunset, snowy", "snowy", "snowy 2"),
-            Row(f"base, {MANY} steps: lighthouse to castle", base),
-        ],
+        {
+            "PeRFlow, 4 steps: lighthouse to castle": edits(g.perflow(), *castle),
+            "PeRFlow, 4 steps: sunset to night": edits(
+                g.perflow(), "a lighthouse on a cliff at night", "sunset, night"
+            ),
+            "PeRFlow, 4 steps: snowy 2": edits(g.perflow(), *snowy),
+            f"base, {MANY} steps: lighthouse to castle": edits(
+                g.base(), *castle, steps=MANY, cfg=CFG, scheduler="normal"
+            ),
+        },
     )
 
 
-def many(s: Studio, text: str, *, model: Link | None = None, cfg: float = CFG, latent: Link | None = None) -> Link:
-    """The base model's own picture, as everybody samples it."""
-    return s.sampled(model or s.base(), text, MANY, cfg=cfg, latent=latent, scheduler="normal")
-
-
-SHEETS: dict[str, Callable[[Studio, Prepared], Sheet]] = {
-    "steps": steps,
-    "strength": strength,
-    "guidance": guidance,
-    "low-rank": low_rank,
-    "two-deltas": two_deltas,
-    "lora": lora,
-    "image-to-image": image_to_image,
-    "inpainting": inpainting,
-    "hand-over": hand_over,
-    "edit-by-words": edit_by_words,
-}
+SHEETS: dict[str, Callable[[PictureGraph, Prepared], Sheet]] = {
+    sheet.__name__.replace("_", "-"): sheet
+    for sheet in (
+        steps, strength, guidance, low_rank, two_deltas, lora, image_to_image, inpainting, hand_over, edit_by_words
+    )
+}  # fmt: skip

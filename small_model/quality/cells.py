@@ -64,6 +64,11 @@ class Cell:
         """Pictures that go through the UNet for one: ComfyUI leaves the negative prompt out at CFG 1."""
         return self.calls * (1 if cfg == 1 else 2)
 
+    def folder(self, cfg: float, digest: str) -> str:
+        """The name of the folder with its pictures, so that other weights, guidance or judges get another folder."""
+        name = f"{self.model.name} {self.sampler} {self.steps}".replace(" ", "-").replace("+", "and")
+        return f"{name}-cfg{cfg:g}-{digest}"
+
     @property
     def is_end_point(self) -> bool:
         return not self.model.delta and (self.sampler, self.steps) == (END_POINT[0], END_POINT[2])

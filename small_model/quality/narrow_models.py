@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from environment import UserError
 from safetensors.torch import save_file
 from torch import Tensor
 from trial.small_models.unets import SD15_DRAWN
@@ -27,7 +28,7 @@ FILES = {BASE: "teacher", TUNED: "tuned", LORA: "style-lora", "delta": "delta", 
 
 
 def model_of(weights: dict[str, Tensor], precision: torch.dtype = torch.float32) -> Any:
-    """A MODEL of a narrow UNet with diffusers' names. Raises ValueError for one of another layout."""
+    """A MODEL of a narrow UNet with diffusers' names. Raises UserError for one of another layout."""
     import comfy.model_management
     import comfy.model_patcher
     import comfy.supported_models
@@ -40,7 +41,7 @@ def model_of(weights: dict[str, Tensor], precision: torch.dtype = torch.float32)
     wanted = set(model.diffusion_model.state_dict())
     given = {names.get(name, name): tensor.float() for name, tensor in weights.items()}
     if wanted != set(given):
-        raise ValueError(
+        raise UserError(
             f"The narrow UNet has {len(given)} tensors, {len(wanted ^ set(given))} of them other than ComfyUI's class "
             f"of that layout wants ({sorted(wanted ^ set(given))[0]}), expected small_model/networks/unet.py's."
         )
@@ -86,7 +87,6 @@ class NarrowModels:
 
     def weights(self, what: str, *parts: str) -> list[dict[str, Tensor]]:
         """The narrow networks `parts` of one of the files."""
-
         file = self.file(what)
         if file.suffix == ".pt":
             return storage.averaged(file, *parts)
@@ -123,12 +123,12 @@ class NarrowModels:
         return model_of(unet, self.precision)
 
     def _with_lora(self, model: Any) -> Any:
-        """Raises ValueError where Load LoRA leaves something out, which it only logs."""
+        """Raises UserError where Load LoRA leaves something out, which it only logs."""
         name = self._plain(LORA)
         patched = self._nodes["LoraLoaderModelOnly"]().load_lora_model_only(model, name, 1.0)[0]
         pairs = sum(key.endswith(".lora_up.weight") for key in self.weights(LORA, "lora")[0])
         if len(patched.patches) != pairs:
-            raise ValueError(
+            raise UserError(
                 f"{name} has {pairs} pairs of tensors, of which Load LoRA used {len(patched.patches)}, expected all: "
                 "make the file again with small_model.trainers.train_style."
             )

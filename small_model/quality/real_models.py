@@ -19,8 +19,8 @@ from torch import Tensor
 
 from . import sampling
 from .cells import BASE, BASE_SAMPLERS, Cell, Guidance, Model
-from .frechet import Estimate, Gaussian, frechet, gaussian, jackknife
-from .rows import Row, rounded
+from .frechet import Gaussian, frechet, gaussian, jackknife
+from .rows import Row, with_errors
 from .store import Store
 
 BATCH = 4
@@ -128,13 +128,11 @@ class RealTable:
         judged = self._store(cell).read(self.count)
         found: Row = dict(model=cell.model.name, sampler=cell.sampler, steps=cell.steps, calls=cell.calls)
         features, scores, reference = judged["features"], judged["scores"].double(), self._reference
-        estimates: dict[str, Estimate] = {
+        estimates = {
             "fid": jackknife(lambda rows: frechet(gaussian(features[rows]), reference), self.count),
             "clip": jackknife(lambda rows: float(scores[rows].mean()), self.count),
         }
-        for column, estimate in estimates.items():
-            found |= {column: rounded(estimate.value), f"{column}_error": rounded(estimate.error)}
-        return found | {"pictures": self.count}
+        return found | with_errors(estimates) | {"pictures": self.count}
 
     def _sample(self, cell: Cell, numbers: range, captions: Sequence[str]) -> Tensor:
         """[n, 3, H, W] uint8, by CLIP Text Encode, the samplers and VAE Decode."""
@@ -143,11 +141,9 @@ class RealTable:
         texts = [encode.encode(clip, caption)[0][0] for caption in captions]
         longest = math.lcm(*(text.shape[1] for text, _ in texts))
         padded = [text.repeat(1, longest // text.shape[1], 1) for text, _ in texts]  # as ComfyUI evens out lengths
-        others = {
-            name: torch.cat([options[name] for _, options in texts])
-            for name in ("pooled_output",)
-            if name in texts[0][1]
-        }
+        others = {}
+        if "pooled_output" in texts[0][1]:
+            others["pooled_output"] = torch.cat([options["pooled_output"] for _, options in texts])
         side = self._options.size // 8
         samples = sampling.sample(
             self._nodes,
@@ -176,5 +172,4 @@ class RealTable:
         stats = [(str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         captions = [caption for _, caption in self._captioned]
         digest = hashlib.sha256(repr((stats, captions, self._options.size)).encode()).hexdigest()[:10]
-        name = f"{cell.model.name} {cell.sampler} {cell.steps}".replace(" ", "-").replace("+", "and")
-        return Store(self._options.results / "real" / f"{name}-cfg{self._guidance.of(cell.model):g}-{digest}", BATCH)
+        return Store(self._options.results / "real" / cell.folder(self._guidance.of(cell.model), digest), BATCH)

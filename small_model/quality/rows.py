@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -44,18 +45,18 @@ def difference(one: Judged, other: Judged, reference: Gaussian, factor: float = 
 
 def row(cell: Row, judged: Judged, reference: Gaussian, end_points: Tensor | None) -> Row:
     """cell: model, sampler, steps, calls; reference: what the Fréchet distance is to."""
-    estimates: dict[str, Estimate | None] = {"frechet": distance(judged, reference), "attributes": attributes(judged)}
-    estimates["paired"] = None
-    if end_points is not None and "latents" in judged:
+    apart = None
+    if end_points is not None:
         count = min(len(end_points), len(judged["latents"]))
-        estimates["paired"] = paired(judged["latents"][:count], end_points[:count])
-    found = dict(cell)
-    for column, estimate in estimates.items():
-        found[column] = None if estimate is None else rounded(estimate.value)
-        found[f"{column}_error"] = None if estimate is None else rounded(estimate.error)
-    return found | {"pictures": len(judged["features"])}
+        apart = paired(judged["latents"][:count], end_points[:count])
+    estimates = {"frechet": distance(judged, reference), "attributes": attributes(judged), "paired": apart}
+    return cell | with_errors(estimates) | {"pictures": len(judged["features"])}
 
 
-def rounded(value: float) -> float:
-    """To five digits."""
-    return float(f"{value:.5g}")
+def with_errors(estimates: Mapping[str, Estimate | None]) -> Row:
+    """Values and "NAME_error", to five digits; None where there is no estimate."""
+    found: Row = {}
+    for name, estimate in estimates.items():
+        value, error = (float(f"{number:.5g}") for number in estimate) if estimate else (None, None)
+        found |= {name: value, f"{name}_error": error}
+    return found

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from . import claims, sampling
 from .cells import BASE, BASE_SAMPLERS, Cell, Guidance, Model, end_point
-from .drawn_judge import BATCH, DrawnJudge
+from .drawn_judge import BATCH, REFERENCE_COUNT, DrawnJudge
 from .narrow_models import NarrowModels
 from .rows import Row, row
 from .store import Judged, Store
@@ -55,11 +55,8 @@ class Table:
         self._negative = self._texts([""])
 
     def store(self, cell: Cell) -> Store:
-        """Its folder names the weights, the guidance and the judge, so that other ones get another folder."""
-        name = f"{cell.model.name} {cell.sampler} {cell.steps}".replace(" ", "-").replace("+", "and")
         digests = f"{self.models.digest(cell.model)}-{self.judge.digest}"
-        cfg = self.guidance.of(cell.model)
-        return Store(self.results / "pictures" / f"{name}-cfg{cfg:g}-{digests}", self.batch)
+        return Store(self.results / "pictures" / cell.folder(self.guidance.of(cell.model), digests), self.batch)
 
     def missing(self, cell: Cell) -> list[range]:
         return list(self.store(cell).missing(self.amounts.of(cell)))
@@ -136,6 +133,18 @@ class Table:
     def claims(self, known: dict[Cell, Judged]) -> list[str]:
         roots = {cell.model.root for cell in known}
         return claims.claims(known, {root: self.judge.reference(root) for root in roots})
+
+
+def table_of(
+    comfyui: Any, weights: Path, results: Path, amounts: Amounts, guidance: Guidance, at_once: int,
+    precision: torch.dtype = torch.float32, references: int = REFERENCE_COUNT,
+) -> Table:  # fmt: skip
+    """The table of the narrow models in a folder, compared with so many drawings, sampled on ComfyUI's device."""
+    import comfy.model_management
+
+    models = NarrowModels(comfyui, weights, precision)
+    judge = DrawnJudge(models, results, references, comfy.model_management.get_torch_device())
+    return Table(comfyui.nodes, models, judge, results, amounts, guidance, at_once=at_once)
 
 
 def best_of(rows: Sequence[Row]) -> list[Row]:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from environment import UserError
 
 from . import sampling
-from .cells import BASE, Cell, Guidance, Model
+from .cells import BASE, Cell, Model
 
 if TYPE_CHECKING:
     from .table import Table
@@ -17,13 +18,14 @@ COUNT, BATCH = 64, 8
 LIMIT = 2 / 255  # of a picture's mean difference; file and maths are 16 bits in places
 
 
-def check(comfyui: Any, table: Table, weights: Path, delta: bool, guidance: Guidance) -> str:
+def check(comfyui: Any, table: Table) -> str:
     """A sentence with the differences of 64 pictures, by Load Checkpoint, CLIP Text Encode and VAE Decode.
 
-    Raises ValueError where one picture's mean difference is above 2 levels of 256.
+    Raises UserError where one picture's mean difference is above 2 levels of 256.
     """
-    cell = Cell(Model(BASE, delta), "euler", 4)
-    model, clip, vae = load(comfyui, weights, delta)
+    cell = Cell(Model(BASE, table.models.has_delta()), "euler", 4)
+    model, clip, vae = load(comfyui, table.models.folder, cell.model.delta)
+    cfg = table.guidance.of(cell.model)
     encode = comfyui.nodes["CLIPTextEncode"]()
     (negative,) = encode.encode(clip, "")
     apart = []
@@ -31,7 +33,7 @@ def check(comfyui: Any, table: Table, weights: Path, delta: bool, guidance: Guid
         numbers = range(start, start + BATCH)
         texts = [encode.encode(clip, prompt)[0][0][0] for prompt in table.judge.prompts(numbers)]
         positive, noise = [[torch.cat(texts), {}]], sampling.noise_of(numbers)
-        samples = sampling.sample(comfyui.nodes, model, cell, noise, positive, negative, guidance.of(cell.model))
+        samples = sampling.sample(comfyui.nodes, model, cell, noise, positive, negative, cfg)
         (pictures,) = comfyui.nodes["VAEDecode"]().decode(vae, {"samples": samples})
         narrow = table.judge.decode(table.sample(cell, numbers)).cpu().permute(0, 2, 3, 1)
         apart.append((pictures.detach() - narrow).abs().mean((1, 2, 3)))
@@ -41,7 +43,7 @@ def check(comfyui: Any, table: Table, weights: Path, delta: bool, guidance: Guid
         f"difference to the narrow model's is {mean:.2g} where white is 1, {worst:.2g} in the worst picture"
     )
     if worst > LIMIT:
-        raise ValueError(f"{result}, expected at most {LIMIT:.2g}: the widening or the stored weights are wrong.")
+        raise UserError(f"{result}, expected at most {LIMIT:.2g}: the widening or the stored weights are wrong.")
     return result + "."
 
 

@@ -6,24 +6,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-Colour = tuple[float, float, float]  # red, green, blue, each 0 to 1
+Colour = np.ndarray  # red, green, blue, each 0 to 1
 
 
 def hexed(colour: Colour) -> str:
-    """As SVG writes it."""
-    return "#" + "".join(f"{round(255 * min(max(part, 0.0), 1.0)):02x}" for part in colour)
+    """As SVG writes it: "#rrggbb"."""
+    return "#" + (255 * colour.clip(0, 1)).round().astype(np.uint8).tobytes().hex()
 
 
 def rgb(text: str) -> Colour:
     """The colour of SVG's "#rrggbb"."""
-    red, green, blue = (int(text[i : i + 2], 16) / 255 for i in (1, 3, 5))
-    return red, green, blue
+    return np.frombuffer(bytes.fromhex(text[1:]), np.uint8) / 255
 
 
 def mix(a: Colour, b: Colour, share: float) -> Colour:
     """`share` of b, the rest of a."""
-    red, green, blue = ((1 - share) * x + share * y for x, y in zip(a, b, strict=True))
-    return red, green, blue
+    return (1 - share) * a + share * b
 
 
 PAINT = {  # what the words for colours look like
@@ -61,35 +59,19 @@ TIMES = {
         (rgb("#090f2e"), rgb("#15245a"), rgb("#2d477f")), rgb("#5b70b4"), 0.9, rgb("#13265a"), rgb("#f2f0dc")
     ),
 }
-SNOW = rgb("#f3f7fc")
-GREY = rgb("#8c939c")
+WHITE, SNOW, GREY = rgb("#ffffff"), rgb("#f3f7fc"), rgb("#8c939c")
 
 
-def sky_of(time: str, weather: str, random: np.random.Generator) -> tuple[Colour, Colour, Colour]:
+def sky_of(time: str, weather: str, random: np.random.Generator) -> list[Colour]:
     """The three colours of the sky, greyed by rain and clouds, and a little different in every picture."""
     grey = {"clear": 0.0, "cloudy": 0.12, "rainy": 0.5, "snowy": 0.2}[weather]
-    light = TIMES[time]
-    cover = darker(GREY, 0.35 if time == "night" else 0.85)
+    cover = (0.35 if time == "night" else 0.85) * GREY
     shift = random.normal(0, 0.02, 3)
-    top, middle, horizon = (_moved(mix(colour, cover, grey), shift) for colour in light.sky)
-    return top, middle, horizon
+    return [mix(colour, cover, grey) + shift for colour in TIMES[time].sky]
 
 
-def lit(colour: Colour, time: str, random: np.random.Generator | None = None, spread: float = 0.03) -> Colour:
+def lit(colour: Colour, time: str, random: np.random.Generator | None = None) -> Colour:
     """A surface's colour in the light of that time; `random` makes it a little different."""
-    light = TIMES[time]
-    shade = mix((1.0, 1.0, 1.0), light.tint, light.strength)
-    noise = random.normal(0, spread, 3) if random is not None else np.zeros(3)
-    red, green, blue = (part * tone for part, tone in zip(colour, shade, strict=True))
-    red, green, blue = (min(max(part, 0.0), 1.0) for part in _moved((red, green, blue), noise))
-    return red, green, blue
-
-
-def darker(colour: Colour, factor: float = 0.72) -> Colour:
-    red, green, blue = (part * factor for part in colour)
-    return red, green, blue
-
-
-def _moved(colour: Colour, by: np.ndarray) -> Colour:
-    red, green, blue = (part + float(move) for part, move in zip(colour, by, strict=True))
-    return red, green, blue
+    shade = mix(WHITE, TIMES[time].tint, TIMES[time].strength)
+    noise = random.normal(0, 0.03, 3) if random is not None else 0.0
+    return (colour * shade + noise).clip(0, 1)

@@ -12,7 +12,7 @@ from . import sky
 from .light import sky_of
 from .places import ground
 from .subjects import subject
-from .svg import down
+from .svg import gradient
 from .words import Scene
 
 SIZE = 128
@@ -28,7 +28,7 @@ def svg(scene: Scene, random: np.random.Generator, size: int = SIZE) -> str:
     """The scene as SVG, from back to front."""
     land = ground(scene, random)
     shapes = [
-        f"<defs>{down('sky', sky_of(scene.time, scene.weather, random))}</defs>",
+        f"<defs>{gradient('sky', sky_of(scene.time, scene.weather, random))}</defs>",
         '<rect width="128" height="96" fill="url(#sky)"/>',
         *sky.disc(scene, 88, random),
         *sky.clouds(scene, random),

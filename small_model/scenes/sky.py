@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .light import GREY, TIMES, Colour, lit, mix, rgb
+from .light import GREY, TIMES, WHITE, lit, mix, rgb
 from .svg import ellipse, line
 from .words import Scene
 
@@ -30,7 +30,7 @@ def disc(scene: Scene, horizon: float, random: np.random.Generator) -> list[str]
 
 def clouds(scene: Scene, random: np.random.Generator) -> list[str]:
     many = {"clear": 0, "cloudy": 5, "rainy": 6, "snowy": 2}[scene.weather]
-    colour = _cloud_colour(scene)
+    colour = lit(mix(WHITE, GREY, 0.75 if scene.weather == "rainy" else 0.05), scene.time)
     shapes = []
     for _ in range(many + int(random.integers(0, 2))):
         x, y, size = random.uniform(0, 128), random.uniform(8, 46), random.uniform(0.7, 1.25)
@@ -39,20 +39,15 @@ def clouds(scene: Scene, random: np.random.Generator) -> list[str]:
     return shapes
 
 
-def _cloud_colour(scene: Scene) -> Colour:
-    pale = mix(rgb("#ffffff"), GREY, 0.75 if scene.weather == "rainy" else 0.05)
-    return lit(pale, scene.time)
-
-
 def falling(scene: Scene, random: np.random.Generator) -> list[str]:
     """Rain or snow before everything else."""
     if scene.weather == "rainy":
-        colour = mix(lit(rgb("#dfe8f4"), scene.time), (1, 1, 1), 0.25)
+        colour = mix(lit(rgb("#dfe8f4"), scene.time), WHITE, 0.25)
         slant = random.uniform(-5, 5)
         starts = random.uniform((-4, -8), (132, 124), (24, 2))
         return [line((x, y), (x + slant, y + 13), colour, 1.5, 0.6) for x, y in starts]
     if scene.weather == "snowy":
-        colour = mix(lit(rgb("#ffffff"), scene.time), (1, 1, 1), 0.5)
+        colour = mix(lit(WHITE, scene.time), WHITE, 0.5)
         flakes = random.uniform((0, 0, 1.5), (128, 128, 2.4), (30, 3))
         return [ellipse(x, y, radius, radius, colour, 0.9) for x, y, radius in flakes]
     return []

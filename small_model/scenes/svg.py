@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+import numpy as np
 
 from .light import Colour, hexed
 
-Point = tuple[float, float]
+Point = Sequence[float] | np.ndarray  # x, y
 
 
 def polygon(points: Iterable[Point], colour: Colour, opacity: float = 1.0) -> str:
@@ -14,8 +16,8 @@ def polygon(points: Iterable[Point], colour: Colour, opacity: float = 1.0) -> st
     return f'<polygon points="{text}" fill="{hexed(colour)}" fill-opacity="{opacity:.2f}"/>'
 
 
-def rectangle(x: float, y: float, width: float, height: float, colour: Colour, opacity: float = 1.0) -> str:
-    return polygon([(x, y), (x + width, y), (x + width, y + height), (x, y + height)], colour, opacity)
+def rectangle(x: float, y: float, width: float, height: float, colour: Colour) -> str:
+    return polygon([(x, y), (x + width, y), (x + width, y + height), (x, y + height)], colour)
 
 
 def ellipse(x: float, y: float, rx: float, ry: float, colour: Colour, opacity: float = 1.0) -> str:
@@ -40,11 +42,8 @@ def curve(start: Point, pieces: Iterable[tuple[Point, Point]], colour: Colour) -
     return f'<path d="{text} Z" fill="{hexed(colour)}"/>'
 
 
-def down(name: str, colours: Iterable[Colour]) -> str:
-    """A gradient from top to bottom, to be used as url(#name)."""
-    colours = list(colours)
-    stops = "".join(
-        f'<stop offset="{i / (len(colours) - 1):.2f}" stop-color="{hexed(colour)}"/>'
-        for i, colour in enumerate(colours)
-    )
+def gradient(name: str, colours: Sequence[Colour]) -> str:
+    """From top to bottom; url(#name) paints with it."""
+    last = len(colours) - 1
+    stops = "".join(f'<stop offset="{i / last:.2f}" stop-color="{hexed(c)}"/>' for i, c in enumerate(colours))
     return f'<linearGradient id="{name}" x1="0" y1="0" x2="0" y2="1">{stops}</linearGradient>'

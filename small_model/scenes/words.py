@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from types import MappingProxyType
 
@@ -17,17 +17,7 @@ COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "white")
 SIZES = ("small", "medium", "large")
 SIDES = ("left", "middle", "right")
 
-_WHERE = MappingProxyType(
-    {
-        "cliff": "on a cliff",
-        "hill": "on a hill",
-        "beach": "on a beach",
-        "field": "in a field",
-        "mountains": "in the mountains",
-        "sea": "in the sea",
-    }
-)
-_WHEN = MappingProxyType({"dawn": "at dawn", "noon": "at noon", "sunset": "at sunset", "night": "at night"})
+_WHERE = dict(zip(PLACES, ("on a", "on a", "on a", "in a", "in the", "in the"), strict=True))
 
 
 @dataclass(frozen=True)
@@ -43,15 +33,8 @@ class Scene:
     side: str
 
 
-ATTRIBUTES = MappingProxyType(
-    dict(
-        zip(
-            (field.name for field in fields(Scene)),
-            (SUBJECTS, PLACES, TIMES, WEATHERS, COLOURS, SIZES, SIDES),
-            strict=True,
-        )
-    )
-)
+_WORDS = (SUBJECTS, PLACES, TIMES, WEATHERS, COLOURS, SIZES, SIDES)
+ATTRIBUTES = MappingProxyType(dict(zip((field.name for field in fields(Scene)), _WORDS, strict=True)))
 
 
 def random_scene(random: np.random.Generator) -> Scene:
@@ -62,34 +45,30 @@ def random_scene(random: np.random.Generator) -> Scene:
     return Scene(**words)
 
 
-def full_caption(scene: Scene) -> str:
-    """The caption that says every attribute: "a small red house on a hill at dawn, snowy, on the left"."""
-    return _caption(scene, says=lambda _: True)
+def caption_of(scene: Scene, left_out: Collection[str] = ()) -> str:
+    """What says every attribute but those left out: "a small red house on a hill at dawn, snowy, on the left"."""
+    size = "" if "size" in left_out or scene.size == "medium" else scene.size
+    colour = "" if "colour" in left_out else scene.colour
+    thing = " ".join(word for word in (size, colour, scene.subject) if word)
+    article = "an" if thing[0] in "aeiou" else "a"
+    where = _WHERE[scene.place]
+    if scene.subject == "balloon":
+        where = f"above {where.split()[1]}"  # "above a hill", where others are "on a hill"
+    parts = [f"{article} {thing} {where} {scene.place} at {scene.time}"]
+    if "weather" not in left_out:
+        parts.append(scene.weather)
+    if "side" not in left_out:
+        parts.append("in the middle" if scene.side == "middle" else f"on the {scene.side}")
+    return ", ".join(parts)
 
 
-def random_caption(scene: Scene, random: np.random.Generator, silence: float = 0.25) -> str:
-    """A caption that leaves out each of colour, size, weather and side with probability `silence`."""
-    left_out = {name for name in ("colour", "size", "weather", "side") if random.random() < silence}
-    return _caption(scene, says=lambda name: name not in left_out)
+def random_caption(scene: Scene, random: np.random.Generator) -> str:
+    """A caption that leaves out each of colour, size, weather and side in a quarter of all captions."""
+    left_out = {name for name in ("colour", "size", "weather", "side") if random.random() < 0.25}
+    return caption_of(scene, left_out)
 
 
 def named_attributes(caption: str) -> dict[str, str]:
     """The attributes that a caption names: {"subject": "house", "time": "dawn", ...}. No word is in two of them."""
     words = set(re.findall("[a-z]+", caption))
     return {name: word for name, choices in ATTRIBUTES.items() for word in words.intersection(choices)}
-
-
-def _caption(scene: Scene, says: Callable[[str], bool]) -> str:
-    where = _WHERE[scene.place]
-    if scene.subject == "balloon":
-        where = f"above {where.partition(' ')[2]}"  # "above a hill", where others are "on a hill"
-    size = scene.size if says("size") and scene.size != "medium" else ""
-    colour = scene.colour if says("colour") else ""
-    thing = " ".join(word for word in (size, colour, scene.subject) if word)
-    article = "an" if thing[0] in "aeiou" else "a"
-    parts = [f"{article} {thing} {where} {_WHEN[scene.time]}"]
-    if says("weather"):
-        parts.append(scene.weather)
-    if says("side"):
-        parts.append("in the middle" if scene.side == "middle" else f"on the {scene.side}")
-    return ", ".join(parts)

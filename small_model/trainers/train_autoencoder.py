@@ -7,7 +7,6 @@ weights in this repository.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +20,10 @@ from . import distributed
 from .dataset import pictures_of
 from .device import DEVICE, arithmetic, placed
 from .muon import optimizers_of
-from .training_loop import Losses, Training
+from .training_loop import Losses, Training, arguments
 
 CROP, BATCH, RATE = 64, 8, 4e-3
-NOISE = 0.08  # added to latents, so that the decoder bears what a diffusion model gets wrong
+NOISE = 0.08  # added to latents, so that the decoder tolerates the errors of a diffusion model
 SQUARES = 10.0  # so that they are about a third of the loss
 STANDARDISED_AT = 0.6  # of the time
 
@@ -118,12 +117,7 @@ def losses_of(encoder: Encoder, decoder: Decoder, x: Tensor) -> tuple[Tensor, Te
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--pictures", type=int, default=8000)
-    parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--batch", type=int, default=BATCH, help="crops in a step of each process")
-    parser.add_argument("--rate", type=float, default=RATE)
+    parser = arguments(__doc__, 8000, 60, BATCH, RATE)
     parser.add_argument("--from-stored", action="store_true", help="begin with the weights in this repository")
     distributed.join()
     train(**vars(parser.parse_args()))

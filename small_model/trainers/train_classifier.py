@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
+import math
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -30,13 +30,12 @@ from ..scenes.words import ATTRIBUTES
 from .dataset import trained_autoencoder
 from .device import as_tensor
 from .muon import optimizers_of
-from .training_loop import save, set_rate
+from .training_loop import Losses, Training, save
 
 FIRST = TRAINING + 10_000_000  # its training pictures are its own
 BATCH, RATE, DECAY = 64, 3e-3, 0.02
 STYLED, DECODED, NOISE = 0.2, 0.25, 0.3  # shares of the training pictures, and noise on the latents of the latter
 TESTED = 2000  # held-out pictures
-STATE_EVERY = 60  # seconds
 
 
 def drawn(number: int, style: str | None = None) -> np.ndarray:
@@ -100,32 +99,17 @@ def train(pixels: Tensor, wanted: Tensor, seen: int, file: Path) -> Classifier:
     torch.manual_seed(0)
     network = Classifier().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizers = optimizers_of(list(network.parameters()), [network.body[0][0], *network.heads.values()], RATE, DECAY)
-    steps, first, mean = seen // BATCH, 0, 0.0
-    if file.exists():
-        saved = torch.load(file, weights_only=True)
-        first = saved["step"]
-        network.load_state_dict(saved["network"])
-        for optimizer, stored in zip(optimizers, saved["optimizers"], strict=True):
-            optimizer.load_state_dict(stored)
-    last = began = time.monotonic()
-    for step in range(first + 1, steps + 1):
-        torch.manual_seed(step)  # a run that was stopped goes on with the pictures that it would have seen
-        set_rate(optimizers, RATE * min(1, step / 50) * (1 - step / steps))
+    training = Training({"network": network}, optimizers, file, longest_average=0.0, largest_gradient=math.inf)
+
+    def losses(step: int, done: float) -> Losses:
+        torch.manual_seed(step + 1)  # a run that was stopped goes on with the pictures that it would have seen
         rows = torch.randint(len(pixels), (BATCH,))
         logits = network.logits(network.features(degraded(pixels[rows].float() / 255)))
-        losses = [functional.cross_entropy(found, wanted[rows, i]) for i, found in enumerate(logits.values())]
-        loss = torch.stack(losses).mean()
-        loss.backward()  # type: ignore[no-untyped-call]
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        mean += (loss.item() - mean) / min(step - first, 100)
-        if step % 100 == 0:
-            print(f"step {step} of {steps}, {time.monotonic() - began:.0f} s  loss {mean:.4f}", flush=True)
-        if time.monotonic() - last > STATE_EVERY or step == steps:
-            last = time.monotonic()
-            states = [optimizer.state_dict() for optimizer in optimizers]
-            save({"network": network.state_dict(), "optimizers": states, "step": step}, file)
+        found = [functional.cross_entropy(words, wanted[rows, i]) for i, words in enumerate(logits.values())]
+        loss = torch.stack(found).mean()
+        return {"total": loss, "shown": {"loss": loss}}
+
+    training.run(math.inf, losses, lambda done: 1 - done, warm_up=50, samples=BATCH, steps=seen // BATCH)
     return network.eval()
 
 

@@ -8,7 +8,6 @@ last state.
 
 from __future__ import annotations
 
-import argparse
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from .dataset import pictures_of, trained_autoencoder
 from .device import as_tensor, placed
 from .muon import optimizers_of
 from .train_teacher import BATCH, Batches, learn
-from .training_loop import save
+from .training_loop import arguments, save
 
 RATE, LORA_RATE = 4e-4, 1e-3  # the teacher knows the scenes already
 ADAPTED = ["to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2"]
@@ -92,13 +91,9 @@ def train(
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    of_rate = f"{RATE:g} for all weights, {LORA_RATE:g} for a LoRA"
+    parser = arguments(__doc__, 24_000, 15, BATCH, 0.0, of_rate)
     parser.add_argument("style", choices=list(STYLES))
     parser.add_argument("--tokenizer", type=Path, required=True)
-    parser.add_argument("--pictures", type=int, default=24_000)
-    parser.add_argument("--minutes", type=float, default=15)
-    parser.add_argument("--batch", type=int, default=BATCH, help="samples in a step")
     parser.add_argument("--rank", type=int, default=0, help="of a LoRA; 0 trains all weights")
-    parser.add_argument("--rate", type=float, default=0.0, help=f"{RATE:g} for all weights, {LORA_RATE:g} for a LoRA")
     print(train(**vars(parser.parse_args())))

@@ -7,7 +7,6 @@ in comfy/sd1_tokenizer. With --from-stored it begins with the weights in this re
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ from . import distributed
 from .dataset import latents_of
 from .device import DEVICE, arithmetic, placed
 from .muon import optimizers_of
-from .training_loop import Losses, Training
+from .training_loop import Losses, Training, arguments
 
 BATCH, RATE, EMPTY = 32, 2e-3, 0.1  # EMPTY: how often the caption is left out, so that CFG works
 
@@ -131,13 +130,8 @@ class Batches:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
+    parser = arguments(__doc__, 40_000, 60, BATCH, RATE)
     parser.add_argument("--tokenizer", type=Path, required=True)
-    parser.add_argument("--pictures", type=int, default=40000)
-    parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--batch", type=int, default=BATCH, help="samples in a step of each process")
-    parser.add_argument("--rate", type=float, default=RATE)
     parser.add_argument("--from-stored", action="store_true", help="begin with the weights in this repository")
     distributed.join()
     train(**vars(parser.parse_args()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -31,6 +33,19 @@ class Losses(TypedDict):
     shown: dict[str, Tensor]  # what is printed, by name
 
 
+def arguments(
+    description: str | None, pictures: int, minutes: float, batch: int, rate: float, of_rate: str = ""
+) -> argparse.ArgumentParser:
+    """The options that every training has, with these defaults."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--pictures", type=int, default=pictures)
+    parser.add_argument("--minutes", type=float, default=minutes)
+    parser.add_argument("--batch", type=int, default=batch, help="samples in a step of each process")
+    parser.add_argument("--rate", type=float, default=rate, help=of_rate)
+    return parser
+
+
 def first_state(weights: Iterable[Tensor]) -> State:
     return {"seconds": 0.0, "step": 0, "ema": [weight.detach().clone() for weight in weights]}
 
@@ -54,8 +69,10 @@ class Training:
         optimizers: Sequence[torch.optim.Optimizer],
         file: Path,
         longest_average: float,
+        largest_gradient: float = 1.0,
     ) -> None:
         self.networks, self.optimizers, self.file, self.longest = networks, optimizers, file, longest_average
+        self.largest_gradient = largest_gradient
         self.weights = [p for network in networks.values() for p in network.parameters() if p.requires_grad]
         self.rate = optimizers[0].param_groups[0]["lr"]
         self.state = first_state(self.weights)
@@ -74,21 +91,22 @@ class Training:
         decay: Callable[[float], float],
         warm_up: int,
         samples: int,
+        steps: float = math.inf,
     ) -> None:
-        """Steps until the runs together have taken so many minutes.
+        """Steps until the runs together have taken so many minutes, or made so many steps.
 
-        losses(step, done) and decay(done) get the share of the time that is gone, 0 to 1; `samples` of all processes
-        are in a step, and the first `warm_up` steps have a lower rate.
+        losses(step, done) and decay(done) get the share of the time or of the steps that is gone, 0 to 1; `samples` of
+        all processes are in a step, and the first `warm_up` steps have a lower rate.
         """
         state = self.state
         saved = began = time.monotonic()
         before, first, means = state["seconds"], state["step"], dict[str, Tensor]()
         while True:
             state["seconds"] = distributed.mean(before + time.monotonic() - began)
-            done = state["seconds"] / (60 * minutes)
+            done = max(state["seconds"] / (60 * minutes), state["step"] / steps)
             if done >= 1:
                 break
-            set_rate(self.optimizers, self.rate * min(1, (state["step"] + 1) / warm_up) * decay(done))
+            self._set_rate(self.rate * min(1, (state["step"] + 1) / warm_up) * decay(done))
             found = losses(state["step"], done)
             self._step(found["total"])
             for name, loss in found["shown"].items():
@@ -103,10 +121,14 @@ class Training:
                 self.save()
         self.save()
 
+    def _set_rate(self, rate: float) -> None:
+        for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
+            group["lr"] = rate
+
     def _step(self, loss: Tensor) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
         distributed.average_gradients(self.weights)
-        torch.nn.utils.clip_grad_norm_(self.weights, 1.0)
+        torch.nn.utils.clip_grad_norm_(self.weights, self.largest_gradient)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -123,9 +145,3 @@ class Training:
             networks = {name: network.state_dict() for name, network in self.networks.items()}
             optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
             save({**networks, "optimizers": optimizers, "state": self.state}, self.file)
-
-
-def set_rate(optimizers: Sequence[torch.optim.Optimizer], rate: float) -> None:
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = rate

@@ -149,3 +149,23 @@ def test_the_methods_picture_is_small_and_sharp():
     assert path.stat().st_size < PICTURE_LIMIT
     with Image.open(path) as picture:
         assert picture.width >= 1600  # shown at half of that
+
+
+@pytest.mark.parametrize(("name", "size"), [("icon", (400, 400)), ("banner", (1260, 540))])
+def test_the_registrys_pictures_are_their_drawings(name, size):
+    """The registry asks for a square of at most 400 pixels, and for 21:9; the text has the same font everywhere."""
+    import io
+
+    import matplotlib
+    import numpy as np
+    import resvg_py
+    from PIL import Image
+
+    file, fonts = REPOSITORY / "docs" / "registry" / f"{name}.svg", f"{matplotlib.get_data_path()}/fonts/ttf"
+    drawn = resvg_py.svg_to_bytes(
+        svg_path=str(file), resources_dir=str(file.parent), font_dirs=[fonts], skip_system_fonts=True
+    )
+    stored, rendered = (Image.open(found).convert("RGB") for found in (file.with_suffix(".png"), io.BytesIO(drawn)))
+    assert stored.size == rendered.size == size
+    apart = np.abs(np.asarray(stored, float) - np.asarray(rendered, float)).mean()
+    assert apart < 2, f"docs/registry/{name}.png is not {name}.svg: render it as docs/development.md says"

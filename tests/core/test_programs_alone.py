@@ -1,7 +1,7 @@
 """The programs that need no ComfyUI, at their smallest size."""
 
 import pytest
-from programs import REPOSITORY, run
+from programs import run
 
 
 def test_draw_method(monkeypatch, tmp_path):
@@ -10,21 +10,6 @@ def test_draw_method(monkeypatch, tmp_path):
     monkeypatch.setattr(draw_method, "PICTURE", tmp_path / "method.png")
     run(monkeypatch, "scripts/draw_method.py")
     assert (tmp_path / "method.png").stat().st_size > 10_000
-
-
-def test_draw_registry(monkeypatch, tmp_path):
-    """The stored pictures are what it draws, with the registry's shapes: a square of at most 400 pixels, and 21:9."""
-    import numpy as np
-    from PIL import Image
-
-    run(monkeypatch, "scripts/draw_registry.py", "--out", str(tmp_path))
-    for name, size in (("icon.png", (400, 400)), ("banner.png", (1260, 540))):
-        stored = REPOSITORY / "docs" / "registry" / name
-        assert stored.stat().st_size < 150_000
-        pictures = [Image.open(file) for file in (stored, tmp_path / name)]
-        assert [picture.size for picture in pictures] == [size, size]
-        ours, theirs = (np.asarray(picture.convert("RGB"), dtype=float) for picture in pictures)
-        assert np.abs(ours - theirs).mean() < 2, f"python scripts/draw_registry.py draws another {name} by now"
 
 
 def test_lock(monkeypatch, tmp_path):

@@ -9,7 +9,7 @@ from small_model.quality.classifier import WEIGHTS, classifier
 from small_model.scenes import numbered
 from small_model.scenes.numbered import picture
 from small_model.scenes.styles import STYLES
-from small_model.scenes.words import ATTRIBUTES, full_caption, named_attributes
+from small_model.scenes.words import ATTRIBUTES, caption_of, named_attributes
 
 COUNT = 150
 
@@ -41,7 +41,7 @@ def test_captions_are_those_of_the_drawings():
 def test_captions_are_read_back():
     for number in range(200):
         scene = numbered.scene(number)
-        whole, partly = named_attributes(full_caption(scene)), named_attributes(numbered.caption(number))
+        whole, partly = named_attributes(caption_of(scene)), named_attributes(numbered.caption(number))
         expected = {name: getattr(scene, name) for name in ATTRIBUTES}
         if scene.size == "medium":  # which goes without saying
             del expected["size"]

@@ -17,7 +17,7 @@ from small_model.scenes.words import (
     TIMES,
     WEATHERS,
     Scene,
-    full_caption,
+    caption_of,
     random_caption,
     random_scene,
 )
@@ -39,7 +39,7 @@ def said(caption: str) -> dict[str, str]:
 
 def test_every_full_caption_says_its_whole_scene_and_no_other():
     scenes = [Scene(*words) for words in product(*ATTRIBUTES.values())]
-    captions = [full_caption(scene) for scene in scenes]
+    captions = [caption_of(scene) for scene in scenes]
     for scene, caption in zip(scenes, captions, strict=True):
         assert {"size": "medium"} | said(caption) == asdict(scene)
         assert caption.startswith("an ") == (caption.split()[1][0] in "aeiou")

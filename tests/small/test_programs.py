@@ -31,10 +31,10 @@ def random_weights(comfyui, tmp_path_factory):
 @pytest.fixture
 def toy_judge(monkeypatch):
     """It compares with few drawings."""
-    from small_model.quality import drawn_judge
+    from small_model.quality import table
 
-    judge = drawn_judge.DrawnJudge
-    monkeypatch.setattr(drawn_judge, "DrawnJudge", lambda models, results, *_, **__: judge(models, results, 20))
+    judge = table.DrawnJudge
+    monkeypatch.setattr(table, "DrawnJudge", lambda models, results, *_: judge(models, results, 20))
 
 
 @pytest.mark.usefixtures("toy_judge")

@@ -4,6 +4,7 @@ from itertools import islice
 
 import pytest
 import torch
+from environment import UserError
 
 from small_model.networks import storage
 from small_model.networks.autoencoder import Decoder, Encoder
@@ -114,7 +115,7 @@ def test_a_lora_for_another_model_is_refused(comfyui, weights, tmp_path):
         (tmp_path / file.name).symlink_to(file)
     (tmp_path / "style-lora.safetensors").unlink()
     storage.write({"lora_unet_other.lora_up.weight": torch.ones(2, 2)}, tmp_path / "style-lora.safetensors", 16)
-    with pytest.raises(ValueError, match=r"style-lora-.*\.safetensors has 1 pairs .* Load LoRA used 0"):
+    with pytest.raises(UserError, match=r"style-lora-.*\.safetensors has 1 pairs .* Load LoRA used 0"):
         narrow_models.NarrowModels(comfyui, tmp_path)[Model(LORA)]
 
 
@@ -144,5 +145,5 @@ def test_captions_as_conditionings_are_those_of_the_text_model(comfyui):
 
 
 def test_weights_of_another_layout_are_refused(comfyui):
-    with pytest.raises(ValueError, match="The narrow UNet has 1 tensors"):
+    with pytest.raises(UserError, match="The narrow UNet has 1 tensors"):
         narrow_models.model_of({"conv_in.weight": torch.zeros(64, 4, 3, 3)})

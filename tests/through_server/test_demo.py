@@ -29,61 +29,65 @@ def test_demo(repository, tmp_path):
     assert any("drawings" in line for line in lines)
 
 
-def test_the_sheet(server, prompt, find, monkeypatch):
+def test_the_sheet(server, prompt, find, monkeypatch, capsys):
     """All its cells through the server, with the graphs' random models, and what is drawn of them."""
     import demo_sheet
     import numpy as np
     from demo_graph import ENLARGED
     from PIL import Image
+    from sampled_sheet import SENTENCES
 
-    few = demo_sheet.BASE_MANY._replace(steps=5)  # many take as many seconds
-    columns = tuple(few if column is demo_sheet.BASE_MANY else column for column in demo_sheet.COLUMNS)
-    monkeypatch.setattr(demo_sheet, "COLUMNS", columns)
-    monkeypatch.setattr(demo_sheet, "BASE_MANY", few)
+    few = [(model, min(steps, 5 + c)) for c, (model, steps) in enumerate(demo_sheet.COLUMNS)]  # many take long
+    monkeypatch.setattr(demo_sheet, "COLUMNS", few)
     find(prompt, "EmptyLatentImage")["inputs"] |= {"width": 64, "height": 64}
-    texts = ["a lighthouse", "a boat"]
-    loaders = ("CheckpointLoaderSimple", "ckpt_name"), ("PeRFlowApplyDelta", "delta_name")
-    files = [find(prompt, kind)["inputs"][name] for kind, name in loaders]
-    pictures = demo_sheet.run(server, demo_sheet.graph(*files, texts, "", (64, 64), (3.0, 1.0), seed=5), len(texts))
+    graph, _, _ = demo_sheet.graph_like(prompt)
+    sheet = demo_sheet.sheet_of(graph, ["a lighthouse", "a boat"], 3.0, 1.0)
+    pictures = demo_sheet.sampled(server, graph, sheet)
+    assert capsys.readouterr().out.count("  row ") == 2 * 4
     assert all(picture.size == (64, 64) for row in pictures for picture in row)
     assert len({picture.tobytes() for row in pictures for picture in row}) == 2 * 4
-    sheet = np.asarray(demo_sheet.draw(pictures, [column.title for column in columns], texts, ENLARGED))
-    gap, side = demo_sheet.SENTENCES.gap, 64 * ENLARGED
+    drawn = np.asarray(sheet.drawn(pictures, ENLARGED))
+    gap, side = SENTENCES.gap, 64 * ENLARGED
     last = np.asarray(pictures[1][3].resize((side, side), Image.Resampling.LANCZOS))
-    assert np.array_equal(sheet[-gap - side : -gap, -gap - side : -gap], last)
-    assert (sheet[: demo_sheet.SENTENCES.top] < 128).any()  # titles
-    assert "base, 4 steps:" in demo_sheet.description(pictures)
+    assert np.array_equal(drawn[-gap - side : -gap, -gap - side : -gap], last)
+    assert (drawn[: SENTENCES.top] < 128).any()  # titles
+    assert "base, 4 steps:" in sheet.differences(pictures)
 
 
 def test_the_sheet_compares_the_same_noise():
     """The base model is sampled by stock nodes, PeRFlow by the pack's, each row from one seed."""
     import demo_sheet
+    from trial.picture_graph import PictureGraph
 
-    cells = demo_sheet.graph("base", "delta", ["a", "b"], "", (128, 128), (3.0, 1.0), seed=5)
-    for r, c in ((r, c) for r in range(2) for c in range(4)):
-        sampler, steps = cells[f"{r} {c} sample"], demo_sheet.COLUMNS[c].steps
-        if demo_sheet.COLUMNS[c].perflow:
-            assert cells[sampler["inputs"]["noise"][0]]["inputs"]["noise_seed"] == 5 + r
-            assert cells[sampler["inputs"]["sigmas"][0]]["inputs"]["steps"] == steps
-            assert (
-                cells[cells[sampler["inputs"]["guider"][0]]["inputs"]["model"][0]]["class_type"] == "PeRFlowApplyDelta"
-            )
-        else:
-            inputs = sampler["inputs"]
-            assert (inputs["seed"], inputs["steps"], inputs["sampler_name"]) == (5 + r, steps, "euler")
-            assert cells[inputs["model"][0]]["class_type"] == "CheckpointLoaderSimple"
+    graph = PictureGraph("base", "delta", seed=5)
+    rows = demo_sheet.sheet_of(graph, ["a", "b"], 3.0, 1.0).rows.values()
+    for r, row in enumerate(rows):
+        for (model, steps), picture in zip(demo_sheet.COLUMNS, row, strict=True):
+            inputs = graph.nodes[graph.nodes[picture[0]]["inputs"]["samples"][0]]["inputs"]
+            if model == "PeRFlow":
+                noise, sigmas, guider = (
+                    graph.nodes[inputs[name][0]]["inputs"] for name in ("noise", "sigmas", "guider")
+                )
+                assert (noise["noise_seed"], sigmas["steps"], guider["cfg"]) == (5 + r, steps, 1.0)
+                assert graph.nodes[guider["model"][0]]["class_type"] == "PeRFlowApplyDelta"
+            else:
+                found = (inputs["seed"], inputs["steps"], inputs["cfg"], inputs["sampler_name"])
+                assert found == (5 + r, steps, 3.0, "euler")
+                assert graph.nodes[inputs["model"][0]]["class_type"] == "CheckpointLoaderSimple"
 
 
 def test_the_sheets_first_row_is_the_demos(prompt, find):
     import demo_sheet
 
-    cells, texts = demo_sheet.graph_like(prompt, 3.0)
+    graph, texts, cfg = demo_sheet.graph_like(prompt)
+    demo_sheet.sheet_of(graph, texts, 3.0, cfg)
     guider = find(prompt, "CFGGuider")["inputs"]
-    assert cells["0"]["inputs"]["text"] == texts[0] == prompt[guider["positive"][0]]["inputs"]["text"]
-    assert cells["negative"]["inputs"]["text"] == prompt[guider["negative"][0]]["inputs"]["text"]
-    assert cells["0 guider"]["inputs"]["cfg"] == guider["cfg"]
-    assert cells["0 noise"]["inputs"]["noise_seed"] == find(prompt, "RandomNoise")["inputs"]["noise_seed"]
+    assert texts[0] == prompt[guider["positive"][0]]["inputs"]["text"]
     assert len(set(texts)) == len(demo_sheet.PROMPTS)
+    assert cfg == guider["cfg"]
+    assert find(prompt, "RandomNoise")["inputs"] in [node["inputs"] for node in graph.nodes.values()]
+    written = {node["inputs"]["text"] for node in graph.nodes.values() if node["class_type"] == "CLIPTextEncode"}
+    assert written == {*texts, prompt[guider["negative"][0]]["inputs"]["text"]}
 
 
 @pytest.mark.parametrize(

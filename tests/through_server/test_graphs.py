@@ -2,6 +2,7 @@
 
 import io
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import shipped_graphs as graphs
 from model_files import read_glb, splats_in
 from PIL import Image, ImageSequence
 from smaller_graphs import sizes, smaller
-from trial.small_models.tables import GRAPHS
+from trial.small_models.tables import TABLES
 
 # What our nodes say below their widgets.
 TEXTS = {
@@ -50,7 +51,7 @@ def graph(request, object_info):
 
 @pytest.fixture(scope="session")
 def complete_info(object_info):
-    files = [name.removeprefix("ipadapter/") for name in GRAPHS if name.startswith("ipadapter/")]
+    files = [name.removeprefix("ipadapter/") for name in TABLES["graphs"](Path()) if name.startswith("ipadapter/")]
     return graphs.with_triposr(graphs.with_ipadapter_plus(object_info, files))
 
 

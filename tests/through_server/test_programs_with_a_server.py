@@ -62,10 +62,10 @@ def test_draw_gallery(here, prompt, find, monkeypatch, tmp_path):
 
     from small_model.gallery import preparing, sheets
 
-    def small(studio, made):
-        ways = (studio.base(), studio.perflow(), studio.perflow(delta=made.low_rank[4]))
-        row = sheets.Row("one", [studio.sampled(model, "a boat", 1) for model in ways])
-        return sheets.Sheet("Small", "It is small.", ["base", "PeRFlow", "rank 4"], [row])
+    def small(graph, made):
+        ways = (graph.base(), graph.perflow(), graph.perflow(delta=made.low_rank[4]))
+        rows = {"one": [graph.sampled(model, "a boat", 1) for model in ways]}
+        return sheets.Sheet("Small", "It is small.", ["base", "PeRFlow", "rank 4"], rows)
 
     files = (
         find(prompt, "CheckpointLoaderSimple")["inputs"]["ckpt_name"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from .checkpoints import make_checkpoint, make_refiner_checkpoint, make_sd3_checkpoint, make_sdxl_checkpoint
@@ -14,11 +15,11 @@ from .sparse_files import save_name
 from .text_models import make_text_encoder
 from .trained import make_trained_checkpoint, make_trained_delta
 from .triposplat import make_triposplat_decoder
-from .unets import SD15_TINY, SD21_SMALL, SDXL_SMALL, Config, make_controlnet, make_unet
+from .unets import SD15_TINY, SD21_SMALL, SDXL_SMALL, make_controlnet, make_unet
 from .vaes import make_vae
 from .wonder3d import make_wonder3d
 
-Maker = Callable[[Path, Path], object]  # (the file to write, the folder that holds them all)
+Table = dict[str, Callable[[Path], object]]  # a file's name -> what writes it
 
 TRAINED_CHECKPOINT = "checkpoints/drawn-scenes.safetensors"
 TRAINED_DELTA = "perflow/drawn-scenes-perflow.safetensors"
@@ -26,71 +27,49 @@ SD15 = "checkpoints/v1-5-pruned-emaonly-fp16.safetensors"
 SDXL = "checkpoints/sd_xl_base_1.0.safetensors"
 
 
-def unet(preset: Config, seed: int, sign: int = 1) -> Maker:
-    return lambda path, models: make_unet(path, preset, seed, sign)
+def trained(_: Path) -> Table:
+    return {TRAINED_CHECKPOINT: make_trained_checkpoint, TRAINED_DELTA: make_trained_delta}
 
 
-def lora(base: str, seed: int) -> Maker:
-    return lambda path, models: make_lora(path, models / base, seed=seed, text=True)
+def graphs(models: Path) -> Table:
+    """In this order, since some are made from others, which are in the folder `models` then."""
+    sd15, sdxl = models / SD15, models / SDXL
+    return {
+        SD15: partial(make_checkpoint, unet_config=SD15_TINY),
+        SDXL: make_sdxl_checkpoint,
+        "checkpoints/sd_xl_refiner_1.0.safetensors": make_refiner_checkpoint,
+        "checkpoints/sd3_medium_incl_clips.safetensors": make_sd3_checkpoint,
+        "diffusion_models/perflow-sdxl-base-v0-fix.safetensors": partial(make_unet, preset=SDXL_SMALL, seed=10),
+        "diffusion_models/perflow-sd21-artius.safetensors": partial(make_unet, preset=SD21_SMALL, seed=11),
+        "diffusion_models/instaflow-0.9b.safetensors": partial(make_unet, preset=SD15_TINY, seed=12, sign=-1),
+        "diffusion_models/2-rectified-flow.safetensors": partial(make_unet, preset=SD15_TINY, seed=13, sign=-1),
+        "text_encoders/perflow-sd21-artius-text-encoder.safetensors": make_text_encoder,
+        "vae/perflow-sd21-artius-vae.safetensors": make_vae,
+        "perflow/perflow-sd15-delta-v0-1.safetensors": partial(make_delta, checkpoint=sd15),
+        "loras/add_detail.safetensors": partial(make_lora, checkpoint=sd15, seed=14, text=True),
+        "loras/blindbox_v1_mix.safetensors": partial(make_lora, checkpoint=sd15, seed=15, text=True),
+        "loras/pcm_sd15_smallcfg_4step_converted.safetensors": partial(make_pcm_lora, checkpoint=sd15),
+        "loras/pcm_sdxl_smallcfg_4step_converted.safetensors": partial(make_pcm_lora, checkpoint=sdxl),
+        "loras/pcm_deterministic_4step_shift3.safetensors": partial(make_sd3_lora, seed=16),
+        "loras/pcm_stochastic_shift3.safetensors": partial(make_sd3_lora, seed=17),
+        "controlnet/control_v11f1p_sd15_depth_fp16.safetensors": partial(make_controlnet, preset=SD15_TINY, seed=18),
+        "controlnet/control_v11f1e_sd15_tile_fp16.safetensors": partial(make_controlnet, preset=SD15_TINY, seed=19),
+        "controlnet/control_v11p_sd15_canny_fp16.safetensors": partial(make_controlnet, preset=SD15_TINY, seed=20),
+        "clip_vision/CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors": make_clip_vision,
+        "ipadapter/ip-adapter_sd15.safetensors": partial(make_ip_adapter, preset=SD15_TINY),
+        "ipadapter/ip-adapter_sdxl_vit-h.safetensors": partial(make_ip_adapter, preset=SDXL_SMALL),
+        "diffusion_models/wonder3d-v1.0.bin": make_wonder3d,
+        "clip_vision/wonder3d-v1.0-image-encoder.bin": partial(make_clip_vision, kind="vitl"),
+        "checkpoints/hunyuan3d-dit-v2_fp16.safetensors": make_hunyuan3d,
+        "checkpoints/hunyuan3d-dit-v2-mv_fp16.safetensors": partial(make_hunyuan3d, seed=24),
+        "vae/triposplat_vae_decoder_fp16.safetensors": make_triposplat_decoder,
+        # Only names: each has one size, which takes minutes a picture on a CPU, and older ComfyUIs have none of them.
+        "background_removal/birefnet.safetensors": save_name,
+        "clip_vision/dino_v3_vit_h.safetensors": save_name,
+        "diffusion_models/triposplat_fp16.safetensors": save_name,
+        "vae/flux2-vae.safetensors": save_name,
+        "checkpoints/model.ckpt": save_name,  # TripoSR's pack is not here
+    }
 
 
-def pcm_lora(base: str) -> Maker:
-    return lambda path, models: make_pcm_lora(path, models / base)
-
-
-def sd3_lora(seed: int) -> Maker:
-    return lambda path, models: make_sd3_lora(path, seed=seed)
-
-
-def controlnet(seed: int) -> Maker:
-    return lambda path, models: make_controlnet(path, SD15_TINY, seed)
-
-
-def ip_adapter(preset: Config) -> Maker:
-    return lambda path, models: make_ip_adapter(path, preset)
-
-
-# In these orders: some are made from others.
-GRAPHS: dict[str, Maker] = {
-    SD15: lambda path, models: make_checkpoint(path, unet_config=SD15_TINY),
-    SDXL: lambda path, models: make_sdxl_checkpoint(path),
-    "checkpoints/sd_xl_refiner_1.0.safetensors": lambda path, models: make_refiner_checkpoint(path),
-    "checkpoints/sd3_medium_incl_clips.safetensors": lambda path, models: make_sd3_checkpoint(path),
-    "diffusion_models/perflow-sdxl-base-v0-fix.safetensors": unet(SDXL_SMALL, seed=10),
-    "diffusion_models/perflow-sd21-artius.safetensors": unet(SD21_SMALL, seed=11),
-    "diffusion_models/instaflow-0.9b.safetensors": unet(SD15_TINY, seed=12, sign=-1),
-    "diffusion_models/2-rectified-flow.safetensors": unet(SD15_TINY, seed=13, sign=-1),
-    "text_encoders/perflow-sd21-artius-text-encoder.safetensors": lambda path, models: make_text_encoder(path),
-    "vae/perflow-sd21-artius-vae.safetensors": lambda path, models: make_vae(path),
-    "perflow/perflow-sd15-delta-v0-1.safetensors": lambda path, models: make_delta(path, models / SD15),
-    "loras/add_detail.safetensors": lora(SD15, seed=14),
-    "loras/blindbox_v1_mix.safetensors": lora(SD15, seed=15),
-    "loras/pcm_sd15_smallcfg_4step_converted.safetensors": pcm_lora(SD15),
-    "loras/pcm_sdxl_smallcfg_4step_converted.safetensors": pcm_lora(SDXL),
-    "loras/pcm_deterministic_4step_shift3.safetensors": sd3_lora(seed=16),
-    "loras/pcm_stochastic_shift3.safetensors": sd3_lora(seed=17),
-    "controlnet/control_v11f1p_sd15_depth_fp16.safetensors": controlnet(seed=18),
-    "controlnet/control_v11f1e_sd15_tile_fp16.safetensors": controlnet(seed=19),
-    "controlnet/control_v11p_sd15_canny_fp16.safetensors": controlnet(seed=20),
-    "clip_vision/CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors": lambda path, models: make_clip_vision(path),
-    "ipadapter/ip-adapter_sd15.safetensors": ip_adapter(SD15_TINY),
-    "ipadapter/ip-adapter_sdxl_vit-h.safetensors": ip_adapter(SDXL_SMALL),
-    "diffusion_models/wonder3d-v1.0.bin": lambda path, models: make_wonder3d(path),
-    "clip_vision/wonder3d-v1.0-image-encoder.bin": lambda path, models: make_clip_vision(path, kind="vitl"),
-    "checkpoints/hunyuan3d-dit-v2_fp16.safetensors": lambda path, models: make_hunyuan3d(path),
-    "checkpoints/hunyuan3d-dit-v2-mv_fp16.safetensors": lambda path, models: make_hunyuan3d(path, seed=24),
-    "vae/triposplat_vae_decoder_fp16.safetensors": lambda path, models: make_triposplat_decoder(path),
-    # Only names: each has one size, which takes minutes a picture on a CPU, and older ComfyUIs have none of them.
-    "background_removal/birefnet.safetensors": lambda path, models: save_name(path),
-    "clip_vision/dino_v3_vit_h.safetensors": lambda path, models: save_name(path),
-    "diffusion_models/triposplat_fp16.safetensors": lambda path, models: save_name(path),
-    "vae/flux2-vae.safetensors": lambda path, models: save_name(path),
-    "checkpoints/model.ckpt": lambda path, models: save_name(path),  # TripoSR's pack is not here
-}
-
-TRAINED: dict[str, Maker] = {
-    TRAINED_CHECKPOINT: lambda path, models: make_trained_checkpoint(path),
-    TRAINED_DELTA: lambda path, models: make_trained_delta(path),
-}
-
-TABLES = {"trained": TRAINED, "graphs": GRAPHS}
+TABLES = {"trained": trained, "graphs": graphs}

@@ -20,7 +20,13 @@ _COMMON: Config = dict(
     image_size=32, in_channels=4, out_channels=4, model_channels=320, use_spatial_transformer=True, legacy=False
 )
 
-# ComfyUI tells SD1.5 by model_channels 320, context_dim 768 (read from the first attention layer on the way down),
+SD15_LAYOUT: Config = dict(  # of the published model
+    channel_mult=[1, 2, 4, 4],
+    num_res_blocks=[2, 2, 2, 2],
+    transformer_depth=[1, 1, 1, 1, 1, 1, 0, 0],
+    transformer_depth_output=[1] * 9 + [0] * 3,
+)
+# ComfyUI recognises SD1.5 by model_channels 320, context_dim 768 (read from the first attention layer on the way down),
 # 4-dimensional proj_in and no label_emb. Levels, blocks and depths are free. As in SD1.5, the lowest level has no
 # attention.
 SD15_SMALL: Config = _COMMON | dict(
@@ -42,8 +48,8 @@ SD15_DRAWN: Config = SD15_SMALL | COMFYUI_LAYOUT  # the trained model, widened
 SD21_SMALL: Config = SD15_SMALL | dict(
     context_dim=1024, use_linear_in_transformer=True, num_heads=-1, num_head_channels=64
 )
-# SDXL is told by adm_in_channels 2816, context_dim 2048 and exactly these depths on the way down; the middle and the
-# way up are free, so they are shallow here.
+# ComfyUI recognises SDXL by adm_in_channels 2816, context_dim 2048 and exactly these depths on the way down; the middle
+# and the way up are free, so they are shallow here.
 SDXL_SMALL: Config = SD21_SMALL | dict(
     channel_mult=[1, 1, 1],
     num_res_blocks=[2, 2, 2],

@@ -8,27 +8,11 @@ import torch
 
 from .random_tensors import Shapes, find_comfyui, random
 from .sparse_files import Tensors, save
-from .unets import Config, unet
+from .unets import SD15_LAYOUT, SD15_SMALL, Config, unet
 
 # Stable Diffusion 1.5's layout with 32 channels for 320, the picture's latent as further input, and a class embedding.
-WONDER3D_SMALL: Config = dict(
-    image_size=32,
-    in_channels=8,
-    out_channels=4,
-    model_channels=32,
-    channel_mult=[1, 2, 4, 4],
-    num_res_blocks=[2, 2, 2, 2],
-    transformer_depth=[1, 1, 1, 1, 1, 1, 0, 0],
-    transformer_depth_middle=1,
-    transformer_depth_output=[1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
-    context_dim=768,
-    num_heads=8,
-    use_spatial_transformer=True,
-    use_linear_in_transformer=False,
-    legacy=False,
-    num_classes="sequential",
-    adm_in_channels=10,
-)
+WONDER3D_SMALL: Config = SD15_SMALL | SD15_LAYOUT
+WONDER3D_SMALL |= dict(in_channels=8, model_channels=32, num_classes="sequential", adm_in_channels=10)
 BLOCK = ".attn1.to_q.weight"  # every transformer block has one
 
 
