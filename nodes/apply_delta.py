@@ -3,7 +3,7 @@
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..perflow_core.errors import tensor_count, tensors_named
+from ..perflow_core.errors import counted, tensors_named
 from ..perflow_core.sampling.parameterization import usual_base
 from ..perflow_core.sampling.windows import MOST_WINDOWS
 from ..perflow_core.weights.delta_file import metadata_base_prediction, metadata_prediction_type, metadata_windows
@@ -65,8 +65,7 @@ class PeRFlowApplyDelta(io.ComfyNode):
                 ),
             ],
             outputs=[io.Model.Output()],
-            hidden=[io.Hidden.unique_id],
-            not_idempotent=True,  # see node_text
+            **node_text.shows_text(),
         )
 
     @classmethod
@@ -111,7 +110,7 @@ def applied_lines(delta: DeltaFit, applied: list[tuple[str, float]], sampling: s
         lines.append("The file does not say that it is a PeRFlow delta. For a LoRA of another kind use Load LoRA.")
     if delta.left_out:
         fitting = len(delta.changes)
-        lines.append(f"Applied: {fitting} of {tensor_count(fitting + len(delta.left_out))}.")
+        lines.append(f"Applied: {fitting} of {counted(fitting + len(delta.left_out), 'tensor')}.")
         lines.append(f"Left out, being of another shape: {tensors_named(delta.left_out)}.")
     if delta.without:
         lines.append(f"Left as they are, with nothing for them in the file: {tensors_named(delta.without)}.")

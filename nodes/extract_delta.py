@@ -67,9 +67,8 @@ class PeRFlowExtractDelta(io.ComfyNode):
                 ),
             ],
             outputs=[io.String.Output("path")],
-            hidden=[io.Hidden.unique_id],
-            not_idempotent=True,  # see node_text
             is_output_node=True,
+            **node_text.shows_text(),
         )
 
     @classmethod

@@ -38,8 +38,7 @@ class PeRFlowModelSampling(io.ComfyNode):
                 shared_inputs.align_steps(),
             ],
             outputs=[io.Model.Output()],
-            hidden=[io.Hidden.unique_id],
-            not_idempotent=True,  # see node_text
+            **node_text.shows_text(),
         )
 
     @classmethod

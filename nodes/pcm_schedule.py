@@ -90,8 +90,7 @@ class PCMPhaseSchedule(io.ComfyNode):
                 ),
             ],
             outputs=[io.Sigmas.Output()],
-            hidden=[io.Hidden.unique_id],
-            not_idempotent=True,  # see node_text
+            **node_text.shows_text(),
         )
 
     @classmethod

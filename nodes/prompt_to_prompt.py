@@ -107,8 +107,7 @@ class PeRFlowPromptToPrompt(io.ComfyNode):
                 io.Conditioning.Output(display_name="positive"),
                 io.Latent.Output(),
             ],
-            hidden=[io.Hidden.unique_id],
-            not_idempotent=True,  # see node_text
+            **node_text.shows_text(),
         )
 
     @classmethod

@@ -2,12 +2,13 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..perflow_core.drawing.loss_plot import draw_losses
+from ..perflow_core.drawing.picture_sheet import to_tensor
+from ..perflow_core.errors import counted
 from ..perflow_core.sampling.parameterization import PredictionType, like_base
 from ..perflow_core.sampling.windows import MOST_WINDOWS
 from ..perflow_core.weights.delta_file import metadata_prediction_type, metadata_windows
@@ -154,8 +155,7 @@ class PeRFlowTrainDelta(io.ComfyNode):
                 io.LossMap.Output("loss_map", tooltip="The loss of each step, for Plot Loss Graph."),
                 io.Image.Output("loss_by_window", tooltip="A picture of the loss of each window over the steps."),
             ],
-            hidden=[io.Hidden.unique_id],
-            not_idempotent=True,  # see node_text
+            **node_text.shows_text(),
         )
 
     @classmethod
@@ -190,11 +190,9 @@ class PeRFlowTrainDelta(io.ComfyNode):
         with torch.inference_mode(False):
             examples = Examples(model[0], latents, positive, negative)
             training = DeltaTraining(model[0], examples, settings)
-            count = len(examples.latents)
-            reported = [f"{count} picture{'s' if count > 1 else ''}"]
+            reported = [counted(len(examples.latents), "picture")]
             if resumed:
-                with_state = trained_files.load(training, resumed)
-                reported.append(resumed.text(rank, with_state))
+                reported.append(resumed.text(rank, trained_files.load(training, resumed)))
         trained_files.check_free_space(training)
         facts = {
             "architecture": unet.family,
@@ -203,8 +201,7 @@ class PeRFlowTrainDelta(io.ComfyNode):
         }
         first = resumed.steps if resumed else 0
         path, text, history = train(cls, training, first, steps, filename_prefix[0], facts)
-        picture = draw_losses([losses.by_window for losses in history], settings.windows)
-        image = torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255)[None]
+        image = to_tensor(draw_losses([losses.by_window for losses in history], settings.windows))
         text = "\n".join([text, *reported])
         loss_map = {"loss": [losses.mean for losses in history]}
         return io.NodeOutput(str(path), loss_map, image, ui=node_text.show(cls, text))

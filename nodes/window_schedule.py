@@ -58,8 +58,7 @@ class PeRFlowWindowSchedule(io.ComfyNode):
                 ),
             ],
             outputs=[io.Sigmas.Output()],
-            hidden=[io.Hidden.unique_id],
-            not_idempotent=True,  # see node_text
+            **node_text.shows_text(),
         )
 
     @classmethod

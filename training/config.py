@@ -40,7 +40,7 @@ class TeacherConfig(Section):
 
 
 class StudentConfig(Section):
-    """What learns, and what it learns to say."""
+    """The model that is trained, and what its output means."""
 
     method: Literal["full", "lora"] = "full"
     rank: Positive = 64  # of the LoRA

@@ -16,7 +16,7 @@ from perflow_core.training.curriculum import Purpose, generator, normal
 
 from .config import Config
 from .pictures import ShardStream, Skipped, decoded
-from .prepared_latents import prepare_pictures, prepare_samples
+from .prepared_latents import prepare
 from .prompts import PromptStore
 from .stopping import TrainingError
 from .teacher import Teacher
@@ -141,8 +141,5 @@ def source(
     if data.kind == "webdataset":
         return PictureStream(teacher, config, rank, processes)
     folder = Path(config.output) / "latents"
-    if data.kind == "folder":
-        prepare_pictures(config, teacher, folder, rank, processes, stopping)
-    else:
-        prepare_samples(config, teacher, prompts, folder, rank, processes, stopping)
+    prepare(config, teacher, prompts, folder, rank, processes, stopping)
     return LatentFiles(folder, config.seed)

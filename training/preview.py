@@ -3,13 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from perflow_core.atomic_file import atomic_write
-from perflow_core.drawing.picture_sheet import Layout, draw_sheet
+from perflow_core.drawing.picture_sheet import Layout, draw_sheet, from_tensor
 from perflow_core.sampling.denoiser import denoiser
 from perflow_core.sampling.schedule import window_schedule
 from perflow_core.sampling.solvers import sample_euler
@@ -19,7 +18,7 @@ from perflow_core.training.trajectory import TeacherTrajectory
 
 from .config import Config
 from .prompts import PromptStore
-from .teacher import Teacher
+from .teacher import Prompts, Teacher
 
 LAYOUT = Layout(edge=0, top=16, left=4, above=16, gap=4, letters=11)
 
@@ -75,25 +74,20 @@ class Preview:
     def _sampled(self, n: int, guidance: float) -> Tensor:
         """The teacher's z at the end of its trajectory in n steps."""
         trajectory = TeacherTrajectory.plan(self.teacher.alphas_cumprod, 1, n).to(self.teacher.device, torch.float32)
-        prompts, empty = self.prompts.embed(self.config.prompts), self.prompts.embed([""])
-        eps = self.teacher.noise_predictor(prompts, empty, guidance)
+        eps = self.teacher.noise_predictor(*self._embedded(), guidance)
         return trajectory.sample(eps, self.noise) * self.chord.c[-1].float()
 
     @torch.no_grad()
     def _student(self, student: Any, n: int) -> Tensor:
         """The student's z at the end of the path in n steps, sampled as ComfyUI does."""
-        prompts, empty = self.prompts.embed(self.config.prompts), self.prompts.embed([""])
         chord = self.chord.to(self.teacher.device, torch.float32)
-        network = self.teacher.network(student, prompts, empty, torch.float32)
+        network = self.teacher.network(student, *self._embedded(), torch.float32)
         denoise = denoiser(network, self.prediction_type, chord, self.config.student_guidance)
         sigmas = window_schedule(self.chord, n, end="reference")
         return sample_euler(denoise, self.noise / chord.c[0], sigmas, chord=self.chord) * chord.c[-1]
 
+    def _embedded(self) -> tuple[Prompts, Prompts]:
+        return self.prompts.embed(self.config.prompts), self.prompts.embed([""])
+
     def _pictures(self, z: Tensor) -> list[Image.Image]:
-        decoded = torch.cat([self.teacher.decode_latents(row[None]) for row in z])
-        return [Image.fromarray((p.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)) for p in decoded]
-
-
-def saved_sheet(sheet: Image.Image) -> Tensor:
-    """The sheet as tensorboard takes it: [3, H, W], uint8."""
-    return torch.from_numpy(np.array(sheet)).permute(2, 0, 1)
+        return [from_tensor(self.teacher.decode_latents(row[None])[0].permute(1, 2, 0)) for row in z]

@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import ProjectConfiguration, gather_object
@@ -21,7 +22,7 @@ from . import latents, saving, state, student
 from .accelerated import AcceleratedDescent
 from .config import Config
 from .plan import plan
-from .preview import Preview, saved_sheet
+from .preview import Preview
 from .prompts import PromptStore
 from .segment_cache import Lanes, Rows, SegmentCache
 from .stopping import Stopped, TrainingError, stoppable
@@ -89,13 +90,10 @@ class Run:
             num_warmup_steps=config.warm_up,
             num_training_steps=config.steps,
         )
-        self.ema = EMAModel(self._trainable(), self.config.student.ema_decay, foreach=True)
+        self.ema = EMAModel(student.trainable(self.unet), self.config.student.ema_decay, foreach=True)
         self.accelerator.register_for_checkpointing(self.schedule, self.ema)
         if not full:
             state.save_only_the_adapter(self.accelerator)
-
-    def _trainable(self) -> list[torch.nn.Parameter]:
-        return student.trainable(self.unet)
 
     def _resume(self) -> None:
         found = state.last(self.config)
@@ -168,7 +166,7 @@ class Run:
         report = {"loss": losses.mean, "learning_rate": self.schedule.get_last_lr()[0]}
         self.losses.append(losses.mean)
         self.schedule.step()
-        self.ema.step(self._trainable())
+        self.ema.step(student.trainable(self.unet))
         return report | {f"loss by window/{w}": loss for w, loss in losses.by_window.items()}
 
     def _batch(self, rows: Rows) -> Batch:
@@ -215,7 +213,7 @@ class Run:
         if self.accelerator.is_main_process:
             self.preview.write(sheet, self.step)
             tracker = self.accelerator.get_tracker("tensorboard", unwrap=True)
-            tracker.add_image("preview", saved_sheet(sheet), self.step)
+            tracker.add_image("preview", np.array(sheet), self.step, dataformats="HWC")
             for n, error in errors.items():
                 tracker.add_scalar(f"paired error/{n} steps", error, self.step)
         self.say(f"Step {self.step}: error to the teacher " + ", ".join(f"{e:.3f} in {n}" for n, e in errors.items()))

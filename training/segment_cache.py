@@ -1,4 +1,4 @@
-"""The segments of the teacher's trajectories, on disk, each used several times: that is where the time goes.
+"""The segments of the teacher's trajectories, on disk, used several times: making them takes most of the time.
 
 A round is so many rows, made in one go (`perflow_core.training.curriculum.Rounds`). A lane is a place in the global
 batch: lane l of a step takes a row of its own lane, so that every process keeps its own rows, whatever their number,

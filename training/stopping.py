@@ -1,4 +1,4 @@
-"""What ends a run early: an error that the user can act on, or the user, where it can continue from."""
+"""What ends a run early: an error that the user can act on, or the user; then the run can be continued."""
 
 import signal
 import threading

@@ -42,7 +42,7 @@ class Teacher:
 
     name: str
     architecture: str
-    predicts: str  # "epsilon" or "v_prediction"
+    base_prediction: BasePrediction
     alphas_cumprod: Tensor  # [1000], float64
     unet: Any  # a UNet2DConditionModel; diffusers has no types
     pipeline: Any  # holds the text encoders and the VAE
@@ -75,10 +75,6 @@ class Teacher:
     @property
     def device(self) -> torch.device:
         return self.unet.device
-
-    @property
-    def base_prediction(self) -> BasePrediction:
-        return "v" if self.predicts == "v_prediction" else "noise"
 
     @property
     def vae(self) -> Any:
@@ -177,7 +173,8 @@ def load(config: TeacherConfig, resolution: int) -> Teacher:
         found = "its noise table ends at zero signal"
     if found or alphas_cumprod is None:
         raise TrainingError(f"The teacher {path.name} is of another kind ({found}), expected {KINDS}: choose another.")
-    return Teacher(path.name, architecture, predicts, alphas_cumprod.double(), unet, pipeline, resolution)
+    base_prediction: BasePrediction = "v" if predicts == "v_prediction" else "noise"
+    return Teacher(path.name, architecture, base_prediction, alphas_cumprod.double(), unet, pipeline, resolution)
 
 
 def _from_file(path: Path, config: str) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
+from ..errors import counted
 from .schedule_plot import BOTTOM, FAINT, LEFT, RIGHT, TOP, Canvas
 
 COLOURS = ["#dc2626", "#d97706", "#059669", "#2563eb", "#7c3aed", "#db2777", "#5b6472", "#0891b2"]
@@ -68,4 +69,4 @@ def _draw_frame(canvas: Canvas, steps: int, low: float, high: float) -> None:
         canvas.text(x, BOTTOM + 28, f"{share * steps:.0f}", colour=FAINT)
     canvas.line([(LEFT, TOP), (LEFT, BOTTOM), (RIGHT, BOTTOM)], FAINT, 1.5)
     canvas.text((LEFT + RIGHT) / 2, BOTTOM + 72, "step")
-    canvas.text(LEFT, 30, f"loss by window, {steps} step{'s' if steps != 1 else ''}", "lm")
+    canvas.text(LEFT, 30, f"loss by window, {counted(steps, 'step')}", "lm")

@@ -28,6 +28,11 @@ def edge_timesteps(K: int) -> list[float]:
     return [float(NUM_TIMESTEPS * (K - w) // K) for w in range(K + 1)]
 
 
+def edge_entries(K: int) -> list[int]:
+    """The entries of the base model's noise table at the K + 1 edges, as officially: int(1000 t) - 1, at last 0."""
+    return [max(int(T) - 1, 0) for T in edge_timesteps(K)]
+
+
 def percent_timestep(percent: float) -> float:
     """T = 1 + 999 (1 - p): where a share p of the path is over, as the base model's entry 999 (1 - p) is.
 

@@ -1,4 +1,4 @@
-"""The optimizer's step: clipped gradients, losses by window, and nothing that is no number."""
+"""The optimizer's step: clipped gradients, losses by window, and a check for NaN and Inf."""
 
 import math
 from contextlib import AbstractContextManager, nullcontext

@@ -1,4 +1,4 @@
-"""What the header of a delta file tells: whether it is one, for which models, and how it was trained."""
+"""The header of a delta file: whether it is one, for which models, and how it was trained."""
 
 from ..errors import MOST_DIMENSIONS, Problem, shown, sizes
 from ..sampling.parameterization import BASE_PREDICTIONS, PREDICTION_TYPES, BasePrediction, PredictionType

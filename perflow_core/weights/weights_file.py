@@ -30,7 +30,7 @@ class WeightsFileError(UnusableError):
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """What is in a .safetensors file, as far as the header and a norm tell.
+    """What is in a .safetensors file, by its header and one norm.
 
     dtypes: as the header writes them -> how many tensors; norm: the mean size of the last norm's numbers, or None where
     the file has no such tensor.
@@ -127,7 +127,7 @@ def _size(norm: Tensor) -> float:
 
 
 def _advice(path: Path) -> str:
-    """What the first bytes say about how the file got that way."""
+    """What to do, by the first bytes of the file."""
     with path.open("rb") as file:
         head = file.read(64).lstrip().lower()
     if head.startswith((b"<!doctype", b"<html", b"<?xml")):

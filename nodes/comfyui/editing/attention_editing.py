@@ -91,7 +91,7 @@ def edit_attention(
 
 
 class EditingRun:
-    """One sampling run: the plans by the prompts' ids, and what was learnt on the way."""
+    """One sampling run: the plans by the prompts' ids, and what has been found for them."""
 
     def __init__(self, plans: dict[UUID, EditPlan], sigmas: Tensor, noise: Tensor):
         self.plans = plans

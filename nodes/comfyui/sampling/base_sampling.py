@@ -20,7 +20,7 @@ class Base(NamedTuple):
 
 
 def prediction_of(model: ModelPatcher) -> BasePrediction | None:
-    """What the UNet answers; None where that is neither noise nor v."""
+    """What the UNet predicts; None where that is neither noise nor v."""
     sampling = model.get_model_object("model_sampling")
     if isinstance(sampling, PeRFlowSampling):
         return sampling.base_predicts

@@ -39,7 +39,7 @@ class PeRFlowSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sa
         prediction_type: PredictionType,
         windows: int,
     ):
-        """alphas_cumprod: the base model's table, float64 [1000]; base_predicts: what its UNet answers."""
+        """alphas_cumprod: the base model's table, float64 [1000]; base_predicts: what its UNet predicts."""
         super().__init__(config)
         self.alphas_cumprod = alphas_cumprod
         self.base_predicts = base_predicts
@@ -60,7 +60,7 @@ class PeRFlowSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sa
         return self.sigmas[1]
 
     def timestep(self, sigma: Tensor) -> Tensor:
-        """What the UNet and a ControlNet are given: 1000 t, not below the 1 that the weights were trained down to."""
+        """What the UNet and a ControlNet get: 1000 t, not below the 1 that the weights were trained down to."""
         return self.chord_on(sigma.device).timestep(sigma.float()).clamp(min=1)
 
     def sigma(self, timestep: Tensor) -> Tensor:

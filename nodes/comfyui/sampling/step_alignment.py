@@ -20,7 +20,7 @@ OUTER_SAMPLE = comfy.patcher_extension.WrappersMP.OUTER_SAMPLE
 
 @runtime_checkable
 class AlignsSteps(Protocol):
-    """A model sampling that knows where steps belong: PeRFlow's on windows, InstaFlow's and its relatives' evenly."""
+    """A model sampling that moves steps: PeRFlow's to windows, InstaFlow's and its relatives' to even spacing."""
 
     family: str
     parts_advice: str  # how the parts of one path get the steps of the whole
@@ -38,7 +38,7 @@ class AlignsSteps(Protocol):
 
 
 def set_alignment(model: ModelPatcher, align_steps: bool) -> None:
-    """Put the wrapper on a clone that has a sampling which aligns steps and is not yet in use."""
+    """Put the wrapper on a clone that has a sampling which aligns steps."""
     model.remove_wrappers_with_key(OUTER_SAMPLE, KEY)
     family = model.get_model_object("model_sampling").family
     model.add_wrapper_with_key(OUTER_SAMPLE, KEY, partial(sample_aligned, family=family, align_steps=align_steps))
@@ -61,7 +61,7 @@ def sample_aligned(
     - On an empty latent at pure noise, which is what it means. (ddim_uniform's 4 steps begin near timestep 750.)
     - On an image, and in KSamplerAdvanced from a later step, where the scheduler put it.
     KSamplerAdvanced up to an earlier step keeps the last level too, so that the second half goes on from there. Each
-    half shares its steps by itself, since it cannot know the other.
+    half shares its steps by itself, since it gets no sigmas of the other.
     """
     model = executor.class_obj.model_patcher
     sampling = model.get_model_object("model_sampling")

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from comfy_api.latest import io
 
+from ....perflow_core.errors import counted
 from ....perflow_core.training.descent import NotFiniteError, WindowLosses
 from .. import node_text
 from . import trained_files
@@ -118,9 +119,7 @@ def _report(history: list[WindowLosses], path: Path, first: int, seconds: float)
     """The file, how long it took, and how the loss went."""
     tenth = max(1, len(history) // 10)
     start, end = (np.mean([losses.mean for losses in part]) for part in (history[:tenth], history[-tenth:]))
-    steps = f"{len(history)} step{'s' if len(history) > 1 else ''}" + (
-        f", {first + len(history)} in all" if first else ""
-    )
+    steps = counted(len(history), "step") + (f", {first + len(history)} in all" if first else "")
     return (
         f"{path.name}, {path.stat().st_size / 1e6:.0f} MB, {steps}, {_minutes(seconds)}\n"
         f"loss {start:.4g} in the first tenth of the steps, {end:.4g} in the last tenth"
