@@ -5,7 +5,6 @@ from comfy_api.latest import io
 
 from ..perflow_core.errors import counted, tensors_named
 from ..perflow_core.sampling.parameterization import usual_base
-from ..perflow_core.sampling.windows import MOST_WINDOWS
 from ..perflow_core.weights.delta_file import metadata_base_prediction, metadata_prediction_type, metadata_windows
 from ..perflow_core.weights.delta_fit import DeltaFit
 from ..perflow_core.weights.unet_layout import TRAINED_WINDOWS
@@ -46,13 +45,10 @@ class PeRFlowApplyDelta(io.ComfyNode):
                     tooltip="How much of the difference is added. 1 is as trained; 0 returns the model unchanged.",
                 ),
                 shared_inputs.prediction_type(auto=f"what the file says, otherwise {shared_inputs.PUBLISHED}"),
-                io.Int.Input(
-                    "windows",
+                shared_inputs.windows(
+                    " that the weights were trained with. 0: what the file says, otherwise 4, which all published "
+                    "weights use.",
                     default=0,
-                    min=0,
-                    max=MOST_WINDOWS,
-                    tooltip="Number of time windows (K) that the weights were trained with. 0: what the file says, "
-                    "otherwise 4, which all published weights use.",
                 ),
                 shared_inputs.align_steps(),
                 io.Boolean.Input(

@@ -10,9 +10,7 @@ from ..perflow_core.drawing.loss_plot import draw_losses
 from ..perflow_core.drawing.picture_sheet import to_tensor
 from ..perflow_core.errors import counted
 from ..perflow_core.sampling.parameterization import PredictionType, like_base
-from ..perflow_core.sampling.windows import MOST_WINDOWS
 from ..perflow_core.weights.delta_file import metadata_prediction_type, metadata_windows
-from ..perflow_core.weights.unet_layout import TRAINED_WINDOWS
 from .comfyui import folders, node_text, shared_inputs
 from .comfyui.advice import with_advice
 from .comfyui.sampling.base_sampling import Base, base_of
@@ -89,14 +87,7 @@ class PeRFlowTrainDelta(io.ComfyNode):
                     max=1024,
                     tooltip="LoRA rank of each layer. A higher rank makes a larger file.",
                 ),
-                io.Int.Input(
-                    "windows",
-                    default=TRAINED_WINDOWS,
-                    min=1,
-                    max=MOST_WINDOWS,
-                    tooltip="Number of time windows (K). A good picture needs at least this many steps; 4 in all "
-                    "published weights.",
-                ),
+                shared_inputs.windows(". A good picture needs at least this many steps; 4 in all published weights."),
                 shared_inputs.prediction_type(
                     auto="what resume_from says, otherwise ddim_eps for a model that predicts noise, velocity for one "
                     "that predicts v"

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable
 
+from .lora_file import ALPHA, DOWN, UP
+
 SMALL_CFG_STEPS = (2, 4, 8, 16)
 NORMAL_CFG_STEPS = (4, 8, 16)
 NORMAL_CFG = {4: "2.5 to 3.5", 8: "3 to 6", 16: "2 to 9"}
@@ -21,7 +23,7 @@ LAYERS = re.compile(
     r"|(down|up)samplers_0_conv)$"
 )
 DISTINCTIVE = ("conv1", "conv2", "time_emb_proj", "proj_in", "ff_net_2")  # together they are in no LoRA of pictures
-PARTS = (".lora_up.weight", ".lora_down.weight", ".lora_A.weight", ".lora_B.weight", ".alpha")
+PARTS = (UP, DOWN, ALPHA, ".lora_A.weight", ".lora_B.weight")
 
 
 def looks_like_pcm(keys: Iterable[str]) -> bool:

@@ -145,10 +145,8 @@ def _recomputing(forward: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*args, **kwargs)
         # The options say which block it is and are written on from block to block: backward needs them as they are now.
-        args, kwargs = (
-            tuple(map(_copied_options, args)),
-            {name: _copied_options(value) for name, value in kwargs.items()},
-        )
+        args = tuple(map(_copied_options, args))
+        kwargs = {name: _copied_options(value) for name, value in kwargs.items()}
         return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
 
     return run
