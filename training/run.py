@@ -118,7 +118,7 @@ class Run:
             tqdm.write(text, file=sys.stderr)
 
     def train(self) -> Path:
-        """All steps that are left; the path of the last delta. Raises Stopped when it was asked to end earlier."""
+        """All steps that are left; the path of the last delta. Raises Stopped where the user stopped it earlier."""
         config = self.config
         self.accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": self.step}})
         bar = tqdm(

@@ -42,6 +42,6 @@ def _full_delta(student: dict[str, Tensor], base: dict[str, Tensor], rank: int, 
 
 
 def _adapter_delta(student: dict[str, Tensor], dtype: torch.dtype) -> Extraction:
-    """A LoRA's pairs, by the names that Load LoRA and Apply PeRFlow Delta know."""
+    """A LoRA's pairs, by the names that Load LoRA and Apply PeRFlow Delta read."""
     tensors = lora_of_peft(student, dtype)
     return Extraction(0, 0.0, tensors=tensors, ranks=ranks(tensors))

@@ -110,8 +110,9 @@ class SegmentCache:
 
     def forget(self, step: int) -> None:
         """Delete the rounds that no state from this step on needs."""
-        for _, folder in numbered(self._mine, "round", lambda number: number < self.rounds.number(step)):
-            shutil.rmtree(folder, ignore_errors=True)
+        for number, folder in numbered(self._mine, "round"):
+            if number < self.rounds.number(step):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def place(self, step: int) -> str:
         """How far the source had been read before the round of this step; what a state keeps."""

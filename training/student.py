@@ -55,7 +55,7 @@ def begin_with(unet: torch.nn.Module | None, config: StudentConfig, prediction_t
     """Add config.delta to the whole student, where one is given; None stands for a LoRA.
 
     With config.delta_rank its matrices and convolutions get that rank: small batches leave noise in other directions.
-    Raises TrainingError where the delta does not fit, or says another prediction_type or other windows.
+    Raises TrainingError where the delta does not fit, or has another prediction_type or other windows.
     """
     if not config.delta:
         if config.delta_rank:

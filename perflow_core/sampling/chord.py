@@ -17,7 +17,7 @@ from .windows import MOST_WINDOWS, NUM_TIMESTEPS, Float64, edge_entries, edge_ti
 
 
 class Place(NamedTuple):
-    """Where noise levels stand on the path, and what is constant in the window of each; all of one shape.
+    """Noise levels on the path, with what is constant in the window of each; all of one shape.
 
     From s = sigma c, with c and s linear in T, 1 / c and T / c are linear in sigma inside a window: the table has their
     values at sigma = 0 and their slopes.

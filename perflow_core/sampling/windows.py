@@ -68,16 +68,15 @@ def steps_across_edges(T: Float64, K: int) -> int:
 
 
 def is_edge(T: float, K: int) -> bool:
-    """Whether a timestep stands on one of the K + 1 edges of the integer grid."""
+    """Whether a timestep is on one of the K + 1 edges of the integer grid."""
     return any(abs(T - edge) <= tolerances.EDGE for edge in edge_timesteps(K))
 
 
 def snap_to_edge(T: float, K: int, step: float) -> float:
-    """The edge that T stands beside, else T itself; the end of the path, 0, is no such edge.
+    """The edge that T is beside, else T itself; the end of the path, 0, is no such edge.
 
     Beside an edge is what is nearer than `tolerances.NEAR_EDGE` and than half of `step`, the length of the step at T.
-    Just above an edge the UNet answers for the window that has all but ended, and the whole next step would follow
-    that answer.
+    Just above an edge the UNet's output is for the window that is nearly over, and the whole next step would follow it.
     """
     edges = np.array(edge_timesteps(K)[:-1])
     nearest = float(edges[np.abs(edges - T).argmin()])

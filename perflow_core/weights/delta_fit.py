@@ -22,7 +22,7 @@ class DeltaFit:
     """The changes of a file that fit a model, by the model's names.
 
     left_out: the weights whose change has another shape; without: those for which the file has no change. A full delta
-    has either only where a fit in part was asked for.
+    has either only with `partial`.
     """
 
     file: WeightsFile

@@ -79,7 +79,7 @@ class WeightsFile:
 
 
 def inspect(path: Path) -> WeightsFile:
-    """Read the header, and one norm tensor where that tells a model from a difference.
+    """Read the header, and one norm tensor where a model and a difference differ in it.
 
     Raises WeightsFileError for a file that is not whole or not .safetensors; OSError for one that cannot be opened.
     """

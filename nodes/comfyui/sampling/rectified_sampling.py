@@ -17,7 +17,7 @@ from ....perflow_core.sampling.windows import NUM_TIMESTEPS, percent_timestep
 class EvenSteps:
     """The path has no bend, so even steps are right from wherever a list begins; see `step_alignment.py`.
 
-    Lists made by hand become even too: they cannot be told from a scheduler's (`align_steps` off keeps them).
+    Lists made by hand become even too: they look like a scheduler's (`align_steps` off keeps them).
     """
 
     family = "InstaFlow"

@@ -28,10 +28,10 @@ class AlignsSteps(Protocol):
     sigma_max: Tensor
 
     def align(self, sigmas: Tensor, from_noise: bool) -> Tensor:
-        """As many steps, where they belong; the same object where they stand there already. Shape of `sigmas`."""
+        """As many steps, at the places they belong to; the same object where nothing moves. Shape of `sigmas`."""
 
     def steps_text(self, sigmas: Tensor) -> str:
-        """Where the steps of an aligned list stand, in words and timesteps."""
+        """A text with the timesteps of an aligned list."""
 
     def rough_text(self, sigmas: Tensor, part: bool) -> str | None:
         """What is rough about the steps of a list, and what helps; part: `is_part`. None where nothing is."""
@@ -60,7 +60,7 @@ def sample_aligned(
     As many steps are taken as the list has: ddim_uniform at 6 steps has 7. Where the first one stands:
     - On an empty latent at pure noise, which is what it means. (ddim_uniform's 4 steps begin near timestep 750.)
     - On an image, and in KSamplerAdvanced from a later step, where the scheduler put it.
-    KSamplerAdvanced up to an earlier step keeps the last level too, so that the second half goes on from there. Each
+    KSamplerAdvanced up to an earlier step keeps the last level too, so that the second half continues from there. Each
     half shares its steps by itself, since it gets no sigmas of the other.
     """
     model = executor.class_obj.model_patcher

@@ -27,7 +27,7 @@ def train(
 ) -> tuple[Path, str, list[WindowLosses]]:
     """Take the steps, numbered from `first` on, and write the file: its path, how it went in words, and the losses.
 
-    What was trained is written too where the run ends early. facts: what the file says of itself, among other things.
+    What was trained is written too where the run ends early. facts: for the file's metadata.
     """
     history: list[WindowLosses] = []
     started = time.monotonic()

@@ -1,4 +1,4 @@
-"""What training writes and goes on from: the delta, and beside it the optimizer's state.
+"""What training writes and continues from: the delta, and beside it the optimizer's state.
 
 `NAME.safetensors` is a low-rank delta as every LoRA loader reads it. `NAME.state` holds the same adapters in float32
 and the optimizer's averages; it is used for resuming only and may be deleted.
@@ -32,7 +32,7 @@ STATE_BYTES = 12  # a number of the adapters and the optimizer's two averages of
 
 @dataclass(frozen=True)
 class Resumed:
-    """A delta that training goes on from: its file and the steps that were taken for it."""
+    """A delta that training continues from: its file and the steps that were taken for it."""
 
     path: Path
     file: WeightsFile

@@ -76,7 +76,7 @@ def _loaded_for_good(model: ModelPatcher) -> ModelPatcher:
 
 def _multiply_out(model: ModelPatcher) -> None:
     """Have quantised weights multiplied out in every call, for teacher and student: a gradient through their own
-    multiplications is rounded, or none at all. A function on a weight is how ComfyUI is asked to.
+    multiplications is rounded, or there is none. ComfyUI multiplies out every weight that has a function on it.
     """
     for name, layer in layers(model):
         if hasattr(layer, "convert_weight"):
@@ -84,7 +84,7 @@ def _multiply_out(model: ModelPatcher) -> None:
 
 
 class _WithoutSchedule(nn.Module):
-    """In place of a model-sampling object: the latent is shown as it is, at the timestep given, and m comes back."""
+    """In place of a model-sampling object: latent and timestep reach the UNet as they are, and the result is m."""
 
     def calculate_input(self, T: Tensor, z: Tensor) -> Tensor:
         return z
@@ -144,7 +144,7 @@ def _recomputing(forward: Any) -> Any:
     def run(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*args, **kwargs)
-        # The options say which block it is and are written on from block to block: backward needs them as they are now.
+        # The options hold the number of the block, and each block changes them: backward needs them as they are here.
         args = tuple(map(_copied_options, args))
         kwargs = {name: _copied_options(value) for name, value in kwargs.items()}
         return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)

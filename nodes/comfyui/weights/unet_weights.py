@@ -47,7 +47,7 @@ def stored_weights(model: ModelPatcher) -> dict[str, Tensor]:
 
 
 def check_can_be_patched(model: ModelPatcher) -> None:
-    """Raises ValueError for a weight in a form of which neither ComfyUI nor the model's loader knows how to add to."""
+    """Raises ValueError for a weight in a form that neither ComfyUI nor the model's loader can add to."""
     if type(model).patch_weight_to_device is not ModelPatcher.patch_weight_to_device:
         return  # a loader whose weights are packed in its own way patches them in its own way
     for key, weight in unet_weights(model).items():
