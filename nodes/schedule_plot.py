@@ -36,5 +36,5 @@ class PeRFlowSchedulePlot(io.ComfyNode):
                 "settings that give steps."
             )
         sampling = perflow_sampling(model, "Plot Window Schedule")
-        image = to_tensor(draw_schedule(sampling.chord, sampling.alphas_cumprod, sigmas))
+        image = to_tensor(draw_schedule(sampling.chord, sampling.base.alphas_cumprod, sigmas))
         return io.NodeOutput(image, ui=ui.PreviewImage(image, cls=cls))

@@ -13,8 +13,8 @@ from ..perflow_core.sampling.parameterization import PredictionType, like_base
 from ..perflow_core.weights.delta_file import metadata_prediction_type, metadata_windows
 from .comfyui import folders, node_text, shared_inputs
 from .comfyui.advice import with_advice
-from .comfyui.sampling.base_sampling import Base, base_of
-from .comfyui.sampling.perflow_sampling import PeRFlowSampling
+from .comfyui.sampling.base_sampling import base_of
+from .comfyui.sampling.perflow_sampling import Base, PeRFlowSampling
 from .comfyui.training import trained_files
 from .comfyui.training.delta_training import DeltaTraining, Settings
 from .comfyui.training.examples import Examples

@@ -117,9 +117,8 @@ class PictureStream(ShardStream):
         unread = 0
         while len(found) < len(numbers):
             wanted = list(islice(self, len(numbers) - len(found)))
-            for picture, pixels in decoded(wanted, self.config.resolution, self.skipped):
-                if pixels is not None:
-                    found.append((picture.caption, pixels))
+            read = decoded(wanted, self.config.resolution, self.skipped)
+            found += [(picture.caption, pixels) for picture, pixels in read if pixels is not None]
             unread = 0 if found else unread + len(wanted)
             if unread > 1000:
                 raise TrainingError(f"None of {unread} pictures of data.path {self.config.path} can be read.")

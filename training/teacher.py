@@ -217,10 +217,8 @@ def _from_folder(path: Path) -> Any:
         }
         if (path / "text_encoder_2").is_dir():
             parts["tokenizer_2"] = transformers.CLIPTokenizer.from_pretrained(path, subfolder="tokenizer_2")
-            parts["text_encoder_2"] = transformers.CLIPTextModelWithProjection.from_pretrained(
-                path, subfolder="text_encoder_2"
-            )
-            return diffusers.StableDiffusionXLPipeline(**parts)
+            second = transformers.CLIPTextModelWithProjection.from_pretrained(path, subfolder="text_encoder_2")
+            return diffusers.StableDiffusionXLPipeline(**parts, text_encoder_2=second)
         return diffusers.StableDiffusionPipeline(
             **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
         )
