@@ -20,7 +20,7 @@ from .prompts import PromptStore
 from .stopping import Stopped, TrainingError
 from .teacher import Teacher
 
-PART = 256  # rows in a file of prepared latents; as much as a stop can cost
+PART = 256  # rows in a file of prepared latents; a stop loses at most as many
 
 
 class Row(NamedTuple):

@@ -62,8 +62,8 @@ class Teacher:
         self.vae.requires_grad_(False).eval().float()
 
     @contextlib.contextmanager
-    def acting(self) -> Iterator[None]:
-        """The UNet is the teacher's inside: a student's adapter on it is off."""
+    def without_adapter(self) -> Iterator[None]:
+        """Inside, a student's adapter on this UNet is off."""
         if self.shared:
             self.unet.disable_adapters()
         try:
@@ -110,7 +110,7 @@ class Teacher:
         network = self.network(self.unet, prompts, empty if guidance != 1 else None, self.dtype)
 
         def outputs(z: Tensor, i: Tensor) -> Sequence[Tensor]:
-            with torch.no_grad(), self.acting():
+            with torch.no_grad(), self.without_adapter():
                 return network(z, i)
 
         alphas_cumprod = self.alphas_cumprod.to(self.device, torch.float32)

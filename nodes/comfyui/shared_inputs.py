@@ -60,13 +60,13 @@ def filename_prefix(default: str) -> io.String.Input:
     )
 
 
-def align_steps() -> io.Boolean.Input:
+def align_steps(how: str = "Move the steps of any sampler and scheduler to the window grid") -> io.Boolean.Input:
     return io.Boolean.Input(
         "align_steps",
         default=True,
         advanced=True,
-        tooltip="Move the steps of any sampler and scheduler to the window grid, so that a plain KSampler takes the "
-        "right steps. Turn off to sample exactly where the scheduler says.",
+        tooltip=f"{how}, so that a plain KSampler takes the right steps. Turn off to sample exactly where the "
+        "scheduler says.",
     )
 
 

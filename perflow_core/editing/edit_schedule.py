@@ -1,4 +1,4 @@
-"""How long a Prompt-to-Prompt edit holds on to the source: shares of the steps."""
+"""In which steps a Prompt-to-Prompt edit takes the source's attention."""
 
 import torch
 from torch import Tensor

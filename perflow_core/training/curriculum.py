@@ -1,4 +1,4 @@
-"""What a run trains on at each step, as a function of the seed and the step: nothing to store, nothing to lose.
+"""What a run trains on at each step, as a function of the seed and the step, so that nothing has to be stored.
 
 A random number is named by the run's seed, its purpose and a few counters. So a run that was stopped goes on with the
 same numbers, and as many processes draw together what one alone would.

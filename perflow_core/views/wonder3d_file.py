@@ -79,7 +79,7 @@ def widths(shapes: Mapping[str, Shape]) -> tuple[int, list[int], int]:
 
 
 def names_in_messages(in_file: Mapping[str, str], names: Mapping[str, str]) -> dict[str, str]:
-    """ComfyUI's name -> the file's; of tensors that the file lacks diffusers' name if that is how it names the others.
+    """ComfyUI's name -> the file's; a tensor that the file lacks has diffusers' name where the file uses those.
 
     in_file: as `names_in_file` gives it; names: as for that.
     """

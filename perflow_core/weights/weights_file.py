@@ -21,7 +21,7 @@ WHOLE_MARKS = (".diff", ".diff_b")  # ends of names
 FLOATS = ("F16", "BF16", "F32", "F64", "F8_E4M3", "F8_E5M2")  # as headers write them
 TEXT_ENCODER_MARKS = ("text_model.", "cond_stage_model.", "conditioner.embedders.", "transformer.resblocks.")
 LAST_NORM = re.compile(r"(^|\.)(out\.0|conv_norm_out)\.(weight|diff)$")  # near 1 in a model, near 0 in a difference
-LARGEST_NORM = 1 << 16  # numbers; a larger tensor of that name is none, and is not read to find out
+LARGEST_NORM = 1 << 16  # numbers; a larger tensor of that name is no norm and is not read
 
 
 class WeightsFileError(UnusableError):

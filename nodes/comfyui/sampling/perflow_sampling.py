@@ -35,10 +35,7 @@ class PeRFlowSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sa
     """
 
     family = "PeRFlow"
-    parts_advice = (
-        "This is one part of a path, and its steps may differ from those of a single run: use Window Schedule with "
-        "SplitSigmas to get the same steps"
-    )
+    for_parts = "Window Schedule with SplitSigmas"
 
     def __init__(self, config: BASE, base: Base, prediction_type: PredictionType, windows: int):
         super().__init__(config)

@@ -21,10 +21,7 @@ class EvenSteps:
     """
 
     family = "InstaFlow"
-    parts_advice = (
-        "This is one part of a path, and its steps may differ from those of a single run: use the scheduler simple to "
-        "get the same steps"
-    )
+    for_parts = "the scheduler simple"
     path: NoisePath
     timestep: Callable[[Tensor], Tensor]
 

@@ -23,7 +23,7 @@ class AlignsSteps(Protocol):
     """A model sampling that moves steps: PeRFlow's to windows, InstaFlow's and its relatives' to even spacing."""
 
     family: str
-    parts_advice: str  # how the parts of one path get the steps of the whole
+    for_parts: str  # what gives the parts of one path the steps of the whole
     sigma_min: Tensor
     sigma_max: Tensor
 
@@ -69,9 +69,16 @@ def sample_aligned(
         given, from_noise = sigmas, not torch.count_nonzero(latent_image)
         sigmas = sampling.align(given, from_noise) if align_steps else given
         part, aligned = is_part(sampling, noise, sigmas), sigmas is not given
+        remarks = [sampling.steps_text(sigmas)] if aligned else []
         rough = None if isinstance(sampler, PiecewiseSampler) else sampling.rough_text(sigmas, part)
-        advice = rough or (sampling.parts_advice if aligned and part else None)
-        text = ". ".join(filter(None, [sampling.steps_text(sigmas) if aligned else None, advice])) or None
+        if rough:
+            remarks.append(rough)
+        elif aligned and part:
+            remarks.append(
+                "This is one part of a path, and its steps may differ from those of a single run: use "
+                f"{sampling.for_parts} to get the same steps"
+            )
+        text = ". ".join(remarks) or None
     else:
         text = (
             f"{family}'s sampling is switched off, so the picture will be wrong: a node after this one has set another "

@@ -72,7 +72,7 @@ def _take_steps(
 
 
 def _picture(training: DeltaTraining) -> tuple[object, ...]:
-    """Four steps as they look by now; rough where the user has no preview method, which is no picture elsewhere."""
+    """A picture in four steps; a rough one where the user has no preview method, for which samplers show none."""
     latent_format = training.unet.patcher.model.latent_format
     previewer = latent_preview.get_previewer(training.unet.device, latent_format)
     if previewer is None:
@@ -84,7 +84,7 @@ def _picture(training: DeltaTraining) -> tuple[object, ...]:
 
 
 def _kind(error: Exception) -> type[Exception]:
-    """What to raise in its place: ComfyUI unloads its models after its own kind, which is of a GPU's memory."""
+    """What to raise instead: after its own OOM_EXCEPTION, for a GPU's memory, ComfyUI unloads its models."""
     of_gpu = isinstance(error, (comfy.model_management.OOM_EXCEPTION, getattr(torch, "AcceleratorError", ())))
     return comfy.model_management.OOM_EXCEPTION if of_gpu and _is_out_of_memory(error) else RuntimeError
 

@@ -59,7 +59,7 @@ def read_resumed(path: str) -> Resumed:
 
 
 def check_free_space(training: DeltaTraining) -> None:
-    """Raises OSError where the files would not find a place: better now than after hours."""
+    """Raises OSError where the disk has no room for the files: before the training, not after it."""
     needed = sum(p.numel() for p in training.unet.adapters.parameters) * (STATE_BYTES + 4)
     free = shutil.disk_usage(delta_folder()).free
     if free < needed:

@@ -27,7 +27,7 @@ class TrainingUNet:
     """
 
     def __init__(self, model: ModelPatcher, rank: int, seed: int, gradient_checkpointing: bool):
-        self.patcher = _loaded_for_good(model)
+        self.patcher = _without_dynamic_vram(model)
         self.patcher.add_object_patch("model_sampling", _WithoutSchedule())
         _multiply_out(self.patcher)
         self.device: torch.device = self.patcher.load_device
@@ -59,8 +59,8 @@ class TrainingUNet:
         return self.patcher.model.apply_model(z, T.float(), **conditions, transformer_options=options)
 
 
-def _loaded_for_good(model: ModelPatcher) -> ModelPatcher:
-    """A clone whose weights stay where they are from forward to backward: "dynamic VRAM" moves them meanwhile.
+def _without_dynamic_vram(model: ModelPatcher) -> ModelPatcher:
+    """A clone whose weights stay in place from forward to backward, which "dynamic VRAM" would move.
 
     It shares the weights, but where they are dynamic it reads the file anew.
     """
