@@ -113,11 +113,9 @@ class ShardStream:
         while True:
             if self._samples is None:
                 self._samples = islice(self._pass(self.epoch), self.taken, None)
-            picture = next(self._samples, None)
-            if picture is not None:
+            for picture in self._samples:
                 self.taken += 1
                 yield picture
-                continue
             if self.taken == 0:
                 raise TrainingError(
                     f"data.path {self.config.path} holds no sample with a picture ({ENDINGS}) and a caption "

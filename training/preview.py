@@ -1,5 +1,6 @@
 """Pictures on the way: the teacher beside the student from the same noise, and how far apart their end points are."""
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,6 @@ class Preview:
         self.folder = Path(config.output) / "previews"
         rows = range(len(self.config.prompts))
         self.noise = normal(shape, rows, self.config.seed, Purpose.PREVIEW).to(teacher.device)
-        self._teacher: tuple[Tensor, list[Image.Image]] | None = None
 
     def sheet(self, student: torch.nn.Module) -> tuple[Image.Image, dict[int, float]]:
         """The sheet, and for each number of steps the error: |student - teacher| / |teacher| at the end of the path.
@@ -47,7 +47,7 @@ class Preview:
         The teacher's end points are those of its trajectory in reference_steps with the student's guidance, so that the
         two should agree; its pictures have the teacher's guidance and steps.
         """
-        reference, pictures = self._of_teacher()
+        reference, pictures = self._of_teacher
         columns = [(f"teacher {self.config.teacher_steps}", pictures)]
         errors = {}
         for n in self.config.student_steps:
@@ -64,12 +64,10 @@ class Preview:
             sheet.save(unfinished, format="PNG")
         return path
 
+    @cached_property
     def _of_teacher(self) -> tuple[Tensor, list[Image.Image]]:
-        if self._teacher is None:
-            reference = self._sampled(self.config.reference_steps, self.config.student_guidance)
-            pictured = self._sampled(self.config.teacher_steps, self.config.teacher_guidance)
-            self._teacher = reference, self._pictures(pictured)
-        return self._teacher
+        reference = self._sampled(self.config.reference_steps, self.config.student_guidance)
+        return reference, self._pictures(self._sampled(self.config.teacher_steps, self.config.teacher_guidance))
 
     def _sampled(self, n: int, guidance: float) -> Tensor:
         """The teacher's z at the end of its trajectory in n steps."""

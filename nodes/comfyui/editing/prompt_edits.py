@@ -67,10 +67,10 @@ def described(
     lines = [f"Edit {i}: {_edit(source, edit, wanted)}" for i, edit in enumerate(edits, 1)]
     if not source.tokens.words:
         lines.append("The source is empty: the edits share only its layout.")
-    longest = max(prompt.tokens.length for prompt in (source, *(edit.target for edit in edits)))
+    prompts = [source, *(edit.target for edit in edits)]
+    longest = max(prompt.tokens.length for prompt in prompts)
     if longest > 77:
         lines.append(f"Prompts take up to {longest} tokens, in parts of 77, as in CLIP Text Encode.")
-    prompts = [source, *(edit.target for edit in edits)]
     for text, words, _ in factors:
         if not any(edit.target.tokens.find(words) for edit in edits):
             lines.append(f'emphasis: "{text}" is in no edited prompt, so it has no effect.')
