@@ -4,7 +4,6 @@ import sys
 import threading
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +11,6 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import ProjectConfiguration, gather_object
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
-from torch import Tensor
 from tqdm import tqdm
 
 from perflow_core.training.descent import NotFiniteError
@@ -172,13 +170,10 @@ class Run:
     def _batch(self, rows: Rows) -> Batch:
         """On the student's device."""
         device = self.accelerator.device
-        arguments = self.teacher.unet_arguments(self.prompts.embed(rows.prompts))
-
-        def network(z: Tensor, T: Tensor) -> Any:
-            return self.unet(z, T, **arguments, return_dict=False)[0]
-
+        network = self.teacher.network(self.unet, self.prompts.embed(rows.prompts), None, torch.float32)
         segment = Segment(*(part.to(device, non_blocking=True) for part in rows.segment))
-        return Batch(segment, rows.T.to(torch.float32).to(device, non_blocking=True), network)
+        T = rows.T.to(torch.float32).to(device, non_blocking=True)
+        return Batch(segment, T, lambda z, T: network(z, T)[0])
 
     def _save(self) -> None:
         places = gather_object([self.segments.place(self.step)])
