@@ -21,15 +21,15 @@ def plan(config: Config, teacher: Teacher) -> Reflow:
     """
     wanted, K, optimizer = config.student.prediction_type, config.student.windows, config.optimizer
     alphas_cumprod, grid, solving = teacher.alphas_cumprod, config.points, config.teacher
-    with _errors_name("student.windows"):
+    with _errors_naming("student.windows"):
         chord = WindowChord.from_alphas_cumprod(alphas_cumprod, K)
-    with _errors_name(f"points with student.windows = {K}"):
+    with _errors_naming(f"points with student.windows = {K}"):
         points = (
             TimePoints.uniform(K, grid.N)
             if grid.grid == "uniform"
             else TimePoints.coarse(K, grid.per_window, grid.start_share)
         )
-    with _errors_name("teacher.solving_steps"):
+    with _errors_naming("teacher.solving_steps"):
         trajectory = TeacherTrajectory.plan(alphas_cumprod, K, solving.solving_steps, solving.solver)
     prediction_type = like_base(teacher.base_prediction) if wanted == "auto" else wanted
     loss = Loss(optimizer.loss, optimizer.huber_c, optimizer.loss_weight)
@@ -37,7 +37,7 @@ def plan(config: Config, teacher: Teacher) -> Reflow:
 
 
 @contextmanager
-def _errors_name(key: str) -> Iterator[None]:
+def _errors_naming(key: str) -> Iterator[None]:
     """The core's errors as TrainingErrors that name what in the configuration is wrong."""
     try:
         yield

@@ -63,7 +63,7 @@ def training_edges(n: int, phases: int, fine: int) -> Timesteps:
     Inside a phase the steps are even, rounded to whole timesteps. With fewer steps than phases, n of the edges are
     visited, evenly.
     """
-    spans = zip(pairwise(phase_edges(phases, fine)), steps_per_window(n, np.ones(phases)), strict=True)
+    spans = zip(pairwise(phase_edges(phases, fine)), steps_per_window(n, phases), strict=True)
     return np.concatenate([np.round(np.linspace(*span, k, endpoint=False)) for span, k in spans]).astype(np.int64)
 
 

@@ -83,6 +83,14 @@ def snap_to_edge(T: float, K: int, step: float) -> float:
     return nearest if abs(nearest - T) < min(tolerances.NEAR_EDGE, step / 2) else T
 
 
+def steps_per_window(n: int, K: int) -> list[int]:
+    """n // K steps a window, the first (noisiest) n % K windows one more. With n < K one step in n windows, evenly."""
+    if n < K:
+        visited = [i * K // n for i in range(n)]
+        return [int(w in visited) for w in range(K)]
+    return [n // K + (w < n % K) for w in range(K)]
+
+
 def integer_grid(counts: list[int], edges: Float64) -> Float64:
     """counts[w] points from edges[w] towards edges[w + 1], times 1000, truncated; shape [sum(counts)].
 
@@ -99,28 +107,26 @@ def integer_grid(counts: list[int], edges: Float64) -> Float64:
 def timesteps(n: int, K: int, t_s: float = 1.0, t_e: float = 0.0) -> Float64:
     """The n timesteps of the path from t_s to t_e (t_e itself not among them), falling; shape [n].
 
-    The windows of the path share the steps by `steps_per_window`. With fewer steps than windows, n of the window edges
-    are visited: K=4, n=2 gives 1000 500. (The official scheduler takes K steps instead.) A window that is entered past
-    its start then counts as one with the next.
+    The windows of the path share the steps by `shared_steps`. With fewer steps than windows, n of the window edges are
+    visited, evenly: K=4, n=2 gives 1000 500. (The official scheduler takes K steps instead.) A window that is entered
+    past its start then counts as one with the next.
     """
     edges = spanned_edges(K, t_s, t_e)
     if n < len(edges) - 1 and t_s < window_edges(K)[-len(edges)] - tolerances.EDGE / NUM_TIMESTEPS:
         edges = np.delete(edges, 1)
-    return integer_grid(steps_per_window(n, -NUM_TIMESTEPS * np.diff(edges)), edges)
+    lengths = -NUM_TIMESTEPS * np.diff(edges)
+    counts = shared_steps(n, lengths) if n >= len(lengths) else steps_per_window(n, len(lengths))
+    return integer_grid(counts, edges)
 
 
-def steps_per_window(n: int, lengths: Float64) -> list[int]:
-    """n steps shared by windows of these lengths: one each, and each further one where the steps are the longest.
+def shared_steps(n: int, lengths: Float64) -> list[int]:
+    """One step a window, and each further one to the window whose steps are the longest, the noisiest of equals.
 
-    The noisiest of equals takes it. So K windows of equal length get the official n // K each, the first n % K of them
-    one more. With fewer steps than windows n of the windows get one, evenly.
+    lengths: the windows' own, in timesteps; n is at least their number. For windows of equal length these are the
+    official counts, `steps_per_window`.
     """
-    K = len(lengths)
-    if n < K:
-        visited = [i * K // n for i in range(n)]
-        return [int(w in visited) for w in range(K)]
-    counts = np.ones(K, dtype=np.int64)
-    for _ in range(n - K):
+    counts = np.ones(len(lengths), dtype=np.int64)
+    for _ in range(n - len(lengths)):
         counts[np.argmax(np.round(lengths / counts, 6))] += 1  # rounded: windows of equal length are not so in float64
     return counts.tolist()
 

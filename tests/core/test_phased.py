@@ -149,7 +149,7 @@ def test_every_edge_is_visited_with_enough_steps(n, phases, fine):
     assert np.all(np.diff(T) < 0)
     assert set(edges[:-1]) <= set(T)
     counts = [int(((high >= T) & (low < T)).sum()) for high, low in pairwise(edges)]
-    assert counts == steps_per_window(n, np.ones(phases))
+    assert counts == steps_per_window(n, phases)
 
 
 @pytest.mark.parametrize(

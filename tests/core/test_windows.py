@@ -11,6 +11,7 @@ from perflow_core.sampling.windows import (
     edges_inside,
     is_edge,
     percent_timestep,
+    shared_steps,
     snap_to_edge,
     spanned_edges,
     steps_per_window,
@@ -32,16 +33,17 @@ def test_truncation_is_kept_with_its_accidents():
 
 
 def test_first_windows_take_the_extra_steps():
-    assert steps_per_window(6, np.ones(4)) == [2, 2, 1, 1]
-    assert steps_per_window(3, np.ones(4)) == [1, 1, 1, 0]
-    assert steps_per_window(2, np.ones(4)) == [1, 0, 1, 0]
+    assert steps_per_window(6, 4) == [2, 2, 1, 1]
+    assert steps_per_window(3, 4) == [1, 1, 1, 0]
+    assert steps_per_window(2, 4) == [1, 0, 1, 0]
 
 
 @settings(deadline=None)
 @given(n=st.integers(1, 400), K=st.integers(1, 12))
 def test_equal_windows_share_by_the_official_rule(n, K):
+    edges = window_edges(K)
     if n >= K:
-        assert steps_per_window(n, -np.diff(window_edges(K))) == [n // K + (w < n % K) for w in range(K)]
+        assert shared_steps(n, edges[:-1] - edges[1:]) == steps_per_window(n, K)
 
 
 @settings(deadline=None)
@@ -49,7 +51,7 @@ def test_equal_windows_share_by_the_official_rule(n, K):
 def test_spare_steps_go_to_the_longest(lengths, spare):
     """No step could be moved to another window and leave the longest step shorter than that."""
     lengths = np.array(lengths)
-    counts = np.array(steps_per_window(len(lengths) + spare, lengths))
+    counts = np.array(shared_steps(len(lengths) + spare, lengths))
     assert counts.sum() == len(lengths) + spare
     assert counts.min() >= 1
     longest = (lengths / counts).max()

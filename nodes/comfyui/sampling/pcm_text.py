@@ -3,7 +3,6 @@
 from typing import Any, NamedTuple
 
 import comfy.model_base
-import numpy as np
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
@@ -119,7 +118,7 @@ def _shared(steps: int, phases: int) -> list[str]:
     if steps % phases:
         return [
             f"{steps} steps do not divide by {phases} phases, so the phases get "
-            f"{listed(steps_per_window(steps, np.ones(phases)))}."
+            f"{listed(steps_per_window(steps, phases))}."
         ]
     return []
 
