@@ -3,9 +3,8 @@
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..perflow_core.errors import tensor_count, tensors_named
+from ..perflow_core.errors import counted, tensors_named
 from ..perflow_core.sampling.parameterization import usual_base
-from ..perflow_core.sampling.windows import MOST_WINDOWS
 from ..perflow_core.weights.delta_file import metadata_base_prediction, metadata_prediction_type, metadata_windows
 from ..perflow_core.weights.delta_fit import DeltaFit
 from ..perflow_core.weights.unet_layout import TRAINED_WINDOWS
@@ -46,13 +45,10 @@ class PeRFlowApplyDelta(io.ComfyNode):
                     tooltip="How much of the difference is added. 1 is as trained; 0 returns the model unchanged.",
                 ),
                 shared_inputs.prediction_type(auto=f"what the file says, otherwise {shared_inputs.PUBLISHED}"),
-                io.Int.Input(
-                    "windows",
+                shared_inputs.windows(
+                    " that the weights were trained with. 0: what the file says, otherwise 4, which all published "
+                    "weights use.",
                     default=0,
-                    min=0,
-                    max=MOST_WINDOWS,
-                    tooltip="Number of time windows (K) that the weights were trained with. 0: what the file says, "
-                    "otherwise 4, which all published weights use.",
                 ),
                 shared_inputs.align_steps(),
                 io.Boolean.Input(
@@ -65,8 +61,7 @@ class PeRFlowApplyDelta(io.ComfyNode):
                 ),
             ],
             outputs=[io.Model.Output()],
-            hidden=[io.Hidden.unique_id],
-            not_idempotent=True,  # see node_text
+            **node_text.shows_text(),
         )
 
     @classmethod
@@ -111,7 +106,7 @@ def applied_lines(delta: DeltaFit, applied: list[tuple[str, float]], sampling: s
         lines.append("The file does not say that it is a PeRFlow delta. For a LoRA of another kind use Load LoRA.")
     if delta.left_out:
         fitting = len(delta.changes)
-        lines.append(f"Applied: {fitting} of {tensor_count(fitting + len(delta.left_out))}.")
+        lines.append(f"Applied: {fitting} of {counted(fitting + len(delta.left_out), 'tensor')}.")
         lines.append(f"Left out, being of another shape: {tensors_named(delta.left_out)}.")
     if delta.without:
         lines.append(f"Left as they are, with nothing for them in the file: {tensors_named(delta.without)}.")

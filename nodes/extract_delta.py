@@ -10,7 +10,6 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..perflow_core.sampling.parameterization import usual_base
-from ..perflow_core.sampling.windows import MOST_WINDOWS
 from ..perflow_core.weights.extraction import Extraction, largest_names, source_dtype
 from ..perflow_core.weights.unet_layout import UNetLayout
 from .comfyui import node_text, shared_inputs
@@ -57,19 +56,11 @@ class PeRFlowExtractDelta(io.ComfyNode):
                 shared_inputs.prediction_type(
                     auto=f"what model_perflow samples with, otherwise {shared_inputs.PUBLISHED}"
                 ),
-                io.Int.Input(
-                    "windows",
-                    default=4,
-                    min=1,
-                    max=MOST_WINDOWS,
-                    tooltip="Number of time windows (K) that the weights were trained with. It is written into the "
-                    "file.",
-                ),
+                shared_inputs.windows(" that the weights were trained with. It is written into the file."),
             ],
             outputs=[io.String.Output("path")],
-            hidden=[io.Hidden.unique_id],
-            not_idempotent=True,  # see node_text
             is_output_node=True,
+            **node_text.shows_text(),
         )
 
     @classmethod

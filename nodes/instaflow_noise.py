@@ -74,12 +74,7 @@ class InterpolatedNoise:
                 "of images: use RandomNoise for this model."
             )
         which = input_latent.get("batch_index") or range(len(image))
-        self._check(which, whole="batch_index" not in input_latent)
-        first, last = (comfy.sample.prepare_noise(image[:1], seed) for seed in (self.seed, self.seed_to))
-        return slerp(first, last, self.frames)[list(which)]
-
-    def _check(self, which: Any, whole: bool) -> None:
-        if whole and len(which) != self.frames:
+        if "batch_index" not in input_latent and len(which) != self.frames:
             raise ValueError(
                 f"Interpolated Noise has {self.frames} frames and the latent has {len(which)} images, expected the "
                 "same number of both: change frames or the latent's batch_size."
@@ -89,3 +84,5 @@ class InterpolatedNoise:
                 f"Interpolated Noise has {self.frames} frames and the latent holds image {max(which) + 1} of its "
                 "batch, expected at most one image for each frame: set frames to the size of the whole batch."
             )
+        first, last = (comfy.sample.prepare_noise(image[:1], seed) for seed in (self.seed, self.seed_to))
+        return slerp(first, last, self.frames)[list(which)]

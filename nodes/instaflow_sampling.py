@@ -47,17 +47,10 @@ class InstaFlowModelSampling(io.ComfyNode):
                     tooltip="rectified_flow: for InstaFlow and 2-Rectified-Flow. rectified_diffusion: for rd and cm of "
                     "Rectified Diffusion, which predict noise. The phased files of Rectified Diffusion need no node.",
                 ),
-                io.Boolean.Input(
-                    "align_steps",
-                    default=True,
-                    advanced=True,
-                    tooltip="Space the steps of any scheduler evenly, so that a plain KSampler takes the right steps. "
-                    "Turn off to sample exactly where the scheduler says.",
-                ),
+                shared_inputs.align_steps("Space the steps of any scheduler evenly"),
             ],
             outputs=[io.Model.Output()],
-            hidden=[io.Hidden.unique_id],
-            not_idempotent=True,  # see node_text
+            **node_text.shows_text(),
         )
 
     @classmethod

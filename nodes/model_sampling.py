@@ -3,8 +3,6 @@
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..perflow_core.sampling.windows import MOST_WINDOWS
-from ..perflow_core.weights.unet_layout import TRAINED_WINDOWS
 from .comfyui import node_text, shared_inputs
 from .comfyui.sampling.base_sampling import base_of, other_prediction_lines
 from .comfyui.sampling.perflow_model import trained_prediction, with_perflow_sampling
@@ -27,19 +25,11 @@ class PeRFlowModelSampling(io.ComfyNode):
                     "node.",
                 ),
                 shared_inputs.prediction_type(auto=shared_inputs.PUBLISHED),
-                io.Int.Input(
-                    "windows",
-                    default=TRAINED_WINDOWS,
-                    min=1,
-                    max=MOST_WINDOWS,
-                    tooltip="Number of time windows (K) that the weights were trained with; 4 for all published "
-                    "weights.",
-                ),
+                shared_inputs.windows(" that the weights were trained with; 4 for all published weights."),
                 shared_inputs.align_steps(),
             ],
             outputs=[io.Model.Output()],
-            hidden=[io.Hidden.unique_id],
-            not_idempotent=True,  # see node_text
+            **node_text.shows_text(),
         )
 
     @classmethod

@@ -64,22 +64,13 @@ class PCMPhaseSchedule(io.ComfyNode):
                     tooltip="Number of phases that the LoRA was trained with: the number in its name. Only for the "
                     "grid training_edges.",
                 ),
-                io.Float.Input(
+                shared_inputs.share(
                     "denoise",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Below 1 the node takes the last steps of a grid of steps / denoise, as KSampler does: 2 "
+                    1.0,
+                    "Below 1 the node takes the last steps of a grid of steps / denoise, as KSampler does: 2 "
                     "steps at 0.5 are the last two of four (image to image).",
                 ),
-                io.Combo.Input(
-                    "end",
-                    options=["zero", "reference"],
-                    default="zero",
-                    tooltip="zero: go down to sigma 0, as ComfyUI's samplers do. reference: stop at sigma 0.029 as the "
-                    "official code does; the official latent is the result times 0.999575 (Latent Multiply).",
-                ),
+                shared_inputs.end("; the official latent is the result times 0.999575 (Latent Multiply)."),
                 io.Int.Input(
                     "pcm_timesteps",
                     default=50,
@@ -90,8 +81,7 @@ class PCMPhaseSchedule(io.ComfyNode):
                 ),
             ],
             outputs=[io.Sigmas.Output()],
-            hidden=[io.Hidden.unique_id],
-            not_idempotent=True,  # see node_text
+            **node_text.shows_text(),
         )
 
     @classmethod

@@ -62,22 +62,16 @@ class PeRFlowPromptToPrompt(io.ComfyNode):
                     "words. refine: common words keep their places, new words find their own. auto: replace where the "
                     "numbers are equal, else refine.",
                 ),
-                io.Float.Input(
+                shared_inputs.share(
                     "cross_steps",
-                    default=0.8,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="For which share of the steps, from the first, words stay where the source has them. 0.8 "
+                    0.8,
+                    "For which share of the steps, from the first, words stay where the source has them. 0.8 "
                     "is all of 4 steps. Less lets the edit change more.",
                 ),
-                io.Float.Input(
+                shared_inputs.share(
                     "self_steps",
-                    default=0.4,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="For which share of the steps, from the first, shapes and layout are the source's. 0.4 is "
+                    0.4,
+                    "For which share of the steps, from the first, shapes and layout are the source's. 0.4 is "
                     "1 of 4 steps. Less lets the edit change shapes.",
                 ),
                 io.String.Input(
@@ -92,13 +86,10 @@ class PeRFlowPromptToPrompt(io.ComfyNode):
                     tooltip='Words whose place may change: "cat, dog". Everything else stays the source, pixel for '
                     "pixel of the latent. Empty: the whole picture may change.",
                 ),
-                io.Float.Input(
+                shared_inputs.share(
                     "blend_threshold",
-                    default=0.3,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="How much attention to the words of blend, as a share of the most, makes a place theirs. "
+                    0.3,
+                    "How much attention to the words of blend, as a share of the most, makes a place theirs. "
                     "Less lets more of the picture change.",
                 ),
             ],
@@ -107,8 +98,7 @@ class PeRFlowPromptToPrompt(io.ComfyNode):
                 io.Conditioning.Output(display_name="positive"),
                 io.Latent.Output(),
             ],
-            hidden=[io.Hidden.unique_id],
-            not_idempotent=True,  # see node_text
+            **node_text.shows_text(),
         )
 
     @classmethod

@@ -1,10 +1,10 @@
 """Plot Window Schedule: where the steps stand, as a picture."""
 
-import numpy as np
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io, ui
 
+from ..perflow_core.drawing.picture_sheet import to_tensor
 from ..perflow_core.drawing.schedule_plot import draw_schedule
 from .comfyui.sampling.perflow_model import perflow_sampling
 
@@ -36,6 +36,5 @@ class PeRFlowSchedulePlot(io.ComfyNode):
                 "settings that give steps."
             )
         sampling = perflow_sampling(model, "Plot Window Schedule")
-        picture = draw_schedule(sampling.chord, sampling.alphas_cumprod, sigmas)
-        image = torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255)[None]
+        image = to_tensor(draw_schedule(sampling.chord, sampling.base.alphas_cumprod, sigmas))
         return io.NodeOutput(image, ui=ui.PreviewImage(image, cls=cls))

@@ -2,20 +2,19 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..perflow_core.drawing.loss_plot import draw_losses
+from ..perflow_core.drawing.picture_sheet import to_tensor
+from ..perflow_core.errors import counted
 from ..perflow_core.sampling.parameterization import PredictionType, like_base
-from ..perflow_core.sampling.windows import MOST_WINDOWS
 from ..perflow_core.weights.delta_file import metadata_prediction_type, metadata_windows
-from ..perflow_core.weights.unet_layout import TRAINED_WINDOWS
 from .comfyui import folders, node_text, shared_inputs
 from .comfyui.advice import with_advice
-from .comfyui.sampling.base_sampling import Base, base_of
-from .comfyui.sampling.perflow_sampling import PeRFlowSampling
+from .comfyui.sampling.base_sampling import base_of
+from .comfyui.sampling.perflow_sampling import Base, PeRFlowSampling
 from .comfyui.training import trained_files
 from .comfyui.training.delta_training import DeltaTraining, Settings
 from .comfyui.training.examples import Examples
@@ -88,14 +87,7 @@ class PeRFlowTrainDelta(io.ComfyNode):
                     max=1024,
                     tooltip="LoRA rank of each layer. A higher rank makes a larger file.",
                 ),
-                io.Int.Input(
-                    "windows",
-                    default=TRAINED_WINDOWS,
-                    min=1,
-                    max=MOST_WINDOWS,
-                    tooltip="Number of time windows (K). A good picture needs at least this many steps; 4 in all "
-                    "published weights.",
-                ),
+                shared_inputs.windows(". A good picture needs at least this many steps; 4 in all published weights."),
                 shared_inputs.prediction_type(
                     auto="what resume_from says, otherwise ddim_eps for a model that predicts noise, velocity for one "
                     "that predicts v"
@@ -154,8 +146,7 @@ class PeRFlowTrainDelta(io.ComfyNode):
                 io.LossMap.Output("loss_map", tooltip="The loss of each step, for Plot Loss Graph."),
                 io.Image.Output("loss_by_window", tooltip="A picture of the loss of each window over the steps."),
             ],
-            hidden=[io.Hidden.unique_id],
-            not_idempotent=True,  # see node_text
+            **node_text.shows_text(),
         )
 
     @classmethod
@@ -190,11 +181,9 @@ class PeRFlowTrainDelta(io.ComfyNode):
         with torch.inference_mode(False):
             examples = Examples(model[0], latents, positive, negative)
             training = DeltaTraining(model[0], examples, settings)
-            count = len(examples.latents)
-            reported = [f"{count} picture{'s' if count > 1 else ''}"]
+            reported = [counted(len(examples.latents), "picture")]
             if resumed:
-                with_state = trained_files.load(training, resumed)
-                reported.append(resumed.text(rank, with_state))
+                reported.append(resumed.text(rank, trained_files.load(training, resumed)))
         trained_files.check_free_space(training)
         facts = {
             "architecture": unet.family,
@@ -203,8 +192,7 @@ class PeRFlowTrainDelta(io.ComfyNode):
         }
         first = resumed.steps if resumed else 0
         path, text, history = train(cls, training, first, steps, filename_prefix[0], facts)
-        picture = draw_losses([losses.by_window for losses in history], settings.windows)
-        image = torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255)[None]
+        image = to_tensor(draw_losses([losses.by_window for losses in history], settings.windows))
         text = "\n".join([text, *reported])
         loss_map = {"loss": [losses.mean for losses in history]}
         return io.NodeOutput(str(path), loss_map, image, ui=node_text.show(cls, text))

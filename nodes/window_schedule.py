@@ -33,22 +33,13 @@ class PeRFlowWindowSchedule(io.ComfyNode):
                     tooltip="Number of steps. The windows share them; the noisiest windows get the extra ones. 4 to 8 "
                     "are usual; fewer steps than windows also work, at lower quality.",
                 ),
-                io.Float.Input(
+                shared_inputs.share(
                     "denoise",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Where the path starts, as a share of the whole time: 1 is pure noise, 0.5 is halfway "
+                    1.0,
+                    "Where the path starts, as a share of the whole time: 1 is pure noise, 0.5 is halfway "
                     "(image to image). The windows that are left share the steps.",
                 ),
-                io.Combo.Input(
-                    "end",
-                    options=["zero", "reference"],
-                    default="zero",
-                    tooltip="zero: go down to sigma 0, as ComfyUI's samplers do. reference: stop at sigma 0.029 as the "
-                    "official code does, to compare with it.",
-                ),
+                shared_inputs.end(", to compare with it."),
                 io.String.Input(
                     "steps_per_window",
                     default="",
@@ -58,8 +49,7 @@ class PeRFlowWindowSchedule(io.ComfyNode):
                 ),
             ],
             outputs=[io.Sigmas.Output()],
-            hidden=[io.Hidden.unique_id],
-            not_idempotent=True,  # see node_text
+            **node_text.shows_text(),
         )
 
     @classmethod

@@ -34,8 +34,7 @@ class Wonder3DLoader(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, unet_name: str | None = None) -> object:
         """The file's, so that one replaced under the same name is read again."""
-        path = folder_paths.get_full_path(KEY, unet_name) if unet_name else None
-        return folders.stamp(path) if path else None
+        return folders.fingerprint(unet_name, KEY)
 
     @classmethod
     def execute(cls, unet_name: str) -> io.NodeOutput:

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all: under another ending, which no loader offers, and renamed when complete."""
+"""Files are written whole or not at all: with another ending, which no loader lists, and renamed when complete."""
 
 import contextlib
 import errno
@@ -48,7 +48,7 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def take_name(file: BinaryIO, paths: Iterable[Path]) -> Path:
-    """Close a file of `new_file` and give it the first name that is free, which is returned; never another file's.
+    """Close a file of `new_file` and give it the first name that is free, which is returned. No file is replaced.
 
     Raises FileExistsError where all are taken.
     """

@@ -55,11 +55,7 @@ def printable(text: str) -> str:
 def tensors_named(keys: Sequence[str]) -> str:
     """Say "3 tensors (a, b, ...)"; two names are enough to recognise a layout."""
     names = ", ".join(map(shown, keys[:2])) + (", ..." if len(keys) > 2 else "")
-    return f"{tensor_count(len(keys))} ({names})"
-
-
-def tensor_count(n: int) -> str:
-    return counted(n, "tensor")
+    return f"{counted(len(keys), 'tensor')} ({names})"
 
 
 def counted(n: int, noun: str) -> str:

@@ -40,7 +40,7 @@ class TeacherConfig(Section):
 
 
 class StudentConfig(Section):
-    """What learns, and what it learns to say."""
+    """The model that is trained, and what its output means."""
 
     method: Literal["full", "lora"] = "full"
     rank: Positive = 64  # of the LoRA
@@ -98,7 +98,7 @@ class OptimizerConfig(Section):
     learning_rate: Size = 1e-4
     schedule: Literal["constant_with_warmup", "cosine", "linear"] = "constant_with_warmup"
     warm_up: Count = 100
-    betas: Annotated[tuple[float, float], Field(strict=False)] = (0.9, 0.999)  # TOML knows lists only
+    betas: Annotated[tuple[float, float], Field(strict=False)] = (0.9, 0.999)  # TOML has lists only
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     clip: Size = 1.0
     loss: Literal["mse", "huber"] = "mse"

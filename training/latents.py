@@ -16,7 +16,7 @@ from perflow_core.training.curriculum import Purpose, generator, normal
 
 from .config import Config
 from .pictures import ShardStream, Skipped, decoded
-from .prepared_latents import prepare_pictures, prepare_samples
+from .prepared_latents import prepare
 from .prompts import PromptStore
 from .stopping import TrainingError
 from .teacher import Teacher
@@ -117,9 +117,8 @@ class PictureStream(ShardStream):
         unread = 0
         while len(found) < len(numbers):
             wanted = list(islice(self, len(numbers) - len(found)))
-            for picture, pixels in decoded(wanted, self.config.resolution, self.skipped):
-                if pixels is not None:
-                    found.append((picture.caption, pixels))
+            read = decoded(wanted, self.config.resolution, self.skipped)
+            found += [(picture.caption, pixels) for picture, pixels in read if pixels is not None]
             unread = 0 if found else unread + len(wanted)
             if unread > 1000:
                 raise TrainingError(f"None of {unread} pictures of data.path {self.config.path} can be read.")
@@ -141,8 +140,5 @@ def source(
     if data.kind == "webdataset":
         return PictureStream(teacher, config, rank, processes)
     folder = Path(config.output) / "latents"
-    if data.kind == "folder":
-        prepare_pictures(config, teacher, folder, rank, processes, stopping)
-    else:
-        prepare_samples(config, teacher, prompts, folder, rank, processes, stopping)
+    prepare(config, teacher, prompts, folder, rank, processes, stopping)
     return LatentFiles(folder, config.seed)

@@ -37,15 +37,13 @@ class Picture(NamedTuple):
 
 @dataclass
 class Skipped:
-    """Counts and names the pictures that could not be read."""
+    """The names of the pictures that could not be read."""
 
-    count: int = 0
     names: list[str] = field(default_factory=list)
 
     def add(self, name: str, error: Exception) -> None:
-        self.count += 1
         self.names.append(name)
-        print(f"Skipped {name}, which cannot be read ({error}); {self.count} so far.", file=sys.stderr, flush=True)
+        print(f"Skipped {name}, which cannot be read ({error}); {len(self.names)} so far.", file=sys.stderr, flush=True)
 
 
 def folder_pictures(config: DataConfig) -> list[Picture]:
@@ -86,7 +84,7 @@ def folder_pictures(config: DataConfig) -> list[Picture]:
 class ShardStream:
     """Samples of webdataset's shards without end, each process its own shards, from any place on.
 
-    The order hangs on the seed alone; place counts what was taken, pass by pass.
+    The order depends on the seed alone; place counts what was taken, pass by pass.
     """
 
     def __init__(self, config: DataConfig, seed: int, rank: int, processes: int):
@@ -115,11 +113,9 @@ class ShardStream:
         while True:
             if self._samples is None:
                 self._samples = islice(self._pass(self.epoch), self.taken, None)
-            picture = next(self._samples, None)
-            if picture is not None:
+            for picture in self._samples:
                 self.taken += 1
                 yield picture
-                continue
             if self.taken == 0:
                 raise TrainingError(
                     f"data.path {self.config.path} holds no sample with a picture ({ENDINGS}) and a caption "
@@ -140,13 +136,10 @@ class ShardStream:
                 yield Picture(f"{sample['__url__']}/{sample['__key__']}.{ending}", partial(bytes, data), caption)
 
     def _caption(self, sample: dict[str, Any]) -> str | None:
-        if self.config.caption in sample:
-            return sample[self.config.caption].decode("utf-8").strip()
-        if "txt" in sample:
-            return sample["txt"].decode("utf-8").strip()
-        if "json" in sample:
-            return json.loads(sample["json"]).get(self.config.caption)
-        return None
+        for ending in (self.config.caption, "txt"):
+            if ending in sample:
+                return sample[ending].decode("utf-8").strip()
+        return json.loads(sample["json"]).get(self.config.caption) if "json" in sample else None
 
 
 def decoded(pictures: Iterable[Picture], resolution: int, skipped: Skipped) -> Iterator[tuple[Picture, Tensor | None]]:

@@ -1,5 +1,8 @@
 """What is trained, as the configuration says: the student's windows and output, its time points, the teacher's ODE."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from perflow_core.sampling.chord import WindowChord
 from perflow_core.sampling.parameterization import like_base
 from perflow_core.training.reflow import Loss, Reflow
@@ -17,27 +20,26 @@ def plan(config: Config, teacher: Teacher) -> Reflow:
     Raises TrainingError for what cannot be trained, with the section of the configuration that says it.
     """
     wanted, K, optimizer = config.student.prediction_type, config.student.windows, config.optimizer
-    try:
-        chord = WindowChord.from_alphas_cumprod(teacher.alphas_cumprod, K)
-    except ValueError as error:
-        raise TrainingError(f"student.windows: {error}") from error
-    points = _points(config)
-    try:
-        trajectory = TeacherTrajectory.plan(
-            teacher.alphas_cumprod, K, config.teacher.solving_steps, config.teacher.solver
+    alphas_cumprod, grid, solving = teacher.alphas_cumprod, config.points, config.teacher
+    with _errors_naming("student.windows"):
+        chord = WindowChord.from_alphas_cumprod(alphas_cumprod, K)
+    with _errors_naming(f"points with student.windows = {K}"):
+        points = (
+            TimePoints.uniform(K, grid.N)
+            if grid.grid == "uniform"
+            else TimePoints.coarse(K, grid.per_window, grid.start_share)
         )
-    except ValueError as error:
-        raise TrainingError(f"teacher.solving_steps: {error}") from error
+    with _errors_naming("teacher.solving_steps"):
+        trajectory = TeacherTrajectory.plan(alphas_cumprod, K, solving.solving_steps, solving.solver)
     prediction_type = like_base(teacher.base_prediction) if wanted == "auto" else wanted
     loss = Loss(optimizer.loss, optimizer.huber_c, optimizer.loss_weight)
-    return Reflow(prediction_type, chord, points, trajectory, loss, config.points.pure_noise)
+    return Reflow(prediction_type, chord, points, trajectory, loss, grid.pure_noise)
 
 
-def _points(config: Config) -> TimePoints:
-    points, K = config.points, config.student.windows
+@contextmanager
+def _errors_naming(key: str) -> Iterator[None]:
+    """The core's errors as TrainingErrors that name what in the configuration is wrong."""
     try:
-        if points.grid == "uniform":
-            return TimePoints.uniform(K, points.N)
-        return TimePoints.coarse(K, points.per_window, points.start_share)
+        yield
     except ValueError as error:
-        raise TrainingError(f"points with student.windows = {K}: {error}") from error
+        raise TrainingError(f"{key}: {error}") from error

@@ -20,7 +20,7 @@ from .prompts import PromptStore
 from .stopping import Stopped, TrainingError
 from .teacher import Teacher
 
-PART = 256  # rows in a file of prepared latents; as much as a stop can cost
+PART = 256  # rows in a file of prepared latents; a stop loses at most as many
 
 
 class Row(NamedTuple):
@@ -31,10 +31,16 @@ class Row(NamedTuple):
     pixels: Tensor | None = None
 
 
-def prepare_pictures(
-    config: Config, teacher: Teacher, folder: Path, rank: int, processes: int, stopping: Callable[[], bool]
-) -> None:
-    """The latents of a folder of pictures; those that cannot be read are left out."""
+class Preparation(NamedTuple):
+    """What the rows are made from: how many, the rows of some numbers, and the latents of some rows."""
+
+    total: int
+    rows: Callable[[range], list[Row]]
+    latents: Callable[[list[Row]], Tensor]
+
+
+def _pictures(config: Config, teacher: Teacher) -> Preparation:
+    """A folder of pictures; those that cannot be read are left out."""
     pictures, skipped = folder_pictures(config.data), Skipped()
 
     def rows(numbers: range) -> list[Row]:
@@ -50,18 +56,10 @@ def prepare_pictures(
         noise = normal(_shape(config), [row.number for row in some], config.seed, Purpose.POSTERIOR)
         return teacher.encode_pictures(pixels, noise)
 
-    _prepare(config, folder, len(pictures), rank, processes, stopping, rows, encoded)
+    return Preparation(len(pictures), rows, encoded)
 
 
-def prepare_samples(
-    config: Config,
-    teacher: Teacher,
-    prompts: PromptStore,
-    folder: Path,
-    rank: int,
-    processes: int,
-    stopping: Callable[[], bool],
-) -> None:
+def _samples(config: Config, teacher: Teacher, prompts: PromptStore) -> Preparation:
     """The teacher's own pictures of the prompts in a file, one a line."""
     data = config.data
     try:
@@ -86,35 +84,36 @@ def prepare_samples(
         conditions = prompts.embed([row.caption for row in some])
         return trajectory.sample(teacher.noise_predictor(conditions, empty, data.sampling_guidance), noise)
 
-    _prepare(config, folder, len(texts) * data.samples_per_prompt, rank, processes, stopping, rows, sampled)
+    return Preparation(len(texts) * data.samples_per_prompt, rows, sampled)
 
 
 def _shape(config: Config) -> tuple[int, int, int]:
     return 4, config.data.resolution // 8, config.data.resolution // 8
 
 
-def _prepare(
+def prepare(
     config: Config,
+    teacher: Teacher,
+    prompts: PromptStore,
     folder: Path,
-    count: int,
     rank: int,
     processes: int,
     stopping: Callable[[], bool],
-    rows: Callable[[range], list[Row]],
-    latents_of: Callable[[list[Row]], Tensor],
 ) -> None:
-    """Write the files of latents that this process has still to write."""
-    size, batch = count * torch.Size(_shape(config)).numel() * 2 / 1e9, config.cache.teacher_batch
+    """Write the files of latents that this process still has to write, of data.kind "folder" or "prompts"."""
+    pictures = config.data.kind == "folder"
+    total, rows, latents_of = _pictures(config, teacher) if pictures else _samples(config, teacher, prompts)
+    size, batch = total * torch.Size(_shape(config)).numel() * 2 / 1e9, config.cache.teacher_batch
     if size > config.data.latents_gb:
         raise TrainingError(
-            f"The latents of {count} pictures need {size:.3g} GB, expected at most data.latents_gb = "
+            f"The latents of {total} pictures need {size:.3g} GB, expected at most data.latents_gb = "
             f"{config.data.latents_gb:g}: raise it, give fewer pictures, or make webdataset shards of them, which are "
             "encoded as they come."
         )
-    paths = {start: folder / f"part-{start // PART:06}.safetensors" for start in range(0, count, PART)}
+    paths = {start: folder / f"part-{start // PART:06}.safetensors" for start in range(0, total, PART)}
     mine = [start for start in list(paths)[rank::processes] if not paths[start].is_file()]
     for start in tqdm(mine, desc="latents", unit="part", disable=rank != 0 or not mine):
-        part = rows(range(start, min(start + PART, count)))
+        part = rows(range(start, min(start + PART, total)))
         latents = [torch.zeros(0, *_shape(config))]
         for first in range(0, len(part), batch):
             if stopping():

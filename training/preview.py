@@ -1,15 +1,15 @@
 """Pictures on the way: the teacher beside the student from the same noise, and how far apart their end points are."""
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from perflow_core.atomic_file import atomic_write
-from perflow_core.drawing.picture_sheet import Layout, draw_sheet
+from perflow_core.drawing.picture_sheet import Layout, draw_sheet, from_tensor
 from perflow_core.sampling.denoiser import denoiser
 from perflow_core.sampling.schedule import window_schedule
 from perflow_core.sampling.solvers import sample_euler
@@ -19,7 +19,7 @@ from perflow_core.training.trajectory import TeacherTrajectory
 
 from .config import Config
 from .prompts import PromptStore
-from .teacher import Teacher
+from .teacher import Prompts, Teacher
 
 LAYOUT = Layout(edge=0, top=16, left=4, above=16, gap=4, letters=11)
 
@@ -40,7 +40,6 @@ class Preview:
         self.folder = Path(config.output) / "previews"
         rows = range(len(self.config.prompts))
         self.noise = normal(shape, rows, self.config.seed, Purpose.PREVIEW).to(teacher.device)
-        self._teacher: tuple[Tensor, list[Image.Image]] | None = None
 
     def sheet(self, student: torch.nn.Module) -> tuple[Image.Image, dict[int, float]]:
         """The sheet, and for each number of steps the error: |student - teacher| / |teacher| at the end of the path.
@@ -48,7 +47,7 @@ class Preview:
         The teacher's end points are those of its trajectory in reference_steps with the student's guidance, so that the
         two should agree; its pictures have the teacher's guidance and steps.
         """
-        reference, pictures = self._of_teacher()
+        reference, pictures = self._of_teacher
         columns = [(f"teacher {self.config.teacher_steps}", pictures)]
         errors = {}
         for n in self.config.student_steps:
@@ -65,35 +64,28 @@ class Preview:
             sheet.save(unfinished, format="PNG")
         return path
 
+    @cached_property
     def _of_teacher(self) -> tuple[Tensor, list[Image.Image]]:
-        if self._teacher is None:
-            reference = self._sampled(self.config.reference_steps, self.config.student_guidance)
-            pictured = self._sampled(self.config.teacher_steps, self.config.teacher_guidance)
-            self._teacher = reference, self._pictures(pictured)
-        return self._teacher
+        reference = self._sampled(self.config.reference_steps, self.config.student_guidance)
+        return reference, self._pictures(self._sampled(self.config.teacher_steps, self.config.teacher_guidance))
 
     def _sampled(self, n: int, guidance: float) -> Tensor:
         """The teacher's z at the end of its trajectory in n steps."""
         trajectory = TeacherTrajectory.plan(self.teacher.alphas_cumprod, 1, n).to(self.teacher.device, torch.float32)
-        prompts, empty = self.prompts.embed(self.config.prompts), self.prompts.embed([""])
-        eps = self.teacher.noise_predictor(prompts, empty, guidance)
+        eps = self.teacher.noise_predictor(*self._embedded(), guidance)
         return trajectory.sample(eps, self.noise) * self.chord.c[-1].float()
 
     @torch.no_grad()
     def _student(self, student: Any, n: int) -> Tensor:
         """The student's z at the end of the path in n steps, sampled as ComfyUI does."""
-        prompts, empty = self.prompts.embed(self.config.prompts), self.prompts.embed([""])
         chord = self.chord.to(self.teacher.device, torch.float32)
-        network = self.teacher.network(student, prompts, empty, torch.float32)
+        network = self.teacher.network(student, *self._embedded(), torch.float32)
         denoise = denoiser(network, self.prediction_type, chord, self.config.student_guidance)
         sigmas = window_schedule(self.chord, n, end="reference")
         return sample_euler(denoise, self.noise / chord.c[0], sigmas, chord=self.chord) * chord.c[-1]
 
+    def _embedded(self) -> tuple[Prompts, Prompts]:
+        return self.prompts.embed(self.config.prompts), self.prompts.embed([""])
+
     def _pictures(self, z: Tensor) -> list[Image.Image]:
-        decoded = torch.cat([self.teacher.decode_latents(row[None]) for row in z])
-        return [Image.fromarray((p.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)) for p in decoded]
-
-
-def saved_sheet(sheet: Image.Image) -> Tensor:
-    """The sheet as tensorboard takes it: [3, H, W], uint8."""
-    return torch.from_numpy(np.array(sheet)).permute(2, 0, 1)
+        return [from_tensor(self.teacher.decode_latents(row[None])[0].permute(1, 2, 0)) for row in z]

@@ -29,9 +29,8 @@ class PromptStore:
         self.memory: dict[str, Tensor] = {}
         folder.mkdir(parents=True, exist_ok=True)
         address = (folder / f"embeddings-{self.row}.sqlite").absolute().as_uri()
-        self.disk = sqlite3.connect(
-            f"{address}?nolock=1", uri=True
-        )  # network disks may have no locks, and nobody waits
+        # Network disks may have no locks, and no other process opens it.
+        self.disk = sqlite3.connect(f"{address}?nolock=1", uri=True)
         self.disk.execute("CREATE TABLE IF NOT EXISTS prompts (number INTEGER PRIMARY KEY, text TEXT UNIQUE, row BLOB)")
 
     def embed(self, texts: list[str]) -> Prompts:

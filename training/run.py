@@ -4,14 +4,13 @@ import sys
 import threading
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import ProjectConfiguration, gather_object
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
-from torch import Tensor
 from tqdm import tqdm
 
 from perflow_core.training.descent import NotFiniteError
@@ -21,7 +20,7 @@ from . import latents, saving, state, student
 from .accelerated import AcceleratedDescent
 from .config import Config
 from .plan import plan
-from .preview import Preview, saved_sheet
+from .preview import Preview
 from .prompts import PromptStore
 from .segment_cache import Lanes, Rows, SegmentCache
 from .stopping import Stopped, TrainingError, stoppable
@@ -89,13 +88,10 @@ class Run:
             num_warmup_steps=config.warm_up,
             num_training_steps=config.steps,
         )
-        self.ema = EMAModel(self._trainable(), self.config.student.ema_decay, foreach=True)
+        self.ema = EMAModel(student.trainable(self.unet), self.config.student.ema_decay, foreach=True)
         self.accelerator.register_for_checkpointing(self.schedule, self.ema)
         if not full:
             state.save_only_the_adapter(self.accelerator)
-
-    def _trainable(self) -> list[torch.nn.Parameter]:
-        return student.trainable(self.unet)
 
     def _resume(self) -> None:
         found = state.last(self.config)
@@ -120,7 +116,7 @@ class Run:
             tqdm.write(text, file=sys.stderr)
 
     def train(self) -> Path:
-        """All steps that are left; the path of the last delta. Raises Stopped when it was asked to end earlier."""
+        """All steps that are left; the path of the last delta. Raises Stopped where the user stopped it earlier."""
         config = self.config
         self.accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": self.step}})
         bar = tqdm(
@@ -168,19 +164,16 @@ class Run:
         report = {"loss": losses.mean, "learning_rate": self.schedule.get_last_lr()[0]}
         self.losses.append(losses.mean)
         self.schedule.step()
-        self.ema.step(self._trainable())
+        self.ema.step(student.trainable(self.unet))
         return report | {f"loss by window/{w}": loss for w, loss in losses.by_window.items()}
 
     def _batch(self, rows: Rows) -> Batch:
         """On the student's device."""
         device = self.accelerator.device
-        arguments = self.teacher.unet_arguments(self.prompts.embed(rows.prompts))
-
-        def network(z: Tensor, T: Tensor) -> Any:
-            return self.unet(z, T, **arguments, return_dict=False)[0]
-
+        network = self.teacher.network(self.unet, self.prompts.embed(rows.prompts), None, torch.float32)
         segment = Segment(*(part.to(device, non_blocking=True) for part in rows.segment))
-        return Batch(segment, rows.T.to(torch.float32).to(device, non_blocking=True), network)
+        T = rows.T.to(torch.float32).to(device, non_blocking=True)
+        return Batch(segment, T, lambda z, T: network(z, T)[0])
 
     def _save(self) -> None:
         places = gather_object([self.segments.place(self.step)])
@@ -215,7 +208,7 @@ class Run:
         if self.accelerator.is_main_process:
             self.preview.write(sheet, self.step)
             tracker = self.accelerator.get_tracker("tensorboard", unwrap=True)
-            tracker.add_image("preview", saved_sheet(sheet), self.step)
+            tracker.add_image("preview", np.array(sheet), self.step, dataformats="HWC")
             for n, error in errors.items():
                 tracker.add_scalar(f"paired error/{n} steps", error, self.step)
         self.say(f"Step {self.step}: error to the teacher " + ", ".join(f"{e:.3f} in {n}" for n, e in errors.items()))

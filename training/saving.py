@@ -12,15 +12,13 @@ from perflow_core.weights.safetensors_writer import write_new
 from .config import SaveConfig
 from .stopping import TrainingError
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-
 
 def write(path: Path, weights: dict[str, Tensor], base: dict[str, Tensor], config: SaveConfig, **facts: str) -> None:
     """Write the file whole; one of that name is from the same step of the same run and stays.
 
     weights: the student's; base: the ones that a whole student began with, none for a LoRA. Raises TrainingError.
     """
-    dtype = DTYPES[config.precision]
+    dtype: torch.dtype = getattr(torch, config.precision)
     extraction = _full_delta(weights, base, config.rank, dtype) if base else _adapter_delta(weights, dtype)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -44,6 +42,6 @@ def _full_delta(student: dict[str, Tensor], base: dict[str, Tensor], rank: int, 
 
 
 def _adapter_delta(student: dict[str, Tensor], dtype: torch.dtype) -> Extraction:
-    """A LoRA's pairs, by the names that Load LoRA and Apply PeRFlow Delta know."""
+    """A LoRA's pairs, by the names that Load LoRA and Apply PeRFlow Delta read."""
     tensors = lora_of_peft(student, dtype)
     return Extraction(0, 0.0, tensors=tensors, ranks=ranks(tensors))

@@ -1,8 +1,8 @@
-"""The segments of the teacher's trajectories, on disk, each used several times: that is where the time goes.
+"""The segments of the teacher's trajectories, on disk, used several times: making them takes most of the time.
 
-A round is so many rows, made in one go (`perflow_core.training.curriculum.Rounds`). A lane is a place in the global
-batch: lane l of a step takes a row of its own lane, so that every process keeps its own rows, whatever their number,
-and together they see what one process alone would.
+A round is a number of rows that are made together (`perflow_core.training.curriculum.Rounds`). A lane is a place in the
+global batch: lane l of a step takes a row of its own lane, so that every process keeps its own rows, whatever their
+number, and together they use what one process alone would.
 """
 
 import json
@@ -110,8 +110,9 @@ class SegmentCache:
 
     def forget(self, step: int) -> None:
         """Delete the rounds that no state from this step on needs."""
-        for _, folder in numbered(self._mine, "round", lambda number: number < self.rounds.number(step)):
-            shutil.rmtree(folder, ignore_errors=True)
+        for number, folder in numbered(self._mine, "round"):
+            if number < self.rounds.number(step):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def place(self, step: int) -> str:
         """How far the source had been read before the round of this step; what a state keeps."""

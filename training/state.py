@@ -1,8 +1,7 @@
-"""States to go on from: written beside the last good one, which makes room only when the new one is complete."""
+"""States to continue from: written beside the last good one, which makes room only when the new one is complete."""
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +45,9 @@ def save(accelerator: Accelerator, config: Config, step: int, place: list[str]) 
             (unfinished / NOTE).write_text(json.dumps(note, indent=1), encoding="utf-8")
             shutil.rmtree(target, ignore_errors=True)
             unfinished.rename(target)
-            for _, path in numbered(_folder(config), "step", lambda number: number != step):
-                shutil.rmtree(path, ignore_errors=True)
+            for number, path in numbered(_folder(config), "step"):
+                if number != step:
+                    shutil.rmtree(path, ignore_errors=True)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         good = last(config)
@@ -92,14 +92,10 @@ def load(accelerator: Accelerator, config: Config, path: Path) -> tuple[int, lis
     return note["step"], note["place"]
 
 
-def numbered(folder: Path, prefix: str, wanted: Callable[[int], bool] = lambda _: True) -> list[tuple[int, Path]]:
+def numbered(folder: Path, prefix: str) -> list[tuple[int, Path]]:
     """The entries called prefix-NUMBER in a folder, lowest first."""
-    found = []
-    for path in folder.glob(f"{prefix}-*"):
-        digits = path.name.removeprefix(f"{prefix}-").split(".")[0]
-        if digits.isdecimal() and wanted(int(digits)):
-            found.append((int(digits), path))
-    return sorted(found)
+    found = ((path.name.removeprefix(f"{prefix}-"), path) for path in folder.glob(f"{prefix}-*"))
+    return sorted((int(number), path) for number, path in found if number.isdecimal())
 
 
 def _folder(config: Config) -> Path:
@@ -114,7 +110,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def match_memory_layout(optimizer: torch.optim.Optimizer) -> None:
-    """As the weights lie: AdamW's fused kernel takes both in the order of memory, which channels_last changes."""
+    """Averages in the memory layout of the weights, which AdamW's fused kernel needs and channels_last changes."""
     for parameter, averages in optimizer.state.items():
         for name, value in averages.items():
             if value.shape == parameter.shape:

@@ -1,4 +1,4 @@
-"""What ends a run early: an error that the user can act on, or the user, where it can continue from."""
+"""What ends a run early: an error that the user can act on, or the user; then the run can be continued."""
 
 import signal
 import threading
@@ -12,7 +12,7 @@ class TrainingError(Exception):
 
 
 class Stopped(Exception):  # noqa: N818 - a wish, not an error
-    """The user asked the run to end; all that is needed to go on is on disk."""
+    """The user stopped the run; all that is needed to continue it is on disk."""
 
 
 @contextmanager
@@ -22,12 +22,12 @@ def stoppable(requested: threading.Event) -> Iterator[None]:
         yield
         return
 
-    def ask(number: int, frame: Any) -> None:
+    def request(number: int, frame: Any) -> None:
         if requested.is_set():
             raise KeyboardInterrupt
         requested.set()
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:

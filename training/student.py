@@ -1,4 +1,4 @@
-"""What learns: the whole UNet in float32, or a LoRA on the teacher's, and the running average of either."""
+"""The student: the whole UNet in float32, or a LoRA on the teacher's, and the running average of either."""
 
 import contextlib
 import copy
@@ -55,7 +55,7 @@ def begin_with(unet: torch.nn.Module | None, config: StudentConfig, prediction_t
     """Add config.delta to the whole student, where one is given; None stands for a LoRA.
 
     With config.delta_rank its matrices and convolutions get that rank: small batches leave noise in other directions.
-    Raises TrainingError where the delta does not fit, or says another prediction_type or other windows.
+    Raises TrainingError where the delta does not fit, or has another prediction_type or other windows.
     """
     if not config.delta:
         if config.delta_rank:
@@ -80,7 +80,8 @@ def _fitting_delta(path: str, weights: Mapping[str, Tensor], expected: Mapping[s
             metadata = file.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise TrainingError(f"student.delta: {path} cannot be read ({error}): give the path of a delta.") from error
-    apart = sorted(key for key in delta.keys() | weights.keys() if _shape(delta, key) != _shape(weights, key))
+    found, own = ({key: tensor.shape for key, tensor in tensors.items()} for tensors in (delta, weights))
+    apart = sorted(key for key in found.keys() | own.keys() if found.get(key) != own.get(key))
     if apart:
         raise TrainingError(
             f"student.delta: {path} differs from the student in {len(apart)} tensors, such as {apart[0]}, expected a "
@@ -93,10 +94,6 @@ def _fitting_delta(path: str, weights: Mapping[str, Tensor], expected: Mapping[s
                 "file has."
             )
     return {key: dW.float() for key, dW in delta.items()}
-
-
-def _shape(tensors: Mapping[str, Tensor], key: str) -> tuple[int, ...] | None:
-    return tuple(tensors[key].shape) if key in tensors else None
 
 
 def trainable(unet: torch.nn.Module) -> list[torch.nn.Parameter]:

@@ -42,7 +42,7 @@ class Teacher:
 
     name: str
     architecture: str
-    predicts: str  # "epsilon" or "v_prediction"
+    base_prediction: BasePrediction
     alphas_cumprod: Tensor  # [1000], float64
     unet: Any  # a UNet2DConditionModel; diffusers has no types
     pipeline: Any  # holds the text encoders and the VAE
@@ -62,8 +62,8 @@ class Teacher:
         self.vae.requires_grad_(False).eval().float()
 
     @contextlib.contextmanager
-    def acting(self) -> Iterator[None]:
-        """The UNet is the teacher's inside: a student's adapter on it is off."""
+    def without_adapter(self) -> Iterator[None]:
+        """Inside, a student's adapter on this UNet is off."""
         if self.shared:
             self.unet.disable_adapters()
         try:
@@ -75,10 +75,6 @@ class Teacher:
     @property
     def device(self) -> torch.device:
         return self.unet.device
-
-    @property
-    def base_prediction(self) -> BasePrediction:
-        return "v" if self.predicts == "v_prediction" else "noise"
 
     @property
     def vae(self) -> Any:
@@ -114,7 +110,7 @@ class Teacher:
         network = self.network(self.unet, prompts, empty if guidance != 1 else None, self.dtype)
 
         def outputs(z: Tensor, i: Tensor) -> Sequence[Tensor]:
-            with torch.no_grad(), self.acting():
+            with torch.no_grad(), self.without_adapter():
                 return network(z, i)
 
         alphas_cumprod = self.alphas_cumprod.to(self.device, torch.float32)
@@ -177,7 +173,8 @@ def load(config: TeacherConfig, resolution: int) -> Teacher:
         found = "its noise table ends at zero signal"
     if found or alphas_cumprod is None:
         raise TrainingError(f"The teacher {path.name} is of another kind ({found}), expected {KINDS}: choose another.")
-    return Teacher(path.name, architecture, predicts, alphas_cumprod.double(), unet, pipeline, resolution)
+    base_prediction: BasePrediction = "v" if predicts == "v_prediction" else "noise"
+    return Teacher(path.name, architecture, base_prediction, alphas_cumprod.double(), unet, pipeline, resolution)
 
 
 def _from_file(path: Path, config: str) -> Any:
@@ -220,10 +217,8 @@ def _from_folder(path: Path) -> Any:
         }
         if (path / "text_encoder_2").is_dir():
             parts["tokenizer_2"] = transformers.CLIPTokenizer.from_pretrained(path, subfolder="tokenizer_2")
-            parts["text_encoder_2"] = transformers.CLIPTextModelWithProjection.from_pretrained(
-                path, subfolder="text_encoder_2"
-            )
-            return diffusers.StableDiffusionXLPipeline(**parts)
+            second = transformers.CLIPTextModelWithProjection.from_pretrained(path, subfolder="text_encoder_2")
+            return diffusers.StableDiffusionXLPipeline(**parts, text_encoder_2=second)
         return diffusers.StableDiffusionPipeline(
             **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
         )

@@ -28,9 +28,9 @@ def stamp(path: str) -> Stamp:
     return path, status.st_size, status.st_mtime_ns
 
 
-def fingerprint(name: str | None) -> Stamp | None:
-    """The stamp of the delta of that name; None where there is none."""
-    path = folder_paths.get_full_path(KEY, name) if name else None
+def fingerprint(name: str | None, key: str = KEY) -> Stamp | None:
+    """The stamp of the file of that name in a folder key's folders; None where there is none."""
+    path = folder_paths.get_full_path(key, name) if name else None
     return stamp(path) if path else None
 
 

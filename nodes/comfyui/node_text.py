@@ -1,11 +1,10 @@
-"""Say on the node itself what it did.
+"""Text on the node itself: what it did.
 
-A node that shows text has `hidden=[io.Hidden.unique_id]` and `not_idempotent=True` in its schema. By the second one
-ComfyUI's cache tells nodes of different ids apart. Otherwise a graph gets the MODEL that remembers a node of another.
+A node that shows text has `**shows_text()` in its schema.
 `web/node_texts.js` keeps the text on the page when the run is over.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
@@ -23,6 +22,15 @@ class Shown(NamedTuple):
     text: str
 
 
+def shows_text() -> dict[str, Any]:
+    """What the schema of a node with text needs; another list for each, since ComfyUI adds to it.
+
+    By `not_idempotent` ComfyUI's cache keeps nodes of different ids apart. Otherwise a graph could get the MODEL of
+    another graph's node, with that node's id in it.
+    """
+    return {"hidden": [io.Hidden.unique_id], "not_idempotent": True}
+
+
 def show(node: type[io.ComfyNode], text: str) -> dict[str, list[str]]:
     """Show the text on the running node, and return it as `ui` output, which API callers find in /history."""
     if node.hidden is not None and node.hidden.unique_id:
@@ -31,7 +39,7 @@ def show(node: type[io.ComfyNode], text: str) -> dict[str, list[str]]:
 
 
 def show_with_steps(node: type[io.ComfyNode], text: str, model: ModelPatcher) -> dict[str, list[str]]:
-    """The same for the node that gives `model`; when that is sampled, `add_steps` tells its steps there too."""
+    """The same for the node that gives `model`; when that is sampled, `add_steps` shows its steps there too."""
     if node.hidden is not None and node.hidden.unique_id:
         node_id = node.hidden.unique_id
         model.set_attachments(SHOWN, Shown(node_id, _type_in_this_run(node_id), text))

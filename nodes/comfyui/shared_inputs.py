@@ -1,16 +1,17 @@
 """Inputs that several nodes have in common."""
 
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from comfy_api.latest import io
 
 from ...perflow_core.errors import shown
 from ...perflow_core.sampling.parameterization import PREDICTION_TYPES, PredictionType
+from ...perflow_core.sampling.schedule import End
+from ...perflow_core.sampling.windows import MOST_WINDOWS
+from ...perflow_core.weights.unet_layout import TRAINED_WINDOWS
 
 AUTO: Final = "auto"
 PredictionChoice = PredictionType | Literal["auto"]
-
-
 PUBLISHED = "diff_eps for SD1.5, ddim_eps for SDXL, velocity for SD2.x"
 
 
@@ -24,6 +25,33 @@ def prediction_type(auto: str) -> io.Combo.Input:
     )
 
 
+def windows(tooltip: str, default: int = TRAINED_WINDOWS) -> io.Int.Input:
+    """tooltip: what follows "Number of time windows (K)"; default 0 stands for what the file says."""
+    return io.Int.Input(
+        "windows",
+        default=default,
+        min=min(default, 1),
+        max=MOST_WINDOWS,
+        tooltip=f"Number of time windows (K){tooltip}",
+    )
+
+
+def share(name: str, default: float, tooltip: str) -> io.Float.Input:
+    """A number from 0 to 1."""
+    return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.01, tooltip=tooltip)
+
+
+def end(reference: str) -> io.Combo.Input:
+    """Where a schedule ends. reference: what follows on the official end."""
+    return io.Combo.Input(
+        "end",
+        options=list(get_args(End)),
+        default="zero",
+        tooltip="zero: go down to sigma 0, as ComfyUI's samplers do. reference: stop at sigma 0.029 as the official "
+        f"code does{reference}",
+    )
+
+
 def filename_prefix(default: str) -> io.String.Input:
     return io.String.Input(
         "filename_prefix",
@@ -32,13 +60,13 @@ def filename_prefix(default: str) -> io.String.Input:
     )
 
 
-def align_steps() -> io.Boolean.Input:
+def align_steps(how: str = "Move the steps of any sampler and scheduler to the window grid") -> io.Boolean.Input:
     return io.Boolean.Input(
         "align_steps",
         default=True,
         advanced=True,
-        tooltip="Move the steps of any sampler and scheduler to the window grid, so that a plain KSampler takes the "
-        "right steps. Turn off to sample exactly where the scheduler says.",
+        tooltip=f"{how}, so that a plain KSampler takes the right steps. Turn off to sample exactly where the "
+        "scheduler says.",
     )
 
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
-from .schedule_plot import BOTTOM, FAINT, LEFT, RIGHT, TOP, Canvas
+from ..errors import counted
+from .canvas import BOTTOM, LEFT, RIGHT, TOP, Canvas
 
 COLOURS = ["#dc2626", "#d97706", "#059669", "#2563eb", "#7c3aed", "#db2777", "#5b6472", "#0891b2"]
 SPANS = 60  # points of a line at most: single losses scatter, so each point is the mean of those around
@@ -59,13 +60,8 @@ def _draw_frame(canvas: Canvas, steps: int, low: float, high: float) -> None:
     for level in (scale * 10.0**power for power in range(-9, 4) for scale in (1, 2, 5)):
         share = (math.log10(level) - low) / (high - low)
         if 0 <= share <= 1:
-            y = BOTTOM - share * (BOTTOM - TOP)
-            canvas.line([(LEFT - 8, y), (LEFT, y)], FAINT, 1.5)
-            canvas.text(LEFT - 14, y, f"{level:g}", "rm", FAINT)
+            canvas.tick_left(BOTTOM - share * (BOTTOM - TOP), f"{level:g}")
     for share in (0, 0.5, 1):
-        x = LEFT + share * (RIGHT - LEFT)
-        canvas.line([(x, BOTTOM), (x, BOTTOM + 8)], FAINT, 1.5)
-        canvas.text(x, BOTTOM + 28, f"{share * steps:.0f}", colour=FAINT)
-    canvas.line([(LEFT, TOP), (LEFT, BOTTOM), (RIGHT, BOTTOM)], FAINT, 1.5)
-    canvas.text((LEFT + RIGHT) / 2, BOTTOM + 72, "step")
-    canvas.text(LEFT, 30, f"loss by window, {steps} step{'s' if steps != 1 else ''}", "lm")
+        canvas.tick_below(LEFT + share * (RIGHT - LEFT), f"{share * steps:.0f}")
+    canvas.axes("step")
+    canvas.text(LEFT, 30, f"loss by window, {counted(steps, 'step')}", "lm")

@@ -56,10 +56,15 @@ def draw_views(normals: Tensor, colours: Tensor) -> Tensor:
 
     Returns [1, H, W, 3], values 0 to 1.
     """
-    pictures = [[_picture(view) for view in views] for views in (normals, colours)]
-    sheet = draw_sheet(pictures, VIEWS, DOMAINS, WORDS)
-    return torch.from_numpy(np.array(sheet)).to(torch.float32)[None] / 255
+    pictures = [[from_tensor(view) for view in views] for views in (normals, colours)]
+    return to_tensor(draw_sheet(pictures, VIEWS, DOMAINS, WORDS))
 
 
-def _picture(pixels: Tensor) -> Image.Image:
+def to_tensor(picture: Image.Image) -> Tensor:
+    """[1, H, W, 3], float32, values 0 to 1: ComfyUI's IMAGE."""
+    return torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255)[None]
+
+
+def from_tensor(pixels: Tensor) -> Image.Image:
+    """The picture of values 0 to 1, [H, W, 3] or more channels, of which the first three count."""
     return Image.fromarray((pixels[..., :3].float().cpu() * 255).round().clamp(0, 255).to(torch.uint8).numpy())

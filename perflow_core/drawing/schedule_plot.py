@@ -4,20 +4,16 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 
 from ..errors import counted
 from ..sampling.chord import WindowChord
 from ..sampling.windows import NUM_TIMESTEPS
+from .canvas import BOTTOM, LEFT, RIGHT, TOP, Canvas
 
-SIZE = (800, 600)  # with letters of this size it reads at half the width, as on a node
-LETTERS = 26
-OVERSAMPLING = 2  # Pillow's lines have hard edges: draw large, then shrink
-LEFT, TOP, RIGHT, BOTTOM = 90, 110, 770, 494
 SIGMA_TICKS = [0.03, 0.1, 0.3, 1, 3, 10]
 
-PAPER, INK, FAINT = "#ffffff", "#1f2430", "#5b6472"
 BANDS = ["#eaf1fb", "#f7fafe"]
 STOCK, CHORD, STEP = "#9aa3b2", "#2563eb", "#dc2626"
 
@@ -34,32 +30,6 @@ class Axes:
     def y(self, sigma: float) -> float:
         share = (np.log(sigma) - self.low) / (self.high - self.low)
         return BOTTOM - float(np.clip(share, 0, 1)) * (BOTTOM - TOP)
-
-
-class Canvas:
-    """Pillow drawing in the coordinates of the finished picture."""
-
-    def __init__(self) -> None:
-        self.image = Image.new("RGB", (SIZE[0] * OVERSAMPLING, SIZE[1] * OVERSAMPLING), PAPER)
-        self.pen = ImageDraw.Draw(self.image)
-
-    def line(self, points: list[tuple[float, float]], colour: str, width: float) -> None:
-        scaled = [(x * OVERSAMPLING, y * OVERSAMPLING) for x, y in points]
-        self.pen.line(scaled, colour, round(width * OVERSAMPLING), joint="curve")
-
-    def box(self, x0: float, y0: float, x1: float, y1: float, colour: str) -> None:
-        self.pen.rectangle([value * OVERSAMPLING for value in (x0, y0, x1, y1)], colour)
-
-    def dot(self, x: float, y: float, radius: float, colour: str) -> None:
-        corners = [value * OVERSAMPLING for value in (x - radius, y - radius, x + radius, y + radius)]
-        self.pen.ellipse(corners, colour, PAPER, 2 * OVERSAMPLING)
-
-    def text(self, x: float, y: float, text: str, anchor: str = "mm", colour: str = INK) -> None:
-        font = ImageFont.load_default(LETTERS * OVERSAMPLING)
-        self.pen.text((x * OVERSAMPLING, y * OVERSAMPLING), text, colour, font, anchor)
-
-    def finished(self) -> Image.Image:
-        return self.image.resize(SIZE, Image.Resampling.LANCZOS)
 
 
 def draw_schedule(chord: WindowChord, alphas_cumprod: Tensor, sigmas: Tensor) -> Image.Image:
@@ -84,13 +54,10 @@ def _draw_frame(canvas: Canvas, axes: Axes, chord: WindowChord) -> None:
         canvas.box(axes.x(start), TOP, axes.x(end), BOTTOM, BANDS[w % 2])
     labelled = edges if chord.K <= 10 else [edges[0], edges[-1]]
     for T in labelled:
-        canvas.line([(axes.x(T), BOTTOM), (axes.x(T), BOTTOM + 8)], FAINT, 1.5)
-        canvas.text(axes.x(T), BOTTOM + 28, f"{T:g}", colour=FAINT)
+        canvas.tick_below(axes.x(T), f"{T:g}")
     for sigma in SIGMA_TICKS:
-        canvas.line([(LEFT - 8, axes.y(sigma)), (LEFT, axes.y(sigma))], FAINT, 1.5)
-        canvas.text(LEFT - 14, axes.y(sigma), f"{sigma:g}", "rm", FAINT)
-    canvas.line([(LEFT, TOP), (LEFT, BOTTOM), (RIGHT, BOTTOM)], FAINT, 1.5)
-    canvas.text((LEFT + RIGHT) / 2, BOTTOM + 72, "timestep that the UNet sees")
+        canvas.tick_left(axes.y(sigma), f"{sigma:g}")
+    canvas.axes("timestep that the UNet sees")
     canvas.text(LEFT, TOP - 22, "noise level sigma", "lm")
 
 

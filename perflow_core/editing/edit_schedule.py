@@ -1,4 +1,4 @@
-"""How long a Prompt-to-Prompt edit holds on to the source: shares of the steps."""
+"""In which steps a Prompt-to-Prompt edit takes the source's attention."""
 
 import torch
 from torch import Tensor
@@ -8,16 +8,16 @@ def cross_alpha(steps: int, window: Tensor) -> Tensor:
     """alpha[i] = 1 for the steps int(b0 (n + 1)) <= i < int(b1 (n + 1)), else 0: the cross attention that is edited.
 
     window [..., 2] holds b0, b1 in 0..1, once or for every token; returns [n + 1, ...] in float64. The authors count
-    n + 1 steps here and n in `self_steps`.
+    n + 1 steps here and n in `self_active`.
     """
     b0, b1 = (window.double() * (steps + 1)).trunc().unbind(-1)
     i = torch.arange(steps + 1, dtype=torch.float64).reshape(-1, *[1] * b0.ndim)
     return ((b0 <= i) & (i < b1)).double()
 
 
-def self_steps(steps: int, window: tuple[float, float]) -> range:
-    """The steps int(n b0) <= i < int(n b1) in which the target's self attention is the source's."""
-    return range(int(steps * window[0]), int(steps * window[1]))
+def self_active(steps: int, share: float) -> Tensor:
+    """Whether the target's self attention is the source's in a step, i < int(n share); [n], boolean."""
+    return torch.arange(steps) < int(steps * share)
 
 
 def step_of(sigma: Tensor, sigmas: Tensor) -> Tensor:

@@ -21,14 +21,14 @@ def blend_mask(maps: Tensor, size: tuple[int, int], threshold: float) -> Tensor:
 
 
 class BlendedRows:
-    """x := x_source + mask (x - x_source) after every step of a sampling loop that cannot be looked into.
+    """x := x_source + mask (x - x_source) after every step of a sampling loop, from outside of the loop.
 
     A loop works on every pixel of every row by itself. So a pixel outside the mask is read from the source's row, and
-    one that comes back goes on in a spare row, which has been the source until then: with the source's latent and with
-    all that the loop remembers of it. The authors' loop (DDIM) remembers nothing but the latent.
+    one that comes back continues in a spare row, until then the source: with its latent and with all that the
+    loop keeps of it. The authors' loop (DDIM) keeps nothing but the latent.
 
     Rows of a batch: n sources, each followed by its E edits. The loop gets `spares` more rows for every edit, so a
-    pixel may come back as many times, and beyond that goes on from where it left. As many as the steps are enough for
+    pixel may come back as many times, and beyond that continues from where it left. As many as the steps are enough for
     loops with two model calls a step.
     """
 

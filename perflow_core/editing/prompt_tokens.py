@@ -1,4 +1,4 @@
-"""A prompt as cross attention meets it: tokens at places in the context, and the words that they make."""
+"""A prompt in cross attention: tokens at places in the context, and the words that they make."""
 
 import math
 import re

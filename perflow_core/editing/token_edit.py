@@ -62,8 +62,13 @@ def replace(source: PromptTokens, target: PromptTokens) -> TokenEdit:
     for was, becomes in zip(source.words, target.words, strict=True):
         if was.name == becomes.name:
             continue
-        _pair(M, source.places[i : was.tokens[0]], target.places[j : becomes.tokens[0]])
-        _spread(M, [source.places[k] for k in was.tokens], [target.places[k] for k in becomes.tokens])
+        M[list(source.places[i : was.tokens[0]]), list(target.places[j : becomes.tokens[0]])] = 1
+        rows, columns = [source.places[k] for k in was.tokens], [target.places[k] for k in becomes.tokens]
+        if len(rows) == len(columns):
+            M[rows, columns] = 1
+        else:
+            for row in rows:
+                M[row, columns] = 1 / len(columns)
         i, j = was.tokens[-1] + 1, becomes.tokens[-1] + 1
     before, start = _place(source, i), _place(target, j)
     padding = set(range(start)) - set(target.places)  # of chunks before the last swapped word's
@@ -113,19 +118,6 @@ def align(source: Sequence[object], target: Sequence[object]) -> list[int | None
 def stacked(edits: Sequence[TokenEdit]) -> TokenEdit:
     """Several edits of equal lengths as one, for a batch: M [E, L_s, L_t], g [E, L_t]."""
     return TokenEdit(torch.stack([edit.M for edit in edits]), torch.stack([edit.g for edit in edits]))
-
-
-def _pair(M: Tensor, source: Sequence[int], target: Sequence[int]) -> None:
-    for i, j in zip(source, target, strict=True):
-        M[i, j] = 1
-
-
-def _spread(M: Tensor, source: Sequence[int], target: Sequence[int]) -> None:
-    if len(source) == len(target):
-        _pair(M, source, target)
-    else:
-        for i in source:
-            M[i, list(target)] = 1 / len(target)
 
 
 def _take_own_places(M: Tensor, places: Iterable[int]) -> Tensor:

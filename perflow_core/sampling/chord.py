@@ -13,11 +13,11 @@ from torch import Tensor
 
 from ..host import host_float64
 from . import tolerances
-from .windows import MOST_WINDOWS, NUM_TIMESTEPS, Float64, edge_timesteps, window_edges
+from .windows import MOST_WINDOWS, NUM_TIMESTEPS, Float64, edge_entries, edge_timesteps, window_edges
 
 
 class Place(NamedTuple):
-    """Where noise levels stand on the path, and what is constant in the window of each; all of one shape.
+    """Noise levels on the path, with what is constant in the window of each; all of one shape.
 
     From s = sigma c, with c and s linear in T, 1 / c and T / c are linear in sigma inside a window: the table has their
     values at sigma = 0 and their slopes.
@@ -75,7 +75,7 @@ class WindowChord:
     def from_alphas_cumprod(cls, alphas_cumprod: Tensor, K: int) -> "WindowChord":
         """c = sqrt(ab), s = sqrt(1 - ab) at the edges, ab being the 1000 cumulative alphas of the base model.
 
-        Edge t reads entry int(1000 t) - 1, the last edge entry 0, as the official scheduler does.
+        The entry of each edge is in `windows.edge_entries`.
         Raises ValueError for a table of another length, or K outside 1..100.
         """
         if alphas_cumprod.shape != (NUM_TIMESTEPS,):
@@ -85,8 +85,7 @@ class WindowChord:
             )
         if not 1 <= K <= MOST_WINDOWS:
             raise ValueError(f"{K} windows, expected 1 to {MOST_WINDOWS}: published models use 4.")
-        index = torch.tensor([max(int(T) - 1, 0) for T in edge_timesteps(K)])
-        alpha_bar = host_float64(alphas_cumprod)[index]
+        alpha_bar = host_float64(alphas_cumprod)[edge_entries(K)]
         return cls.through(torch.from_numpy(window_edges(K)), alpha_bar.sqrt(), (1 - alpha_bar).sqrt())
 
     @classmethod

@@ -1,4 +1,4 @@
-"""A UNet as samplers and ODE solvers ask for it: its output m read as data or as noise, guided by its prompt.
+"""A UNet as samplers and ODE solvers need it: its output m read as data or as noise, guided by its prompt.
 
 k-diffusion does the same in `external.py`, for the networks that it samples.
 """

@@ -9,7 +9,7 @@ from .chord import WindowChord
 
 PredictionType = Literal["diff_eps", "ddim_eps", "velocity"]
 PREDICTION_TYPES: tuple[PredictionType, ...] = get_args(PredictionType)
-BasePrediction = Literal["noise", "v"]  # what the model answers that PeRFlow's weights are a change of
+BasePrediction = Literal["noise", "v"]  # of the base model
 BASE_PREDICTIONS: tuple[BasePrediction, ...] = get_args(BasePrediction)
 
 
@@ -21,8 +21,8 @@ def usual_base(prediction_type: PredictionType) -> BasePrediction:
 def like_base(predicts: BasePrediction) -> PredictionType:
     """The parameterization to train in, one where W = W_base is nearly right already.
 
-    A straight trajectory has eps = m (ddim_eps) where the base predicts noise. With velocity the base's answer v is
-    still the nearest: dz/dt = c' x0 + s' eps, and v = c eps - s x0.
+    Where the base predicts noise, a straight trajectory has eps = m (ddim_eps). Where it predicts v = c eps - s x0, the
+    nearest is velocity: m = dz/dt = c' x0 + s' eps.
     """
     return "velocity" if predicts == "v" else "ddim_eps"
 

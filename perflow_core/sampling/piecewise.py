@@ -22,8 +22,8 @@ class PiecewiseSteps(NamedTuple):
 def split_at_edges(sigmas: Tensor, chord: WindowChord | None) -> PiecewiseSteps:
     """The steps of the caller's sigmas [n + 1], those that cross a window edge divided there; all without a chord.
 
-    At an edge itself the UNet answers for the window below. So a falling step that ends there, and a rising one that
-    starts there, is looked at from one timestep above it.
+    At an edge itself the UNet's output is for the window below. So for a falling step that ends there, and a rising one
+    that starts there, the model is called one timestep above it.
     """
     levels = sigmas.tolist()
     n = len(levels) - 1

@@ -38,7 +38,7 @@ class FlowPath:
 
 
 class TablePath:
-    """A diffusion table: T stands on entry T - 1 of the 1000 levels, as DDIM's trailing grid has it."""
+    """A diffusion table: T is entry T - 1 of the 1000 levels, as DDIM's trailing grid has it."""
 
     def __init__(self, sigmas: Tensor):
         """sigmas: the rising table [1000]."""

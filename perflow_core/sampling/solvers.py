@@ -12,7 +12,7 @@ from torch import Tensor
 from .chord import WindowChord
 from .piecewise import PiecewiseSteps, split_at_edges
 
-REFINEMENTS = 6  # model calls of a rising step, beside the first: fewer lose more, thirty can run away (docs/method.md)
+REFINEMENTS = 6  # model calls of a rising step, beside the first: fewer lose more, thirty can diverge (docs/method.md)
 
 Denoiser = Callable[..., Tensor]
 Callback = Callable[[dict[str, Any]], None]

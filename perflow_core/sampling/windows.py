@@ -28,6 +28,11 @@ def edge_timesteps(K: int) -> list[float]:
     return [float(NUM_TIMESTEPS * (K - w) // K) for w in range(K + 1)]
 
 
+def edge_entries(K: int) -> list[int]:
+    """The entries of the base model's noise table at the K + 1 edges, as officially: int(1000 t) - 1, at last 0."""
+    return [max(int(T) - 1, 0) for T in edge_timesteps(K)]
+
+
 def percent_timestep(percent: float) -> float:
     """T = 1 + 999 (1 - p): where a share p of the path is over, as the base model's entry 999 (1 - p) is.
 
@@ -63,16 +68,15 @@ def steps_across_edges(T: Float64, K: int) -> int:
 
 
 def is_edge(T: float, K: int) -> bool:
-    """Whether a timestep stands on one of the K + 1 edges of the integer grid."""
+    """Whether a timestep is on one of the K + 1 edges of the integer grid."""
     return any(abs(T - edge) <= tolerances.EDGE for edge in edge_timesteps(K))
 
 
 def snap_to_edge(T: float, K: int, step: float) -> float:
-    """The edge that T stands beside, else T itself; the end of the path, 0, is no such edge.
+    """The edge that T is beside, else T itself; the end of the path, 0, is no such edge.
 
     Beside an edge is what is nearer than `tolerances.NEAR_EDGE` and than half of `step`, the length of the step at T.
-    Just above an edge the UNet answers for the window that has all but ended, and the whole next step would follow
-    that answer.
+    Just above an edge the UNet's output is for the window that is nearly over, and the whole next step would follow it.
     """
     edges = np.array(edge_timesteps(K)[:-1])
     nearest = float(edges[np.abs(edges - T).argmin()])

@@ -1,4 +1,4 @@
-"""What a run trains on at each step, as a function of the seed and the step: nothing to store, nothing to lose.
+"""What a run trains on at each step, as a function of the seed and the step, so that nothing has to be stored.
 
 A random number is named by the run's seed, its purpose and a few counters. So a run that was stopped goes on with the
 same numbers, and as many processes draw together what one alone would.
@@ -44,7 +44,7 @@ def uniform(shape: tuple[int, ...], seed: int, purpose: Purpose, *counters: int)
 
 
 def normal(shape: Sequence[int], rows: Sequence[int], seed: int, purpose: Purpose) -> Tensor:
-    """Standard normal numbers, float32, [len(rows), *shape]; each row hangs on its own number only."""
+    """Standard normal numbers, float32, [len(rows), *shape]; each row depends on its own number only."""
     out = np.empty((len(rows), *shape), dtype=np.float32)
     for place, row in enumerate(rows):
         generator(seed, purpose, row).standard_normal(dtype=np.float32, out=out[place])
@@ -65,7 +65,7 @@ class Rounds:
 
     @property
     def steps(self) -> int:
-        """How many a round lasts."""
+        """How many a round has."""
         return self.depth * self.uses
 
     def number(self, step: int) -> int:

@@ -1,4 +1,4 @@
-"""The optimizer's step: clipped gradients, losses by window, and nothing that is no number."""
+"""The optimizer's step: clipped gradients, losses by window, and a check for NaN and Inf."""
 
 import math
 from contextlib import AbstractContextManager, nullcontext
@@ -33,7 +33,7 @@ class WindowLosses:
 
 
 class Descent:
-    """One process with plain PyTorch; a front end with a library for many overrides what that does."""
+    """One process with plain PyTorch; a program with several processes overrides the methods."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, clip: float, scaler: GradScaler | None = None):
         """clip: the largest norm of the gradient; scaler: of float16 gradients, where there are."""

@@ -2,7 +2,7 @@
 
 Data and noise make X_s at the start of a window (`window_start`), the teacher's ODE takes X_s to X_e at its end
 (`trajectory`), and the student learns the straight segment between the two (`segment_through`): at a timestep of the
-window it is shown z on the segment and should answer m (`training_target`). `Reflow` does all of it; `curriculum` says
+window its input is z on the segment and its target is m (`training_target`). `Reflow` does all of it; `curriculum` says
 what comes when, `descent` takes the optimizer's step.
 
 Latents are in sigma space, X = z / c, as in `sampling.chord`; rows of a batch may be in different windows.
@@ -38,7 +38,7 @@ class Segment(NamedTuple):
 
 
 class Target(NamedTuple):
-    """What the student is shown and what it should answer: latent z [B, ...], timestep T [B], output m [B, ...]."""
+    """The student's input, latent z [B, ...] at timestep T [B], and its target, the output m [B, ...]."""
 
     z: Tensor
     T: Tensor
@@ -108,7 +108,7 @@ class Reflow:
         return found
 
     def metadata(self) -> dict[str, str]:
-        """The facts for a delta's metadata that the method knows."""
+        """The method's settings for a delta's metadata."""
         return {
             "prediction_type": self.prediction_type,
             "windows": str(self.chord.K),
@@ -138,7 +138,7 @@ def segment_through(chord: WindowChord, w: Tensor, X_s: Tensor, X_e: Tensor) -> 
 
 
 def training_target(prediction_type: PredictionType, chord: WindowChord, segment: Segment, T: Tensor) -> Target:
-    """z = c(T) x0 + s(T) eps and the m that a perfect student answers at it; T of shape [B] in each row's window."""
+    """z = c(T) x0 + s(T) eps and the m of a perfect student at it; T of shape [B] in each row's window."""
     T = T.to(chord.t)
     c, s = chord.coefficients(T)
     X = segment.x0 + append_dims(s / c, segment.x0) * segment.eps

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from ..host import host_float64
-from ..sampling.chord import WindowChord
 from ..sampling.denoiser import NoisePredictor
 from ..sampling.parameterization import append_dims
-from ..sampling.windows import NUM_TIMESTEPS, Float64
+from ..sampling.windows import NUM_TIMESTEPS, Float64, edge_entries
 
 Solver = Literal["dpmpp_2m", "ddim"]
 SOLVERS: tuple[Solver, ...] = get_args(Solver)
@@ -41,12 +40,12 @@ class TeacherTrajectory:
             raise ValueError(f'The teacher\'s solver is "{solver}", expected one of {", ".join(SOLVERS)}.')
         alpha_bar = host_float64(alphas_cumprod)
         sigma = ((1 - alpha_bar) / alpha_bar).sqrt()
-        edges = [max(int(T) - 1, 0) for T in WindowChord.from_alphas_cumprod(alphas_cumprod, K).edge_timesteps]
-        spans = list(pairwise(edges))
-        if not 1 <= n <= min(start - end for start, end in spans):
+        spans = list(pairwise(edge_entries(K)))
+        most = min(start - end for start, end in spans)
+        if not 1 <= n <= most:
             raise ValueError(
-                f"{n} steps in each of {K} windows, expected 1 to {min(start - end for start, end in spans)}: a step "
-                "goes from one entry of the base model's noise table to another."
+                f"{n} steps in each of {K} windows, expected 1 to {most}: a step goes from one entry of the base "
+                "model's noise table to another."
             )
         scale = np.arange(NUM_TIMESTEPS, dtype=np.float64) if solver == "ddim" else np.log(sigma.numpy())
         entries = np.stack([_entries_between(scale, start, end, n) for start, end in spans])

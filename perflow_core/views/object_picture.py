@@ -1,4 +1,4 @@
-"""The picture that Wonder3D is shown: one object on white, as large in it as in training."""
+"""Wonder3D's input picture: one object on white, as large in it as in training."""
 
 import torch
 from torch import Tensor

@@ -15,13 +15,13 @@ VIEWS = ("front", "front right", "right", "back", "left", "front left")
 DOMAINS = ("normals", "colours")
 ROWS = len(DOMAINS) * len(VIEWS)
 
-# Elevation and azimuth of each view beside the picture's, in radians: the numbers of the official code, which are
-# half-precision roundings. The weights know these.
+# Elevation and azimuth of each view beside the picture's, in radians: the numbers of the official code, rounded to
+# half precision, with which the weights were trained.
 ANGLES = ((0.0, 0.0), (-0.2362, 0.8125), (-0.1686, 1.6934), (0.5220, 3.1406), (0.6904, 4.8359), (0.3733, 5.5859))
 
 
 def class_vectors() -> Tensor:
-    """What tells the UNet a row's camera and domain: [sin q, cos q] with q = (0, elevation, azimuth, normals, colours).
+    """Camera and domain of each row for the UNet: [sin q, cos q] with q = (0, elevation, azimuth, normals, colours).
 
     The domain is one-hot and goes through sine and cosine as the angles do. Returns [12, 10], float64.
     """

@@ -7,7 +7,7 @@ embedding for camera and domain, and in each transformer block a second attentio
 import re
 from collections.abc import Iterable, Mapping
 
-from ..errors import Problem, shown, sizes, tensor_count, tensors_named
+from ..errors import Problem, counted, shown, sizes, tensors_named
 from ..weights.unet_layout import INPUT_LAYER, Shape, without_prefix
 from ..weights.weights_file import WeightsFileError, by_weight
 
@@ -57,8 +57,8 @@ def check_is_wonder3d(file: str, shapes: Mapping[str, Shape]) -> None:
     layers = [shapes.get(key, ()) for key in (INPUT_LAYER, *LEVELS, READS_CONTEXT)]
     if len(shape) != 4 or any(len(layer) < 2 or not layer[0] or layer[0] % GROUPS for layer in layers):
         raise WeightsFileError(
-            f"{file} has {tensor_count(len(shapes))} and not the layers of a Stable Diffusion 1.5 UNet, {EXPECTED}: "
-            "choose another file."
+            f"{file} has {counted(len(shapes), 'tensor')} and not the layers of a Stable Diffusion 1.5 UNet, "
+            f"{EXPECTED}: choose another file."
         )
     if shape[1] != CHANNELS:
         raise WeightsFileError(
@@ -79,7 +79,7 @@ def widths(shapes: Mapping[str, Shape]) -> tuple[int, list[int], int]:
 
 
 def names_in_messages(in_file: Mapping[str, str], names: Mapping[str, str]) -> dict[str, str]:
-    """ComfyUI's name -> the file's; of tensors that the file lacks diffusers' name if that is how it names the others.
+    """ComfyUI's name -> the file's; a tensor that the file lacks has diffusers' name where the file uses those.
 
     in_file: as `names_in_file` gives it; names: as for that.
     """

@@ -1,4 +1,4 @@
-"""What the header of a delta file tells: whether it is one, for which models, and how it was trained."""
+"""The header of a delta file: whether it is one, for which models, and how it was trained."""
 
 from ..errors import MOST_DIMENSIONS, Problem, shown, sizes
 from ..sampling.parameterization import BASE_PREDICTIONS, PREDICTION_TYPES, BasePrediction, PredictionType
@@ -51,7 +51,7 @@ def check_is_delta(file: WeightsFile, family: str) -> None:
 
 
 def metadata_prediction_type(file: WeightsFile) -> PredictionType | None:
-    """What the file's metadata says; None where it says nothing. Raises WeightsFileError for an unknown word."""
+    """The metadata's prediction_type, None where it has none. Raises WeightsFileError for an unknown word."""
     value = file.metadata.get("prediction_type")
     value = OLD_NAMES.get(value or "", value)
     known = next((known for known in PREDICTION_TYPES if known == value), None)
@@ -64,13 +64,13 @@ def metadata_prediction_type(file: WeightsFile) -> PredictionType | None:
 
 
 def metadata_base_prediction(file: WeightsFile) -> BasePrediction | None:
-    """What the base predicts that the weights are a change of; None where the file does not say it."""
+    """What the delta's base predicts, None where the metadata does not have it."""
     value = file.metadata.get("base_prediction")
     return next((known for known in BASE_PREDICTIONS if known == value), None)
 
 
 def metadata_windows(file: WeightsFile) -> int | None:
-    """What the file's metadata says; None where it says nothing. Raises WeightsFileError for anything but a number."""
+    """The metadata's windows, None where it has none. Raises WeightsFileError for anything but a number."""
     value = file.metadata.get("windows")
     if value is None:
         return None

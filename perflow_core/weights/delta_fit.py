@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import Problem, shown, sizes, tensor_count, tensors_named
+from ..errors import Problem, counted, shown, sizes, tensors_named
 from ..host import host_float64
 from .delta_changes import Change
 from .unet_layout import INPUT_LAYER, UNetLayout
@@ -22,7 +22,7 @@ class DeltaFit:
     """The changes of a file that fit a model, by the model's names.
 
     left_out: the weights whose change has another shape; without: those for which the file has no change. A full delta
-    has either only where a fit in part was asked for.
+    has either only with `partial`.
     """
 
     file: WeightsFile
@@ -45,7 +45,7 @@ def fit(file: WeightsFile, changes: Mapping[str, Change], unet: UNetLayout, part
         raise _misfit(file, misfits, changes, unet)
     if missing and not partial:
         raise WeightsFileError(
-            f"{file.name} has {tensor_count(len(changes))} and lacks {tensors_named(missing)}, {expected}",
+            f"{file.name} has {counted(len(changes), 'tensor')} and lacks {tensors_named(missing)}, {expected}",
             Problem.INCOMPLETE,
         )
     fitting = {key: change for key, change in changes.items() if key not in misfits}

@@ -74,7 +74,7 @@ class Extraction:
         return dict(sorted(self.shares.items(), key=lambda item: item[1])[:WORST])
 
     def metadata(self, **facts: str) -> dict[str, str]:
-        """Of the file, with `facts` that the caller knows."""
+        """The file's metadata; facts: what the caller adds."""
         worst = ", ".join(f"{module} {share:.4f}" for module, share in self.worst.items())
         return delta_metadata(self.ranks, energy_kept=f"{self.kept:.6f}", worst_layers=worst, **facts)
 

@@ -11,7 +11,7 @@ PEFT_UP, PEFT_DOWN = ".lora_B.default.weight", ".lora_A.default.weight"
 
 
 def lora_name(layer: str) -> str:
-    """The name of a diffusers UNet's layer in LoRA files, as every loader knows it: lora_unet_conv_in."""
+    """The name of a diffusers UNet's layer in LoRA files, as every loader reads it: lora_unet_conv_in."""
     return f"lora_unet_{layer.replace('.', '_')}"
 
 

@@ -17,13 +17,11 @@ FIRST_RANK = 32  # where the search for a share of energy begins; doubled until 
 class LowRank:
     """dW in two factors of rank r, in the dtype they are stored in.
 
-    up: [out, r]; down: [r, in] or [r, in, kh, kw]; energy and kept are squared Frobenius norms, of dW and of what the
-    stored factors hold of it: kept = energy - |dW - up down|^2.
+    up: [out, r]; down: [r, in] or [r, in, kh, kw]; kept = |dW|^2 - |dW - up down|^2, in squared Frobenius norms.
     """
 
     up: Tensor
     down: Tensor
-    energy: float
     kept: float
 
     @property
@@ -42,15 +40,14 @@ def compress(dW: Tensor, rank: int, share: float, dtype: torch.dtype) -> LowRank
     energy = squared_norm(matrix)
     if energy == 0:
         return _factors(dW, torch.zeros_like(matrix[:, :1]), torch.zeros_like(matrix[:1]), 0.0, dtype)
-    if not share:
-        if min(rank, *matrix.shape) > largest:
-            return None
-        U, S, V = _svd(matrix, min(rank, *matrix.shape))
-    else:
+    rank = min(rank, *matrix.shape)
+    if share:
         found = _svd_for_share(matrix, share * energy, largest)
-        if found is None:
-            return None
-        U, S, V = found
+    else:
+        found = _svd(matrix, rank) if rank <= largest else None
+    if found is None:
+        return None
+    U, S, V = found
     root = S.sqrt()
     return _factors(dW, U * root, (V * root).T, energy, dtype)
 
@@ -75,19 +72,15 @@ def _svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _svd_for_share(matrix: Tensor, wanted: float, largest: int) -> tuple[Tensor, Tensor, Tensor] | None:
-    rank = FIRST_RANK
-    while True:
-        rank = min(rank, largest)
-        if rank < 1:
-            return None
+    rank = min(FIRST_RANK, largest)
+    while rank >= 1:
         U, S, V = _svd(matrix, rank)
         kept = host_float64(S).square().cumsum(0)
         if kept[-1] >= wanted:
             r = int((kept < wanted).sum()) + 1
             return U[:, :r], S[:r], V[:, :r]
-        if rank == largest:
-            return None
-        rank *= 2
+        rank = min(2 * rank, largest) if rank < largest else 0
+    return None
 
 
 def squared_norm(matrix: Tensor) -> float:
@@ -98,4 +91,4 @@ def squared_norm(matrix: Tensor) -> float:
 def _factors(dW: Tensor, up: Tensor, down: Tensor, energy: float, dtype: torch.dtype) -> LowRank:
     up, down = up.to(dtype), down.to(dtype)
     lost = squared_norm(torch.addmm(dW.flatten(start_dim=1), up.float(), down.float(), alpha=-1))
-    return LowRank(up.contiguous().cpu(), down.reshape(-1, *dW.shape[1:]).contiguous().cpu(), energy, energy - lost)
+    return LowRank(up.contiguous().cpu(), down.reshape(-1, *dW.shape[1:]).contiguous().cpu(), energy - lost)

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable
 
+from .lora_file import ALPHA, DOWN, UP
+
 SMALL_CFG_STEPS = (2, 4, 8, 16)
 NORMAL_CFG_STEPS = (4, 8, 16)
 NORMAL_CFG = {4: "2.5 to 3.5", 8: "3 to 6", 16: "2 to 9"}
@@ -20,8 +22,8 @@ LAYERS = re.compile(
     r"(to_[qkv]|to_out_0|proj_in|proj_out|ff_net_0_proj|ff_net_2|conv1|conv2|conv_shortcut|time_emb_proj"
     r"|(down|up)samplers_0_conv)$"
 )
-TELLING = ("conv1", "conv2", "time_emb_proj", "proj_in", "ff_net_2")  # together they are in no LoRA of pictures
-PARTS = (".lora_up.weight", ".lora_down.weight", ".lora_A.weight", ".lora_B.weight", ".alpha")
+DISTINCTIVE = ("conv1", "conv2", "time_emb_proj", "proj_in", "ff_net_2")  # together they are in no LoRA of pictures
+PARTS = (UP, DOWN, ALPHA, ".lora_A.weight", ".lora_B.weight")
 
 
 def looks_like_pcm(keys: Iterable[str]) -> bool:
@@ -29,7 +31,7 @@ def looks_like_pcm(keys: Iterable[str]) -> bool:
     modules = {key.removesuffix(part) for key in keys for part in PARTS if key.endswith(part)}
     found = [LAYERS.search(module.replace(".", "_")) for module in modules]
     kinds = {match[1] for match in found if match}
-    return all(found) and kinds.issuperset(TELLING)
+    return all(found) and kinds.issuperset(DISTINCTIVE)
 
 
 def deterministic(family: str, steps: int) -> list[str]:

@@ -21,7 +21,7 @@ WHOLE_MARKS = (".diff", ".diff_b")  # ends of names
 FLOATS = ("F16", "BF16", "F32", "F64", "F8_E4M3", "F8_E5M2")  # as headers write them
 TEXT_ENCODER_MARKS = ("text_model.", "cond_stage_model.", "conditioner.embedders.", "transformer.resblocks.")
 LAST_NORM = re.compile(r"(^|\.)(out\.0|conv_norm_out)\.(weight|diff)$")  # near 1 in a model, near 0 in a difference
-LARGEST_NORM = 1 << 16  # numbers; a larger tensor of that name is none, and is not read to find out
+LARGEST_NORM = 1 << 16  # numbers; a larger tensor of that name is no norm and is not read
 
 
 class WeightsFileError(UnusableError):
@@ -30,7 +30,7 @@ class WeightsFileError(UnusableError):
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """What is in a .safetensors file, as far as the header and a norm tell.
+    """What is in a .safetensors file, by its header and one norm.
 
     dtypes: as the header writes them -> how many tensors; norm: the mean size of the last norm's numbers, or None where
     the file has no such tensor.
@@ -79,7 +79,7 @@ class WeightsFile:
 
 
 def inspect(path: Path) -> WeightsFile:
-    """Read the header, and one norm tensor where that tells a model from a difference.
+    """Read the header, and one norm tensor where a model and a difference differ in it.
 
     Raises WeightsFileError for a file that is not whole or not .safetensors; OSError for one that cannot be opened.
     """
@@ -127,7 +127,7 @@ def _size(norm: Tensor) -> float:
 
 
 def _advice(path: Path) -> str:
-    """What the first bytes say about how the file got that way."""
+    """What to do, by the first bytes of the file."""
     with path.open("rb") as file:
         head = file.read(64).lstrip().lower()
     if head.startswith((b"<!doctype", b"<html", b"<?xml")):

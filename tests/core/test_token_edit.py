@@ -5,7 +5,7 @@ from itertools import count
 import pytest
 import torch
 
-from perflow_core.editing.edit_schedule import cross_alpha, self_steps, step_of
+from perflow_core.editing.edit_schedule import cross_alpha, self_active, step_of
 from perflow_core.editing.prompt_tokens import PromptTokens, Word, parse_emphasis, parse_phrases
 from perflow_core.editing.token_edit import TokenEdit, align, refine, replace, stacked
 
@@ -82,7 +82,8 @@ def test_schedules(case):
     alpha = cross_alpha(case["steps"], windows(case))
     assert torch.equal(alpha, tensor(case["alpha_time_words"])[:, 0])
     first, end = case["self_inject_step_range"]
-    assert self_steps(case["steps"], (0.0, case["self_replace_steps"])) == range(first, end)
+    active = self_active(case["steps"], case["self_replace_steps"])
+    assert active.nonzero().flatten().tolist() == list(range(first, end))
 
 
 def test_edited_maps(case):

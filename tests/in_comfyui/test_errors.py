@@ -101,9 +101,9 @@ def test_other_noise_tables(comfyui, run, with_table, node, kind, found):
 
 def test_the_same_table_from_another_node_is_a_base(run, with_table, perflow):
     """What decides is the table: zsnr off gives a checkpoint of zero terminal SNR the ordinary one."""
-    assert perflow(model=with_table("eps")).get_model_object("model_sampling").base_predicts == "noise"
+    assert perflow(model=with_table("eps")).get_model_object("model_sampling").base.predicts == "noise"
     off = run("ModelSamplingDiscrete", model=with_table("zsnr of its own"), sampling="v_prediction", zsnr=False)[0]
-    assert perflow(model=off).get_model_object("model_sampling").base_predicts == "v"
+    assert perflow(model=off).get_model_object("model_sampling").base.predicts == "v"
 
 
 def test_auto_needs_a_known_architecture(analytic, perflow):

@@ -105,6 +105,6 @@ def test_plot(comfyui, run, perflow, schedule, steps):
     assert bool(red) == bool(steps)
     for T in (920.0, 690.0, 330.0, 60.0):  # between the dots
         assert is_there(drawing.CHORD, T, float(chord.sigma(torch.tensor(T, dtype=torch.float64))))
-    assert is_there(drawing.STOCK, 920, float((1 / sampling.alphas_cumprod[919] - 1) ** 0.5))
+    assert is_there(drawing.STOCK, 920, float((1 / sampling.base.alphas_cumprod[919] - 1) ** 0.5))
     for w, T in enumerate((990, 740, 490, 240)):  # just inside every window, above the curves
         assert is_there(drawing.BANDS[w % 2], T, 25.0)

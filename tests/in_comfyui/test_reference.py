@@ -90,7 +90,7 @@ def test_image_to_image_from_mid_window_differs_by_design(perflow, schedule, i2i
     sigmas = schedule(model, 4, denoise=denoise)
     T = 1000 * denoise
     c = float(sampling.chord.coefficients(torch.tensor(T))[0])
-    alpha_bar = float(sampling.alphas_cumprod[round(T) - 1])
+    alpha_bar = float(sampling.base.alphas_cumprod[round(T) - 1])
     official = (alpha_bar**0.5 * x0 + (1 - alpha_bar) ** 0.5 * noise) / c
     ours = sample(model, sigmas, noise, x0)
     theirs = sample(model, sigmas, (official - x0) / sigmas[0], x0)

@@ -16,7 +16,7 @@ def exact(t2i, core):
 
     def sample(model, sigmas, noise, latent=None, cfg=1.0):
         sampling = model.get_model_object("model_sampling")
-        chord = core("sampling.chord").WindowChord.from_alphas_cumprod(sampling.alphas_cumprod, sampling.chord.K)
+        chord = core("sampling.chord").WindowChord.from_alphas_cumprod(sampling.base.alphas_cumprod, sampling.chord.K)
 
         def unet(X, sigma):
             z, T = append_dims(chord.signal(sigma), X) * X, append_dims(chord.timestep(sigma), X)

@@ -1,7 +1,7 @@
-"""Prompt-to-Prompt inside ComfyUI: wrappers that hand edited attention to whichever UNet call holds the edit's prompts.
+"""Prompt-to-Prompt inside ComfyUI: wrappers that edit the attention of each UNet call with the edit's prompts in it.
 
-The edit travels with the CONDITIONING, so it is found whatever the guider, the order of the batch and its splitting
-are. Attention that other nodes have replaced (IP-Adapter) is called, not replaced, whether they come before or after.
+The CONDITIONING carries the edit, so it is found with every guider, and in every order and part of the batch.
+Attention that other nodes have replaced (IP-Adapter) is called, not replaced, whether they come before or after.
 """
 
 from typing import Any
@@ -91,7 +91,7 @@ def edit_attention(
 
 
 class EditingRun:
-    """One sampling run: the plans by the prompts' ids, and what was learnt on the way."""
+    """One sampling run: the plans by the prompts' ids, and what has been found for them."""
 
     def __init__(self, plans: dict[UUID, EditPlan], sigmas: Tensor, noise: Tensor):
         self.plans = plans

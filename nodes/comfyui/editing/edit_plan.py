@@ -1,14 +1,13 @@
-"""A Prompt-to-Prompt edit on its way from the node to the attention: as asked, laid over steps, in one UNet call."""
+"""A Prompt-to-Prompt edit on its way from the node to the attention: its settings, its steps, one UNet call."""
 
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from einops import rearrange, repeat
 from torch import Tensor
 
-from ....perflow_core.editing.edit_schedule import cross_alpha, self_steps
+from ....perflow_core.editing.edit_schedule import cross_alpha, self_active
 from ....perflow_core.editing.local_blend import blend_mask
 from ....perflow_core.editing.token_edit import TokenEdit
 
@@ -17,7 +16,7 @@ KEY = "prompt_to_prompt"  # of the plan in a CONDITIONING's options, and of the 
 
 @dataclass(frozen=True, eq=False)
 class EditPlan:
-    """What one node asks for; it rides on the CONDITIONING. Rows: the source, then E edits."""
+    """The settings of one node, which the CONDITIONING carries. Rows: the source, then E edits."""
 
     edits: TokenEdit  # stacked, every context L tokens long
     cross_steps: float
@@ -34,40 +33,26 @@ class EditPlan:
         return self.edits.M.shape[-1]
 
 
-@dataclass(eq=False)
 class ScheduledEdit:
-    """A plan laid over the steps of a run; its tables are moved to a device once."""
+    """A plan at each step of a run; its tables are moved to a device once.
 
-    plan: EditPlan
-    steps: int
-    moved: dict[Any, Any] = field(default_factory=dict)
+    alpha: how far the cross attention is edited in each of the n steps, 1 or 0, and one entry more, [n + 1];
+    self_active: whether self attention is, [n].
+    """
 
-    @cached_property
-    def alpha(self) -> Tensor:
-        """How far the cross attention is edited in each of the n steps, 1 or 0, and one entry more: [n + 1]."""
-        return cross_alpha(self.steps, torch.tensor([0.0, self.plan.cross_steps], dtype=torch.float64))
-
-    @cached_property
-    def self_active(self) -> Tensor:
-        """Whether self attention is edited in a step: [n], boolean."""
-        active = torch.zeros(self.steps, dtype=torch.bool)
-        active[list(self_steps(self.steps, (0.0, self.plan.self_steps)))] = True
-        return active
-
-    @cached_property
-    def edits_cross(self) -> bool:
-        return bool(self.alpha[: self.steps].any())
-
-    @cached_property
-    def edits_self(self) -> bool:
-        return bool(self.self_active.any())
+    def __init__(self, plan: EditPlan, steps: int):
+        self.plan = plan
+        self.alpha = cross_alpha(steps, torch.tensor([0.0, plan.cross_steps], dtype=torch.float64))
+        self.self_active = self_active(steps, plan.self_steps)
+        self.edits_cross, self.edits_self = bool(self.alpha[:steps].any()), bool(self.self_active.any())
+        self._moved: dict[Any, Any] = {}
 
     def tables_on(self, device: torch.device, dtype: torch.dtype) -> "tuple[TokenEdit, Tensor, Tensor, Tensor | None]":
-        if (device, dtype) not in self.moved:
+        if (device, dtype) not in self._moved:
             edits = TokenEdit(*(table.to(dtype).to(device) for table in self.plan.edits))
             words = None if self.plan.words is None else self.plan.words.to(dtype).to(device)
-            self.moved[device, dtype] = edits, self.alpha.to(dtype).to(device), self.self_active.to(device), words
-        return self.moved[device, dtype]
+            self._moved[device, dtype] = edits, self.alpha.to(dtype).to(device), self.self_active.to(device), words
+        return self._moved[device, dtype]
 
     def at(self, step: Tensor, rows: slice, x: Tensor, located: "LocatedWords | None") -> "EditedPart":
         """The edit in one UNet call: step, a 0-dim tensor on the device of x; rows, where in x its prompts are."""

@@ -1,4 +1,4 @@
-"""From the node's texts to edits of tokens, and back to words that say what was understood."""
+"""From the node's texts to edits of tokens, and a text of what was understood."""
 
 from collections.abc import Hashable, Sequence
 from typing import Literal, NamedTuple
@@ -61,16 +61,16 @@ def described(
     edits: Sequence[Edit],
     factors: Sequence[tuple[str, Words, float]],
     blend: Sequence[tuple[str, Words]],
-    asked: Literal["auto"] | Kind,
+    wanted: Literal["auto"] | Kind,
 ) -> str:
     """What stands on the node: each edit, then what of the inputs has no effect."""
-    lines = [f"Edit {i}: {_edit(source, edit, asked)}" for i, edit in enumerate(edits, 1)]
+    lines = [f"Edit {i}: {_edit(source, edit, wanted)}" for i, edit in enumerate(edits, 1)]
     if not source.tokens.words:
         lines.append("The source is empty: the edits share only its layout.")
-    longest = max(prompt.tokens.length for prompt in (source, *(edit.target for edit in edits)))
+    prompts = [source, *(edit.target for edit in edits)]
+    longest = max(prompt.tokens.length for prompt in prompts)
     if longest > 77:
         lines.append(f"Prompts take up to {longest} tokens, in parts of 77, as in CLIP Text Encode.")
-    prompts = [source, *(edit.target for edit in edits)]
     for text, words, _ in factors:
         if not any(edit.target.tokens.find(words) for edit in edits):
             lines.append(f'emphasis: "{text}" is in no edited prompt, so it has no effect.')
@@ -81,9 +81,9 @@ def described(
     return "\n".join(lines)
 
 
-def _edit(source: Prompt, edit: Edit, asked: Literal["auto"] | Kind) -> str:
+def _edit(source: Prompt, edit: Edit, wanted: Literal["auto"] | Kind) -> str:
     text = _change(source, edit)
-    if asked == "replace" and edit.kind == "refine":
+    if wanted == "replace" and edit.kind == "refine":
         counts = len(source.tokens.words), len(edit.target.tokens.words)
         text += f" (replace needs equal numbers of words, here {counts[0]} and {counts[1]})"
     return text + "".join(f"; {word} times {factor:g}" for word, factor in edit.emphasized)

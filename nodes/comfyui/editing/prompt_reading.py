@@ -57,26 +57,18 @@ def _read(clip: CLIP, text: str, chunks: Sequence[Sequence[Any]]) -> Prompt:
         for place, (token, weight, word_id) in enumerate(tokens):
             if word_id == 0:  # start, end and padding
                 continue
+            is_embedding = isinstance(token, Tensor)
             begun.append(len(ids))
-            spelled += _piece(clip, token)
-            ids.append(_identity(token))
+            spelled += "embedding" if is_embedding else clip.tokenizer.untokenize([(token, 1.0)])[0][1]
+            ids.append(tuple(token.tolist()) if is_embedding else token)  # embeddings differ by their numbers
             places.append(chunk * length + place)
             weights.append(weight)
-            if isinstance(token, Tensor) or spelled.endswith(WORD_END):
+            if is_embedding or spelled.endswith(WORD_END):
                 words.append(Word(tuple(ids[i] for i in begun), tuple(begun)))
                 spelling.append(spelled.removesuffix(WORD_END))
                 begun, spelled = [], ""
     tokens = PromptTokens((*ids, "end"), (*places, places[-1] + 1), tuple(words), length * len(chunks))
     return Prompt(text, tokens, tuple(spelling), tuple(weights))
-
-
-def _piece(clip: CLIP, token: int | Tensor) -> str:
-    return "embedding" if isinstance(token, Tensor) else clip.tokenizer.untokenize([(token, 1.0)])[0][1]
-
-
-def _identity(token: int | Tensor) -> Hashable:
-    """What tells one token from another; an embedding's vectors by their numbers."""
-    return tuple(token.tolist()) if isinstance(token, Tensor) else token
 
 
 def encode_batch(clip: CLIP, prompts: Sequence[Prompt]) -> list[list[Any]]:

@@ -1,29 +1,19 @@
 """How the base of a MODEL samples: the noise table that windows are made from, and what its UNet predicts."""
 
-from typing import NamedTuple
-
 import comfy.model_sampling as stock
 from comfy.model_patcher import ModelPatcher
-from torch import Tensor
 
 from ....perflow_core.host import host_float64
 from ....perflow_core.sampling.noise_tables import is_stable_diffusion, stable_diffusion_sigmas
 from ....perflow_core.sampling.parameterization import BasePrediction, PredictionType, usual_base
-from .perflow_sampling import PeRFlowSampling
-
-
-class Base(NamedTuple):
-    """alphas_cumprod: float64 [1000]."""
-
-    alphas_cumprod: Tensor
-    predicts: BasePrediction
+from .perflow_sampling import Base, PeRFlowSampling
 
 
 def prediction_of(model: ModelPatcher) -> BasePrediction | None:
-    """What the UNet answers; None where that is neither noise nor v."""
+    """What the UNet predicts; None where that is neither noise nor v."""
     sampling = model.get_model_object("model_sampling")
     if isinstance(sampling, PeRFlowSampling):
-        return sampling.base_predicts
+        return sampling.base.predicts
     if isinstance(sampling, stock.EDM | stock.X0) or not isinstance(sampling, stock.EPS):
         return None
     return "v" if isinstance(sampling, stock.V_PREDICTION) else "noise"
@@ -42,7 +32,7 @@ def base_of(model: ModelPatcher) -> Base:
     """
     sampling = model.get_model_object("model_sampling")
     if isinstance(sampling, PeRFlowSampling):
-        return Base(sampling.alphas_cumprod, sampling.base_predicts)
+        return sampling.base
     predicts = prediction_of(model)
     kind = f"{type(model.model).__name__}, sampling {bases_of(sampling)}"
     if predicts is None or not isinstance(sampling, stock.ModelSamplingDiscrete):

@@ -4,8 +4,7 @@ from comfy.model_patcher import ModelPatcher
 
 from ....perflow_core.sampling.parameterization import PREDICTION_TYPES, PredictionType
 from ....perflow_core.weights.unet_layout import TRAINED_PREDICTION, UNetLayout
-from .base_sampling import Base
-from .perflow_sampling import PeRFlowSampling
+from .perflow_sampling import Base, PeRFlowSampling
 from .step_alignment import set_alignment
 
 
@@ -14,7 +13,7 @@ def with_perflow_sampling(
 ) -> ModelPatcher:
     """A clone that samples along the window chord of its base's noise table."""
     accelerated = model.clone()
-    sampling = PeRFlowSampling(model.model.model_config, *base, prediction_type, windows)
+    sampling = PeRFlowSampling(model.model.model_config, base, prediction_type, windows)
     accelerated.add_object_patch("model_sampling", sampling)
     set_alignment(accelerated, align_steps)
     return accelerated

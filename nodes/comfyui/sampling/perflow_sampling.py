@@ -1,5 +1,7 @@
 """PeRFlow's model sampling: an ordinary epsilon model to ComfyUI, with the window chord as its noise schedule."""
 
+from typing import NamedTuple
+
 import comfy.model_sampling
 import torch
 from comfy.supported_models_base import BASE
@@ -18,6 +20,13 @@ from ....perflow_core.sampling.windows import (
 )
 
 
+class Base(NamedTuple):
+    """How the base of a MODEL samples: its noise table, float64 [1000], and what its UNet predicts."""
+
+    alphas_cumprod: Tensor
+    predicts: BasePrediction
+
+
 class PeRFlowSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS):
     """Discrete epsilon sampling on the chord of K windows.
 
@@ -26,25 +35,12 @@ class PeRFlowSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sa
     """
 
     family = "PeRFlow"
-    parts_advice = (
-        "This is one part of a path, and its steps may differ from those of a single run: use Window Schedule with "
-        "SplitSigmas to get the same steps"
-    )
+    for_parts = "Window Schedule with SplitSigmas"
 
-    def __init__(
-        self,
-        config: BASE,
-        alphas_cumprod: Tensor,
-        base_predicts: BasePrediction,
-        prediction_type: PredictionType,
-        windows: int,
-    ):
-        """alphas_cumprod: the base model's table, float64 [1000]; base_predicts: what its UNet answers."""
+    def __init__(self, config: BASE, base: Base, prediction_type: PredictionType, windows: int):
         super().__init__(config)
-        self.alphas_cumprod = alphas_cumprod
-        self.base_predicts = base_predicts
-        self.prediction_type = prediction_type
-        self.chord = WindowChord.from_alphas_cumprod(alphas_cumprod, windows)
+        self.base, self.prediction_type = base, prediction_type
+        self.chord = WindowChord.from_alphas_cumprod(base.alphas_cumprod, windows)
         self.set_sigmas(self.chord.sigma(torch.arange(NUM_TIMESTEPS + 1, dtype=torch.float64)))
         self._chords: dict[torch.device, WindowChord] = {}
 
@@ -60,7 +56,7 @@ class PeRFlowSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sa
         return self.sigmas[1]
 
     def timestep(self, sigma: Tensor) -> Tensor:
-        """What the UNet and a ControlNet are given: 1000 t, not below the 1 that the weights were trained down to."""
+        """What the UNet and a ControlNet get: 1000 t, not below the 1 that the weights were trained down to."""
         return self.chord_on(sigma.device).timestep(sigma.float()).clamp(min=1)
 
     def sigma(self, timestep: Tensor) -> Tensor:

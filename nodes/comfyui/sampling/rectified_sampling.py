@@ -17,14 +17,11 @@ from ....perflow_core.sampling.windows import NUM_TIMESTEPS, percent_timestep
 class EvenSteps:
     """The path has no bend, so even steps are right from wherever a list begins; see `step_alignment.py`.
 
-    Lists made by hand become even too: they cannot be told from a scheduler's (`align_steps` off keeps them).
+    Lists made by hand become even too: they look like a scheduler's (`align_steps` off keeps them).
     """
 
     family = "InstaFlow"
-    parts_advice = (
-        "This is one part of a path, and its steps may differ from those of a single run: use the scheduler simple to "
-        "get the same steps"
-    )
+    for_parts = "the scheduler simple"
     path: NoisePath
     timestep: Callable[[Tensor], Tensor]
 

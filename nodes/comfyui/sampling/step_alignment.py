@@ -20,25 +20,25 @@ OUTER_SAMPLE = comfy.patcher_extension.WrappersMP.OUTER_SAMPLE
 
 @runtime_checkable
 class AlignsSteps(Protocol):
-    """A model sampling that knows where steps belong: PeRFlow's on windows, InstaFlow's and its relatives' evenly."""
+    """A model sampling that moves steps: PeRFlow's to windows, InstaFlow's and its relatives' to even spacing."""
 
     family: str
-    parts_advice: str  # how the parts of one path get the steps of the whole
+    for_parts: str  # what gives the parts of one path the steps of the whole
     sigma_min: Tensor
     sigma_max: Tensor
 
     def align(self, sigmas: Tensor, from_noise: bool) -> Tensor:
-        """As many steps, where they belong; the same object where they stand there already. Shape of `sigmas`."""
+        """As many steps, at the places they belong to; the same object where nothing moves. Shape of `sigmas`."""
 
     def steps_text(self, sigmas: Tensor) -> str:
-        """Where the steps of an aligned list stand, in words and timesteps."""
+        """A text with the timesteps of an aligned list."""
 
     def rough_text(self, sigmas: Tensor, part: bool) -> str | None:
         """What is rough about the steps of a list, and what helps; part: `is_part`. None where nothing is."""
 
 
 def set_alignment(model: ModelPatcher, align_steps: bool) -> None:
-    """Put the wrapper on a clone that has a sampling which aligns steps and is not yet in use."""
+    """Put the wrapper on a clone that has a sampling which aligns steps."""
     model.remove_wrappers_with_key(OUTER_SAMPLE, KEY)
     family = model.get_model_object("model_sampling").family
     model.add_wrapper_with_key(OUTER_SAMPLE, KEY, partial(sample_aligned, family=family, align_steps=align_steps))
@@ -60,8 +60,8 @@ def sample_aligned(
     As many steps are taken as the list has: ddim_uniform at 6 steps has 7. Where the first one stands:
     - On an empty latent at pure noise, which is what it means. (ddim_uniform's 4 steps begin near timestep 750.)
     - On an image, and in KSamplerAdvanced from a later step, where the scheduler put it.
-    KSamplerAdvanced up to an earlier step keeps the last level too, so that the second half goes on from there. Each
-    half shares its steps by itself, since it cannot know the other.
+    KSamplerAdvanced up to an earlier step keeps the last level too, so that the second half continues from there. Each
+    half shares its steps by itself, since it gets no sigmas of the other.
     """
     model = executor.class_obj.model_patcher
     sampling = model.get_model_object("model_sampling")
@@ -69,9 +69,16 @@ def sample_aligned(
         given, from_noise = sigmas, not torch.count_nonzero(latent_image)
         sigmas = sampling.align(given, from_noise) if align_steps else given
         part, aligned = is_part(sampling, noise, sigmas), sigmas is not given
+        remarks = [sampling.steps_text(sigmas)] if aligned else []
         rough = None if isinstance(sampler, PiecewiseSampler) else sampling.rough_text(sigmas, part)
-        advice = rough or (sampling.parts_advice if aligned and part else None)
-        text = ". ".join(filter(None, [sampling.steps_text(sigmas) if aligned else None, advice])) or None
+        if rough:
+            remarks.append(rough)
+        elif aligned and part:
+            remarks.append(
+                "This is one part of a path, and its steps may differ from those of a single run: use "
+                f"{sampling.for_parts} to get the same steps"
+            )
+        text = ". ".join(remarks) or None
     else:
         text = (
             f"{family}'s sampling is switched off, so the picture will be wrong: a node after this one has set another "

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
-from ....perflow_core.weights.lora_file import lora_pair
+from ....perflow_core.weights.lora_file import DOWN, UP, lora_pair
 from ..weights.unet_weights import layers
 
 Layer = Any  # nn.Linear, nn.Conv2d, or a quantised one of a class of its own
@@ -66,8 +66,8 @@ class Adapters:
         """Take over what `tensors` gave. Raises KeyError or RuntimeError for those of another model or rank."""
         with torch.no_grad():
             for name, adapter in self.by_name.items():
-                adapter.up.copy_(tensors[f"{name}.lora_up.weight"].reshape(adapter.up.shape))
-                adapter.down.copy_(tensors[f"{name}.lora_down.weight"].reshape(adapter.down.shape))
+                adapter.up.copy_(tensors[name + UP].reshape(adapter.up.shape))
+                adapter.down.copy_(tensors[name + DOWN].reshape(adapter.down.shape))
 
     def _adding(self, adapter: Adapter) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]:
         def add(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:

@@ -20,6 +20,7 @@ from ....perflow_core.training.reflow import Batch, Reflow, Segment
 from ....perflow_core.training.time_points import TimePoints
 from ....perflow_core.training.trajectory import TeacherTrajectory
 from ..sampling.base_sampling import base_of
+from ..sampling.perflow_sampling import Base
 from .examples import Examples
 from .training_unet import Conditions, TrainingUNet
 
@@ -58,7 +59,7 @@ class DeltaTraining:
         self.unet = TrainingUNet(model, settings.rank, settings.seed % 2**63, settings.gradient_checkpointing)
         device = self.unet.device
         self.reflow = Reflow(settings.prediction_type, self.chord, points, trajectory).to(device, torch.float32)
-        self.base_predicts, self.alphas_cumprod = base.predicts, base.alphas_cumprod.to(torch.float32).to(device)
+        self.base = Base(base.alphas_cumprod.to(torch.float32).to(device), base.predicts)
         self.optimizer = torch.optim.AdamW(self.unet.adapters.parameters, settings.learning_rate, weight_decay=0.01)
         in_float16 = model.model.get_dtype_inference() == torch.float16
         self.scaler = GradScaler(device.type, enabled=in_float16)
@@ -103,7 +104,7 @@ class DeltaTraining:
         dropped = [False] * B if settings.guidance else draw.dropped
         prompts = [self._conditions(draw.examples, rows) for rows in ([[True] * B] if guided else []) + [dropped]]
         network = self._network(prompts, student=False)
-        teacher = noise_predictor(network, self.base_predicts, self.alphas_cumprod, settings.guidance)
+        teacher = noise_predictor(network, self.base.predicts, self.base.alphas_cumprod, settings.guidance)
         x0 = examples.x0(draw.examples)
         noise = normal(x0.shape[1:], range(number * B, (number + 1) * B), settings.seed, Purpose.NOISE)
         w, x0, noise = (part.to(self.unet.device) for part in (draw.w, x0, noise))

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from comfy_api.latest import io
 
+from ....perflow_core.errors import counted
 from ....perflow_core.training.descent import NotFiniteError, WindowLosses
 from .. import node_text
 from . import trained_files
@@ -26,7 +27,7 @@ def train(
 ) -> tuple[Path, str, list[WindowLosses]]:
     """Take the steps, numbered from `first` on, and write the file: its path, how it went in words, and the losses.
 
-    What was trained is written too where the run ends early. facts: what the file says of itself, among other things.
+    What was trained is written too where the run ends early. facts: for the file's metadata.
     """
     history: list[WindowLosses] = []
     started = time.monotonic()
@@ -71,7 +72,7 @@ def _take_steps(
 
 
 def _picture(training: DeltaTraining) -> tuple[object, ...]:
-    """Four steps as they look by now; rough where the user has no preview method, which is no picture elsewhere."""
+    """A picture in four steps; a rough one where the user has no preview method, for which samplers show none."""
     latent_format = training.unet.patcher.model.latent_format
     previewer = latent_preview.get_previewer(training.unet.device, latent_format)
     if previewer is None:
@@ -83,7 +84,7 @@ def _picture(training: DeltaTraining) -> tuple[object, ...]:
 
 
 def _kind(error: Exception) -> type[Exception]:
-    """What to raise in its place: ComfyUI unloads its models after its own kind, which is of a GPU's memory."""
+    """What to raise instead: after its own OOM_EXCEPTION, for a GPU's memory, ComfyUI unloads its models."""
     of_gpu = isinstance(error, (comfy.model_management.OOM_EXCEPTION, getattr(torch, "AcceleratorError", ())))
     return comfy.model_management.OOM_EXCEPTION if of_gpu and _is_out_of_memory(error) else RuntimeError
 
@@ -118,9 +119,7 @@ def _report(history: list[WindowLosses], path: Path, first: int, seconds: float)
     """The file, how long it took, and how the loss went."""
     tenth = max(1, len(history) // 10)
     start, end = (np.mean([losses.mean for losses in part]) for part in (history[:tenth], history[-tenth:]))
-    steps = f"{len(history)} step{'s' if len(history) > 1 else ''}" + (
-        f", {first + len(history)} in all" if first else ""
-    )
+    steps = counted(len(history), "step") + (f", {first + len(history)} in all" if first else "")
     return (
         f"{path.name}, {path.stat().st_size / 1e6:.0f} MB, {steps}, {_minutes(seconds)}\n"
         f"loss {start:.4g} in the first tenth of the steps, {end:.4g} in the last tenth"

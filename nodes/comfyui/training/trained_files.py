@@ -1,4 +1,4 @@
-"""What training writes and goes on from: the delta, and beside it the optimizer's state.
+"""What training writes and continues from: the delta, and beside it the optimizer's state.
 
 `NAME.safetensors` is a low-rank delta as every LoRA loader reads it. `NAME.state` holds the same adapters in float32
 and the optimizer's averages; it is used for resuming only and may be deleted.
@@ -32,7 +32,7 @@ STATE_BYTES = 12  # a number of the adapters and the optimizer's two averages of
 
 @dataclass(frozen=True)
 class Resumed:
-    """A delta that training goes on from: its file and the steps that were taken for it."""
+    """A delta that training continues from: its file and the steps that were taken for it."""
 
     path: Path
     file: WeightsFile
@@ -59,7 +59,7 @@ def read_resumed(path: str) -> Resumed:
 
 
 def check_free_space(training: DeltaTraining) -> None:
-    """Raises OSError where the files would not find a place: better now than after hours."""
+    """Raises OSError where the disk has no room for the files: before the training, not after it."""
     needed = sum(p.numel() for p in training.unet.adapters.parameters) * (STATE_BYTES + 4)
     free = shutil.disk_usage(delta_folder()).free
     if free < needed:

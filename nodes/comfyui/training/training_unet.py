@@ -27,7 +27,7 @@ class TrainingUNet:
     """
 
     def __init__(self, model: ModelPatcher, rank: int, seed: int, gradient_checkpointing: bool):
-        self.patcher = _loaded_for_good(model)
+        self.patcher = _without_dynamic_vram(model)
         self.patcher.add_object_patch("model_sampling", _WithoutSchedule())
         _multiply_out(self.patcher)
         self.device: torch.device = self.patcher.load_device
@@ -59,8 +59,8 @@ class TrainingUNet:
         return self.patcher.model.apply_model(z, T.float(), **conditions, transformer_options=options)
 
 
-def _loaded_for_good(model: ModelPatcher) -> ModelPatcher:
-    """A clone whose weights stay where they are from forward to backward: "dynamic VRAM" moves them meanwhile.
+def _without_dynamic_vram(model: ModelPatcher) -> ModelPatcher:
+    """A clone whose weights stay in place from forward to backward, which "dynamic VRAM" would move.
 
     It shares the weights, but where they are dynamic it reads the file anew.
     """
@@ -76,7 +76,7 @@ def _loaded_for_good(model: ModelPatcher) -> ModelPatcher:
 
 def _multiply_out(model: ModelPatcher) -> None:
     """Have quantised weights multiplied out in every call, for teacher and student: a gradient through their own
-    multiplications is rounded, or none at all. A function on a weight is how ComfyUI is asked to.
+    multiplications is rounded, or there is none. ComfyUI multiplies out every weight that has a function on it.
     """
     for name, layer in layers(model):
         if hasattr(layer, "convert_weight"):
@@ -84,7 +84,7 @@ def _multiply_out(model: ModelPatcher) -> None:
 
 
 class _WithoutSchedule(nn.Module):
-    """In place of a model-sampling object: the latent is shown as it is, at the timestep given, and m comes back."""
+    """In place of a model-sampling object: latent and timestep reach the UNet as they are, and the result is m."""
 
     def calculate_input(self, T: Tensor, z: Tensor) -> Tensor:
         return z
@@ -144,11 +144,9 @@ def _recomputing(forward: Any) -> Any:
     def run(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*args, **kwargs)
-        # The options say which block it is and are written on from block to block: backward needs them as they are now.
-        args, kwargs = (
-            tuple(map(_copied_options, args)),
-            {name: _copied_options(value) for name, value in kwargs.items()},
-        )
+        # The options hold the number of the block, and each block changes them: backward needs them as they are here.
+        args = tuple(map(_copied_options, args))
+        kwargs = {name: _copied_options(value) for name, value in kwargs.items()}
         return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
 
     return run

@@ -54,19 +54,18 @@ def fitting_delta(model: ModelPatcher, path: str, partial: bool, strength: float
 
 def patches(delta: DeltaFit) -> dict[str, Patch]:
     """ComfyUI's patch for each weight."""
-    return {key: _patch(change) for key, change in delta.changes.items()}
+    return {
+        key: LoRAAdapter(set(change.tensors), (*change.factors, None, None, None))
+        if change.factors
+        else ("diff", tuple(change.tensors.values()))
+        for key, change in delta.changes.items()
+    }
 
 
 @lru_cache(maxsize=1)
 def largest_numbers(stamp: folders.Stamp) -> dict[str, float]:
     """For `check_numbers` to fill, so that a new strength for the file that was read last does not read it again."""
     return {}
-
-
-def _patch(change: Change) -> Patch:
-    if change.factors:
-        return LoRAAdapter(set(change.tensors), (*change.factors, None, None, None))
-    return ("diff", tuple(change.tensors.values()))
 
 
 def _lora_changes(file: WeightsFile, tensors: Mapping[str, Tensor], unet: UNetLayout) -> dict[str, Change]:

@@ -19,7 +19,8 @@ _ROOT = MODEL_PREFIX.removesuffix(".")
 def layout_of(model: ModelPatcher) -> UNetLayout:
     """The UNet by ComfyUI's names; what quantised layers store beside their weights is left out."""
     weights = unet_weights(model)
-    by_diffusers = _diffusers_names(model)
+    names = comfy.utils.unet_to_diffusers(model.model.model_config.unet_config)
+    by_diffusers = {theirs: MODEL_PREFIX + ours for theirs, ours in names.items()}
     by_name = by_diffusers | {key.removeprefix(MODEL_PREFIX): key for key in weights}
     computing = model.model.get_dtype_inference()
     return UNetLayout(
@@ -46,7 +47,7 @@ def stored_weights(model: ModelPatcher) -> dict[str, Tensor]:
 
 
 def check_can_be_patched(model: ModelPatcher) -> None:
-    """Raises ValueError for a weight in a form of which neither ComfyUI nor the model's loader knows how to add to."""
+    """Raises ValueError for a weight in a form that neither ComfyUI nor the model's loader can add to."""
     if type(model).patch_weight_to_device is not ModelPatcher.patch_weight_to_device:
         return  # a loader whose weights are packed in its own way patches them in its own way
     for key, weight in unet_weights(model).items():
@@ -122,14 +123,8 @@ def source_name(model: ModelPatcher) -> str:
     return Path(paths[0]).name if paths else type(model.model).__name__
 
 
-def _diffusers_names(model: ModelPatcher) -> dict[str, str]:
-    """Diffusers' name -> ComfyUI's, for the UNet's tensors."""
-    names = comfy.utils.unet_to_diffusers(model.model.model_config.unet_config)
-    return {theirs: MODEL_PREFIX + ours for theirs, ours in names.items()}
-
-
 def _lora_names(model: ModelPatcher, by_diffusers: dict[str, str]) -> dict[str, str]:
-    """Every name that a LoRA file may use for a layer -> ComfyUI's name of its weight."""
+    """Every name that a LoRA file may use for a layer -> ComfyUI's name of its weight; by_diffusers: of all tensors."""
     names = comfy.lora.model_lora_keys_unet(model.model, {})
     for theirs, ours in by_diffusers.items():  # ComfyUI's map has attention only in its ".processor." form
         if theirs.endswith(".weight"):

@@ -45,7 +45,7 @@ UNREADABLE = (
 
 
 class Wonder3DConfig(comfy.supported_models_base.BASE):
-    """What ComfyUI keeps of a model's layout, as for the models it knows."""
+    """A model's layout, in the form that ComfyUI has for its own models."""
 
     unet_extra_config = {"num_heads": 8, "num_head_channels": -1}  # noqa: RUF012 - as in ComfyUI's
     latent_format = comfy.latent_formats.SD15
