@@ -1,35 +1,32 @@
 """What PeRFlow does on an NVIDIA GPU: waits within a step, seconds of whole pictures, weights in two memory modes.
 
-    python benchmarks/gpu.py [steps] [latency] [memory] [returns] [--sizes SDXL] [--modes normal] [--json FILE]
+    python benchmarks/gpu.py [steps] [latency] [returns] [--sizes SDXL] [--modes normal]
 
 steps: what makes the host wait for the GPU in a step of ours and of stock euler, by torch.profiler (SD1.5). latency:
-prompts, sampling and VAE at batch 1 and 4, the base with 25 steps beside PeRFlow with 4, 6 and 8. memory: Apply PeRFlow
-Delta at two strengths and taken away again, beside ModelMergeAdd. returns: whether the plain model comes back bit for
-bit. The first two run in the first mode alone. Modes: dynamic (dynamic VRAM, ComfyUI's default), normal (without it).
+prompts, sampling and VAE at batch 1 and 4, the base with 25 steps beside PeRFlow with 4, 6, 8. returns: Apply PeRFlow
+Delta at two strengths beside ModelMergeAdd, in seconds and memory, and whether the plain model comes back bit for bit.
+The first two run in the first mode alone. Modes: dynamic (dynamic VRAM, ComfyUI's default), normal (without it).
 
-The models are random, of SD1.5's and SDXL's real size in fp16: 16 GB of files, made on the spot in --folder (/dev/shm
-is quick) and removed. Each memory mode is a process of its own. --small: small UNets at 16 pixels on the CPU.
+The models are random, of SD1.5's and SDXL's real size in fp16: 16 GB of files, made on the spot in the folder for
+temporary files (TMPDIR; /dev/shm is quick) and removed. Each mode is a process of its own. --small: small UNets at 16
+pixels on the CPU.
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import measuring
 
-PARTS = ("steps", "latency", "memory", "returns")
+PARTS = ("steps", "latency", "returns")
 PIXELS = {"SD1.5": 512, "SDXL": 1024}
 MODES = {"dynamic": (), "normal": ("--disable-dynamic-vram",), "cpu": ("--cpu", "--fp16-unet")}  # ComfyUI's arguments
 
 
 def main() -> None:
     with measuring.made_models(work, arguments) as (folder, chosen):
-        found = {}
         for mode in chosen["modes"]:
-            found[mode] = measuring.in_own_process(mode, folder, chosen, show=True)
-            if chosen["json"]:
-                Path(chosen["json"]).write_text(json.dumps(found, indent=1), encoding="utf-8")
+            measuring.in_own_process(mode, folder, chosen, show=True)
 
 
 def arguments() -> dict[str, Any]:
@@ -37,8 +34,6 @@ def arguments() -> dict[str, Any]:
     parser.add_argument("parts", nargs="*", help=f"{', '.join(PARTS)}; all without")
     parser.add_argument("--sizes", nargs="+", choices=PIXELS, default=[*PIXELS])
     parser.add_argument("--modes", nargs="+", choices=MODES, default=["dynamic", "normal"])
-    parser.add_argument("--json", metavar="FILE", help="the results, written after every mode")
-    parser.add_argument("--folder", help="for the models, 16 GB; else the folder for temporary files")
     parser.add_argument("--small", action="store_true", help="small UNets, 16 pixels, on the CPU")
     chosen = vars(parser.parse_args())
     if unknown := set(chosen["parts"]) - set(PARTS):
@@ -71,7 +66,7 @@ def measured(comfy: Any, chosen: dict[str, Any]) -> dict[str, Any]:
     from gpu_measurements import MEASUREMENTS
 
     card = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    found: dict[str, Any] = {"card": card, "torch": torch.__version__, "dynamic": comfy.dynamic}
+    found: dict[str, Any] = {}
     print(f"\n{card}, torch {torch.__version__}, mode {comfy.mode}{', dynamic VRAM' if comfy.dynamic else ''}")
     for part in chosen["parts"]:
         if part in PARTS[:2] and comfy.mode != chosen["modes"][0]:

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import full_size
-from measuring import REPOSITORY, Peaks
+from measuring import REPOSITORY
 
 GB = 1e9
 CHORD = {"windows": 4, "align_steps": True}
@@ -96,24 +96,6 @@ def noise_and_prompts(size: str, pixels: int) -> tuple[Any, Any, Any]:
         return [[text, {"pooled_output": torch.randn(1, 1280, generator=generator)} if size == "SDXL" else {}]]
 
     return torch.randn(1, 4, pixels // 8, pixels // 8, generator=generator), prompt(), prompt()
-
-
-class Clock(Peaks):
-    """Seconds until the device is done, and how far the memory of the card in use rises meanwhile."""
-
-    INTERVAL = 0.02
-
-    def __init__(self) -> None:
-        super().__init__(lambda: {"card": used()})
-
-    def __enter__(self) -> "Clock":
-        synchronize()
-        super().__enter__()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        synchronize()
-        super().__exit__()
 
 
 def synchronize() -> None:

@@ -1,4 +1,4 @@
-"""What benchmarks/gpu.py measures: waits in a step, seconds of pictures, deltas in memory, and weights that return.
+"""What benchmarks/gpu.py measures: waits in a step, seconds of pictures, and models with deltas that return.
 
 Each takes the ComfyUI, the model's size and the pixels of a picture's side, prints its lines and returns its numbers.
 """
@@ -12,7 +12,7 @@ from typing import Any
 import full_size
 import measuring
 import torch
-from gpu_comfyui import CHORD, GB, Clock, Comfy, noise_and_prompts, nothing_loaded, synchronize
+from gpu_comfyui import CHORD, GB, Comfy, noise_and_prompts, nothing_loaded, synchronize, used
 
 Found = dict[str, Any]
 PREDICTION = "diff_eps"  # for all of them, so that they differ by the weights alone
@@ -119,43 +119,59 @@ def picture(
     comfy.run("VAEDecode", vae=vae, samples=samples)
 
 
-# --- deltas in a memory mode ---
+# --- deltas in a memory mode: what they take, and whether the plain model comes back bit for bit ---
 
-PLAIN, FULL, HALF, MERGED = "plain", "delta", "delta at 0.5", "ModelMergeAdd"
+FULL, HALF, MERGED = "Apply PeRFlow Delta", "Apply PeRFlow Delta at 0.5", "ModelMergeAdd"
 
 
-def memory(comfy: Comfy, size: str, pixels: int) -> Found:
-    """The model plain, with the delta, at another strength, with the stock node's merge, and plain again.
+def returns(comfy: Comfy, size: str, pixels: int) -> Found:
+    """Plain, something between, plain again: what that takes, and how far the result and the weights are off then.
 
-    A run is the node, and two steps with CFG. The plain model has to give the same numbers both times.
+    A run is the node, and two steps with CFG. What differs after "nothing" or "a reload" as well is not a patch's
+    doing: then the weights are the same bits (which is looked at) and the device multiplies them differently.
     """
-    before = nothing_loaded()
+    empty = nothing_loaded()
     base = comfy.checkpoint(size)[0]
-    delta = comfy.run("UNETLoader", unet_name=full_size.file_name(size, "delta"), weight_dtype="default")
-    ways: dict[str, Callable[[], Any]] = {
-        PLAIN: lambda: plain(comfy, base),
+    other = comfy.run("UNETLoader", unet_name=full_size.file_name(size, "delta"), weight_dtype="default")
+    between: dict[str, Callable[[], Any]] = {
+        "nothing": lambda: None,
+        "a reload": nothing_loaded,
+        "another model": lambda: plain(comfy, other),
+        MERGED: lambda: plain(comfy, comfy.run("ModelMergeAdd", model1=base, model2=other)),
         FULL: lambda: comfy.accelerated(base, size, 1.0, PREDICTION),
-        MERGED: lambda: plain(comfy, comfy.run("ModelMergeAdd", model1=base, model2=delta)),
         HALF: lambda: comfy.accelerated(base, size, 0.5, PREDICTION),
     }
-    runs, results = [], []
-    for name in (*ways, PLAIN):
-        with Clock() as clock:
-            results.append(sampled(comfy, ways[name](), size, pixels))
-        peak = clock.start["card"] + clock.growth["card"] - before
-        runs.append({"way": name, "seconds": clock.seconds, "peak": peak / GB})
-        print(f"  {name}: {clock.seconds:.2f} s; peak {runs[-1]['peak']:.2f} GB of the card", flush=True)
-    first, full, merged, half, last = results
+    if (comfy.folder / full_size.file_name(size, "lora")).is_file():
+        lora = {"lora_name": full_size.file_name(size, "lora"), "strength_model": 1.0}
+        between["Load LoRA"] = lambda: plain(comfy, comfy.run("LoraLoaderModelOnly", model=base, **lora))
+    sampled(comfy, plain(comfy, base), size, pixels)  # the first run of a process chooses its kernels
+    found, results = {}, {}
+    for name, make in between.items():
+        before, stood = sampled(comfy, plain(comfy, base), size, pixels), dict(state(base))
+        with measuring.Peaks(lambda: {"card": used()}) as clock:  # what ends in it waits for the card
+            model = make()
+            if name not in ("nothing", "a reload"):
+                results[name] = sampled(comfy, model, size, pixels)
+        after, stands = sampled(comfy, plain(comfy, base), size, pixels), dict(state(base))
+        peak = (clock.start["card"] + clock.growth["card"] - empty) / GB
+        found[name] = {"result": difference(after, before), **changed(stood, stands)}
+        print(
+            f"  plain, {name} ({clock.seconds:.2f} s; peak {peak:.2f} GB of the card), plain: {found[name]}", flush=True
+        )
     checks = {
-        "finite": all(bool(one.isfinite().all()) for one in results),
-        "the plain model returns exactly": bool((first == last).all()),
-        "plain again against plain": difference(last, first),
-        "delta against plain": difference(full, first),
-        "delta against half": difference(full, half),
-        "delta against ModelMergeAdd": difference(full, merged),
+        "finite": all(bool(one.isfinite().all()) for one in results.values()),
+        "delta against plain": difference(results[FULL], after),
+        "delta against half": difference(results[FULL], results[HALF]),
+        "delta against ModelMergeAdd": difference(results[FULL], results[MERGED]),
     }
-    print("  " + "; ".join(f"{name}: {value}" for name, value in checks.items()))
-    return {"runs": runs, "checks": checks}
+    kernels = {  # what PyTorch may choose kernels by
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "fp16_reduced_sums": torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction,
+        "cudnn": torch.backends.cudnn.version(),
+    }
+    print("  " + "; ".join(f"{name}: {value}" for name, value in (checks | kernels).items()))
+    return {"between": found, "checks": checks}
 
 
 def plain(comfy: Comfy, model: Any) -> Any:
@@ -171,47 +187,6 @@ def sampled(comfy: Comfy, model: Any, size: str, pixels: int) -> Any:
     """Two steps with CFG, by PeRFlow's sampler."""
     noise, *prompts = noise_and_prompts(size, pixels)
     return measuring.sample(model, noise, 4.5, comfy.solver(), comfy.sigmas(model, 2), *prompts).cpu()
-
-
-# --- does the plain model come back bit for bit: after nothing, a reload, another model, stock patches, our delta ---
-
-
-def returns(comfy: Comfy, size: str, pixels: int) -> Found:
-    """Plain, something between, plain again: for each thing between how far the result and the weights are off.
-
-    What differs after "nothing" or "a reload" as well is not a patch's doing: then the weights are the same bits (which
-    is looked at) and the device multiplies them differently.
-    """
-    nothing_loaded()
-    base = comfy.checkpoint(size)[0]
-    other = comfy.run("UNETLoader", unet_name=full_size.file_name(size, "delta"), weight_dtype="default")
-    between: dict[str, Callable[[], Any]] = {
-        "nothing": lambda: None,
-        "a reload": nothing_loaded,
-        "another model": lambda: plain(comfy, other),
-        "ModelMergeAdd": lambda: plain(comfy, comfy.run("ModelMergeAdd", model1=base, model2=other)),
-        "Apply PeRFlow Delta": lambda: comfy.accelerated(base, size, 1.0, PREDICTION),
-    }
-    if (comfy.folder / full_size.file_name(size, "lora")).is_file():
-        lora = {"lora_name": full_size.file_name(size, "lora"), "strength_model": 1.0}
-        between["Load LoRA"] = lambda: plain(comfy, comfy.run("LoraLoaderModelOnly", model=base, **lora))
-    sampled(comfy, plain(comfy, base), size, pixels)  # the first run of a process chooses its kernels
-    found = {}
-    for name, make in between.items():
-        before, stood = sampled(comfy, plain(comfy, base), size, pixels), dict(state(base))
-        model = make()
-        if name not in ("nothing", "a reload"):
-            sampled(comfy, model, size, pixels)
-        after, stands = sampled(comfy, plain(comfy, base), size, pixels), dict(state(base))
-        found[name] = {"result": difference(after, before), **changed(stood, stands)}
-        print(f"  plain, {name}, plain: {found[name]}", flush=True)
-    kernels = {  # what PyTorch may choose kernels by
-        "cudnn_benchmark": torch.backends.cudnn.benchmark,
-        "deterministic": torch.are_deterministic_algorithms_enabled(),
-        "fp16_reduced_sums": torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction,
-        "cudnn": torch.backends.cudnn.version(),
-    }
-    return {"between": found, **kernels}
 
 
 def state(model: Any) -> Iterator[tuple[str, tuple[Any, ...]]]:
@@ -236,4 +211,4 @@ def changed(before: dict[str, tuple[Any, ...]], after: dict[str, tuple[Any, ...]
     return {name: sum(before[key][i] != after[key][i] for key in before) for i, name in enumerate(names)}
 
 
-MEASUREMENTS = {"steps": steps, "latency": latency, "memory": memory, "returns": returns}
+MEASUREMENTS = {"steps": steps, "latency": latency, "returns": returns}

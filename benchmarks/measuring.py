@@ -104,7 +104,7 @@ def made_models(
     comfyui_path = enter()
     child_main(lambda *job: work(comfyui_path, *job))
     chosen = arguments()
-    with tempfile.TemporaryDirectory(prefix="perflow-", dir=chosen.get("folder")) as folder:
+    with tempfile.TemporaryDirectory(prefix="perflow-") as folder:
         print("making the models ...", flush=True)
         in_own_process("make", folder, chosen)
         yield folder, chosen
@@ -170,19 +170,6 @@ def warm_up(path: Path) -> None:
     with path.open("rb") as file, open(os.devnull, "wb") as nowhere:
         shutil.copyfileobj(file, nowhere, 1 << 24)
     torch.ones(min(int(2.5 * path.stat().st_size), psutil.virtual_memory().available // 2), dtype=torch.uint8)
-
-
-def read(path: Path) -> dict[str, Any]:
-    """A .safetensors file of fp16 in one read into one buffer."""
-    import numpy as np
-    import torch
-
-    buffer = torch.from_numpy(np.fromfile(path, np.uint8))
-    start = 8 + int.from_bytes(bytes(buffer[:8].tolist()), "little")
-    header = json.loads(bytes(buffer[8:start].numpy()))
-    header.pop("__metadata__", None)
-    places = {key: (entry["shape"], *entry["data_offsets"]) for key, entry in header.items()}
-    return {key: buffer[start + a : start + b].view(torch.float16).view(shape) for key, (shape, a, b) in places.items()}
 
 
 def first_step(comfyui: Any, model: Any) -> None:

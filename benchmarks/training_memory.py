@@ -9,7 +9,6 @@ the ratio, with gradient checkpointing and without. In float32, on the CPU. --sm
 """
 
 import argparse
-import math
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +54,7 @@ def work(comfyui_path: Path, what: str, files: Path, base: Path, chosen: dict[st
     comfyui = measuring.start_comfyui(comfyui_path, files, base)
     import comfy.cli_args
     import torch
+    from safetensors.torch import load_file
 
     comfy.cli_args.args.fp16_unet = False  # a CPU computes in float32
     latent = {"samples": torch.randn(chosen["batch"], 4, chosen["size"] // 8, chosen["size"] // 8)}
@@ -67,7 +67,7 @@ def work(comfyui_path: Path, what: str, files: Path, base: Path, chosen: dict[st
             comfyui.nodes["KSampler"]().sample(model, *inputs)
         else:
             path = train(comfyui, model, latent, text, what == CHECKPOINTING, chosen)
-            numbers = adapter_numbers(path)
+            numbers = sum(half.numel() for name, half in load_file(path).items() if "lora_" in name)
     return growth.found() | {"peak": growth.growth["resident"], "numbers": numbers}
 
 
@@ -80,14 +80,6 @@ def train(comfyui: Any, model: Any, latent: Any, text: Any, checkpointing: bool,
     node = comfyui.nodes["PeRFlowTrainDelta"]
     lists = {name: [value] for name, value in settings.items()}
     return node.execute(model=[model], latents=[latent], positive=[text], **lists).result[0]
-
-
-def adapter_numbers(path: str) -> int:
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        shapes = [file.get_slice(key).get_shape() for key in file.keys() if "lora_" in key]  # noqa: SIM118
-    return sum(map(math.prod, shapes))
 
 
 if __name__ == "__main__":

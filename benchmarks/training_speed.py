@@ -9,6 +9,7 @@ line seen 4 times. A round is 8 steps of each, in turn; printed is the median of
 """
 
 import argparse
+import copy
 import json
 import os
 import statistics
@@ -83,19 +84,16 @@ def make_run(folder: Path, batch: int) -> Any:
     count = 512
     safetensors.torch.save_file({"latents": torch.randn(count, 4, 16, 16)}, folder / "latents.safetensors")
     (folder / "latents.json").write_text(json.dumps([f"picture {i % 50}" for i in range(count)]))
-    return Run(
-        parse(
-            {
-                "output": str(folder / "run"),
-                "teacher": {"path": str(folder / "teacher"), "solver": "dpmpp_2m", "solving_steps": 4},
-                "data": {"kind": "latents", "path": str(folder / "latents.safetensors"), "resolution": 128},
-                "cache": {"endpoints": 2 * batch, "uses": 4, "teacher_batch": 2 * batch, "precision": "float32"},
-                "optimizer": {"steps": 100_000, "batch_size": batch},
-                "preview": {"every": 0},
-                "save": {"every": 4},
-            }
-        )
-    )
+    config = {
+        "output": str(folder / "run"),
+        "teacher": {"path": str(folder / "teacher"), "solver": "dpmpp_2m", "solving_steps": 4},
+        "data": {"kind": "latents", "path": str(folder / "latents.safetensors"), "resolution": 128},
+        "cache": {"endpoints": 2 * batch, "uses": 4, "teacher_batch": 2 * batch, "precision": "float32"},
+        "optimizer": {"steps": 100_000, "batch_size": batch},
+        "preview": {"every": 0},
+        "save": {"every": 4},
+    }
+    return Run(parse(config))
 
 
 def our_step(run: Any) -> None:
@@ -110,13 +108,11 @@ class AuthorsLoop:
 
     def __init__(self, run: Any, batch: int) -> None:
         import torch
-        from diffusers import UNet2DConditionModel
         from diffusers.training_utils import EMAModel
 
         self.run, self.batch, self.number = run, batch, 0
         self.alphas = run.teacher.alphas_cumprod.float()
-        self.unet: Any = UNet2DConditionModel.from_config(run.teacher.unet.config)
-        self.unet.load_state_dict(run.teacher.unet.state_dict())
+        self.unet = copy.deepcopy(run.teacher.unet).train().requires_grad_(True)
         if run.config.optimizer.channels_last:
             self.unet.to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.AdamW(self.unet.parameters(), 1e-4, fused=True)

@@ -1,17 +1,17 @@
 """What applying and extracting a delta cost on weights of SD1.5's real size, as ratios measured side by side.
 
-    python benchmarks/weights.py [apply] [extract] [--pairs 5] [--rank 64] [--layers 1] [--small]
+    python benchmarks/weights.py [apply] [extract] [--pairs 5] [--rank 64] [--small]
 
 apply: from Apply PeRFlow Delta to the end of the first sampled step (8x8 latent, so that weights dominate), against
   - stock: Load Diffusion Model (of the delta file) + ModelMergeAdd, and
-  - reading the file once into a buffer + patching those tensors with ComfyUI's own add_patches.
+  - reading the file once into memory + patching those tensors with ComfyUI's own add_patches.
 Each run is a process of its own that has loaded the base model (fp16) and sampled it once; runs alternate; printed is
 the median of the ratios of the pairs. Memory is what the process grows by at most: anonymous pages, and all resident
 pages, which count the mapped delta file (the system may drop those at any time).
 
 extract: Extract PeRFlow Delta at that rank against ModelMergeSubtract + Extract and Save Lora, in time and kept energy.
-Ours runs whole. The stock node takes long, so both are timed on --layers weights of each shape, one after the other,
-and the sums are extrapolated by how many weights have that shape.
+Ours runs whole. The stock node takes long, so both are timed on one weight of each shape, one after the other, and the
+sums are extrapolated by how many weights have that shape.
 
 The files (5 GB, random) are made on the spot in a temporary folder and removed. --small: a small UNet, to try this.
 """
@@ -27,7 +27,7 @@ from measuring import MB
 
 Tensors = dict[str, Any]
 PARTS = ("apply", "extract")
-STOCK, PERFLOW, READ, NOTHING = "stock ModelMergeAdd", "Apply PeRFlow Delta", "read + add_patches", "base alone"
+STOCK, PERFLOW, READ = "stock ModelMergeAdd", "Apply PeRFlow Delta", "read + add_patches"
 
 
 def main() -> None:
@@ -45,7 +45,6 @@ def arguments() -> dict[str, Any]:
     parser.add_argument("parts", nargs="*", help="apply, extract; both without")
     parser.add_argument("--pairs", type=int, default=5, help="runs of each kind")
     parser.add_argument("--rank", type=int, default=64)
-    parser.add_argument("--layers", type=int, default=1, help="weights of each shape that are timed")
     parser.add_argument("--small", action="store_true", help="a small UNet, to try this")
     chosen = vars(parser.parse_args())
     if unknown := set(chosen["parts"]) - set(PARTS):
@@ -60,7 +59,7 @@ def work(comfyui_path: Path, what: str, files: Path, base: Path, chosen: dict[st
         return {}
     comfyui = measuring.start_comfyui(comfyui_path, files, base)
     if what == "extract":
-        compare_extracting(comfyui, files, chosen["rank"], chosen["layers"])
+        compare_extracting(comfyui, files, chosen["rank"])
         return {}
     return apply_once(comfyui, what, files)
 
@@ -72,14 +71,13 @@ def compare_applying(folder: str, size: int, pairs: int) -> None:
     def run(what: str) -> Callable[[], dict[str, Any]]:
         return lambda: measuring.in_own_process(what, folder, {})
 
-    found = measuring.in_turn({what: run(what) for what in (STOCK, PERFLOW, READ, NOTHING)}, pairs)
+    found = measuring.in_turn({what: run(what) for what in (STOCK, PERFLOW, READ)}, pairs)
 
     def ratios(name: str, one: str, other: str) -> list[float]:
         return [a[name] / b[name] for a, b in zip(found[one], found[other], strict=True)]
 
-    def of_file(name: str, without_step: bool = False) -> list[float]:
-        steps = [run["anonymous"] * without_step for run in found[NOTHING]]
-        return [(run[name] - step) / size for run, step in zip(found[PERFLOW], steps, strict=True)]
+    def of_file(name: str) -> list[float]:
+        return [run[name] / size for run in found[PERFLOW]]
 
     print(f"{PERFLOW} / {STOCK}:")
     print(f"  time to the first step: {measuring.summary(ratios('seconds', PERFLOW, STOCK))}")
@@ -88,9 +86,7 @@ def compare_applying(folder: str, size: int, pairs: int) -> None:
     print(f"  peak extra resident memory, mapped file counted: {measuring.summary(ratios('resident', PERFLOW, STOCK))}")
     print(f"{PERFLOW} / size of the file:")
     print(f"  peak extra anonymous memory: {measuring.summary(of_file('anonymous'), 'at most 1.05')}")
-    print(f"  the same, less what a step without delta takes: {measuring.summary(of_file('anonymous', True))}")
     print(f"  in the node alone: {measuring.summary(of_file('node_anonymous'))}")
-    print(f"  in the node alone, resident, mapped file counted: {measuring.summary(of_file('node_resident'))}")
     print(f"{PERFLOW} / {READ}:")
     print(f"  time to the first step: {measuring.summary(ratios('seconds', PERFLOW, READ), 'at most 1.1')}")
     print(f"  processor time: {measuring.summary(ratios('processor', PERFLOW, READ))}", flush=True)
@@ -98,6 +94,8 @@ def compare_applying(folder: str, size: int, pairs: int) -> None:
 
 def apply_once(comfyui: Any, what: str, files: Path) -> dict[str, Any]:
     """Seconds and extra memory up to a patched model's first step; node_...: of the nodes alone."""
+    from safetensors.torch import load_file
+
     nodes = comfyui.nodes
     (base,) = nodes["UNETLoader"]().load_unet("base.safetensors", "default")
     unet = comfyui.module("nodes.comfyui.weights.unet_weights").layout_of(base)
@@ -113,10 +111,9 @@ def apply_once(comfyui: Any, what: str, files: Path) -> dict[str, Any]:
             outputs.extend(nodes["UNETLoader"]().load_unet("delta.safetensors", "default"))
             return nodes["ModelMergeAdd"]().merge(base, outputs[0])[0]
         patched = base.clone()
-        if what == READ:
-            tensors = measuring.read(files / "delta.safetensors")
-            patches = {unet.names[key]: ("diff", (t,)) for key, t in tensors.items()}
-            assert len(patched.add_patches(patches)) == len(patches)
+        tensors = load_file(files / "delta.safetensors")
+        patches = {unet.names[key]: ("diff", (mapped.clone(),)) for key, mapped in tensors.items()}
+        assert len(patched.add_patches(patches)) == len(patches)
         return patched
 
     with measuring.Peaks(measuring.resident) as whole:
@@ -129,7 +126,7 @@ def apply_once(comfyui: Any, what: str, files: Path) -> dict[str, Any]:
 # --- extract ---
 
 
-def compare_extracting(comfyui: Any, files: Path, rank: int, layers: int) -> None:
+def compare_extracting(comfyui: Any, files: Path, rank: int) -> None:
     from safetensors.torch import load_file
 
     loader = comfyui.nodes["UNETLoader"]()
@@ -142,7 +139,7 @@ def compare_extracting(comfyui: Any, files: Path, rank: int, layers: int) -> Non
     peak = ours.growth["anonymous"] / MB
     print(f"  {ours.seconds:.1f} s ({ours.processor:.1f} s of processor), peak + {peak:.0f} MB anonymous", flush=True)
     written = load_file(path)
-    seconds = compare_layers(ways(comfyui, perflow, base, diff, rank), diff, files, written, layers)
+    seconds = compare_layers(ways(comfyui, perflow, base, diff, rank), diff, files, written)
     print(f"extrapolated stock / ours as measured whole: {seconds / ours.seconds:.1f} times in time", flush=True)
 
 
@@ -170,44 +167,36 @@ def ways(comfyui: Any, perflow: Any, base: Any, diff: Any, rank: int) -> tuple[C
     return stock, ours
 
 
-def compare_layers(pair, diff: Any, files: Path, written: Tensors, layers: int) -> float:
-    """Time some weights of each shape both ways; returns the stock node's seconds, extrapolated to all."""
+def compare_layers(pair, diff: Any, files: Path, written: Tensors) -> float:
+    """Time a weight of each shape both ways; returns the stock node's seconds, extrapolated to all."""
     shapes: dict[tuple[int, ...], list[str]] = {}
     for key, weight in diff.model_state_dict("diffusion_model.").items():
         if weight.ndim > 1:
             shapes.setdefault(tuple(weight.shape), []).append(key)
     count = sum(map(len, shapes.values()))
-    print(f"{count} weights of {len(shapes)} shapes, {layers} of each timed: stock's seconds, ours", flush=True)
-    totals, theirs, counts = [0.0, 0.0], {}, {}
+    print(f"{count} weights of {len(shapes)} shapes, one of each timed: stock's seconds, ours", flush=True)
+    totals, theirs, counts = [0.0, 0.0], {}, {keys[0]: len(keys) for keys in shapes.values()}
     for shape, keys in shapes.items():
-        some = keys[:: -(-len(keys) // layers)]
         seconds = [0.0, 0.0]
-        for key in some:
-            counts[key] = len(keys) / len(some)
-            for i, way in enumerate(pair):
-                started = time.perf_counter()
-                tensors = way(key)
-                seconds[i] += (time.perf_counter() - started) / len(some)
-                theirs |= {} if i else tensors
+        for i, way in enumerate(pair):
+            started = time.perf_counter()
+            tensors = way(keys[0])
+            seconds[i] = time.perf_counter() - started
+            theirs |= {} if i else tensors
         print(f"  {'x'.join(map(str, shape))}, {len(keys)} times: {seconds[0]:.3f}, {seconds[1]:.3f}", flush=True)
         totals = [total + len(keys) * each for total, each in zip(totals, seconds, strict=True)]
     print(
         f"extrapolated: stock {totals[0]:.0f} s, ours {totals[1]:.1f} s; "
         f"stock / ours {totals[0] / totals[1]:.1f} times in time (target at least 10)"
     )
-    counts = {key: counts[key] for key in both(written, theirs)}
+    both = written.keys() & theirs.keys()  # ours keeps whole what would not become smaller
+    counts = {key: n for key, n in counts.items() if f"{key.removesuffix('.weight')}.lora_up.weight" in both}
     kept = [measuring.kept_energy(files, counts, tensors) for tensors in (written, theirs)]
     print(
         f"kept energy, from these {len(counts)} weights: ours {kept[0]:.4f}, stock {kept[1]:.4f} "
         "(target at least stock's)"
     )
     return totals[0]
-
-
-def both(ours: Tensors, theirs: Tensors) -> list[str]:
-    """The weights that both compress (ours keeps whole what would not become smaller)."""
-    end = ".lora_up.weight"
-    return [name.removesuffix(end) + ".weight" for name in theirs if name.endswith(end) and name in ours]
 
 
 if __name__ == "__main__":

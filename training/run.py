@@ -99,17 +99,13 @@ class Run:
             self.step, places = state.load(self.accelerator, self.config, found)
             self.source.place = places[self.accelerator.process_index]
             state.match_memory_layout(self.optimizer)
-            self._set_learning_rate()
+            # The state brought back its own learning rate; the configuration may have another.
+            self.schedule.base_lrs = [self.config.optimizer.learning_rate]
+            for group in self.optimizer.param_groups:
+                group["initial_lr"] = self.config.optimizer.learning_rate
+                group["lr"] = group["initial_lr"] * self.schedule.lr_lambdas[0](self.schedule.last_epoch)
             self.say(f"Continuing from step {self.step}, {found}.")
         self.segments.forget(self.step)
-
-    def _set_learning_rate(self) -> None:
-        """The state brought back its own learning rate; the configuration may have another."""
-        rate = self.config.optimizer.learning_rate
-        self.schedule.base_lrs = [rate]
-        for group in self.optimizer.param_groups:
-            group["initial_lr"] = rate
-            group["lr"] = rate * self.schedule.lr_lambdas[0](self.schedule.last_epoch)
 
     def say(self, text: str) -> None:
         if self.accelerator.is_main_process:

@@ -19,7 +19,11 @@ def write(path: Path, weights: dict[str, Tensor], base: dict[str, Tensor], confi
     weights: the student's; base: the ones that a whole student began with, none for a LoRA. Raises TrainingError.
     """
     dtype: torch.dtype = getattr(torch, config.precision)
-    extraction = _full_delta(weights, base, config.rank, dtype) if base else _adapter_delta(weights, dtype)
+    if base:
+        extraction = _full_delta(weights, base, config.rank, dtype)
+    else:
+        tensors = lora_of_peft(weights, dtype)
+        extraction = Extraction(0, 0.0, tensors=tensors, ranks=ranks(tensors))
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         write_new(extraction.tensors, path, extraction.metadata(**facts))
@@ -39,9 +43,3 @@ def _full_delta(student: dict[str, Tensor], base: dict[str, Tensor], rank: int, 
     if not rank:  # the official files have the plain names
         extraction.tensors = dict(zip(base, extraction.tensors.values(), strict=True))
     return extraction
-
-
-def _adapter_delta(student: dict[str, Tensor], dtype: torch.dtype) -> Extraction:
-    """A LoRA's pairs, by the names that Load LoRA and Apply PeRFlow Delta read."""
-    tensors = lora_of_peft(student, dtype)
-    return Extraction(0, 0.0, tensors=tensors, ranks=ranks(tensors))

@@ -29,7 +29,7 @@ def last(config: Config) -> Path | None:
     return found[-1] if found else None
 
 
-def save(accelerator: Accelerator, config: Config, step: int, place: list[str]) -> Path:
+def save(accelerator: Accelerator, config: Config, step: int, place: list[str]) -> None:
     """Write the state after `step` steps; place: how far each process has read its source."""
     target = _folder(config) / f"step-{step:08}"
     unfinished = _folder(config) / "unfinished"
@@ -55,7 +55,6 @@ def save(accelerator: Accelerator, config: Config, step: int, place: list[str]) 
             f"The state after step {step} cannot be written ({error}); {kept}: free disk space and start again."
         ) from error
     accelerator.wait_for_everyone()
-    return target
 
 
 def save_only_the_adapter(accelerator: Accelerator) -> None:

@@ -18,9 +18,6 @@ class Stopped(Exception):  # noqa: N818 - a wish, not an error
 @contextmanager
 def stoppable(requested: threading.Event) -> Iterator[None]:
     """Ctrl-C and SIGTERM set `requested`, so that the run ends after the step; a second one ends it at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
     def request(number: int, frame: Any) -> None:
         if requested.is_set():

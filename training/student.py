@@ -110,4 +110,3 @@ def averaged(ema: EMAModel, unet: torch.nn.Module) -> Iterator[None]:
         yield
     finally:
         ema.restore(parameters)
-        ema.temp_stored_params = None

@@ -44,21 +44,16 @@ def test_latency(small, monkeypatch):
     assert "2 steps, CFG 7" in rows[0]["way"]
 
 
-def test_memory(small):
-    checks = gpu_measurements.memory(small, SIZE, PIXELS)["checks"]
-    assert checks["finite"]
-    assert checks["the plain model returns exactly"]
-    assert checks["delta against plain"] > checks["delta against half"] > 0
-    assert checks["delta against ModelMergeAdd"] < 1e-3
-
-
 def test_returns(small):
     """On a CPU, where sums do not depend on where weights lie, the plain model is the same after all of it."""
-    between = gpu_measurements.returns(small, SIZE, PIXELS)["between"]
-    patches = ["another model", "ModelMergeAdd", "Apply PeRFlow Delta", "Load LoRA"]
+    between, checks = gpu_measurements.returns(small, SIZE, PIXELS).values()
+    patches = ["another model", "ModelMergeAdd", "Apply PeRFlow Delta", "Apply PeRFlow Delta at 0.5", "Load LoRA"]
     assert list(between) == ["nothing", "a reload", *patches]
     for name, differs in between.items():
         assert (differs["result"], differs["bits"], differs["casting"], differs["strides"]) == (0, 0, 0, 0), name
+    assert checks["finite"]
+    assert checks["delta against plain"] > checks["delta against half"] > 0
+    assert checks["delta against ModelMergeAdd"] < 1e-3
 
 
 def test_a_changed_bit_is_counted(small):
@@ -77,10 +72,10 @@ def test_an_error_is_a_finding(small, monkeypatch, capsys):
     def failing(*_):
         raise MemoryError("too large")
 
-    chosen = {"parts": ["memory", "returns"], "sizes": [SIZE], "modes": ["cpu"], "small": True}
-    monkeypatch.setattr(gpu_measurements, "MEASUREMENTS", {"memory": failing, "returns": lambda *_: {"between": {}}})
+    chosen = {"parts": ["latency", "returns"], "sizes": [SIZE], "modes": ["cpu"], "small": True}
+    monkeypatch.setattr(gpu_measurements, "MEASUREMENTS", {"latency": failing, "returns": lambda *_: {"between": {}}})
     found = gpu.measured(small, chosen)
-    assert found["memory, SD1.5"] == {"error": "MemoryError: too large"}
+    assert found["latency, SD1.5"] == {"error": "MemoryError: too large"}
     assert found["returns, SD1.5"] == {"between": {}}
     assert "failed: MemoryError: too large" in capsys.readouterr().out
 
@@ -91,17 +86,17 @@ def test_what_the_first_mode_alone_measures(small, monkeypatch):
         gpu_measurements, "MEASUREMENTS", dict.fromkeys(gpu.PARTS, lambda _, *what: asked.append(what) or {})
     )
     chosen = {"parts": gpu.PARTS, "sizes": ["SD1.5", "SDXL"], "modes": ["dynamic", "cpu"], "small": False}
-    assert {name.partition(",")[0] for name in gpu.measured(small, chosen)} >= {"memory", "returns"}
-    assert asked == 2 * [("SD1.5", 512), ("SDXL", 1024)]
+    assert {name.partition(",")[0] for name in gpu.measured(small, chosen)} == {"returns"}
+    assert asked == [("SD1.5", 512), ("SDXL", 1024)]
     gpu.measured(small, chosen | {"modes": ["cpu"]})
-    assert len(asked) == 4 + 1 + 3 * 2
+    assert len(asked) == 2 + 1 + 2 * 2
 
 
 def test_arguments(monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["gpu.py", "memory", "--small"])
+    monkeypatch.setattr("sys.argv", ["gpu.py", "returns", "--small"])
     assert gpu.arguments() | {} == gpu.arguments()
     assert gpu.arguments()["modes"] == ["cpu"]
     monkeypatch.setattr("sys.argv", ["gpu.py", "all"])
     with pytest.raises(SystemExit):
         gpu.arguments()
-    assert "expected steps, latency, memory, returns" in capsys.readouterr().err
+    assert "expected steps, latency, returns" in capsys.readouterr().err

@@ -125,8 +125,7 @@ def test_prompt_to_prompt(here, monkeypatch):
 
 
 @pytest.mark.usefixtures("no_other_process")
-def test_gpu(here, tmp_path):
-    found = tmp_path / "found.json"
-    printed = here("benchmarks/gpu.py", "memory", "--sizes", "SD1.5", "--small", "--json", str(found))
-    assert "the plain model returns exactly: True" in printed
-    assert "checks" in json.loads(found.read_text())["cpu"]["memory, SD1.5"]
+def test_gpu(here):
+    printed = here("benchmarks/gpu.py", "returns", "--sizes", "SD1.5", "--small")
+    assert "finite: True; delta against plain: " in printed
+    assert printed.count(", plain: {'result': 0.0, 'bits': 0, ") == 7
