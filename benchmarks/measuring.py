@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+import timeit
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -199,21 +200,18 @@ def sample(model: Any, noise: Any, cfg: float, sampler: Any, sigmas: Any, positi
     )
 
 
-def compare(base: Run, other: Run, pairs: int) -> str:
-    """Median and quartiles of time(other) / time(base), one pair after the other, the order turned round each time."""
-    base(), other()
-    ratios = []
-    for i in range(pairs):
-        seconds = {run: timed(run) for run in ((base, other) if i % 2 else (other, base))}
-        ratios.append(seconds[other] / seconds[base])
-    low, median, high = statistics.quantiles(ratios, n=4)
-    return f"{median:.4f} (middle half of {pairs} pairs: {low:.4f} to {high:.4f})"
-
-
-def timed(run: Run) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+def compare(runs: dict[str, Run], pairs: int) -> None:
+    """Print median and quartiles of each run's time / the first one's, in pairs, the order turned round each time."""
+    (base_name, base), *others = runs.items()
+    for name, other in others:
+        base(), other()
+        ratios = []
+        for i in range(pairs):
+            seconds = {run: timeit.timeit(run, number=1) for run in ((base, other) if i % 2 else (other, base))}
+            ratios.append(seconds[other] / seconds[base])
+        low, median, high = statistics.quantiles(ratios, n=4)
+        spread = f"middle half of {pairs} pairs: {low:.4f} to {high:.4f}"
+        print(f"{name} / {base_name}: {median:.4f} ({spread})", flush=True)
 
 
 def in_turn(runs: dict[str, Callable[[], dict[str, Any]]], rounds: int) -> dict[str, list[dict[str, Any]]]:

@@ -25,11 +25,7 @@ def main() -> None:
     options = parser.parse_args()
     with measuring.small_comfyui() as (comfyui, folder):
         print("\nmaking a small UNet ...", flush=True)
-        runs = make_runs(comfyui, folder, options.tiny)
-        for name in ("stock euler again", "PeRFlow Sampler", "KSampler's list, aligned"):
-            print(
-                f"{name} / stock euler:", measuring.compare(runs["stock euler"], runs[name], options.pairs), flush=True
-            )
+        measuring.compare(make_runs(comfyui, folder, options.tiny), options.pairs)
         tell_import(comfyui, folder, 3 if options.tiny else 20)
 
 

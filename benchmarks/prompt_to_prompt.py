@@ -28,10 +28,7 @@ def main() -> None:
     with measuring.small_comfyui() as (comfyui, folder):
         print("\nmaking a UNet ...", flush=True)
         pixels = options.pixels or (256 if options.small else 512)
-        runs = make_runs(comfyui, folder, options.small, options.cfg, pixels // 8)
-        unedited_run = runs.pop("unedited")
-        for name, run in runs.items():
-            print(f"{name} / unedited:", measuring.compare(unedited_run, run, options.pairs), flush=True)
+        measuring.compare(make_runs(comfyui, folder, options.small, options.cfg, pixels // 8), options.pairs)
 
 
 def make_runs(comfyui, folder: Path, small: bool, cfg: float, size: int) -> dict[str, measuring.Run]:

@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
+import timeit
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +46,9 @@ def main() -> None:
         speeds: dict[str, list[float]] = {name: [] for name in steps}
         for i in range(options.rounds):
             for name, step in steps.items():
-                began = time.perf_counter()
-                for _ in range(STEPS):
-                    step()
-                speeds[name].append(STEPS * options.batch / (time.perf_counter() - began))
-            print(
-                f"  {i + 1}/{options.rounds} " + ", ".join(f"{name} {s[-1]:.1f}" for name, s in speeds.items()),
-                flush=True,
-            )
+                speeds[name].append(STEPS * options.batch / timeit.timeit(step, number=STEPS))
+            last = ", ".join(f"{name} {found[-1]:.1f}" for name, found in speeds.items())
+            print(f"  {i + 1}/{options.rounds} {last}", flush=True)
         for name, found in speeds.items():
             print(f"{name}: {statistics.median(found):.1f} samples a second ({min(found):.1f} to {max(found):.1f})")
         ratios = [ours / theirs for theirs, ours in zip(*speeds.values(), strict=True)]

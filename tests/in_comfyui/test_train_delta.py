@@ -108,7 +108,7 @@ def test_the_student_answers_as_the_merged_model(comfyui, small_unet, apply_delt
     files.load(training, files.read_resumed(str(path)))
     z, T = pictures()["samples"], torch.tensor([1000.0, 437.0])
     conditions = training.examples.conditions([0, 1], [False, False], torch.device("cpu"))
-    with torch.no_grad(), training.unet:
+    with torch.no_grad(), training.unet.loaded():
         student, teacher = (training.unet(z, T, conditions, student=on) for on in (True, False))
     plain = training.unet.patcher
     comfy.model_management.load_models_gpu([plain])
@@ -214,7 +214,7 @@ def test_guidance_is_the_teachers(comfyui, small_unet):
 
     def segment(guidance, positive):
         training = training_on(comfyui, small_unet, prompts(positive), prompts(0.9), guidance=guidance)
-        with training.unet:
+        with training.unet.loaded():
             return training.segment(0)[1]
 
     one, empty, three = segment(1.0, 0.1), segment(1.0, 0.9), segment(3.0, 0.1)

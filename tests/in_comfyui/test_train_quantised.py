@@ -63,7 +63,7 @@ def test_the_file_fits_the_quantised_model(model, trained, apply_delta):
 def test_the_gradient_through_a_quantised_layer(comfyui, model):
     """It is the gradient through the multiplied-out weight, to float32's rounding, for inputs of training's shape."""
     training = training_on(comfyui, model)
-    with torch.inference_mode(False), torch.enable_grad(), training.unet:
+    with torch.inference_mode(False), torch.enable_grad(), training.unet.loaded():
         for name, layer in quantised_layers(training.unet.patcher).items():
             weight = layer.weight.dequantize().float()
             x = torch.randn(2, 3, weight.shape[1], generator=torch.Generator().manual_seed(1), requires_grad=True)

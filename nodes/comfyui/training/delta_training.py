@@ -48,7 +48,7 @@ class Settings:
 
 
 class DeltaTraining:
-    """A run: `step(i)` for i = first, first + 1, ... inside `with training.unet`."""
+    """A run: `step(i)` for i = first, first + 1, ... inside `with training.unet.loaded()`."""
 
     def __init__(self, model: ModelPatcher, examples: Examples, settings: Settings):
         self.settings, self.examples = settings, examples

@@ -59,7 +59,7 @@ def _take_steps(
     """`history` has the steps that were done, however it ends."""
     bar = comfy.utils.ProgressBar(steps)
     started = reported = time.monotonic()
-    with torch.inference_mode(False), torch.enable_grad(), training.unet:
+    with torch.inference_mode(False), torch.enable_grad(), training.unet.loaded():
         for done in range(1, steps + 1):
             comfy.model_management.throw_exception_if_processing_interrupted()
             history.append(training.step(first + done - 1))

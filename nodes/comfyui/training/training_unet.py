@@ -23,7 +23,7 @@ Conditions = Mapping[str, Any]
 class TrainingUNet:
     """m = UNet(z, T): the network itself, with what ComfyUI does around it but without a noise schedule.
 
-    Use it in a `with` block, outside of inference mode; the weights are ComfyUI's again afterwards.
+    Use it inside `with loaded()`, outside of inference mode; the weights are ComfyUI's again afterwards.
     """
 
     def __init__(self, model: ModelPatcher, rank: int, seed: int, gradient_checkpointing: bool):
@@ -34,7 +34,8 @@ class TrainingUNet:
         self.adapters = Adapters(self.patcher, rank, seed)
         self.gradient_checkpointing = gradient_checkpointing
 
-    def __enter__(self) -> "TrainingUNet":
+    @contextlib.contextmanager
+    def loaded(self) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
             stack.callback(comfy.model_management.soft_empty_cache)
             # All of it and nothing else, as stock training does: activations need the rest of the memory.
@@ -45,11 +46,7 @@ class TrainingUNet:
                 stack.callback(handle.remove)
             if self.gradient_checkpointing:
                 stack.enter_context(_checkpointed(unet))
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+            yield
 
     def __call__(self, z: Tensor, T: Tensor, conditions: Conditions, student: bool) -> Tensor:
         """m of shape [B, ...], float32; z: [B, ...], T: [B], in 0..1000."""
