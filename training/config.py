@@ -71,8 +71,10 @@ class DataConfig(Section):
     resolution: Annotated[int, Field(ge=64, multiple_of=8)] = 512
     prompt_dropout: Share = 0.1
     latents_gb: Size = 50.0  # folder and prompts: the latents may take this much of the disk
+    shuffle: Positive = 1000  # webdataset: samples to shuffle among
     samples_per_prompt: Positive = 1  # prompts
     sampling_steps: Positive = 25  # prompts
+    sampling_guidance: Size = 7.5  # prompts
 
 
 class CacheConfig(Section):
@@ -83,6 +85,7 @@ class CacheConfig(Section):
     max_gb: Size = 20.0
     teacher_batch: Positive = 32
     prompts_gb: Size = 4.0  # embeddings of prompts, for each process
+    prompts_memory_gb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0  # of those, as much also in memory
     precision: Literal["float32", "float16"] = "float16"
 
 
@@ -95,6 +98,11 @@ class OptimizerConfig(Section):
     learning_rate: Size = 1e-4
     schedule: Literal["constant_with_warmup", "cosine", "linear"] = "constant_with_warmup"
     warm_up: Count = 100
+    betas: Annotated[tuple[float, float], Field(strict=False)] = (0.9, 0.999)  # TOML has lists only
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    clip: Size = 1.0
+    loss: Literal["mse", "huber"] = "mse"
+    huber_c: Size = 0.001
     loss_weight: LossWeight = "none"  # see perflow_core/training/reflow.py
     precision: Literal["no", "bf16", "fp16"] = "no"
     channels_last: bool = True
@@ -105,9 +113,11 @@ class PreviewConfig(Section):
 
     every: Count = 500  # 0: none
     prompts: Annotated[list[str], Field(min_length=1)] = ["a lighthouse on a cliff at sunset"]
+    seed: Count = 0
     teacher_steps: Positive = 25
     teacher_guidance: Size = 7.5
     reference_steps: Positive = 100  # of the teacher's trajectory that the student's end points are compared with
+    student_steps: Annotated[list[Positive], Field(min_length=1)] = [4, 8]
     student_guidance: Size = 4.5
 
 
@@ -159,9 +169,7 @@ def _sentence(error: Any) -> str:
     if error["type"] == "missing":
         return f"{key} is missing, add it"
     if error["type"] == "extra_forbidden":
-        *section, wrong = error["loc"]
-        model: Any = Config.model_fields[section[0]].annotation if section else Config
-        near = difflib.get_close_matches(str(wrong), model.model_fields, 1)
+        near = difflib.get_close_matches(str(error["loc"][-1]), _keys(error["loc"][:-1]), 1)
         return f"{key} is not a configuration key" + (f", use {near[0]}" if near else ", remove it")
     expected = error["msg"][:1].lower() + error["msg"][1:]
     return f"{key} is {error['input']!r}, {expected}"
@@ -170,3 +178,13 @@ def _sentence(error: Any) -> str:
 def _is_branch(part: Any) -> bool:
     """pydantic names the branches of a union, too."""
     return isinstance(part, str) and (part.startswith(("literal[", "constrained-")) or part in ("float", "int"))
+
+
+def _keys(location: Any) -> list[str]:
+    model: Any = Config
+    for part in location:
+        field = model.model_fields.get(part)
+        model = field.annotation if field else None
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            return []
+    return list(model.model_fields)

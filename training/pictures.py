@@ -6,6 +6,7 @@ import random
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -24,7 +25,6 @@ from .stopping import TrainingError
 
 ENDINGS = "jpg;jpeg;png;webp"
 THREADS = 8
-SHUFFLE = 1000  # samples to shuffle among
 
 
 class Picture(NamedTuple):
@@ -33,6 +33,17 @@ class Picture(NamedTuple):
     name: str
     read: Callable[[], bytes]
     caption: str
+
+
+@dataclass
+class Skipped:
+    """The names of the pictures that could not be read."""
+
+    names: list[str] = field(default_factory=list)
+
+    def add(self, name: str, error: Exception) -> None:
+        self.names.append(name)
+        print(f"Skipped {name}, which cannot be read ({error}); {len(self.names)} so far.", file=sys.stderr, flush=True)
 
 
 def folder_pictures(config: DataConfig) -> list[Picture]:
@@ -116,7 +127,7 @@ class ShardStream:
         order = generator(self.seed, Purpose.SHARDS, epoch).permutation(len(self.shards))
         shards = [self.shards[i] for i in order]
         samples = webdataset.WebDataset(shards, shardshuffle=False, nodesplitter=None, empty_check=False)
-        mixed = samples.shuffle(SHUFFLE, rng=random.Random(f"{self.seed} {epoch}"))
+        mixed = samples.shuffle(self.config.shuffle, rng=random.Random(f"{self.seed} {epoch}"))
         for sample in mixed:
             ending = next((ending for ending in ENDINGS.split(";") if ending in sample), None)
             caption = self._caption(sample)
@@ -131,12 +142,8 @@ class ShardStream:
         return json.loads(sample["json"]).get(self.config.caption) if "json" in sample else None
 
 
-def decoded(
-    pictures: Iterable[Picture], resolution: int, skipped: list[str]
-) -> Iterator[tuple[Picture, Tensor | None]]:
-    """Each picture with its pixels [3, resolution, resolution] in -1..1, in order; None, and its name added to
-    `skipped`, where it cannot be read.
-    """
+def decoded(pictures: Iterable[Picture], resolution: int, skipped: Skipped) -> Iterator[tuple[Picture, Tensor | None]]:
+    """Each picture with its pixels [3, resolution, resolution] in -1..1, or None where it cannot be read; in order."""
 
     def decode(picture: Picture) -> Tensor | Exception:
         try:
@@ -148,13 +155,9 @@ def decoded(
     with ThreadPoolExecutor(THREADS) as pool:
         while batch := list(islice(remaining, THREADS)):
             for picture, found in zip(batch, pool.map(decode, batch), strict=True):
-                if isinstance(found, Tensor):
-                    yield picture, found
-                    continue
-                skipped.append(picture.name)
-                text = f"Skipped {picture.name}, which cannot be read ({found}); {len(skipped)} so far."
-                print(text, file=sys.stderr, flush=True)
-                yield picture, None
+                if isinstance(found, Exception):
+                    skipped.add(picture.name, found)
+                yield picture, None if isinstance(found, Exception) else found
 
 
 def pixels(data: bytes, resolution: int) -> Tensor:

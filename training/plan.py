@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from perflow_core.sampling.chord import WindowChord
 from perflow_core.sampling.parameterization import like_base
-from perflow_core.training.reflow import Reflow
+from perflow_core.training.reflow import Loss, Reflow
 from perflow_core.training.time_points import TimePoints
 from perflow_core.training.trajectory import TeacherTrajectory
 
@@ -19,7 +19,7 @@ def plan(config: Config, teacher: Teacher) -> Reflow:
 
     Raises TrainingError for what cannot be trained, with the section of the configuration that says it.
     """
-    wanted, K = config.student.prediction_type, config.student.windows
+    wanted, K, optimizer = config.student.prediction_type, config.student.windows, config.optimizer
     alphas_cumprod, grid, solving = teacher.alphas_cumprod, config.points, config.teacher
     with _errors_naming("student.windows"):
         chord = WindowChord.from_alphas_cumprod(alphas_cumprod, K)
@@ -32,8 +32,8 @@ def plan(config: Config, teacher: Teacher) -> Reflow:
     with _errors_naming("teacher.solving_steps"):
         trajectory = TeacherTrajectory.plan(alphas_cumprod, K, solving.solving_steps, solving.solver)
     prediction_type = like_base(teacher.base_prediction) if wanted == "auto" else wanted
-    loss_weight = config.optimizer.loss_weight
-    return Reflow(prediction_type, chord, points, trajectory, loss_weight, grid.pure_noise)
+    loss = Loss(optimizer.loss, optimizer.huber_c, optimizer.loss_weight)
+    return Reflow(prediction_type, chord, points, trajectory, loss, grid.pure_noise)
 
 
 @contextmanager

@@ -15,12 +15,11 @@ from perflow_core.training.curriculum import Purpose, normal
 from perflow_core.training.trajectory import TeacherTrajectory
 
 from .config import Config
-from .pictures import decoded, folder_pictures
+from .pictures import Skipped, decoded, folder_pictures
 from .prompts import PromptStore
 from .stopping import Stopped, TrainingError
 from .teacher import Teacher
 
-GUIDANCE = 7.5  # of the teacher's own pictures
 PART = 256  # rows in a file of prepared latents; a stop loses at most as many
 
 
@@ -32,25 +31,32 @@ class Row(NamedTuple):
     pixels: Tensor | None = None
 
 
-# How many rows there are, the rows of some numbers, and the latents of some rows.
-Preparation = tuple[int, Callable[[range], list[Row]], Callable[[list[Row]], Tensor]]
+class Preparation(NamedTuple):
+    """What the rows are made from: how many, the rows of some numbers, and the latents of some rows."""
+
+    total: int
+    rows: Callable[[range], list[Row]]
+    latents: Callable[[list[Row]], Tensor]
 
 
 def _pictures(config: Config, teacher: Teacher) -> Preparation:
     """A folder of pictures; those that cannot be read are left out."""
-    pictures, skipped = folder_pictures(config.data), list[str]()
+    pictures, skipped = folder_pictures(config.data), Skipped()
 
     def rows(numbers: range) -> list[Row]:
         found = decoded(pictures[numbers.start : numbers.stop], config.data.resolution, skipped)
-        of_numbers = [Row(i, picture.caption, pixels) for i, (picture, pixels) in zip(numbers, found, strict=True)]
-        return [row for row in of_numbers if row.pixels is not None]
+        return [
+            Row(number, picture.caption, pixels)
+            for number, (picture, pixels) in zip(numbers, found, strict=True)
+            if pixels is not None
+        ]
 
     def encoded(some: list[Row]) -> Tensor:
         pixels = torch.stack([row.pixels for row in some if row.pixels is not None])
         noise = normal(_shape(config), [row.number for row in some], config.seed, Purpose.POSTERIOR)
         return teacher.encode_pictures(pixels, noise)
 
-    return len(pictures), rows, encoded
+    return Preparation(len(pictures), rows, encoded)
 
 
 def _samples(config: Config, teacher: Teacher, prompts: PromptStore) -> Preparation:
@@ -76,9 +82,9 @@ def _samples(config: Config, teacher: Teacher, prompts: PromptStore) -> Preparat
     def sampled(some: list[Row]) -> Tensor:
         noise = normal(_shape(config), [row.number for row in some], config.seed, Purpose.SAMPLE).to(teacher.device)
         conditions = prompts.embed([row.caption for row in some])
-        return trajectory.sample(teacher.noise_predictor(conditions, empty, GUIDANCE), noise)
+        return trajectory.sample(teacher.noise_predictor(conditions, empty, data.sampling_guidance), noise)
 
-    return len(texts) * data.samples_per_prompt, rows, sampled
+    return Preparation(len(texts) * data.samples_per_prompt, rows, sampled)
 
 
 def _shape(config: Config) -> tuple[int, int, int]:
@@ -113,8 +119,12 @@ def prepare(
             if stopping():
                 raise Stopped
             latents.append(latents_of(part[first : first + batch]).cpu())
-        # The captions first, so that a file of latents always has them beside it.
-        with atomic_write(paths[start].with_suffix(".json")) as unfinished:
-            unfinished.write_text(json.dumps([row.caption for row in part]), encoding="utf-8")
-        with atomic_write(paths[start]) as unfinished:
-            safetensors.torch.save_file({"latents": torch.cat(latents).half()}, unfinished)
+        _write(paths[start], torch.cat(latents).half(), [row.caption for row in part])
+
+
+def _write(path: Path, latents: Tensor, captions: list[str]) -> None:
+    """The captions first, so that a file of latents always has them beside it."""
+    with atomic_write(path.with_suffix(".json")) as unfinished:
+        unfinished.write_text(json.dumps(captions), encoding="utf-8")
+    with atomic_write(path) as unfinished:
+        safetensors.torch.save_file({"latents": latents}, unfinished)

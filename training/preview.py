@@ -21,7 +21,6 @@ from .config import Config
 from .prompts import PromptStore
 from .teacher import Prompts, Teacher
 
-STUDENT_STEPS = (4, 8)
 LAYOUT = Layout(edge=0, top=16, left=4, above=16, gap=4, letters=11)
 
 
@@ -40,7 +39,7 @@ class Preview:
         self.chord, self.prediction_type = reflow.chord, reflow.prediction_type
         self.folder = Path(config.output) / "previews"
         rows = range(len(self.config.prompts))
-        self.noise = normal(shape, rows, 0, Purpose.PREVIEW).to(teacher.device)
+        self.noise = normal(shape, rows, self.config.seed, Purpose.PREVIEW).to(teacher.device)
 
     def sheet(self, student: torch.nn.Module) -> tuple[Image.Image, dict[int, float]]:
         """The sheet, and for each number of steps the error: |student - teacher| / |teacher| at the end of the path.
@@ -51,7 +50,7 @@ class Preview:
         reference, pictures = self._of_teacher
         columns = [(f"teacher {self.config.teacher_steps}", pictures)]
         errors = {}
-        for n in STUDENT_STEPS:
+        for n in self.config.student_steps:
             z = self._student(student, n)
             errors[n] = float((z - reference).square().mean().sqrt() / reference.square().mean().sqrt())
             columns.append((f"{n} steps, error {errors[n]:.3f}", self._pictures(z)))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .teacher import Prompts, Teacher
 
@@ -14,15 +15,18 @@ BATCH = 32
 class PromptStore:
     """Embeddings in 16 bits in a database, for one process; the oldest make room. Ready again after a stop.
 
-    A prompt is encoded when it is first wanted, and again only where it has been pushed out meanwhile.
+    A prompt is encoded when it is first wanted, and again only where it has been pushed out meanwhile. The first ones
+    of a run also stay in the memory of the teacher's device, as many as are allowed there.
     """
 
-    def __init__(self, teacher: Teacher, folder: Path, max_gb: float):
+    def __init__(self, teacher: Teacher, folder: Path, max_gb: float, memory_gb: float = 0.0):
         self.teacher = teacher
         empty = teacher.encode_prompts([""])
         self.shape, self.width = tuple(empty.embeddings.shape[1:]), empty.embeddings[0].numel()
         self.row = self.width + empty.pooled.shape[1]
         self.capacity = max(int(max_gb * 1e9 / (2 * self.row)), BATCH)
+        self.room = int(memory_gb * 1e9 / (2 * self.row))
+        self.memory: dict[str, Tensor] = {}
         folder.mkdir(parents=True, exist_ok=True)
         address = (folder / f"embeddings-{self.row}.sqlite").absolute().as_uri()
         # Network disks may have no locks, and no other process opens it.
@@ -31,20 +35,29 @@ class PromptStore:
 
     def embed(self, texts: list[str]) -> Prompts:
         """A row for each text, float32 on the teacher's device."""
-        unique = list(dict.fromkeys(texts))
-        places = ", ".join("?" * len(unique))
-        found = dict(self.disk.execute(f"SELECT text, row FROM prompts WHERE text IN ({places})", unique))
-        missing = [text for text in unique if text not in found]
+        unique = dict.fromkeys(texts)
+        found = self._loaded([text for text in unique if text not in self.memory])
+        for text, row in list(found.items())[: self.room - len(self.memory)]:
+            self.memory[text] = row.half()
+        rows = torch.stack([found[text] if text in found else self.memory[text].float() for text in texts])
+        return Prompts(rows[:, : self.width].reshape(-1, *self.shape), rows[:, self.width :])
+
+    def _loaded(self, texts: list[str]) -> dict[str, Tensor]:
+        """[row] on the teacher's device for each, encoded or from the disk; float32: autocast joins nothing else."""
+        if not texts:
+            return {}
+        places = ", ".join("?" * len(texts))
+        rows = dict(self.disk.execute(f"SELECT text, row FROM prompts WHERE text IN ({places})", texts))
+        missing = [text for text in texts if text not in rows]
         for start in range(0, len(missing), BATCH):
-            found |= self._encoded(missing[start : start + BATCH])
+            rows |= self._encoded(missing[start : start + BATCH])
         with self.disk:  # one transaction: whatever a stop leaves is true
-            self.disk.executemany("INSERT INTO prompts (text, row) VALUES (?, ?)", [(t, found[t]) for t in missing])
+            self.disk.executemany("INSERT INTO prompts (text, row) VALUES (?, ?)", [(t, rows[t]) for t in missing])
             self.disk.execute(
                 "DELETE FROM prompts WHERE number <= (SELECT max(number) FROM prompts) - ?", (self.capacity,)
             )
-        numbers = np.stack([np.frombuffer(found[text], np.float16) for text in texts])
-        rows = torch.from_numpy(numbers).to(self.teacher.device).float()  # autocast joins nothing but float32
-        return Prompts(rows[:, : self.width].reshape(-1, *self.shape), rows[:, self.width :])
+        numbers = np.stack([np.frombuffer(rows[text], np.float16) for text in texts])
+        return dict(zip(texts, torch.from_numpy(numbers).to(self.teacher.device).float(), strict=True))
 
     def _encoded(self, texts: list[str]) -> dict[str, bytes]:
         prompts = self.teacher.encode_prompts(texts)

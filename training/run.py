@@ -26,7 +26,6 @@ from .segment_cache import Lanes, Rows, SegmentCache
 from .stopping import Stopped, TrainingError, stoppable
 from .teacher import load
 
-LARGEST_GRADIENT = 1.0
 WEIGHTS = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PROCESSES_MAY_WAIT = timedelta(days=2)  # for the one that prepares latents or draws the teacher's pictures
 
@@ -51,7 +50,8 @@ class Run:
         self.reflow = plan(config, self.teacher)
         self._make_student()
         processes, rank = self.accelerator.num_processes, self.accelerator.process_index
-        self.prompts = PromptStore(self.teacher, output / "prompts" / f"process-{rank}", config.cache.prompts_gb)
+        folder, cache = output / "prompts" / f"process-{rank}", config.cache
+        self.prompts = PromptStore(self.teacher, folder, cache.prompts_gb, cache.prompts_memory_gb)
         self.source = latents.source(config, self.teacher, self.prompts, rank, processes, self.stop_requested.is_set)
         self.accelerator.wait_for_everyone()
         lanes = Lanes(rank, processes, config.optimizer.batch_size, config.optimizer.accumulation)
@@ -76,11 +76,11 @@ class Run:
             for network in (unet, self.teacher.unet):
                 network.to(memory_format=torch.channels_last)
         unet.to(device)
-        optimizer = torch.optim.AdamW(student.trainable(unet), config.learning_rate, weight_decay=0.01, fused=True)
-        self.unet, self.optimizer = self.accelerator.prepare(unet, optimizer)
-        self.descent = AcceleratedDescent(
-            self.accelerator, self.unet, self.optimizer, LARGEST_GRADIENT, self.stop_requested
+        optimizer = torch.optim.AdamW(
+            student.trainable(unet), config.learning_rate, config.betas, weight_decay=config.weight_decay, fused=True
         )
+        self.unet, self.optimizer = self.accelerator.prepare(unet, optimizer)
+        self.descent = AcceleratedDescent(self.accelerator, self.unet, self.optimizer, config.clip, self.stop_requested)
         # Not prepared: accelerate would step it once for every process.
         self.schedule = get_scheduler(
             config.schedule,

@@ -17,7 +17,8 @@ from .stopping import TrainingError
 # What may change between a run and its continuation; everything else would make it another run.
 FREE = {
     "output", "optimizer.steps", "optimizer.learning_rate", "optimizer.precision", "optimizer.channels_last",
-    "student.gradient_checkpointing", "cache.max_gb", "cache.prompts_gb", "data.latents_gb",
+    "student.gradient_checkpointing", "cache.max_gb", "cache.prompts_gb", "cache.prompts_memory_gb",
+    "data.latents_gb",
 }  # fmt: skip
 FREE_SECTIONS = ("preview.", "save.")
 NOTE = "run.json"

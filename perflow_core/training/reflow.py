@@ -54,14 +54,23 @@ class Batch(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Loss:
+    """MSE, or pseudo-Huber sqrt(d^2 + c^2) - c, of each row; and what it is multiplied by, see `loss_weights`."""
+
+    kind: Literal["mse", "huber"] = "mse"
+    huber_c: float = 0.001
+    weight: LossWeight = "none"
+
+
+@dataclass(frozen=True)
 class Reflow:
-    """The method with its settings. loss_weight: see `loss_weights`; pure_noise: see `window_start`."""
+    """The method with its settings. pure_noise: see `window_start`."""
 
     prediction_type: PredictionType
     chord: WindowChord
     points: TimePoints
     trajectory: TeacherTrajectory
-    loss_weight: LossWeight = "none"
+    loss: Loss = Loss()
     pure_noise: bool = False
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> "Reflow":
@@ -75,11 +84,14 @@ class Reflow:
             return segment_through(self.chord, w, X_s, self.trajectory(teacher, X_s, w))
 
     def losses(self, batch: Batch) -> Tensor:
-        """The mean squared error of each row by its weight, [B]; squared in float32."""
+        """The loss of each row, [B]; squared in float32."""
         target = training_target(self.prediction_type, self.chord, batch.segment, batch.T)
         d = batch.student(target.z, target.T).float() - target.m.float()
-        weights = loss_weights(self.loss_weight, self.prediction_type, self.chord, batch.segment.w, target.T)
-        return d.square().flatten(1).mean(1) * weights
+        if self.loss.kind == "huber":
+            losses = ((d**2 + self.loss.huber_c**2).sqrt() - self.loss.huber_c).flatten(1).mean(1)
+        else:
+            losses = d.square().flatten(1).mean(1)
+        return losses * loss_weights(self.loss.weight, self.prediction_type, self.chord, batch.segment.w, target.T)
 
     def step(self, batches: Iterable[Batch], descent: Descent) -> WindowLosses:
         """One step of the optimizer, on a batch or on several whose gradients add up. Raises NotFiniteError."""
@@ -100,7 +112,7 @@ class Reflow:
         return {
             "prediction_type": self.prediction_type,
             "windows": str(self.chord.K),
-            "loss_weight": self.loss_weight,
+            "loss_weight": self.loss.weight,
             "pure_noise": str(self.pure_noise).lower(),
         }
 

@@ -5,18 +5,18 @@ import torch
 
 from perflow_core.sampling.parameterization import PREDICTION_TYPES, append_dims, predicted_eps
 from perflow_core.training.descent import Descent, NotFiniteError
-from perflow_core.training.reflow import Batch, Reflow, Segment, training_target
+from perflow_core.training.reflow import Batch, Loss, Reflow, Segment, training_target
 from perflow_core.training.time_points import TimePoints
 from perflow_core.training.trajectory import TeacherTrajectory
 
 
 @pytest.fixture
 def reflow(alphas_cumprod, chord):
-    """Made with its prediction type and what its losses are multiplied by."""
+    """Made with its prediction type and its loss."""
 
-    def make(prediction_type="ddim_eps", weight="none"):
+    def make(prediction_type="ddim_eps", **loss):
         trajectory = TeacherTrajectory.plan(alphas_cumprod, 4, 1)
-        return Reflow(prediction_type, chord, TimePoints.coarse(4, 4), trajectory, weight)
+        return Reflow(prediction_type, chord, TimePoints.coarse(4, 4), trajectory, Loss(**loss))
 
     return make
 
@@ -52,6 +52,11 @@ def ones(T, w, answer=1.0):
 def test_the_other_weights(reflow, kind, weight):
     losses = reflow(weight=kind).losses(ones([500.0], [2 if kind == "reciprocal" else 3]))
     assert losses.item() == pytest.approx(weight)
+
+
+def test_huber(reflow):
+    losses = reflow(kind="huber", huber_c=0.75, weight="none").losses(ones([500.0], [2]))
+    assert losses.item() == pytest.approx(0.5)  # sqrt(1 + 0.75^2) - 0.75
 
 
 def test_a_step_is_clipped_and_tells_the_losses_by_window(reflow):

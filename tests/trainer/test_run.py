@@ -125,6 +125,18 @@ def test_cached_segments_are_the_teachers(run):
     assert (reflow.trajectory(eps, X_s, segment.w) - X_e).abs().max() < 1e-4
 
 
+def test_prompts_in_memory_are_those_on_disk(run, tmp_path):
+    on_disk = run().prompts
+    room = 3.5 * 2 * on_disk.row / 1e9
+    in_memory = run(output=str(tmp_path / "another"), cache={"prompts_memory_gb": room}).prompts
+    asked = [["a house", "a boat"], ["a boat", "a tree", "a castle", "a boat"], ["a castle", "a house"], [""]]
+    for texts in asked:
+        assert torch.equal(in_memory.embed(texts).embeddings, on_disk.embed(texts).embeddings)
+    assert list(in_memory.memory) == ["a house", "a boat", "a tree"]
+    in_memory.disk.close()
+    assert in_memory.embed(["a tree", "a house"]).embeddings.shape == (2, *in_memory.shape)  # not read
+
+
 def test_the_oldest_prompts_make_room_on_disk(run, tmp_path, monkeypatch):
     from training import prompts as module
 
