@@ -169,7 +169,9 @@ def _sentence(error: Any) -> str:
     if error["type"] == "missing":
         return f"{key} is missing, add it"
     if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(error["loc"][-1]), _keys(error["loc"][:-1]), 1)
+        *section, wrong = error["loc"]
+        model: Any = Config.model_fields[section[0]].annotation if section else Config
+        near = difflib.get_close_matches(str(wrong), model.model_fields, 1)
         return f"{key} is not a configuration key" + (f", use {near[0]}" if near else ", remove it")
     expected = error["msg"][:1].lower() + error["msg"][1:]
     return f"{key} is {error['input']!r}, {expected}"
@@ -178,13 +180,3 @@ def _sentence(error: Any) -> str:
 def _is_branch(part: Any) -> bool:
     """pydantic names the branches of a union, too."""
     return isinstance(part, str) and (part.startswith(("literal[", "constrained-")) or part in ("float", "int"))
-
-
-def _keys(location: Any) -> list[str]:
-    model: Any = Config
-    for part in location:
-        field = model.model_fields.get(part)
-        model = field.annotation if field else None
-        if not (isinstance(model, type) and issubclass(model, BaseModel)):
-            return []
-    return list(model.model_fields)

@@ -43,9 +43,19 @@ class Wonder3DUNet(UNetModel):
                 _add_joint_attention(block, dtype, device, operations)
                 self.blocks[_place(name)] = block
 
-    def forward(self, *args: Any, transformer_options: Options | None = None, **kwargs: Any) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        timesteps: Tensor | None = None,
+        context: Tensor | None = None,
+        y: Tensor | None = None,
+        control: Any = None,
+        transformer_options: Options | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
         """x: [12 n, 8, h, w], y: [12 n, 10], context: [12 n, tokens, width]; returns [12 n, 4, h, w]."""
-        return super().forward(*args, transformer_options=self._with_patches(transformer_options or {}), **kwargs)
+        options = self._with_patches(transformer_options or {})
+        return super().forward(x, timesteps, context, y, control, options, **kwargs)
 
     def _with_patches(self, options: Options) -> Options:
         """A copy of ComfyUI's transformer options with ours before other nodes' patches."""
