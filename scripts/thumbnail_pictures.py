@@ -14,7 +14,7 @@ from demo_options import SMALL
 from PIL import Image
 from trial.small_models.tables import TRAINED_CHECKPOINT, TRAINED_DELTA
 
-from small_model.gallery.preparing import HOUSE
+from small_model.gallery.sheets import DRAWN
 
 if TYPE_CHECKING:
     from trial.server import ComfyServer
@@ -74,7 +74,7 @@ def with_our_picture(graph: Json) -> Json:
     graph = copy.deepcopy(graph)
     for node in graph["nodes"]:
         if node["type"] == "LoadImage":
-            node["widgets_values"][0] = HOUSE
+            node["widgets_values"][0] = DRAWN
     return graph
 
 

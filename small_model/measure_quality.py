@@ -125,14 +125,9 @@ def drawn_table(comfyui: Any, options: argparse.Namespace) -> list[dict[str, Any
         flush=True,
     )
     began, done = time.monotonic(), 0
-
-    def report(passes: int) -> None:
-        nonlocal done
-        done += passes
-
     for cell in mine:
         if work.missing(cell):
-            work.fill(cell, report)
+            done += work.fill(cell)
             seconds = (time.monotonic() - began) / done * (left - done)
             print(f"{cell.model.name}, {cell.sampler}, {cell.steps} steps; {seconds / 60:.0f} min left", flush=True)
             if options.json:

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import torch
 from small_model.trainers import distributed
-distributed.join()
+rank = distributed.processes().process_index
 weights = [torch.zeros(3, requires_grad=True), torch.zeros(2, 2, requires_grad=True), torch.zeros(1)]
 for weight in weights[:2]:
-    weight.grad = torch.full_like(weight, float(distributed.RANK + 1))
+    weight.grad = torch.full_like(weight, float(rank + 1))
 distributed.average_gradients(weights)
-distributed.barrier()
-begun = torch.full((2, 3, 2, 2), distributed.RANK + 7.0).to(memory_format=torch.channels_last)
+distributed.processes().wait_for_everyone()
+begun = torch.full((2, 3, 2, 2), rank + 7.0).to(memory_format=torch.channels_last)
 distributed.broadcast([begun])
 found = [float(weight.grad.mean()) for weight in weights[:2]]
-said = f"{found} {distributed.mean(10.0 * distributed.RANK)} {begun.mean()}"
-Path(sys.argv[1], f"{distributed.RANK}.txt").write_text(said)
-distributed.leave()
+said = f"{found} {distributed.mean(10.0 * rank)} {begun.mean()}"
+Path(sys.argv[1], f"{rank}.txt").write_text(said)
+distributed.processes().destroy_process_group()
 """
 
 
