@@ -5,8 +5,8 @@ comes along, and makes a sheet that shows what PeRFlow changes.
 """
 
 import contextlib
+import itertools
 import json
-import os
 import shutil
 import signal
 import sys
@@ -73,15 +73,13 @@ def small_model(comfyui: Path) -> tuple[Path, Path]:
 def run_folder() -> Iterator[Path]:
     """A folder for the server's files, kept for its log when something fails."""
     base = Path(tempfile.mkdtemp(prefix="run-", dir=environment.cache_root()))
-    failed = False
-    try:
-        yield base
-    except Exception:  # and not being stopped by hand
-        failed = True
-        raise
-    finally:
-        if not failed:
-            shutil.rmtree(base, ignore_errors=True)
+    with contextlib.ExitStack() as ending:
+        ending.callback(shutil.rmtree, base, ignore_errors=True)
+        try:
+            yield base
+        except Exception:  # and not being stopped by hand
+            ending.pop_all()
+            raise
 
 
 def model_paths(base: Path, checkpoint: Path, delta: Path) -> Path:
@@ -141,22 +139,12 @@ class Progress:
 
 def save(picture: bytes, wanted: Path) -> Path:
     """Write the picture under the wanted name, or under that name with a number when it is taken."""
-    unfinished = wanted.with_name(f".{wanted.name}.{os.getpid()}")
-    unfinished.write_bytes(picture)
-    path, number = wanted, 1
-    while not reserved(path):
-        number += 1
-        path = wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
-    unfinished.replace(path)
-    return path.absolute()
+    from perflow_core.atomic_file import new_file, take_name
 
-
-def reserved(path: Path) -> bool:
-    try:
-        path.open("xb").close()
-    except FileExistsError:
-        return False
-    return True
+    others = (wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}") for number in itertools.count(2))
+    with new_file(wanted) as file:
+        file.write(picture)
+        return take_name(file, itertools.chain([wanted], others)).absolute()
 
 
 if __name__ == "__main__":

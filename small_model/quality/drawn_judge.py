@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..networks.autoencoder import Decoder, Encoder
+from ..networks.autoencoder import pair_of
 from ..scenes.picture import caption, picture
 from ..scenes.words import ATTRIBUTES, named_attributes
 from . import classifier, degradations
@@ -42,10 +42,8 @@ class DrawnJudge:
     ) -> None:
         self._device = device
         self._network = classifier.classifier().to(device)
-        self._encoder, self._decoder = Encoder(), Decoder()
-        pair = models.weights("autoencoder", "encoder", "decoder")
-        for module, weights in zip((self._encoder, self._decoder), pair, strict=True):
-            module.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+        self._encoder, self._decoder = pair_of(*models.weights("autoencoder", "encoder", "decoder"))
+        for module in (self._encoder, self._decoder):
             module.eval().requires_grad_(False)
             module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._sampled = models.precision  # samples are decoded in the UNet's precision, drawings in float32

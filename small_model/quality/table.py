@@ -26,8 +26,8 @@ class Amounts:
     """Pictures of a cell, of a cell that is claimed something about, and of those with end points."""
 
     pictures: int
-    claimed: int
-    paired: int
+    claimed: int = 5000
+    paired: int = 500
 
     def of(self, cell: Cell) -> int:
         if cell.is_end_point:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..networks.autoencoder import Decoder, Encoder
+from ..networks.autoencoder import Decoder, Encoder, pair_of
 from ..networks.storage import averaged
 from ..scenes.picture import SIZE, TRAINING, picture
 from ..scenes.styles import styled
@@ -73,8 +73,5 @@ def latents_of(folder: Path, count: int, style: str | None = None) -> tuple[Tens
 
 def trained_autoencoder(file: Path) -> tuple[Encoder, Decoder]:
     """The narrow autoencoder from its training's state, on the device."""
-    encoder, decoder = Encoder(), Decoder()
-    for module, weights in zip((encoder, decoder), averaged(file, "encoder", "decoder"), strict=True):
-        module.load_state_dict(weights)
-        placed(module).eval().requires_grad_(False)
-    return encoder, decoder
+    encoder, decoder = pair_of(*averaged(file, "encoder", "decoder"))
+    return placed(encoder).eval().requires_grad_(False), placed(decoder).eval().requires_grad_(False)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from ..networks import storage
-from ..networks.autoencoder import Decoder, Encoder
+from ..networks.autoencoder import Decoder, Encoder, pair_of
 from .dataset import pictures_of
 from .device import DEVICE, arithmetic, placed
 from .distributed import broadcast, processes
@@ -81,11 +81,10 @@ def train(folder: Path, pictures: int, minutes: float, batch: int, rate: float, 
 
 def first_weights(from_stored: bool) -> tuple[Encoder, Decoder]:
     """Made-up ones (by torch's seed), or those in this repository."""
-    encoder, decoder = Encoder(), Decoder()
     if from_stored:
         stored, _ = storage.read(storage.WEIGHTS / "autoencoder.safetensors")
-        nn.ModuleDict({"encoder": encoder, "decoder": decoder}).load_state_dict(stored)
-    return encoder, decoder
+        return pair_of(*storage.networks(stored, "encoder", "decoder"))
+    return Encoder(), Decoder()
 
 
 @torch.no_grad()

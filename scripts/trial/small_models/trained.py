@@ -49,12 +49,8 @@ def unet_tensors(narrow: Tensors) -> Tensors:
 def vae_tensors(narrow: Mapping[str, torch.Tensor]) -> Tensors:
     """TAESD as a checkpoint's VAE. Its latents are scaled already, so ComfyUI's scaling is taken back."""
     tensors = {"vae_scale": torch.tensor(SCALING_FACTOR), "vae_shift": torch.tensor(0.0)}
-    encoder, decoder = storage.networks(narrow, "encoder", "decoder")
-    for part, module, weights in (
-        ("encoder", autoencoder.Encoder(), encoder),
-        ("decoder", autoencoder.Decoder(), decoder),
-    ):
-        module.load_state_dict(weights)
+    parts = ("encoder", "decoder")
+    for part, module in zip(parts, autoencoder.pair_of(*storage.networks(narrow, *parts)), strict=True):
         tensors |= {f"taesd_{part}.{name}": tensor.half() for name, tensor in autoencoder.widen(module).items()}
     return {VAE + name: tensor for name, tensor in tensors.items()}
 
