@@ -37,15 +37,10 @@ def fill_in(prompt: Prompt, options: argparse.Namespace, checkpoint: str, delta:
         if text is not None:
             prompt[guider[link][0]]["inputs"]["text"] = text
     if options.small:
-        enlarge(prompt)
-
-
-def enlarge(prompt: Prompt) -> None:
-    """Let ComfyUI enlarge the picture before it is saved."""
-    saved = prompt[only(prompt, "SaveImage")]["inputs"]
-    how = dict(upscale_method="lanczos", scale_by=float(ENLARGED))
-    prompt["enlarge"] = {"class_type": "ImageScaleBy", "inputs": {"image": saved["images"], **how}}
-    saved["images"] = ["enlarge", 0]
+        saved = prompt[only(prompt, "SaveImage")]["inputs"]
+        how = dict(image=saved["images"], upscale_method="lanczos", scale_by=float(ENLARGED))
+        prompt["enlarge"] = {"class_type": "ImageScaleBy", "inputs": how}
+        saved["images"] = ["enlarge", 0]
 
 
 def only(prompt: Prompt, kind: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from environment import say
@@ -59,26 +60,13 @@ def train_lora(server: ComfyServer, checkpoint: str) -> str:
     loader = graph.base()[0]
     latents = graph.add("VAEEncode", pixels=dataset, vae=[loader, 2])
     texts = graph.add("CLIPTextEncode", clip=[loader, 1], text=[dataset[0], 1])
-    training = dict(
-        batch_size=BATCH,
-        grad_accumulation_steps=1,
-        steps=STEPS,
-        learning_rate=RATE,
-        rank=RANK,
-        optimizer="AdamW",
-        loss_function="MSE",
-        seed=0,
-        training_dtype="fp32",
-        lora_dtype="fp32",
-        quantized_backward=False,
-        algorithm="LoRA",
-        gradient_checkpointing=False,
-        checkpoint_depth=1,
-        offloading=False,
-        existing_lora="[None]",
-        bucket_mode=False,
-        bypass_mode=False,
+    training: dict[str, Any] = dict(
+        batch_size=BATCH, grad_accumulation_steps=1, steps=STEPS, learning_rate=RATE, rank=RANK, optimizer="AdamW"
     )
+    training |= dict(loss_function="MSE", seed=0, training_dtype="fp32", lora_dtype="fp32", algorithm="LoRA")
+    training |= dict(checkpoint_depth=1, existing_lora="[None]")
+    switches = ("quantized_backward", "gradient_checkpointing", "offloading", "bucket_mode", "bypass_mode")
+    training |= dict.fromkeys(switches, False)
     lora = graph.add("TrainLoraNode", model=graph.base(), latents=latents, positive=texts, **training)
     graph.add("SaveLoRA", lora=lora, prefix=f"loras/{STYLE}", steps=[lora[0], 2])
     server.run(graph.nodes)

@@ -15,8 +15,7 @@ from ..networks.autoencoder import Decoder, Encoder, pair_of
 from ..networks.storage import averaged
 from ..scenes.picture import SIZE, TRAINING, picture
 from ..scenes.styles import styled
-from .device import as_tensor, placed
-from .distributed import processes
+from .devices import as_tensor, placed, processes
 from .training_loop import save
 
 PART = 256  # pictures that a process draws at once

@@ -17,8 +17,7 @@ from torch.nn.functional import avg_pool2d
 from ..networks import storage
 from ..networks.autoencoder import Decoder, Encoder, pair_of
 from .dataset import pictures_of
-from .device import DEVICE, arithmetic, placed
-from .distributed import broadcast, processes
+from .devices import DEVICE, arithmetic, broadcast, placed, processes
 from .muon import optimizers_of
 from .training_loop import Losses, Training, arguments
 

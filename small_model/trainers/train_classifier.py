@@ -28,7 +28,7 @@ from ..scenes.picture import TRAINING, picture, scene
 from ..scenes.styles import STYLES
 from ..scenes.words import ATTRIBUTES
 from .dataset import trained_autoencoder
-from .device import as_tensor
+from .devices import as_tensor
 from .muon import optimizers_of
 from .training_loop import Losses, Training, save
 

@@ -22,7 +22,7 @@ from ..networks import storage
 from ..networks.unet import narrow_unet
 from ..scenes.styles import STYLES
 from .dataset import latents_of
-from .device import placed
+from .devices import placed
 from .muon import optimizers_of
 from .train_teacher import BATCH, Batches, learn
 from .training_loop import arguments

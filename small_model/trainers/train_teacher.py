@@ -23,8 +23,7 @@ from ..networks import storage
 from ..networks.text_model import PLACES, POSITIONS, embeddings, features
 from ..networks.unet import narrow_unet
 from .dataset import latents_of
-from .device import DEVICE, arithmetic, placed
-from .distributed import broadcast, processes
+from .devices import DEVICE, arithmetic, broadcast, placed, processes
 from .muon import optimizers_of
 from .training_loop import Losses, Training, arguments
 

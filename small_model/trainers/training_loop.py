@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from perflow_core.atomic_file import atomic_write
 
-from .device import DEVICE
-from .distributed import average_gradients, mean, processes
+from .devices import DEVICE, average_gradients, mean, processes
 
 
 class State(TypedDict, total=False):
