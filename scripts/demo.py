@@ -27,7 +27,6 @@ def main() -> None:
     options = parse(__doc__, sys.argv[1:])
     comfyui = environment.enter(options.comfyui)  # from here on inside our environment
     import demo_graph
-    import demo_sheet
     from demo_graph import only
     from trial.server import ComfyServer
 
@@ -47,7 +46,7 @@ def main() -> None:
             picture = server.image(**outputs[only(prompt, "SaveImage")]["images"][0])
             path = save(picture, options.out)
             if options.sheet:
-                png = demo_sheet.make(server, prompt, options.base_cfg)
+                png = demo_graph.make_sheet(server, prompt, options.base_cfg)
                 say(str(save(png, path.with_name(f"{path.stem}-sheet.png"))))
     timesteps = outputs[only(prompt, "PeRFlowWindowSchedule")]["text"][0]
     say(f"Timesteps visited, window by window: {timesteps}")

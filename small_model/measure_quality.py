@@ -35,7 +35,6 @@ import environment  # noqa: E402
 from user_cache import run_program  # noqa: E402
 
 QUICK = 24  # pictures of a cell with --quick
-PRECISIONS = ("float32", "bfloat16")
 
 
 def main() -> None:
@@ -62,7 +61,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--at-once", type=int, default=25, help="pictures sampled together; 1000 on a GPU")
     parser.add_argument(
         "--precision",
-        choices=PRECISIONS,
+        choices=("float32", "bfloat16"),
         default="float32",
         help="of the small model; bfloat16 is faster where the CPU has AMX",
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from demo_sheet import PROMPTS
+from demo_graph import PROMPTS
 from sampled_sheet import Sheet
 from trial.picture_graph import CFG, MANY, Link, PictureGraph
 
