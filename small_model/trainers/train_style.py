@@ -11,7 +11,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
 from transformers import CLIPTokenizer
 
@@ -31,15 +30,6 @@ RATE, LORA_RATE = 4e-4, 1e-3  # the teacher knows the scenes already
 ADAPTED = ["to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2"]
 
 
-def with_adapters(unet: UNet2DConditionModel, rank: int) -> UNet2DConditionModel:
-    """The UNet with low-rank adapters, which alone are trained."""
-    from peft import LoraConfig
-
-    unet.requires_grad_(False)
-    unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=ADAPTED))
-    return unet
-
-
 def train(
     folder: Path, style: str, tokenizer: Path, pictures: int, minutes: float, batch: int, rank: int, rate: float
 ) -> Path:
@@ -54,7 +44,10 @@ def train(
         optimizers = optimizers_of(list(unet.parameters()), [unet.conv_in, unet.conv_out], rate or RATE)
         learn(unet, batches, optimizers, folder / "tuned.pt", minutes)
         return folder / "tuned.pt"
-    with_adapters(unet, rank)
+    from peft import LoraConfig
+
+    unet.requires_grad_(False)  # so that the adapters alone are trained
+    unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=ADAPTED))
     trained = {name: weight for name, weight in unet.named_parameters() if weight.requires_grad}
     optimizer = torch.optim.AdamW(trained.values(), rate or LORA_RATE, betas=(0.9, 0.99), weight_decay=0.0)
     means = learn(unet, batches, [optimizer], folder / "style-lora-state.pt", minutes)
