@@ -14,7 +14,7 @@ from typing import Any
 from chromium import HOW_TO_GET, find_chromium
 from environment import UserError
 from PIL import Image
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, Route, TimeoutError, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Request, Route, TimeoutError, sync_playwright
 
 Json = dict[str, Any]
 Box = Sequence[float]  # left, top, right, bottom
@@ -53,28 +53,23 @@ def open_browser() -> Iterator[Browser]:
 class ComfyPage:
     """One page. `nodes2` chooses between the classic canvas and the rendering that ComfyUI calls Nodes 2.0."""
 
-    def __init__(
-        self, browser: Browser, port: int, *, nodes2: bool, size: tuple[int, int] = (1600, 1000), sharpness: float = 1
-    ) -> None:
+    def __init__(self, browser: Browser, port: int, *, nodes2: bool, size: tuple[int, int] = (1600, 1000)) -> None:
         self.address, self.nodes2 = f"http://127.0.0.1:{port}", nodes2
         self.stale = False  # set by who leaves it in a bad state
         self.errors: list[str] = []  # the console's, since open(), tidy() or load(); not about other servers
         self._fetching: set[Request] = set()
-        context = browser.new_context(viewport={"width": size[0], "height": size[1]}, device_scale_factor=sharpness)
+        context = browser.new_context(viewport={"width": size[0], "height": size[1]})
         self.page = context.new_page()
         self.page.set_default_timeout(PATIENCE * 1000)
         self.page.add_init_script(path=Path(__file__).with_name("comfy_page.js"))
-        self._listen(self.page)
+        self.page.on("console", self._hear)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("request", lambda request: self._fetching.add(request))
+        self.page.on("requestfinished", lambda request: self._fetching.discard(request))
+        self.page.on("requestfailed", lambda request: self._fetching.discard(request))
         self.page.route(lambda url: not url.startswith((self.address, "data:", "blob:")), lambda route: route.abort())
         self.page.route(re.compile(r"/settings(\?.*)?$"), self._answer_settings)
         self.open()
-
-    def _listen(self, page: Page) -> None:
-        page.on("console", self._hear)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("request", lambda request: self._fetching.add(request))
-        page.on("requestfinished", lambda request: self._fetching.discard(request))
-        page.on("requestfailed", lambda request: self._fetching.discard(request))
 
     def _hear(self, message: ConsoleMessage) -> None:
         text = f"{message.text} ({message.location.get('url', '')})"
@@ -219,17 +214,16 @@ class ComfyPage:
         """Open the template browser at a category; returns its cards."""
         self.page.get_by_role("button", name="Templates").first.click()
         browser = self.page.get_by_role("dialog")
-        names = browser.get_by_text(category, exact=True).filter(
-            visible=True
-        )  # newer versions have a hidden button too
+        # Newer versions have a hidden button too.
+        names = browser.get_by_text(category, exact=True).filter(visible=True)
         names.first.click()
         names.nth(1).wait_for()  # now it is the title above the cards too
         self.settle()
         return browser.locator("[data-testid^='template-workflow-']")
 
-    def picture(self, path: Path, clip: Json | None = None, **options: Any) -> Path:
+    def picture(self, path: Path, clip: Json | None = None) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.page.screenshot(path=path, clip=clip, **options)  # type: ignore[arg-type]
+        self.page.screenshot(path=path, clip=clip)  # type: ignore[arg-type]
         return path
 
     def shot(self, clip: Json) -> Image.Image:

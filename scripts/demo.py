@@ -5,8 +5,8 @@ comes along, and makes a sheet that shows what PeRFlow changes.
 """
 
 import contextlib
+import itertools
 import json
-import os
 import shutil
 import signal
 import sys
@@ -27,7 +27,6 @@ def main() -> None:
     options = parse(__doc__, sys.argv[1:])
     comfyui = environment.enter(options.comfyui)  # from here on inside our environment
     import demo_graph
-    import demo_sheet
     from demo_graph import only
     from trial.server import ComfyServer
 
@@ -47,7 +46,7 @@ def main() -> None:
             picture = server.image(**outputs[only(prompt, "SaveImage")]["images"][0])
             path = save(picture, options.out)
             if options.sheet:
-                png = demo_sheet.make(server, prompt, options.base_cfg)
+                png = demo_graph.make_sheet(server, prompt, options.base_cfg)
                 say(str(save(png, path.with_name(f"{path.stem}-sheet.png"))))
     timesteps = outputs[only(prompt, "PeRFlowWindowSchedule")]["text"][0]
     say(f"Timesteps visited, window by window: {timesteps}")
@@ -73,15 +72,13 @@ def small_model(comfyui: Path) -> tuple[Path, Path]:
 def run_folder() -> Iterator[Path]:
     """A folder for the server's files, kept for its log when something fails."""
     base = Path(tempfile.mkdtemp(prefix="run-", dir=environment.cache_root()))
-    failed = False
-    try:
-        yield base
-    except Exception:  # and not being stopped by hand
-        failed = True
-        raise
-    finally:
-        if not failed:
-            shutil.rmtree(base, ignore_errors=True)
+    with contextlib.ExitStack() as ending:
+        ending.callback(shutil.rmtree, base, ignore_errors=True)
+        try:
+            yield base
+        except Exception:  # and not being stopped by hand
+            ending.pop_all()
+            raise
 
 
 def model_paths(base: Path, checkpoint: Path, delta: Path) -> Path:
@@ -141,22 +138,12 @@ class Progress:
 
 def save(picture: bytes, wanted: Path) -> Path:
     """Write the picture under the wanted name, or under that name with a number when it is taken."""
-    unfinished = wanted.with_name(f".{wanted.name}.{os.getpid()}")
-    unfinished.write_bytes(picture)
-    path, number = wanted, 1
-    while not reserved(path):
-        number += 1
-        path = wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
-    unfinished.replace(path)
-    return path.absolute()
+    from perflow_core.atomic_file import new_file, take_name
 
-
-def reserved(path: Path) -> bool:
-    try:
-        path.open("xb").close()
-    except FileExistsError:
-        return False
-    return True
+    others = (wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}") for number in itertools.count(2))
+    with new_file(wanted) as file:
+        file.write(picture)
+        return take_name(file, itertools.chain([wanted], others)).absolute()
 
 
 if __name__ == "__main__":

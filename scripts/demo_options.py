@@ -36,14 +36,12 @@ def parse(description: str | None, arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--comfyui", metavar="VERSION", help=f"one of {', '.join(VERSIONS)}")
     options = parser.parse_args(arguments)
     check_files(options)
-    options.small = options.checkpoint is None
-    for name, value in (SMALL if options.small else OWN).items():
-        if getattr(options, name) is None:
-            setattr(options, name, value)
+    small = options.checkpoint is None
+    parser.set_defaults(small=small, sheet=small, **(SMALL if small else OWN))
+    options = parser.parse_args(arguments)
     if options.base_cfg is None:
         options.base_cfg = options.cfg
     options.size = parse_size(options.size)
-    options.sheet = options.small if options.sheet is None else options.sheet
     if options.steps < 1:
         raise UserError(f"--steps is {options.steps}: it must be 1 or more.")
     if options.seed is not None and not 0 <= options.seed < 2**64:

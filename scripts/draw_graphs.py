@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 
 import environment
 from environment import PACK
@@ -22,11 +21,7 @@ FRONTEND = "1.47.12"  # the page that ComfyUI's default version here brings
 
 
 def main() -> int:
-    return write_files(__doc__, graph_files)
-
-
-def graph_files(info: Json) -> dict[Path, str]:
-    return {WORKFLOWS / f"{title}.json": text for title, text in drawn(info).items()}
+    return write_files(__doc__, lambda info: {WORKFLOWS / f"{title}.json": text for title, text in drawn(info).items()})
 
 
 def drawn(info: Json) -> dict[str, str]:

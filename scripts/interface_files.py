@@ -24,7 +24,9 @@ def write_files(description: str | None, made: Callable[[Json], dict[Path, str]]
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as base, ComfyServer(comfyui, Path(base)) as server:
         texts = made(server.object_info())
-    stale = {path: text for path, text in texts.items() if not is_written(path, text)}
+    stale = {
+        path: text for path, text in texts.items() if not path.is_file() or path.read_text(encoding="utf-8") != text
+    }
     state = f"differs from what {parser.prog} makes" if options.check else "written"
     for path, text in stale.items():
         if not options.check:
@@ -32,7 +34,3 @@ def write_files(description: str | None, made: Callable[[Json], dict[Path, str]]
             path.write_text(text, encoding="utf-8", newline="\n")
         say(f"{path.parent.name}/{path.name}: {state}")
     return 1 if options.check and stale else 0
-
-
-def is_written(path: Path, text: str) -> bool:
-    return path.is_file() and path.read_text(encoding="utf-8") == text

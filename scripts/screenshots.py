@@ -13,20 +13,19 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import environment
-import thumbnail_crop
 from environment import PACK, UserError, say
 from trial import cached_models
 from user_cache import run_program
 
 if TYPE_CHECKING:
-    from comfy_page import Json
+    from comfy_page import ComfyPage, Json
     from PIL import Image
-    from playwright.sync_api import Browser
     from trial.server import ComfyServer
 
 WORKFLOWS = PACK / "workflows"
@@ -40,32 +39,23 @@ LARGEST = 120_000  # bytes of a thumbnail
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the pictures go")
-    parser.add_argument("--graph", action="append", metavar="TITLE", help="only this graph (may be repeated)")
     parser.add_argument("--thumbnails", action="store_true", help="write workflows/<title>.jpg")
     parser.add_argument("--comfyui", metavar="VERSION", help=f"one of {', '.join(environment.VERSIONS)}")
     options = parser.parse_args()
     if not (options.out or options.thumbnails):
         raise UserError("There is nothing to do: give --out DIR or --thumbnails (--help says what they are).")
-    graphs = read_graphs(options.graph)
+    graphs = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(WORKFLOWS.glob("*.json"))}
     comfyui = environment.enter(options.comfyui)
-    from comfy_page import open_browser
+    from comfy_page import ComfyPage, open_browser
 
     with open_browser() as browser, server(comfyui) as running:
+        open_page = partial(ComfyPage, browser, running.port)
         if options.thumbnails:
-            take_thumbnails(browser, running, graphs)
+            take_thumbnails(open_page, running, graphs)
         if options.out:
             for nodes2 in (False, True):
-                take_graphs(browser, running.port, nodes2, graphs, options.out)
-            if not options.graph:
-                take_pages(browser, running.port, options.out)
-
-
-def read_graphs(titles: list[str] | None = None) -> dict[str, Json]:
-    files = {path.stem: path for path in sorted(WORKFLOWS.glob("*.json"))}
-    unknown = sorted(set(titles or ()) - files.keys())
-    if unknown:
-        raise UserError(f"There is no graph {', '.join(unknown)}: choose from {', '.join(files)}.")
-    return {title: json.loads(files[title].read_text(encoding="utf-8")) for title in titles or files}
+                take_graphs(open_page(nodes2=nodes2, size=(2000, 1200)), graphs, options.out)
+            take_pages(open_page(nodes2=False, size=(1600, 2600)), options.out)
 
 
 @contextlib.contextmanager
@@ -90,19 +80,18 @@ def server(comfyui: Path) -> Iterator[ComfyServer]:
             yield running
 
 
-def take_thumbnails(browser: Browser, running: ComfyServer, graphs: dict[str, Json]) -> None:
+def take_thumbnails(open_page: Callable[..., ComfyPage], running: ComfyServer, graphs: dict[str, Json]) -> None:
     """Of each graph the part that sets it apart, since a card of the template browser is small and square.
 
     Over it lies what the graph makes, where the small trained model can run it.
     """
-    import thumbnail_pictures
-    from comfy_page import MARGIN, ComfyPage
+    import thumbnails
+    from comfy_page import MARGIN
 
     size = THUMBNAIL + MARGIN["left"] + MARGIN["right"], THUMBNAIL + MARGIN["top"] + MARGIN["bottom"]
-    page = ComfyPage(browser, running.port, nodes2=False, size=size)
-    used_by = thumbnail_crop.users_of_types(read_graphs().values())
+    page, used_by = open_page(nodes2=False, size=size), thumbnails.users_of_types(graphs.values())
     for title, graph in graphs.items():
-        page.load(thumbnail_pictures.with_our_picture(graph) if title in thumbnail_pictures.GRAPHS else graph, title)
+        page.load(thumbnails.with_our_picture(graph) if title in thumbnails.GRAPHS else graph, title)
         missing = {node["type"] for node in page.nodes() if node["missing"]}
         if missing:
             variables = " or ".join(OTHER_PACKS)
@@ -110,10 +99,10 @@ def take_thumbnails(browser: Browser, running: ComfyServer, graphs: dict[str, Js
             continue
         for plot in [node for node in page.nodes() if node["type"] == PLOT]:
             page.run([PLOT], only=plot)
-        card = page.shot(page.fit([thumbnail_crop.find(page.nodes(), page.groups(), used_by)]))
-        if title in thumbnail_pictures.GRAPHS:
-            made = thumbnail_pictures.pictures(running, thumbnail_pictures.for_small_model(title, graph))
-            card = thumbnail_pictures.over(card, made)
+        card = page.shot(page.fit([thumbnails.most_telling_part(page.nodes(), page.groups(), used_by)]))
+        if title in thumbnails.GRAPHS:
+            made = thumbnails.pictures(running, thumbnails.for_small_model(title, graph))
+            card = thumbnails.over(card, made)
         save_thumbnail(card, WORKFLOWS / f"{title}.jpg")
     page.close()
 
@@ -126,22 +115,18 @@ def save_thumbnail(picture: Image.Image, path: Path) -> None:
     say(f"{path} ({path.stat().st_size // 1000} kB)")
 
 
-def take_graphs(browser: Browser, port: int, nodes2: bool, graphs: dict[str, Json], out: Path) -> None:
-    from comfy_page import ComfyPage
+def take_graphs(page: ComfyPage, graphs: dict[str, Json], out: Path) -> None:
+    import thumbnails
 
-    page = ComfyPage(browser, port, nodes2=nodes2, size=(2000, 1200))
     for title, graph in graphs.items():
         page.load(graph, title)
-        clip = page.fit([thumbnail_crop.around([item["box"] for item in (*page.nodes(), *page.groups())])])
-        say(str(page.picture(out / f"{title} {'nodes2' if nodes2 else 'classic'}.png", clip)))
+        clip = page.fit([thumbnails.around([item["box"] for item in (*page.nodes(), *page.groups())])])
+        say(str(page.picture(out / f"{title} {'nodes2' if page.nodes2 else 'classic'}.png", clip)))
     page.close()
 
 
-def take_pages(browser: Browser, port: int, out: Path) -> None:
+def take_pages(page: ComfyPage, out: Path) -> None:
     """The help page of each node, and the template browser."""
-    from comfy_page import ComfyPage
-
-    page = ComfyPage(browser, port, nodes2=False, size=(1600, 2600))
     panel = page.page.get_by_test_id("properties-panel")
     for path in sorted((PACK / "web" / "docs").glob("*.md")):
         page.tidy()

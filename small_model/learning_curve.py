@@ -66,7 +66,7 @@ def measured(comfyui: Any, delta: Path, options: argparse.Namespace) -> Row:
     amounts, guidance = Amounts(*[options.pictures] * 3), Guidance(base=3.0, perflow=1.0)
     table = table_of(comfyui, folder, results, amounts, guidance, options.at_once)
     cell = Cell(Model(BASE, True), "euler", options.steps)
-    table.fill(cell, lambda passes: None)
+    table.fill(cell)
     with safe_open(delta, framework="pt") as opened:
         samples = int((opened.metadata() or {}).get("samples", 0))
     return table.rows([cell])[-1] | {"file": delta.name, "samples": samples}

@@ -35,7 +35,6 @@ import environment  # noqa: E402
 from user_cache import run_program  # noqa: E402
 
 QUICK = 24  # pictures of a cell with --quick
-PRECISIONS = ("float32", "bfloat16")
 
 
 def main() -> None:
@@ -59,12 +58,10 @@ def main() -> None:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=int, default=None, help="of a cell (2000)")
-    parser.add_argument("--claimed", type=int, default=5000, help="of a cell that something is claimed about")
-    parser.add_argument("--paired", type=int, default=500, help="of those, how many are compared with end points")
     parser.add_argument("--at-once", type=int, default=25, help="pictures sampled together; 1000 on a GPU")
     parser.add_argument(
         "--precision",
-        choices=PRECISIONS,
+        choices=("float32", "bfloat16"),
         default="float32",
         help="of the small model; bfloat16 is faster where the CPU has AMX",
     )
@@ -85,9 +82,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if bool(options.checkpoint) != bool(options.reference):
         parser.error("--checkpoint and --reference go together")
-    if options.quick:
-        options.claimed = options.paired = options.pictures = options.pictures or QUICK
-    options.pictures = options.pictures or 2000
+    options.pictures = options.pictures or (QUICK if options.quick else 2000)
     if options.perflow_cfg is None:
         options.perflow_cfg = options.cfg if options.checkpoint else 1.0
     options.results = options.results or environment.cache_root() / "quality"
@@ -108,7 +103,7 @@ def drawn_table(comfyui: Any, options: argparse.Namespace) -> list[dict[str, Any
     from small_model.quality.cells import Guidance, planned
     from small_model.quality.drawn_judge import REFERENCE_COUNT
 
-    amounts = table.Amounts(options.pictures, options.claimed, options.paired)
+    amounts = table.Amounts(*[options.pictures] * 3) if options.quick else table.Amounts(options.pictures)
     guidance, precision = Guidance(options.cfg, options.perflow_cfg), getattr(torch, options.precision)
     references = 500 if options.quick else REFERENCE_COUNT
     how = (amounts, guidance, options.at_once, precision, references)
@@ -125,14 +120,9 @@ def drawn_table(comfyui: Any, options: argparse.Namespace) -> list[dict[str, Any
         flush=True,
     )
     began, done = time.monotonic(), 0
-
-    def report(passes: int) -> None:
-        nonlocal done
-        done += passes
-
     for cell in mine:
         if work.missing(cell):
-            work.fill(cell, report)
+            done += work.fill(cell)
             seconds = (time.monotonic() - began) / done * (left - done)
             print(f"{cell.model.name}, {cell.sampler}, {cell.steps} steps; {seconds / 60:.0f} min left", flush=True)
             if options.json:

@@ -4,6 +4,5 @@ import sys
 
 from environment import PACK
 
-sys.path.append(
-    str(PACK)
-)  # small_model/, perflow_core/; last, since the pack's nodes/ must not hide ComfyUI's nodes.py
+# small_model/ and perflow_core/; last, since the pack's nodes/ must not hide ComfyUI's nodes.py.
+sys.path.append(str(PACK))

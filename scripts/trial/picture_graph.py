@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 Link = list[Any]  # [id of a node, number of its output]
@@ -139,7 +138,3 @@ class PictureGraph:
 
     def decoded(self, samples: Link) -> Link:
         return self.add("VAEDecode", samples=samples, vae=[self._loader, 2])
-
-    def shown(self, pictures: Sequence[Link]) -> list[str]:
-        """The ids of the nodes that put these pictures out."""
-        return [self.add("PreviewImage", images=picture)[0] for picture in pictures]

@@ -65,10 +65,7 @@ def load_pack(loop: asyncio.AbstractEventLoop, nodes: ModuleType, repository: Pa
     installed.parent.mkdir(parents=True)
     install_pack(repository, installed)
     modules = set(sys.modules)
-    started = time.perf_counter()
-    loaded = loop.run_until_complete(nodes.load_custom_node(str(installed), module_parent="custom_nodes"))
-    seconds = time.perf_counter() - started
-    assert loaded, "ComfyUI could not load the pack"
+    seconds = _load(loop, nodes, installed)
     pack = next(module for name, module in sys.modules.items() if name.endswith("custom_nodes/" + FOLDER))
     imported = {name for name in set(sys.modules) - modules if not name.startswith(pack.__name__)}
     return ComfyUI(nodes.NODE_CLASS_MAPPINGS, pack, base, seconds, imported)
@@ -78,7 +75,11 @@ def load_again(loop: asyncio.AbstractEventLoop, nodes: ModuleType, comfyui: Comf
     """Load the pack from where it is, as another start of ComfyUI would; returns the seconds."""
     for name in [name for name in sys.modules if name.startswith(comfyui.pack.__name__)]:
         del sys.modules[name]
-    installed = comfyui.base / "custom_nodes" / FOLDER
+    return _load(loop, nodes, comfyui.base / "custom_nodes" / FOLDER)
+
+
+def _load(loop: asyncio.AbstractEventLoop, nodes: ModuleType, installed: Path) -> float:
     started = time.perf_counter()
-    assert loop.run_until_complete(nodes.load_custom_node(str(installed), module_parent="custom_nodes"))
+    loaded = loop.run_until_complete(nodes.load_custom_node(str(installed), module_parent="custom_nodes"))
+    assert loaded, "ComfyUI could not load the pack"
     return time.perf_counter() - started

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from environment import say
@@ -11,22 +12,19 @@ from PIL import Image
 from trial.picture_graph import PictureGraph
 from trial.server import ComfyServer
 
-from small_model.scenes.numbered import picture
-from small_model.scenes.picture import draw
-from small_model.scenes.styles import STYLES
+from small_model.scenes.picture import draw, picture
 from small_model.scenes.words import Scene
 
-from .sheets import RANKS, Prepared
+from .sheets import DRAWN, RANKS, Prepared
 
 STYLE = "neon"
 PICTURES, STEPS, BATCH, RATE, RANK = 48, 200, 4, 1e-3, 16  # of the LoRA's training
 HELD_OUT = 15_000_000  # numbers of drawings that the small model never saw
 DRAWING = Scene("house", "hill", "noon", "clear", "red", "medium", "middle")
-HOUSE, WORDS = "house.png", "a red house on a hill at noon"
 
 
 def draw_house(folder: Path) -> None:
-    draw(DRAWING, np.random.default_rng(3)).save(folder / HOUSE)
+    draw(DRAWING, np.random.default_rng(3)).save(folder / DRAWN)
 
 
 def draw_inputs(folder: Path) -> None:
@@ -35,8 +33,8 @@ def draw_inputs(folder: Path) -> None:
     style = folder / STYLE
     style.mkdir()
     for i in range(PICTURES):
-        pixels, caption = picture(HELD_OUT + i)
-        STYLES[STYLE](Image.fromarray(pixels)).save(style / f"{i:03}.png")
+        pixels, caption = picture(HELD_OUT + i, STYLE)
+        Image.fromarray(pixels).save(style / f"{i:03}.png")
         (style / f"{i:03}.txt").write_text(caption, encoding="utf-8")
 
 
@@ -51,7 +49,7 @@ def prepare(server: ComfyServer, checkpoint: str, delta: str, with_lora: bool) -
     server.run(graph.nodes)
     written = server.base / "output" / "perflow"
     low_rank = {rank: next(written.glob(f"rank{rank}*.safetensors")).name for rank in RANKS}
-    return Prepared(train_lora(server, checkpoint) if with_lora else "", low_rank, HOUSE, WORDS)
+    return Prepared(train_lora(server, checkpoint) if with_lora else "", low_rank)
 
 
 def train_lora(server: ComfyServer, checkpoint: str) -> str:
@@ -62,26 +60,13 @@ def train_lora(server: ComfyServer, checkpoint: str) -> str:
     loader = graph.base()[0]
     latents = graph.add("VAEEncode", pixels=dataset, vae=[loader, 2])
     texts = graph.add("CLIPTextEncode", clip=[loader, 1], text=[dataset[0], 1])
-    training = dict(
-        batch_size=BATCH,
-        grad_accumulation_steps=1,
-        steps=STEPS,
-        learning_rate=RATE,
-        rank=RANK,
-        optimizer="AdamW",
-        loss_function="MSE",
-        seed=0,
-        training_dtype="fp32",
-        lora_dtype="fp32",
-        quantized_backward=False,
-        algorithm="LoRA",
-        gradient_checkpointing=False,
-        checkpoint_depth=1,
-        offloading=False,
-        existing_lora="[None]",
-        bucket_mode=False,
-        bypass_mode=False,
+    training: dict[str, Any] = dict(
+        batch_size=BATCH, grad_accumulation_steps=1, steps=STEPS, learning_rate=RATE, rank=RANK, optimizer="AdamW"
     )
+    training |= dict(loss_function="MSE", seed=0, training_dtype="fp32", lora_dtype="fp32", algorithm="LoRA")
+    training |= dict(checkpoint_depth=1, existing_lora="[None]")
+    switches = ("quantized_backward", "gradient_checkpointing", "offloading", "bucket_mode", "bypass_mode")
+    training |= dict.fromkeys(switches, False)
     lora = graph.add("TrainLoraNode", model=graph.base(), latents=latents, positive=texts, **training)
     graph.add("SaveLoRA", lora=lora, prefix=f"loras/{STYLE}", steps=[lora[0], 2])
     server.run(graph.nodes)

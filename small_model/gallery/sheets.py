@@ -6,22 +6,21 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from demo_sheet import PROMPTS
+from demo_graph import PROMPTS
 from sampled_sheet import Sheet
 from trial.picture_graph import CFG, MANY, Link, PictureGraph
 
 LIGHTHOUSE, HOUSE, CASTLE, BALLOON = PROMPTS
 TEACHER_CFG = 2.5  # which PeRFlow learned
 RANKS = (128, 64, 16)
+DRAWN = "house.png"  # in the server's input folder: a red house on a hill at noon
 
 
 class Prepared(NamedTuple):
-    """Names of what was made before: a LoRA, low-rank deltas by rank, and pictures in the server's input folder."""
+    """Names of what was made before: a LoRA, and low-rank deltas by rank."""
 
     lora: str
     low_rank: dict[int, str]
-    drawing: str
-    drawing_words: str
 
 
 def steps(g: PictureGraph, made: Prepared) -> Sheet:
@@ -114,7 +113,7 @@ def lora(g: PictureGraph, made: Prepared) -> Sheet:
 
 def image_to_image(g: PictureGraph, made: Prepared) -> Sheet:
     values = (0.25, 0.5, 0.75, 1.0)
-    source = g.encoded(made.drawing)
+    source = g.encoded(DRAWN)
     night = "a red house on a hill at night, snowy"
 
     def row(picture: Callable[..., Link]) -> list[Link]:
@@ -122,7 +121,7 @@ def image_to_image(g: PictureGraph, made: Prepared) -> Sheet:
 
     return Sheet(
         "Image to image",
-        f"The source is a drawing of {made.drawing_words}.",
+        "The source is a drawing of a red house on a hill at noon.",
         ["source", *(f"denoise {value:g}" for value in values)],
         {
             f"PeRFlow, 4 steps: {night}": row(partial(g.sampled, g.perflow(), night)),
@@ -133,7 +132,7 @@ def image_to_image(g: PictureGraph, made: Prepared) -> Sheet:
 
 
 def inpainting(g: PictureGraph, made: Prepared) -> Sheet:
-    source = g.encoded(made.drawing)
+    source = g.encoded(DRAWN)
     hole = g.masked(source, (28, 24, 72, 72))
     texts = ("a castle on a hill at noon", "a windmill on a hill at noon", "a tree on a hill at noon")
     rows = {

@@ -8,6 +8,7 @@ Source: https://github.com/madebyollin/taesd (architecture).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 
 import torch
@@ -59,6 +60,14 @@ class Decoder(nn.Sequential):
         for width, after in pairwise(widths):
             layers += [*(Block(width) for _ in range(3)), nn.Upsample(scale_factor=2), _conv(width, after, bias=False)]
         super().__init__(*layers, Block(widths[-1]), _conv(widths[-1], 3))
+
+
+def pair_of(encoder: Mapping[str, Tensor], decoder: Mapping[str, Tensor]) -> tuple[Encoder, Decoder]:
+    """The two narrow networks with these weights."""
+    pair = Encoder(), Decoder()
+    pair[0].load_state_dict(encoder)
+    pair[1].load_state_dict(decoder)
+    return pair
 
 
 def widen(narrow: Encoder | Decoder) -> dict[str, Tensor]:

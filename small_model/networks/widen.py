@@ -12,30 +12,18 @@ import math
 
 from torch import Tensor
 
-Tensors = dict[str, Tensor]
 TIMES = 5  # 64 channels become SD1.5's 320
 
 
-def widen(narrow: Tensors, times: int = TIMES) -> Tensors:
-    """The wide UNet's weights, both by diffusers' names."""
-    return {name: widened(name, tensor, times) for name, tensor in narrow.items()}
-
-
-def widened(name: str, tensor: Tensor, times: int = TIMES) -> Tensor:
-    """One weight of it."""
+def widened(name: str, tensor: Tensor) -> Tensor:
+    """One weight of the wide UNet, by the name that diffusers has for it."""
     if not name.startswith("conv_out."):  # whose output is the latent's channels
-        tensor = tensor.repeat_interleave(times, 0)
+        tensor = tensor.repeat_interleave(TIMES, 0)
     if tensor.ndim == 1 or name.startswith("conv_in.") or name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")):
         return tensor  # no input, or one that is not channels: the latent, the text
     if name == "time_embedding.linear_1.weight":
-        return _spread_frequencies(tensor, times)
-    tensor = tensor.repeat_interleave(times, 1) / times
-    return tensor / math.sqrt(times) if name.endswith("to_q.weight") else tensor
-
-
-def _spread_frequencies(tensor: Tensor, times: int) -> Tensor:
-    """The narrow sinusoid's frequencies are every R-th of the wide one's, in its cosines and in its sines."""
-    rows, columns = tensor.shape
-    wide = tensor.new_zeros(rows, times * columns)
-    wide[:, ::times] = tensor
-    return wide
+        wide = tensor.new_zeros(len(tensor), TIMES * tensor.shape[1])
+        wide[:, ::TIMES] = tensor  # the narrow sinusoid's frequencies are every R-th of the wide one's
+        return wide
+    tensor = tensor.repeat_interleave(TIMES, 1) / TIMES
+    return tensor / math.sqrt(TIMES) if name.endswith("to_q.weight") else tensor

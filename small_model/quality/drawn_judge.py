@@ -9,17 +9,16 @@ import copy
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from ..networks.autoencoder import Decoder, Encoder
-from ..scenes.numbered import caption, picture
-from ..scenes.styles import STYLES
+from ..networks.autoencoder import pair_of
+from ..scenes.picture import caption, picture
 from ..scenes.words import ATTRIBUTES, named_attributes
 from . import classifier, degradations
 from .cells import BASE, LORA, TUNED
@@ -43,10 +42,8 @@ class DrawnJudge:
     ) -> None:
         self._device = device
         self._network = classifier.classifier().to(device)
-        self._encoder, self._decoder = Encoder(), Decoder()
-        pair = models.weights("autoencoder", "encoder", "decoder")
-        for module, weights in zip((self._encoder, self._decoder), pair, strict=True):
-            module.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+        self._encoder, self._decoder = pair_of(*models.weights("autoencoder", "encoder", "decoder"))
+        for module in (self._encoder, self._decoder):
             module.eval().requires_grad_(False)
             module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._sampled = models.precision  # samples are decoded in the UNet's precision, drawings in float32
@@ -91,8 +88,8 @@ class DrawnJudge:
             with ProcessPoolExecutor() as pool:
                 for part in missing:
                     numbers = range(first + part.start, first + part.stop)
-                    drawn = pool.map(drawing, numbers, [style] * len(part), chunksize=25)
-                    store.keep(part, self._of_drawings(numbers, list(drawn), decoded))
+                    drawn = [pixels for pixels, _ in pool.map(picture, numbers, repeat(style), chunksize=25)]
+                    store.keep(part, self._of_drawings(numbers, drawn, decoded))
         return store.read(count)
 
     def _of_drawings(self, numbers: range, drawn: list[np.ndarray[Any, Any]], decoded: bool) -> Judged:
@@ -111,9 +108,3 @@ class DrawnJudge:
 
 def short(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:10]
-
-
-def drawing(number: int, style: str | None) -> np.ndarray[Any, Any]:
-    """Held-out drawing [128, 128, 3] uint8."""
-    pixels = picture(number)[0]
-    return np.asarray(STYLES[style](Image.fromarray(pixels))) if style else pixels

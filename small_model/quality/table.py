@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,8 @@ class Amounts:
     """Pictures of a cell, of a cell that is claimed something about, and of those with end points."""
 
     pictures: int
-    claimed: int
-    paired: int
+    claimed: int = 5000
+    paired: int = 500
 
     def of(self, cell: Cell) -> int:
         if cell.is_end_point:
@@ -88,8 +88,11 @@ class Table:
         model, noise, cfg = self.models[cell.model], sampling.noise_of(numbers), self.guidance.of(cell.model)
         return sampling.sample(self.nodes, model, cell, noise, positive, self._negative, cfg)
 
-    def fill(self, cell: Cell, done: Callable[[int], None]) -> None:
-        """Sample and judge what is missing of a cell, a few batches at once, each of which becomes a file."""
+    def fill(self, cell: Cell) -> int:
+        """Sample and judge what is missing of a cell, a few batches at once, each of which becomes a file.
+
+        Returns the passes of the UNet that it took.
+        """
         store, missing, some = self.store(cell), self.missing(cell), max(1, self.at_once // self.batch)
         for i in range(0, len(missing), some):
             batches = missing[i : i + some]
@@ -98,7 +101,7 @@ class Table:
             parts = {name: torch.split(tensor, [len(batch) for batch in batches]) for name, tensor in judged.items()}
             for j, batch in enumerate(batches):
                 store.keep(batch, {name: tensors[j] for name, tensors in parts.items()})
-            done(self.passes(cell) * len(numbers))
+        return self.passes(cell) * sum(map(len, missing))
 
     def known(self, cells: Sequence[Cell]) -> dict[Cell, Judged]:
         """The judged pictures of the cells that are complete."""

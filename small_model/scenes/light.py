@@ -38,26 +38,22 @@ PAINT = {  # what the words for colours look like
 class Light(NamedTuple):
     """One time of day: the sky from top to horizon, the colour of the light and its strength, the sun or moon."""
 
-    sky: tuple[Colour, Colour, Colour]
+    sky: list[Colour]
     tint: Colour
     strength: float  # how far the tint replaces white light
     water: Colour
     disc: Colour
 
 
+def _light(sky: str, tint: str, strength: float, water: str, disc: str) -> Light:
+    return Light([rgb(colour) for colour in sky.split()], rgb(tint), strength, rgb(water), rgb(disc))
+
+
 TIMES = {
-    "dawn": Light(
-        (rgb("#8f8fd6"), rgb("#e9b3d0"), rgb("#fde3c4")), rgb("#e6c3dc"), 0.6, rgb("#9a9ed2"), rgb("#fff1cf")
-    ),
-    "noon": Light(
-        (rgb("#3a8fe6"), rgb("#7fc0f2"), rgb("#d2edfa")), rgb("#ffffff"), 0.0, rgb("#2c7cc4"), rgb("#fff6b0")
-    ),
-    "sunset": Light(
-        (rgb("#5a3577"), rgb("#e0583f"), rgb("#ffc45c")), rgb("#f0a070"), 0.6, rgb("#8a4a6e"), rgb("#fff0a0")
-    ),
-    "night": Light(
-        (rgb("#090f2e"), rgb("#15245a"), rgb("#2d477f")), rgb("#5b70b4"), 0.9, rgb("#13265a"), rgb("#f2f0dc")
-    ),
+    "dawn": _light("#8f8fd6 #e9b3d0 #fde3c4", "#e6c3dc", 0.6, "#9a9ed2", "#fff1cf"),
+    "noon": _light("#3a8fe6 #7fc0f2 #d2edfa", "#ffffff", 0.0, "#2c7cc4", "#fff6b0"),
+    "sunset": _light("#5a3577 #e0583f #ffc45c", "#f0a070", 0.6, "#8a4a6e", "#fff0a0"),
+    "night": _light("#090f2e #15245a #2d477f", "#5b70b4", 0.9, "#13265a", "#f2f0dc"),
 }
 WHITE, SNOW, GREY = rgb("#ffffff"), rgb("#f3f7fc"), rgb("#8c939c")
 

@@ -127,10 +127,5 @@ def _sea(scene: Scene, x: float, random: np.random.Generator) -> Ground:
 
 
 _PLACES: dict[str, Callable[[Scene, float, np.random.Generator], Ground]] = {
-    "cliff": _cliff,
-    "hill": _hill,
-    "beach": _beach,
-    "field": _field,
-    "mountains": _mountains,
-    "sea": _sea,
+    place.__name__.strip("_"): place for place in (_cliff, _hill, _beach, _field, _mountains, _sea)
 }

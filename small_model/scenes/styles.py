@@ -36,3 +36,8 @@ def _edges(picture: Image.Image, gain: float) -> Image.Image:
 
 
 STYLES: dict[str, Callable[[Image.Image], Image.Image]] = {"woodcut": woodcut, "neon": neon}
+
+
+def styled(pixels: np.ndarray, style: str) -> np.ndarray:
+    """A picture [H, W, 3] uint8 in that style."""
+    return np.asarray(STYLES[style](Image.fromarray(pixels)))

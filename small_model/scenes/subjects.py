@@ -154,11 +154,6 @@ def _balloon(paints: Paints, random: np.random.Generator) -> list[str]:
 
 
 _SUBJECTS: dict[str, Callable[[Paints, np.random.Generator], list[str]]] = {
-    "lighthouse": _lighthouse,
-    "house": _house,
-    "castle": _castle,
-    "windmill": _windmill,
-    "tree": _tree,
-    "boat": _boat,
-    "balloon": _balloon,
+    subject.__name__.strip("_"): subject
+    for subject in (_lighthouse, _house, _castle, _windmill, _tree, _boat, _balloon)
 }

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..networks.autoencoder import Decoder, Encoder
+from ..networks.autoencoder import Decoder, Encoder, pair_of
 from ..networks.storage import averaged
-from ..scenes.numbered import TRAINING, picture
-from ..scenes.picture import SIZE
-from . import distributed
-from .device import as_tensor, placed
+from ..scenes.picture import SIZE, TRAINING, picture
+from ..scenes.styles import styled
+from .devices import as_tensor, placed, processes
 from .training_loop import save
 
 PART = 256  # pictures that a process draws at once
@@ -24,13 +24,13 @@ PART = 256  # pictures that a process draws at once
 def pictures_of(folder: Path, count: int) -> tuple[np.ndarray, list[str]]:
     """The first `count` pictures [count, 128, 128, 3] uint8 and their captions, drawn unless the folder has them."""
     pixels, words = folder / f"pictures-{count}.npy", folder / f"captions-{count}.json"
-    if not words.exists() and distributed.RANK == 0:
+    if not words.exists() and processes().is_main_process:
         np.lib.format.open_memmap(pixels, "w+", np.uint8, (count, SIZE, SIZE, 3)).flush()
         parts = [range(first, min(first + PART, count)) for first in range(0, count, PART)]
         with ProcessPoolExecutor() as pool:
             captions = [caption for part in pool.map(_draw_part, [pixels] * len(parts), parts) for caption in part]
         words.write_text(json.dumps(captions), encoding="utf-8")
-    distributed.barrier()
+    processes().wait_for_everyone()
     return np.load(pixels, mmap_mode="c"), json.loads(words.read_text(encoding="utf-8"))
 
 
@@ -45,30 +45,32 @@ def _draw_part(file: Path, part: range) -> list[str]:
 
 
 @torch.no_grad()
-def latents_of(folder: Path, count: int) -> tuple[Tensor, list[str]]:
-    """The latents [count, 4, 16, 16] of the drawn pictures, made unless the folder has them, and their captions."""
+def latents_of(folder: Path, count: int, style: str | None = None) -> tuple[Tensor, list[str]]:
+    """The latents [count, 4, 16, 16] of the drawn pictures, in that style, and the captions; made unless they exist."""
     pictures, captions = pictures_of(folder, count)
-    file = folder / f"latents-{count}.pt"
-    parts = [folder / f"latents-{count}-{i}.pt" for i in range(distributed.WORLD_SIZE)]
+    name, group = f"latents-{style}-{count}" if style else f"latents-{count}", processes()
+    file, parts = folder / f"{name}.pt", [folder / f"{name}-{i}.pt" for i in range(group.num_processes)]
     if not file.exists():
-        mine = np.array_split(np.arange(count), distributed.WORLD_SIZE)[distributed.RANK]
+        mine = np.array_split(np.arange(count), group.num_processes)[group.process_index]
         encoder, _ = trained_autoencoder(folder / "autoencoder.pt")
-        batches = np.array_split(mine, max(1, len(mine) // 50))
-        latents = [encoder(as_tensor(pictures[batch])).half().cpu() for batch in batches]
-        save(torch.cat(latents), parts[distributed.RANK])
-        distributed.barrier()
-        if distributed.RANK == 0:
+        latents = []
+        with ProcessPoolExecutor() as pool:
+            for batch in np.array_split(mine, max(1, len(mine) // 50)):
+                drawn = pictures[batch]
+                if style:
+                    drawn = np.stack(list(pool.map(styled, drawn, repeat(style), chunksize=25)))
+                latents.append(encoder(as_tensor(drawn)).half().cpu())
+        save(torch.cat(latents), parts[group.process_index])
+        group.wait_for_everyone()
+        if group.is_main_process:
             save(torch.cat([torch.load(part, weights_only=True) for part in parts]), file)
             for part in parts:
                 part.unlink()
-        distributed.barrier()
+        group.wait_for_everyone()
     return torch.load(file, weights_only=True), captions
 
 
 def trained_autoencoder(file: Path) -> tuple[Encoder, Decoder]:
     """The narrow autoencoder from its training's state, on the device."""
-    encoder, decoder = Encoder(), Decoder()
-    for module, weights in zip((encoder, decoder), averaged(file, "encoder", "decoder"), strict=True):
-        module.load_state_dict(weights)
-        placed(module).eval().requires_grad_(False)
-    return encoder, decoder
+    encoder, decoder = pair_of(*averaged(file, "encoder", "decoder"))
+    return placed(encoder).eval().requires_grad_(False), placed(decoder).eval().requires_grad_(False)

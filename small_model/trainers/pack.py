@@ -20,9 +20,9 @@ from transformers import CLIPTokenizer
 
 from ..networks.storage import WEIGHTS, Bits, averaged, pack, read, unpack, write
 from ..networks.unet import narrow_unet
-from ..scenes.numbered import picture
+from ..scenes.picture import picture
 from .dataset import trained_autoencoder
-from .device import as_tensor, placed
+from .devices import as_tensor, placed
 from .train_teacher import BATCH, Batches, predicted
 
 # Chosen by the table that this program prints; README.md says why.

@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from ..networks import storage
-from ..networks.autoencoder import Decoder, Encoder
-from . import distributed
+from ..networks.autoencoder import Decoder, Encoder, pair_of
 from .dataset import pictures_of
-from .device import DEVICE, arithmetic, placed
+from .devices import DEVICE, arithmetic, broadcast, placed, processes
 from .muon import optimizers_of
 from .training_loop import Losses, Training, arguments
 
@@ -59,10 +58,10 @@ def train(folder: Path, pictures: int, minutes: float, batch: int, rate: float, 
     """Train for so many minutes, all runs together, at a rate that falls to zero; the state is in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     pixels = torch.from_numpy(pictures_of(folder, pictures)[0]).to(DEVICE)
-    torch.manual_seed(distributed.RANK)  # no two processes have the same noise
+    torch.manual_seed(processes().process_index)  # no two processes have the same noise
     encoder, decoder = first_weights(from_stored)
     weights = list(placed(nn.ModuleList([encoder, decoder])).parameters())
-    distributed.broadcast(weights)
+    broadcast(weights)
     optimizers = optimizers_of(weights, [encoder[0], encoder[-1], decoder[1], decoder[-1]], rate)
     networks = {"encoder": encoder, "decoder": decoder}
     training = Training(networks, optimizers, folder / "autoencoder.pt", longest_average=0.999)
@@ -72,20 +71,19 @@ def train(folder: Path, pictures: int, minutes: float, batch: int, rate: float, 
         if done >= STANDARDISED_AT and not training.state["standardised"]:
             standardise(encoder, decoder, pixels, training.state["ema"])
             training.state["standardised"] = True
-        x = crops(pixels, batch, np.random.default_rng([1, distributed.RANK, step]))
+        x = crops(pixels, batch, np.random.default_rng([1, processes().process_index, step]))
         loss, spreading = losses_of(encoder, decoder, x.contiguous(memory_format=torch.channels_last))
-        return {"total": loss + 0.01 * spreading, "shown": {"loss": loss, "spread": spreading}}
+        return loss + 0.01 * spreading, {"loss": loss, "spread": spreading}
 
-    training.run(minutes, losses, lambda done: 1 - done, warm_up=50, samples=batch * distributed.WORLD_SIZE)
+    training.run(minutes, losses, lambda done: 1 - done, warm_up=50, samples=batch * processes().num_processes)
 
 
 def first_weights(from_stored: bool) -> tuple[Encoder, Decoder]:
     """Made-up ones (by torch's seed), or those in this repository."""
-    encoder, decoder = Encoder(), Decoder()
     if from_stored:
         stored, _ = storage.read(storage.WEIGHTS / "autoencoder.safetensors")
-        nn.ModuleDict({"encoder": encoder, "decoder": decoder}).load_state_dict(stored)
-    return encoder, decoder
+        return pair_of(*storage.networks(stored, "encoder", "decoder"))
+    return Encoder(), Decoder()
 
 
 @torch.no_grad()
@@ -119,6 +117,5 @@ def losses_of(encoder: Encoder, decoder: Decoder, x: Tensor) -> tuple[Tensor, Te
 if __name__ == "__main__":
     parser = arguments(__doc__, 8000, 60, BATCH, RATE)
     parser.add_argument("--from-stored", action="store_true", help="begin with the weights in this repository")
-    distributed.join()
     train(**vars(parser.parse_args()))
-    distributed.leave()
+    processes().destroy_process_group()

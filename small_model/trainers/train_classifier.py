@@ -24,11 +24,11 @@ from torch.nn import functional
 
 from ..quality.classifier import SEEN, WEIGHTS, Classifier
 from ..quality.degradations import blurred, decoded, grainy
-from ..scenes.numbered import TRAINING, picture, scene
+from ..scenes.picture import TRAINING, picture, scene
 from ..scenes.styles import STYLES
 from ..scenes.words import ATTRIBUTES
 from .dataset import trained_autoencoder
-from .device import as_tensor
+from .devices import as_tensor
 from .muon import optimizers_of
 from .training_loop import Losses, Training, save
 
@@ -40,8 +40,8 @@ TESTED = 2000  # held-out pictures
 
 def drawn(number: int, style: str | None = None) -> np.ndarray:
     """Picture `number` [64, 64, 3] uint8, in that style."""
-    pixels = Image.fromarray(picture(number)[0])
-    return np.asarray((STYLES[style](pixels) if style else pixels).reduce(pixels.width // SEEN))
+    pixels = Image.fromarray(picture(number, style)[0])
+    return np.asarray(pixels.reduce(pixels.width // SEEN))
 
 
 def drawn_sometimes_styled(number: int) -> np.ndarray:
@@ -107,7 +107,7 @@ def train(pixels: Tensor, wanted: Tensor, seen: int, file: Path) -> Classifier:
         logits = network.logits(network.features(degraded(pixels[rows].float() / 255)))
         found = [functional.cross_entropy(words, wanted[rows, i]) for i, words in enumerate(logits.values())]
         loss = torch.stack(found).mean()
-        return {"total": loss, "shown": {"loss": loss}}
+        return loss, {"loss": loss}
 
     training.run(math.inf, losses, lambda done: 1 - done, warm_up=50, samples=BATCH, steps=seen // BATCH)
     return network.eval()

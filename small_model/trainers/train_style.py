@@ -8,15 +8,10 @@ last state.
 
 from __future__ import annotations
 
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import torch
-from diffusers import UNet2DConditionModel
-from PIL import Image
 from safetensors.torch import save_file
-from torch import Tensor
 from transformers import CLIPTokenizer
 
 from perflow_core.atomic_file import atomic_write
@@ -25,52 +20,21 @@ from perflow_core.weights.lora_file import lora_of_peft
 from ..networks import storage
 from ..networks.unet import narrow_unet
 from ..scenes.styles import STYLES
-from .dataset import pictures_of, trained_autoencoder
-from .device import as_tensor, placed
+from .dataset import latents_of
+from .devices import placed
 from .muon import optimizers_of
 from .train_teacher import BATCH, Batches, learn
-from .training_loop import arguments, save
+from .training_loop import arguments
 
 RATE, LORA_RATE = 4e-4, 1e-3  # the teacher knows the scenes already
 ADAPTED = ["to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2"]
-
-
-@torch.no_grad()
-def styled_latents(folder: Path, count: int, style: str) -> Tensor:
-    """The latents [count, 4, 16, 16] of the drawn pictures in that style, made unless the folder has them."""
-    file = folder / f"latents-{style}-{count}.pt"
-    if not file.exists():
-        encoder, _ = trained_autoencoder(folder / "autoencoder.pt")
-        pictures, _ = pictures_of(folder, count)
-        parts = []
-        with ProcessPoolExecutor() as pool:
-            for some in np.array_split(pictures, max(1, count // 50)):
-                styled = pool.map(in_style, some, [style] * len(some), chunksize=25)
-                parts.append(encoder(as_tensor(np.stack(list(styled)))).half().cpu())
-        save(torch.cat(parts), file)
-    latents: Tensor = torch.load(file, weights_only=True)
-    return latents
-
-
-def in_style(picture: np.ndarray, style: str) -> np.ndarray:
-    return np.asarray(STYLES[style](Image.fromarray(picture)))
-
-
-def with_adapters(unet: UNet2DConditionModel, rank: int) -> UNet2DConditionModel:
-    """The UNet with low-rank adapters, which alone are trained."""
-    from peft import LoraConfig
-
-    unet.requires_grad_(False)
-    unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=ADAPTED))
-    return unet
 
 
 def train(
     folder: Path, style: str, tokenizer: Path, pictures: int, minutes: float, batch: int, rank: int, rate: float
 ) -> Path:
     """Returns the file with the result."""
-    latents = styled_latents(folder, pictures, style)
-    _, captions = pictures_of(folder, pictures)
+    latents, captions = latents_of(folder, pictures, style)
     batches = Batches.of_captions(latents, captions, CLIPTokenizer.from_pretrained(tokenizer), batch)
     torch.manual_seed(0)
     unet = narrow_unet()
@@ -80,7 +44,10 @@ def train(
         optimizers = optimizers_of(list(unet.parameters()), [unet.conv_in, unet.conv_out], rate or RATE)
         learn(unet, batches, optimizers, folder / "tuned.pt", minutes)
         return folder / "tuned.pt"
-    with_adapters(unet, rank)
+    from peft import LoraConfig
+
+    unet.requires_grad_(False)  # so that the adapters alone are trained
+    unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=ADAPTED))
     trained = {name: weight for name, weight in unet.named_parameters() if weight.requires_grad}
     optimizer = torch.optim.AdamW(trained.values(), rate or LORA_RATE, betas=(0.9, 0.99), weight_decay=0.0)
     means = learn(unet, batches, [optimizer], folder / "style-lora-state.pt", minutes)

@@ -17,21 +17,17 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTokenizer
 
+from perflow_core.sampling.noise_tables import stable_diffusion_sigmas
+
 from ..networks import storage
 from ..networks.text_model import PLACES, POSITIONS, embeddings, features
 from ..networks.unet import narrow_unet
-from . import distributed
 from .dataset import latents_of
-from .device import DEVICE, arithmetic, placed
+from .devices import DEVICE, arithmetic, broadcast, placed, processes
 from .muon import optimizers_of
 from .training_loop import Losses, Training, arguments
 
 BATCH, RATE, EMPTY = 32, 2e-3, 0.1  # EMPTY: how often the caption is left out, so that CFG works
-
-
-def alphas_bar() -> Tensor:
-    """SD's table of 1000 cumulative alphas (float64)."""
-    return torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0)
 
 
 def train(
@@ -46,8 +42,8 @@ def train(
         unet.load_state_dict(storage.read(storage.WEIGHTS / "teacher.safetensors")[0])
     placed(unet)
     weights = list(unet.parameters())
-    distributed.broadcast(weights)
-    if not distributed.RANK:
+    broadcast(weights)
+    if processes().is_main_process:
         print(f"{sum(p.numel() for p in weights) / 1e6:.2f}M weights, {len(latents)} latents", flush=True)
     optimizers = optimizers_of(weights, [unet.conv_in, unet.conv_out], rate)
     learn(unet, batches, optimizers, folder / "teacher.pt", minutes)
@@ -64,13 +60,13 @@ def learn(
     training = Training({"unet": unet}, optimizers, file, longest_average=0.9995)
 
     def losses(step: int, done: float) -> Losses:
-        loss = loss_of(unet, batches[step * distributed.WORLD_SIZE + distributed.RANK])
-        return {"total": loss, "shown": {"loss": loss}}
+        loss = loss_of(unet, batches[step * processes().num_processes + processes().process_index])
+        return loss, {"loss": loss}
 
     def decay(done: float) -> float:
         return 0.02 + 0.98 * math.cos(0.5 * math.pi * done)
 
-    training.run(minutes, losses, decay, warm_up=100, samples=batches.size * distributed.WORLD_SIZE)
+    training.run(minutes, losses, decay, warm_up=100, samples=batches.size * processes().num_processes)
     return training.state["ema"]
 
 
@@ -106,9 +102,8 @@ class Batches:
         self.size = size
         self.latents, self.tokens, self.empty = latents.to(DEVICE), tokens.to(DEVICE), empty.to(DEVICE)
         self.words, self.positions = (vectors.to(DEVICE) for vectors in embeddings())
-        table = alphas_bar().to(DEVICE)
-        self.c, self.s = table.sqrt().float(), (1 - table).sqrt().float()
-        ratio = table / (1 - table)
+        ratio = stable_diffusion_sigmas().to(DEVICE) ** -2  # c^2 / s^2, with c^2 + s^2 = 1
+        self.c, self.s = (ratio / (1 + ratio)).sqrt().float(), (1 + ratio).rsqrt().float()
         self.weight = (ratio.clamp(max=5) / ratio).float()  # min-SNR, https://arxiv.org/abs/2303.09556
 
     @classmethod
@@ -133,6 +128,5 @@ if __name__ == "__main__":
     parser = arguments(__doc__, 40_000, 60, BATCH, RATE)
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--from-stored", action="store_true", help="begin with the weights in this repository")
-    distributed.join()
     train(**vars(parser.parse_args()))
-    distributed.leave()
+    processes().destroy_process_group()

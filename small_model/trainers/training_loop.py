@@ -7,30 +7,24 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from perflow_core.atomic_file import atomic_write
 
-from . import distributed
-from .device import DEVICE
-
-if TYPE_CHECKING:  # Python 3.10 has none
-    from typing_extensions import NotRequired
+from .devices import DEVICE, average_gradients, mean, processes
 
 
-class State(TypedDict):
+class State(TypedDict, total=False):
     seconds: float  # of training so far, all runs together
     step: int
     ema: list[Tensor]  # the running average, in the order of the parameters
-    standardised: NotRequired[bool]  # whether the autoencoder's latents have been given mean 0 and deviation 1
+    standardised: bool  # whether the autoencoder's latents have been given mean 0 and deviation 1
 
 
-class Losses(TypedDict):
-    total: Tensor  # what is minimised
-    shown: dict[str, Tensor]  # what is printed, by name
+Losses = tuple[Tensor, dict[str, Tensor]]  # what is minimised; what is printed, by name
 
 
 def arguments(
@@ -102,46 +96,44 @@ class Training:
         saved = began = time.monotonic()
         before, first, means = state["seconds"], state["step"], dict[str, Tensor]()
         while True:
-            state["seconds"] = distributed.mean(before + time.monotonic() - began)
+            state["seconds"] = mean(before + time.monotonic() - began)
             done = max(state["seconds"] / (60 * minutes), state["step"] / steps)
             if done >= 1:
                 break
-            self._set_rate(self.rate * min(1, (state["step"] + 1) / warm_up) * decay(done))
-            found = losses(state["step"], done)
-            self._step(found["total"])
-            for name, loss in found["shown"].items():
+            rate = self.rate * min(1, (state["step"] + 1) / warm_up) * decay(done)
+            for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
+                group["lr"] = rate
+            total, shown = losses(state["step"], done)
+            self._step(total)
+            for name, loss in shown.items():
                 share = 1 / min(state["step"] - first, 300)
                 means[name] = torch.lerp(means.get(name, loss).detach(), loss.detach(), share)
-            if state["step"] % 100 == 0 and not distributed.RANK:
+            if state["step"] % 100 == 0 and processes().is_main_process:
                 speed = samples * (state["step"] - first) / (time.monotonic() - began)
-                shown = "  ".join(f"{name} {mean.item():.4f}" for name, mean in means.items())
-                print(f"{state['seconds']:6.0f} s  step {state['step']}  {shown}  {speed:.0f} a second", flush=True)
+                losses_so_far = "  ".join(f"{name} {loss.item():.4f}" for name, loss in means.items())
+                print(
+                    f"{state['seconds']:6.0f} s  step {state['step']}  {losses_so_far}  {speed:.0f} a second",
+                    flush=True,
+                )
             if time.monotonic() - saved > self.SAVE_EVERY:
                 saved = time.monotonic()
                 self.save()
         self.save()
 
-    def _set_rate(self, rate: float) -> None:
-        for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
-            group["lr"] = rate
-
     def _step(self, loss: Tensor) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
-        distributed.average_gradients(self.weights)
+        average_gradients(self.weights)
         torch.nn.utils.clip_grad_norm_(self.weights, self.largest_gradient)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.state["step"] += 1
-        self._average()
-
-    def _average(self) -> None:
-        """Move the average towards the weights: in step n it keeps n / (n + 10) of itself, at most `longest`."""
+        # In step n the average keeps n / (n + 10) of itself, at most `longest`.
         share = min(self.longest, self.state["step"] / (self.state["step"] + 10))
         torch._foreach_lerp_(self.state["ema"], [weight.detach() for weight in self.weights], 1 - share)
 
     def save(self) -> None:
-        if distributed.RANK == 0:
+        if processes().is_main_process:
             networks = {name: network.state_dict() for name, network in self.networks.items()}
             optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
             save({**networks, "optimizers": optimizers, "state": self.state}, self.file)

@@ -63,7 +63,9 @@ def test_the_wide_unet_computes_the_same(comfyui, stored):
 
     tensors, _ = storage.read(stored / "teacher.safetensors")
     narrow = narrow_model.unet(narrow_model.NARROW, tensors)
-    wide = narrow_model.unet(narrow_model.SD15_DRAWN, widen.widen(tensors))
+    wide = narrow_model.unet(
+        narrow_model.SD15_DRAWN, {name: widen.widened(name, tensor) for name, tensor in tensors.items()}
+    )
     assert sum(parameter.numel() for parameter in wide.parameters()) > 20 * sum(p.numel() for p in narrow.parameters())
     random = torch.Generator().manual_seed(1)
     x, context = torch.randn(2, 4, 8, 8, generator=random), torch.randn(2, 77, 768, generator=random)

@@ -9,19 +9,19 @@ import sys
 from pathlib import Path
 
 import torch
-from small_model.trainers import distributed
-distributed.join()
+from small_model.trainers import devices
+rank = devices.processes().process_index
 weights = [torch.zeros(3, requires_grad=True), torch.zeros(2, 2, requires_grad=True), torch.zeros(1)]
 for weight in weights[:2]:
-    weight.grad = torch.full_like(weight, float(distributed.RANK + 1))
-distributed.average_gradients(weights)
-distributed.barrier()
-begun = torch.full((2, 3, 2, 2), distributed.RANK + 7.0).to(memory_format=torch.channels_last)
-distributed.broadcast([begun])
+    weight.grad = torch.full_like(weight, float(rank + 1))
+devices.average_gradients(weights)
+devices.processes().wait_for_everyone()
+begun = torch.full((2, 3, 2, 2), rank + 7.0).to(memory_format=torch.channels_last)
+devices.broadcast([begun])
 found = [float(weight.grad.mean()) for weight in weights[:2]]
-said = f"{found} {distributed.mean(10.0 * distributed.RANK)} {begun.mean()}"
-Path(sys.argv[1], f"{distributed.RANK}.txt").write_text(said)
-distributed.leave()
+said = f"{found} {devices.mean(10.0 * rank)} {begun.mean()}"
+Path(sys.argv[1], f"{rank}.txt").write_text(said)
+devices.processes().destroy_process_group()
 """
 
 
@@ -36,6 +36,6 @@ def test_two_processes_get_the_mean(tmp_path, repository):
 
 
 def test_one_process_keeps_what_it_has():
-    from small_model.trainers import distributed
+    from small_model.trainers import devices
 
-    assert distributed.mean(3.0) == 3.0
+    assert devices.mean(3.0) == 3.0

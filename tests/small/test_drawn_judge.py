@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from small_model.quality.classifier import WEIGHTS, classifier
-from small_model.scenes import numbered
-from small_model.scenes.numbered import picture
+from small_model.scenes import picture as drawn
+from small_model.scenes.picture import picture
 from small_model.scenes.styles import STYLES
 from small_model.scenes.words import ATTRIBUTES, caption_of, named_attributes
 
@@ -29,19 +29,19 @@ def judged(pictures) -> list[dict[str, str]]:
 def share(pictures) -> float:
     """Of the attributes that captions name, those found."""
     found = judged(pictures)
-    said = [named_attributes(numbered.caption(number)) for number in range(COUNT)]
+    said = [named_attributes(drawn.caption(number)) for number in range(COUNT)]
     right = [found[i][name] == word for i, words in enumerate(said) for name, word in words.items()]
     return sum(right) / len(right)
 
 
 def test_captions_are_those_of_the_drawings():
-    assert all(numbered.caption(number) == picture(number)[1] for number in range(20))
+    assert all(drawn.caption(number) == picture(number)[1] for number in range(20))
 
 
 def test_captions_are_read_back():
     for number in range(200):
-        scene = numbered.scene(number)
-        whole, partly = named_attributes(caption_of(scene)), named_attributes(numbered.caption(number))
+        scene = drawn.scene(number)
+        whole, partly = named_attributes(caption_of(scene)), named_attributes(drawn.caption(number))
         expected = {name: getattr(scene, name) for name in ATTRIBUTES}
         if scene.size == "medium":  # which goes without saying
             del expected["size"]

@@ -7,8 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from small_model.scenes.numbered import TRAINING, picture
-from small_model.scenes.picture import SIZE, draw
+from small_model.scenes.picture import SIZE, TRAINING, draw, picture
 from small_model.scenes.words import (
     ATTRIBUTES,
     COLOURS,

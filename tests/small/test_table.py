@@ -63,29 +63,26 @@ def table(comfyui, models, tmp_path):
 def test_stopped_and_gone_on_with_it_gives_the_same_rows(table):
     whole, stopped = table(4), table(4, cfg=3.0)
     for cell in CELLS:
-        whole.fill(cell, lambda _: None)
+        whole.fill(cell)
     rows = whole.rows(CELLS)
     assert [row["model"] for row in rows][-2:] == ["base", "PeRFlow"]
     for file in islice(whole.store(CELLS[1]).folder.iterdir(), 1):
         file.unlink()
     assert list(stopped.known(CELLS)) == CELLS[:1]
     assert stopped.left(CELLS) == 4 * 2
-    done: list[int] = []
-    for cell in CELLS:
-        stopped.fill(cell, done.append)
-    assert done == [8]
+    assert [stopped.fill(cell) for cell in CELLS] == [0, 8]
     assert stopped.rows(CELLS) == rows
 
 
 def test_more_pictures_and_another_guidance_are_still_to_do(table):
-    table(4).fill(CELLS[0], lambda _: None)
+    table(4).fill(CELLS[0])
     assert table(6).left(CELLS[:1]) == 2 * 4 * 2  # guidance takes two passes a call
     assert table(4, cfg=2.0).left(CELLS[:1]) == 4 * 4 * 2
 
 
 def test_a_row_has_numbers_and_errors(table):
     work = table(4)
-    work.fill(CELLS[0], lambda _: None)
+    work.fill(CELLS[0])
     *_, row = work.rows(CELLS[:1])
     numbers = {name: row[name] for name in row if name.removesuffix("_error") in ("frechet", "attributes")}
     assert all(isinstance(value, float) and value >= 0 for value in numbers.values())

@@ -24,7 +24,7 @@ def folder(comfyui_path, tmp_path_factory) -> Path:
 
 def test_the_latents_are_of_drawings_that_nobody_had_made_before(folder):
     from small_model.trainers.dataset import pictures_of, trained_autoencoder
-    from small_model.trainers.device import as_tensor
+    from small_model.trainers.devices import as_tensor
 
     latents = safetensors.torch.load_file(folder / "latents.safetensors")["latents"]
     pictures, captions = pictures_of(folder, 6)

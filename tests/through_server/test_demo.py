@@ -31,18 +31,18 @@ def test_demo(repository, tmp_path):
 
 def test_the_sheet(server, prompt, find, monkeypatch, capsys):
     """All its cells through the server, with the graphs' random models, and what is drawn of them."""
-    import demo_sheet
+    import demo_graph
     import numpy as np
     from demo_graph import ENLARGED
     from PIL import Image
     from sampled_sheet import SENTENCES
 
-    few = [(model, min(steps, 5 + c)) for c, (model, steps) in enumerate(demo_sheet.COLUMNS)]  # many take long
-    monkeypatch.setattr(demo_sheet, "COLUMNS", few)
+    few = [(model, min(steps, 5 + c)) for c, (model, steps) in enumerate(demo_graph.COLUMNS)]  # many take long
+    monkeypatch.setattr(demo_graph, "COLUMNS", few)
     find(prompt, "EmptyLatentImage")["inputs"] |= {"width": 64, "height": 64}
-    graph, _, _ = demo_sheet.graph_like(prompt)
-    sheet = demo_sheet.sheet_of(graph, ["a lighthouse", "a boat"], 3.0, 1.0)
-    pictures = demo_sheet.sampled(server, graph, sheet)
+    graph, _, _ = demo_graph.graph_like(prompt)
+    sheet = demo_graph.sheet_of(graph, ["a lighthouse", "a boat"], 3.0, 1.0)
+    pictures = demo_graph.sampled(server, graph, sheet)
     assert capsys.readouterr().out.count("  row ") == 2 * 4
     assert all(picture.size == (64, 64) for row in pictures for picture in row)
     assert len({picture.tobytes() for row in pictures for picture in row}) == 2 * 4
@@ -56,13 +56,13 @@ def test_the_sheet(server, prompt, find, monkeypatch, capsys):
 
 def test_the_sheet_compares_the_same_noise():
     """The base model is sampled by stock nodes, PeRFlow by the pack's, each row from one seed."""
-    import demo_sheet
+    import demo_graph
     from trial.picture_graph import PictureGraph
 
     graph = PictureGraph("base", "delta", seed=5)
-    rows = demo_sheet.sheet_of(graph, ["a", "b"], 3.0, 1.0).rows.values()
+    rows = demo_graph.sheet_of(graph, ["a", "b"], 3.0, 1.0).rows.values()
     for r, row in enumerate(rows):
-        for (model, steps), picture in zip(demo_sheet.COLUMNS, row, strict=True):
+        for (model, steps), picture in zip(demo_graph.COLUMNS, row, strict=True):
             inputs = graph.nodes[graph.nodes[picture[0]]["inputs"]["samples"][0]]["inputs"]
             if model == "PeRFlow":
                 noise, sigmas, guider = (
@@ -77,13 +77,13 @@ def test_the_sheet_compares_the_same_noise():
 
 
 def test_the_sheets_first_row_is_the_demos(prompt, find):
-    import demo_sheet
+    import demo_graph
 
-    graph, texts, cfg = demo_sheet.graph_like(prompt)
-    demo_sheet.sheet_of(graph, texts, 3.0, cfg)
+    graph, texts, cfg = demo_graph.graph_like(prompt)
+    demo_graph.sheet_of(graph, texts, 3.0, cfg)
     guider = find(prompt, "CFGGuider")["inputs"]
     assert texts[0] == prompt[guider["positive"][0]]["inputs"]["text"]
-    assert len(set(texts)) == len(demo_sheet.PROMPTS)
+    assert len(set(texts)) == len(demo_graph.PROMPTS)
     assert cfg == guider["cfg"]
     assert find(prompt, "RandomNoise")["inputs"] in [node["inputs"] for node in graph.nodes.values()]
     written = {node["inputs"]["text"] for node in graph.nodes.values() if node["class_type"] == "CLIPTextEncode"}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-PREPARED = dict(lora="a", low_rank={16: "r16", 64: "r64", 128: "r128"}, drawing="house.png", drawing_words="a house")
+PREPARED = dict(lora="a", low_rank={16: "r16", 64: "r64", 128: "r128"})
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,8 @@ def make_trained_checkpoint(path: Path, stored: Path = STORED) -> Path:
     unet, _ = storage.read(stored / "teacher.safetensors")
     parts, _ = storage.read(stored / "autoencoder.safetensors")
     words = text_model.text_model("cond_stage_model.transformer.text_model.")
-    return save(unet_tensors(unet) | vae_tensors(parts) | {name: _half(tensor) for name, tensor in words.items()}, path)
+    text = {name: tensor.half() if tensor.any() else zeros(tensor.shape) for name, tensor in words.items()}
+    return save(unet_tensors(unet) | vae_tensors(parts) | text, path)
 
 
 def make_trained_delta(path: Path, stored: Path = STORED) -> Path:
@@ -49,15 +50,7 @@ def unet_tensors(narrow: Tensors) -> Tensors:
 def vae_tensors(narrow: Mapping[str, torch.Tensor]) -> Tensors:
     """TAESD as a checkpoint's VAE. Its latents are scaled already, so ComfyUI's scaling is taken back."""
     tensors = {"vae_scale": torch.tensor(SCALING_FACTOR), "vae_shift": torch.tensor(0.0)}
-    encoder, decoder = storage.networks(narrow, "encoder", "decoder")
-    for part, module, weights in (
-        ("encoder", autoencoder.Encoder(), encoder),
-        ("decoder", autoencoder.Decoder(), decoder),
-    ):
-        module.load_state_dict(weights)
-        tensors |= {f"taesd_{part}.{name}": tensor.half() for name, tensor in autoencoder.widen(module).items()}
+    encoder, decoder = autoencoder.pair_of(*storage.networks(narrow, "encoder", "decoder"))
+    for part, weights in (("encoder", autoencoder.widen(encoder)), ("decoder", autoencoder.widen(decoder))):
+        tensors |= {f"taesd_{part}.{name}": tensor.half() for name, tensor in weights.items()}
     return {VAE + name: tensor for name, tensor in tensors.items()}
-
-
-def _half(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.half() if tensor.any() else zeros(tensor.shape)

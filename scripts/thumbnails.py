@@ -1,12 +1,14 @@
-"""The graphs that the small trained model can run: what changes in them for it, and what they make with it.
+"""Thumbnails of the example graphs: the part that sets a graph apart, and what the small trained model makes with it.
 
-The files, the words, the size and the guidance are the small model's own; nodes, links and steps stay.
+For the small model a graph gets its files, words, size and guidance; nodes, links and steps stay.
 """
 
 from __future__ import annotations
 
 import copy
 import io
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +16,14 @@ from demo_options import SMALL
 from PIL import Image
 from trial.small_models.tables import TRAINED_CHECKPOINT, TRAINED_DELTA
 
-from small_model.gallery.preparing import HOUSE
+from small_model.gallery.sheets import DRAWN
 
 if TYPE_CHECKING:
     from trial.server import ComfyServer
 
 Json = dict[str, Any]
+Box = Sequence[float]  # left, top, right, bottom
+EDGE = 15  # units of the graph around what is shown
 SMALLER = 4  # times: the graphs are for 512 pixels
 # Places of pixels among a node's values, and the place of CFG.
 SIZES = {"EmptyLatentImage": (0, 1), "ImageScale": (1, 2), "SolidMask": (1, 2), "MaskComposite": (0, 1)}
@@ -74,7 +78,7 @@ def with_our_picture(graph: Json) -> Json:
     graph = copy.deepcopy(graph)
     for node in graph["nodes"]:
         if node["type"] == "LoadImage":
-            node["widgets_values"][0] = HOUSE
+            node["widgets_values"][0] = DRAWN
     return graph
 
 
@@ -101,3 +105,32 @@ def over(card: Image.Image, made: list[Image.Image], share: float = 0.5) -> Imag
         frame.paste(picture.resize((side, side), Image.Resampling.LANCZOS), (edge, edge))
         card.paste(frame, (left, top))
     return card
+
+
+def users_of_types(graphs: Iterable[Json]) -> Counter[str]:
+    """Node type -> how many graphs have it."""
+    return Counter(kind for graph in graphs for kind in {node["type"] for node in graph["nodes"]})
+
+
+def most_telling_part(nodes: list[Json], groups: list[Json], used_by: Counter[str]) -> Box:
+    """The box around neighbouring groups in which there is most, for its size, that few other graphs have."""
+    nodes = [node for node in nodes if "Note" not in node["type"]]
+    loose = [node for node in nodes if not any(inside(node["box"], group["box"]) for group in groups)]
+    parts = sorted(part["box"] for part in (*groups, *loose))
+    boxes = [around(parts[i : j + 1]) for i in range(len(parts)) for j in range(i + 1, len(parts))]
+
+    def worth(box: Box) -> float:
+        rare = sum(1 / used_by[node["type"]] for node in nodes if inside(node["box"], box))
+        return rare / max(box[2] - box[0], box[3] - box[1])
+
+    return max(boxes or [around(parts)], key=worth)
+
+
+def around(boxes: Sequence[Box]) -> Box:
+    """The box around them all, with an edge."""
+    lefts, tops, rights, bottoms = zip(*boxes, strict=True)
+    return [min(lefts) - EDGE, min(tops) - EDGE, max(rights) + EDGE, max(bottoms) + EDGE]
+
+
+def inside(box: Box, frame: Box) -> bool:
+    return box[0] >= frame[0] and box[1] >= frame[1] and box[2] <= frame[2] and box[3] <= frame[3]
