@@ -1,11 +1,15 @@
-"""x0 for the teacher: latents with captions, from files, from pictures or from the teacher itself."""
+"""x0 for the teacher: latents with captions, from files, from pictures or from the teacher itself.
+
+Of a source, `place` says how far it has been read, if it is read in order, and take(numbers) gives x0 [B, 4, h, w] and
+a caption for each; numbers counts the examples of the whole run.
+"""
 
 import json
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -15,24 +19,11 @@ from torch import Tensor
 from perflow_core.training.curriculum import Purpose, generator, normal
 
 from .config import Config
-from .pictures import ShardStream, Skipped, decoded
+from .pictures import ShardStream, decoded
 from .prepared_latents import prepare
 from .prompts import PromptStore
 from .stopping import TrainingError
 from .teacher import Teacher
-
-
-class LatentSource(Protocol):
-    """Where x0 comes from. `place` says how far it has been read, for sources that are read in order."""
-
-    place: str
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    def take(self, numbers: Sequence[int]) -> tuple[Tensor, list[str]]:
-        """x0 [B, 4, h, w] and a caption for each; numbers counts the examples of the whole run."""
-        ...
 
 
 class LatentFiles:
@@ -108,7 +99,7 @@ class PictureStream(ShardStream):
     def __init__(self, teacher: Teacher, config: Config, rank: int, processes: int):
         super().__init__(config.data, config.seed, rank, processes)
         self.teacher = teacher
-        self.skipped = Skipped()
+        self.skipped: list[str] = []
         example = teacher.encode_pictures(torch.zeros(1, 3, config.data.resolution, config.data.resolution))
         self.shape = tuple(example.shape[1:])
 
@@ -129,7 +120,7 @@ class PictureStream(ShardStream):
 
 def source(
     config: Config, teacher: Teacher, prompts: PromptStore, rank: int, processes: int, stopping: Callable[[], bool]
-) -> LatentSource:
+) -> LatentFiles | PictureStream:
     """What the configuration names; pictures and prompts become files of latents first.
 
     Several processes share the work, so they have to wait for each other before the latents are used.

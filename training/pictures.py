@@ -6,7 +6,6 @@ import random
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -33,17 +32,6 @@ class Picture(NamedTuple):
     name: str
     read: Callable[[], bytes]
     caption: str
-
-
-@dataclass
-class Skipped:
-    """The names of the pictures that could not be read."""
-
-    names: list[str] = field(default_factory=list)
-
-    def add(self, name: str, error: Exception) -> None:
-        self.names.append(name)
-        print(f"Skipped {name}, which cannot be read ({error}); {len(self.names)} so far.", file=sys.stderr, flush=True)
 
 
 def folder_pictures(config: DataConfig) -> list[Picture]:
@@ -142,8 +130,12 @@ class ShardStream:
         return json.loads(sample["json"]).get(self.config.caption) if "json" in sample else None
 
 
-def decoded(pictures: Iterable[Picture], resolution: int, skipped: Skipped) -> Iterator[tuple[Picture, Tensor | None]]:
-    """Each picture with its pixels [3, resolution, resolution] in -1..1, or None where it cannot be read; in order."""
+def decoded(
+    pictures: Iterable[Picture], resolution: int, skipped: list[str]
+) -> Iterator[tuple[Picture, Tensor | None]]:
+    """Each picture with its pixels [3, resolution, resolution] in -1..1, in order; None, and its name added to
+    `skipped`, where it cannot be read.
+    """
 
     def decode(picture: Picture) -> Tensor | Exception:
         try:
@@ -155,9 +147,13 @@ def decoded(pictures: Iterable[Picture], resolution: int, skipped: Skipped) -> I
     with ThreadPoolExecutor(THREADS) as pool:
         while batch := list(islice(remaining, THREADS)):
             for picture, found in zip(batch, pool.map(decode, batch), strict=True):
-                if isinstance(found, Exception):
-                    skipped.add(picture.name, found)
-                yield picture, None if isinstance(found, Exception) else found
+                if isinstance(found, Tensor):
+                    yield picture, found
+                    continue
+                skipped.append(picture.name)
+                text = f"Skipped {picture.name}, which cannot be read ({found}); {len(skipped)} so far."
+                print(text, file=sys.stderr, flush=True)
+                yield picture, None
 
 
 def pixels(data: bytes, resolution: int) -> Tensor:

@@ -15,7 +15,7 @@ from perflow_core.training.curriculum import Purpose, normal
 from perflow_core.training.trajectory import TeacherTrajectory
 
 from .config import Config
-from .pictures import Skipped, decoded, folder_pictures
+from .pictures import decoded, folder_pictures
 from .prompts import PromptStore
 from .stopping import Stopped, TrainingError
 from .teacher import Teacher
@@ -31,32 +31,25 @@ class Row(NamedTuple):
     pixels: Tensor | None = None
 
 
-class Preparation(NamedTuple):
-    """What the rows are made from: how many, the rows of some numbers, and the latents of some rows."""
-
-    total: int
-    rows: Callable[[range], list[Row]]
-    latents: Callable[[list[Row]], Tensor]
+# How many rows there are, the rows of some numbers, and the latents of some rows.
+Preparation = tuple[int, Callable[[range], list[Row]], Callable[[list[Row]], Tensor]]
 
 
 def _pictures(config: Config, teacher: Teacher) -> Preparation:
     """A folder of pictures; those that cannot be read are left out."""
-    pictures, skipped = folder_pictures(config.data), Skipped()
+    pictures, skipped = folder_pictures(config.data), list[str]()
 
     def rows(numbers: range) -> list[Row]:
         found = decoded(pictures[numbers.start : numbers.stop], config.data.resolution, skipped)
-        return [
-            Row(number, picture.caption, pixels)
-            for number, (picture, pixels) in zip(numbers, found, strict=True)
-            if pixels is not None
-        ]
+        of_numbers = [Row(i, picture.caption, pixels) for i, (picture, pixels) in zip(numbers, found, strict=True)]
+        return [row for row in of_numbers if row.pixels is not None]
 
     def encoded(some: list[Row]) -> Tensor:
         pixels = torch.stack([row.pixels for row in some if row.pixels is not None])
         noise = normal(_shape(config), [row.number for row in some], config.seed, Purpose.POSTERIOR)
         return teacher.encode_pictures(pixels, noise)
 
-    return Preparation(len(pictures), rows, encoded)
+    return len(pictures), rows, encoded
 
 
 def _samples(config: Config, teacher: Teacher, prompts: PromptStore) -> Preparation:
@@ -84,7 +77,7 @@ def _samples(config: Config, teacher: Teacher, prompts: PromptStore) -> Preparat
         conditions = prompts.embed([row.caption for row in some])
         return trajectory.sample(teacher.noise_predictor(conditions, empty, data.sampling_guidance), noise)
 
-    return Preparation(len(texts) * data.samples_per_prompt, rows, sampled)
+    return len(texts) * data.samples_per_prompt, rows, sampled
 
 
 def _shape(config: Config) -> tuple[int, int, int]:
@@ -119,12 +112,8 @@ def prepare(
             if stopping():
                 raise Stopped
             latents.append(latents_of(part[first : first + batch]).cpu())
-        _write(paths[start], torch.cat(latents).half(), [row.caption for row in part])
-
-
-def _write(path: Path, latents: Tensor, captions: list[str]) -> None:
-    """The captions first, so that a file of latents always has them beside it."""
-    with atomic_write(path.with_suffix(".json")) as unfinished:
-        unfinished.write_text(json.dumps(captions), encoding="utf-8")
-    with atomic_write(path) as unfinished:
-        safetensors.torch.save_file({"latents": latents}, unfinished)
+        # The captions first, so that a file of latents always has them beside it.
+        with atomic_write(paths[start].with_suffix(".json")) as unfinished:
+            unfinished.write_text(json.dumps([row.caption for row in part]), encoding="utf-8")
+        with atomic_write(paths[start]) as unfinished:
+            safetensors.torch.save_file({"latents": torch.cat(latents).half()}, unfinished)

@@ -23,13 +23,11 @@ from perflow_core.training.curriculum import Purpose, Rounds, normal, uniform
 from perflow_core.training.reflow import Reflow, Segment
 
 from .config import Config
-from .latents import LatentSource
+from .latents import LatentFiles, PictureStream
 from .prompts import PromptStore
 from .state import numbered
 from .stopping import Stopped, TrainingError
 from .teacher import Teacher
-
-DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ class SegmentCache:
         config: Config,
         teacher: Teacher,
         prompts: PromptStore,
-        source: LatentSource,
+        source: LatentFiles | PictureStream,
         reflow: Reflow,
         lanes: Lanes,
         stopping: Callable[[], bool],
@@ -80,13 +78,14 @@ class SegmentCache:
         self.rounds = Rounds(depth, config.cache.uses, config.seed)
         self.folder = Path(config.output) / "endpoints"
         self._round = -1
+        self.dtype: torch.dtype = getattr(torch, config.cache.precision)
         self._begun = -1, ""  # a round that was begun, and how far the source had been read then
         self._check_size()
 
     def _check_size(self) -> None:
         """Rounds stay on disk until a state is saved that no longer needs them."""
         cache = self.config.cache
-        row = 2 * torch.Size(self.source.shape).numel() * DTYPES[cache.precision].itemsize
+        row = 2 * torch.Size(self.source.shape).numel() * self.dtype.itemsize
         kept, rows = 2 + (self.config.save.every - 1) // self.rounds.steps, self.rounds.depth * self.lanes.all
         size = kept * rows * row / 1e9
         if size > cache.max_gb:
@@ -175,8 +174,7 @@ class SegmentCache:
                 f"The teacher's trajectory gave NaN in rows {numbers[0]} to {numbers[-1]}: check the teacher, or set "
                 "optimizer.precision to bf16 or no."
             )
-        dtype = DTYPES[config.cache.precision]
-        tensors = {name: getattr(segment, name).to("cpu", dtype).contiguous() for name in ("x0", "eps")}
+        tensors = {name: getattr(segment, name).to("cpu", self.dtype).contiguous() for name in ("x0", "eps")}
         with atomic_write(path) as unfinished:
             safetensors.torch.save_file(tensors, unfinished, {"prompts": json.dumps(shown), "place": self.source.place})
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from training.latents import LatentFiles
-from training.pictures import ShardStream, Skipped, decoded, pixels
+from training.pictures import ShardStream, decoded, pixels
 from training.stopping import Stopped, TrainingError
 
 
@@ -129,7 +129,7 @@ def test_prompts_alone(run, tmp_path):
 def test_broken_pictures_are_counted_and_named(capfd):
     from training.pictures import Picture
 
-    skipped = Skipped()
+    skipped = []
     sources = [
         Picture("good", lambda: jpeg(1), ""),
         Picture("bad", lambda: b"no", ""),
@@ -137,7 +137,7 @@ def test_broken_pictures_are_counted_and_named(capfd):
     ]
     found = [square is not None for _, square in decoded(sources, 64, skipped)]
     assert found == [True, False, False]
-    assert skipped.names == ["bad", "cut"]
+    assert skipped == ["bad", "cut"]
 
 
 def test_every_epoch_has_each_latent_once(latents_file):
