@@ -7,6 +7,5 @@
 `editing`: Prompt-to-Prompt. `views`: Wonder3D's twelve views. `drawing`: plots and sheets of pictures.
 
 Imports go one way: `training`, `weights` and `drawing` use `sampling`, `views` uses `weights`, `drawing` uses `views`.
-`errors`: what can be wrong, and how a message shows it; `atomic_file`: files written whole or not at all; `host`:
-tables in float64 on the CPU.
+`errors`: what can be wrong and how it is said; `atomic_file`: files whole or not at all; `host`: float64 on the CPU.
 """

@@ -15,6 +15,8 @@ def test_run(page, server):
     values = {node["type"]: node["widgets_values"] for node in graph["nodes"] if "widgets_values" in node}
     values["EmptyLatentImage"][:2] = 64, 64
     server.forget()  # for what comes from its cache, it does not send the texts again
+    page.page.evaluate("() => sessionStorage.clear()")  # other tests showed texts on this page
+    page.open()
     page.load(graph)
     page.run(shows=["SaveImage", "PeRFlowSchedulePlot"])
     wait_for_end(page, server)

@@ -134,7 +134,7 @@ def test_live_preview_is_the_true_data_estimate(perflow, schedule, t2i, predicti
     model, noise = perflow(prediction_type), random(1, 4, 8, 8)
     previews = []
     sample(model, schedule(model, 4), noise, callback=lambda i, x0, x, n: previews.append((i, n, x0, x)))
-    alpha_bar = model.get_model_object("model_sampling").alphas_cumprod
+    alpha_bar = model.get_model_object("model_sampling").base.alphas_cumprod
     assert [(i, n) for i, n, _, _ in previews] == [(0, 4), (1, 4), (2, 4), (3, 4)]
     for (_, _, found, X), start, end in zip(previews, (999, 749, 499, 249), (749, 499, 249, 0), strict=True):
         (c_s, s_s), (c_e, s_e) = ((alpha_bar[i].sqrt(), (1 - alpha_bar[i]).sqrt()) for i in (start, end))
@@ -170,7 +170,7 @@ def test_hand_over_to_the_base_model(run, analytic, perflow, schedule, t2i):
     half_way = sample(model, high, noise, torch.zeros_like(noise))
     found = sample(analytic, low, torch.zeros_like(noise), half_way) * SCALE
 
-    alpha_bar = model.get_model_object("model_sampling").alphas_cumprod
+    alpha_bar = model.get_model_object("model_sampling").base.alphas_cumprod
     z = noise.double()
     for start, end in ((999, 749), (749, 499)):  # PeRFlow, diff_eps
         gamma = (alpha_bar[start] / alpha_bar[end]).sqrt()
