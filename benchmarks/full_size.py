@@ -1,4 +1,4 @@
-"""SD1.5 and SDXL at their real sizes: what ComfyUI's configurations need, and checkpoints of random weights."""
+"""SD1.5 and SDXL at their real sizes: what ComfyUI's configurations need, and files of random weights."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ SDXL: dict[str, Any] = dict(
 )
 LAST_OF_A_BLOCK = re.compile(r"(proj_out|out_layers\.3|to_out\.0|net\.2|conv2)\.weight$")
 DELTA = 0.05  # of a weight's size
+SPECTRUM = 256  # terms of the made-up difference: singular values 1, 1/2, 1/3 ... and a floor
+FLOOR = 0.02  # of the first singular value
 
 
 def sd15(small: bool) -> dict[str, Any]:
@@ -75,3 +77,33 @@ def change(weight: Tensor, device: torch.device) -> Tensor:
 
     size = 1.0 / math.sqrt(weight[0].numel()) if weight.ndim > 1 else 0.02
     return torch.randn(weight.shape, device=device, dtype=torch.float16).mul_(DELTA * size).cpu()
+
+
+def make_difference(folder: Path, small: bool) -> None:
+    """SD1.5's UNets base and perflow, and delta = perflow - base, all fp16 with ComfyUI's names: three files."""
+    import torch
+    from safetensors.torch import load_file, save_file
+    from trial import small_models
+
+    tensors = load_file(small_models.make_unet(folder / "base.safetensors", sd15(small)))
+    torch.manual_seed(0)
+    delta = {}
+    for name, weight in tensors.items():
+        dW = matrix_with_spectrum(*weight.flatten(1).shape) if weight.ndim > 1 else torch.randn(weight.shape)
+        size = max(float(weight.float().square().mean().sqrt()), 0.02) if weight.ndim > 1 else 0.02
+        dW *= DELTA * size * math.sqrt(dW.numel()) / float(dW.norm())
+        delta[name] = dW.view(weight.shape).half()
+        tensors[name] = (weight.float() + delta[name].float()).half()
+    save_file(tensors, folder / "perflow.safetensors")
+    save_file(delta, folder / "delta.safetensors")
+
+
+def matrix_with_spectrum(rows: int, columns: int) -> Tensor:
+    """A matrix with singular values near 1, 1/2, 1/3 ... and a flat floor, without an SVD."""
+    import torch
+
+    terms = min(SPECTRUM, rows, columns)
+    left = torch.randn(rows, terms) / (math.sqrt(rows) * torch.arange(1, terms + 1))
+    right = torch.randn(terms, columns) / math.sqrt(columns)
+    floor = torch.randn(rows, columns).mul_(FLOOR / math.sqrt(max(rows, columns)))
+    return torch.addmm(floor, left, right)

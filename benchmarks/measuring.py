@@ -1,8 +1,7 @@
-"""For benchmarks: files of real size, a process of its own for every run, and a watch over its memory."""
+"""For benchmarks: a process of its own for every run, a watch over its time and memory, and comparisons in turn."""
 
 import contextlib
 import json
-import math
 import os
 import shutil
 import statistics
@@ -19,14 +18,10 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.append(str(REPOSITORY / "scripts"))
 
-import full_size  # noqa: E402
 from environment import enter  # noqa: E402
 
 MB = 1e6
 Run = Callable[[], object]
-SPECTRUM = 256  # terms of the made-up difference: singular values 1, 1/2, 1/3 ... and a floor
-FLOOR = 0.02  # of the first singular value
-SIZE = 0.05  # of the difference, beside the weights
 
 
 class Peaks:
@@ -98,7 +93,7 @@ def start_comfyui(comfyui_path: Path, files: Path, base: Path):
 def made_models(
     work: Callable[[Path, str, Path, Path, dict[str, Any]], dict[str, Any]], arguments: Callable[[], dict[str, Any]]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """A folder with the files that `work` makes when it is asked for "make", and the options of the command line.
+    """A folder with the files that `work` makes where `what` is "make", and the options of the command line.
 
     In a process that in_own_process started, which runs the same program: work(ComfyUI, what, files, base, options).
     """
@@ -131,36 +126,6 @@ def child_main(work: Callable[[str, Path, Path, dict[str, Any]], dict[str, Any]]
             found = work(what, Path(files), Path(base), json.loads(chosen))
         Path(result).write_text(json.dumps(found), encoding="utf-8")
         sys.exit()
-
-
-def make_files(folder: Path, small: bool) -> None:
-    """base, perflow and delta = perflow - base, all fp16 with ComfyUI's names, as the stock loader takes them."""
-    import torch
-    from safetensors.torch import load_file, save_file
-    from trial import small_models
-
-    tensors = load_file(small_models.make_unet(folder / "base.safetensors", full_size.sd15(small)))
-    torch.manual_seed(0)
-    delta = {}
-    for name, weight in tensors.items():
-        dW = with_spectrum(*weight.flatten(1).shape) if weight.ndim > 1 else torch.randn(weight.shape)
-        size = max(float(weight.float().square().mean().sqrt()), 0.02) if weight.ndim > 1 else 0.02
-        dW *= SIZE * size * math.sqrt(dW.numel()) / float(dW.norm())
-        delta[name] = dW.view(weight.shape).half()
-        tensors[name] = (weight.float() + delta[name].float()).half()
-    save_file(tensors, folder / "perflow.safetensors")
-    save_file(delta, folder / "delta.safetensors")
-
-
-def with_spectrum(rows: int, columns: int):
-    """A matrix with singular values near 1, 1/2, 1/3 ... and a flat floor, without an SVD."""
-    import torch
-
-    terms = min(SPECTRUM, rows, columns)
-    left = torch.randn(rows, terms) / (math.sqrt(rows) * torch.arange(1, terms + 1))
-    right = torch.randn(terms, columns) / math.sqrt(columns)
-    floor = torch.randn(rows, columns).mul_(FLOOR / math.sqrt(max(rows, columns)))
-    return torch.addmm(floor, left, right)
 
 
 def warm_up(path: Path) -> None:
@@ -233,19 +198,3 @@ def summary(ratios: Sequence[float], target: str = "") -> str:
     """The median of the ratios, how far they spread, and the target."""
     spread = f"{len(ratios)} pairs: {min(ratios):.3f} to {max(ratios):.3f}"
     return f"{statistics.median(ratios):.3f} ({spread}{'; target ' + target if target else ''})"
-
-
-def kept_energy(files: Path, counts: dict[str, float], tensors: dict[str, Any]) -> float:
-    """1 - |dW - up down|^2 / |dW|^2 over these weights, each counted that often; dW = perflow - base."""
-    from safetensors import safe_open
-
-    energy = lost = 0.0
-    with safe_open(files / "perflow.safetensors", "pt") as perflow, safe_open(files / "base.safetensors", "pt") as base:
-        for key, count in counts.items():
-            name, module = key.removeprefix("diffusion_model."), key.removesuffix(".weight")
-            dW = (perflow.get_tensor(name).float() - base.get_tensor(name).float()).flatten(1)
-            up, down = (tensors[f"{module}.lora_{side}.weight"].float().flatten(1) for side in ("up", "down"))
-            scale = float(tensors.get(f"{module}.alpha", up.shape[1])) / up.shape[1]
-            energy += count * float(dW.square().sum())
-            lost += count * float((dW - scale * up @ down).square().sum())
-    return 1 - lost / energy

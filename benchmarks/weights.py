@@ -22,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import full_size
 import measuring
 from measuring import MB
 
@@ -55,7 +56,7 @@ def arguments() -> dict[str, Any]:
 def work(comfyui_path: Path, what: str, files: Path, base: Path, chosen: dict[str, Any]) -> dict[str, Any]:
     """One run, in the process made for it."""
     if what == "make":
-        measuring.make_files(files, chosen["small"])
+        full_size.make_difference(files, chosen["small"])
         return {}
     comfyui = measuring.start_comfyui(comfyui_path, files, base)
     if what == "extract":
@@ -191,12 +192,28 @@ def compare_layers(pair, diff: Any, files: Path, written: Tensors) -> float:
     )
     both = written.keys() & theirs.keys()  # ours keeps whole what would not become smaller
     counts = {key: n for key, n in counts.items() if f"{key.removesuffix('.weight')}.lora_up.weight" in both}
-    kept = [measuring.kept_energy(files, counts, tensors) for tensors in (written, theirs)]
+    kept = [kept_energy(files, counts, tensors) for tensors in (written, theirs)]
     print(
         f"kept energy, from these {len(counts)} weights: ours {kept[0]:.4f}, stock {kept[1]:.4f} "
         "(target at least stock's)"
     )
     return totals[0]
+
+
+def kept_energy(files: Path, counts: dict[str, float], tensors: dict[str, Any]) -> float:
+    """1 - |dW - up down|^2 / |dW|^2 over these weights, each counted that often; dW = perflow - base."""
+    from safetensors import safe_open
+
+    energy = lost = 0.0
+    with safe_open(files / "perflow.safetensors", "pt") as perflow, safe_open(files / "base.safetensors", "pt") as base:
+        for key, count in counts.items():
+            name, module = key.removeprefix("diffusion_model."), key.removesuffix(".weight")
+            dW = (perflow.get_tensor(name).float() - base.get_tensor(name).float()).flatten(1)
+            up, down = (tensors[f"{module}.lora_{side}.weight"].float().flatten(1) for side in ("up", "down"))
+            scale = float(tensors.get(f"{module}.alpha", up.shape[1])) / up.shape[1]
+            energy += count * float(dW.square().sum())
+            lost += count * float((dW - scale * up @ down).square().sum())
+    return 1 - lost / energy
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 // The text of a node of this pack stays on it.
 //
-// A node says what it did by ComfyUI's message "progress_text", and the page shows that. But from frontend 1.54.8 on it
+// A node shows what it did by ComfyUI's message "progress_text", and the page shows that. But from frontend 1.54.8 on it
 // takes the text away when the run ends, and every page loses it when the graph is loaded again. So the texts are
 // remembered here, and handed to the page once more: when a run has ended, and when the same graph is back.
 import { app } from "../../scripts/app.js"
@@ -12,7 +12,7 @@ const STORE = "PeRFlow.texts" // in the storage of this tab, which a reload of t
 
 const ours = new Set() // the types of our nodes
 const graphs = JSON.parse(sessionStorage.getItem(STORE) ?? "{}") // graph id -> node id -> { text, state, old }
-let said = new Set() // the ids of the nodes that have said something in this run
+let reported = new Set() // the ids of the nodes that have sent a text in this run
 let running = null // the id of the graph that was on the page when this run began; another may be there by now
 
 const root = () => app.rootGraph ?? app.graph
@@ -44,11 +44,11 @@ function hide(node) {
   if (shown) node.removeWidget(shown)
 }
 
-function hear({ detail: { nodeId, text, again } }) {
+function keep({ detail: { nodeId, text, again } }) {
   const node = find(nodeId)
   if (!node || again || isOther()) return
   texts()[nodeId] = { text, state: state(node), old: false }
-  said.add(String(nodeId))
+  reported.add(String(nodeId))
 }
 
 // After an error the text of the run before goes, until the graph has run again.
@@ -58,7 +58,7 @@ function end(succeeded) {
   if (other) return
   for (const [id, kept] of Object.entries(texts())) {
     const node = find(id)
-    kept.old = !succeeded && !said.has(id)
+    kept.old = !succeeded && !reported.has(id)
     if (!node) continue
     if (kept.old) hide(node)
     else show(id, kept.text)
@@ -81,8 +81,8 @@ app.registerExtension({
   },
 
   setup() {
-    api.addEventListener("progress_text", hear)
-    api.addEventListener("execution_start", () => ([said, running] = [new Set(), root().id]))
+    api.addEventListener("progress_text", keep)
+    api.addEventListener("execution_start", () => ([reported, running] = [new Set(), root().id]))
     // The page's own answer to the end of a run comes first.
     for (const kind of ENDS) api.addEventListener(kind, () => setTimeout(() => end(kind === "execution_success")))
   },

@@ -115,20 +115,28 @@ def small_unet(unet_file):
 
 
 @pytest.fixture
-def controlnet(comfyui):
-    """A small classic ControlNet, freshly loaded, and the list of the timesteps that it is told."""
+def controlnet(comfyui, run):
+    """(where it ends) -> conditioning with a small classic ControlNet; and the list of the timesteps that it gets."""
     import comfy.controlnet
+    import torch
+    from analytic_model import conditioning
     from trial import small_models
 
     folder = comfyui.base / "models" / "controlnet"
     control = comfy.controlnet.load_controlnet(
         str(small_models.make_controlnet(folder / "tiny.safetensors", small_models.SD15_TINY))
     )
-    told: list[float] = []
+    timesteps: list[float] = []
     control.control_model.register_forward_pre_hook(
-        lambda module, args, kwargs: told.append(kwargs["timesteps"][0].item()), with_kwargs=True
+        lambda module, args, kwargs: timesteps.append(kwargs["timesteps"][0].item()), with_kwargs=True
     )
-    return control, told
+
+    def controlled(end):
+        prompts = {"positive": conditioning(0.1), "negative": conditioning(0.2)}
+        how = {"image": torch.rand(1, 64, 64, 3), "strength": 1.0, "start_percent": 0.0, "end_percent": end}
+        return run("ControlNetApplyAdvanced", control_net=control, **prompts, **how)
+
+    return controlled, timesteps
 
 
 @pytest.fixture(scope="session")

@@ -72,30 +72,20 @@ def test_a_plain_ksampler_counts_as_with_the_base(run, t2i, perflow, active, fam
         assert active(model, simple(model), percent) == active(base, simple(base), percent), percent
 
 
-def test_a_controlnet_that_ends_half_way_takes_half_the_steps(controlnet, run, small_unet, apply_delta, schedule):
+def test_a_controlnet_that_ends_half_way_takes_half_the_steps(controlnet, small_unet, apply_delta, schedule):
     import comfy.sample
     import comfy.samplers
-    from analytic_model import conditioning
 
-    control, told = controlnet
+    controlled, timesteps = controlnet
     model, euler = apply_delta(small_unet), comfy.samplers.sampler_object("euler")
     noise, latent = torch.randn(1, 4, 8, 8), torch.zeros(1, 4, 8, 8)
     for end, expected in ((0.25, [1000]), (0.5, [1000, 750]), (0.75, [1000, 750, 500])):
-        positive, negative = run(
-            "ControlNetApplyAdvanced",
-            positive=conditioning(0.1),
-            negative=conditioning(0.2),
-            control_net=control,
-            image=torch.rand(1, 64, 64, 3),
-            strength=1.0,
-            start_percent=0.0,
-            end_percent=end,
-        )
-        told.clear()
+        positive, negative = controlled(end)
+        timesteps.clear()
         comfy.sample.sample_custom(
             model, noise, 1.0, euler, schedule(model), positive, negative, latent, disable_pbar=True
         )
-        assert told == expected
+        assert timesteps == expected
 
 
 @pytest.mark.parametrize(("end", "expected"), [(0.25, 1), (0.5, 2), (0.75, 3)])
