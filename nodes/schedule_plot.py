@@ -5,7 +5,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io, ui
 
 from ..perflow_core.drawing.picture_sheet import to_tensor
-from ..perflow_core.drawing.schedule_plot import draw_schedule
+from ..perflow_core.drawing.plots import draw_schedule
 from .comfyui.sampling.perflow_model import perflow_sampling
 
 

@@ -6,8 +6,8 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..perflow_core.drawing.loss_plot import draw_losses
 from ..perflow_core.drawing.picture_sheet import to_tensor
+from ..perflow_core.drawing.plots import draw_losses
 from ..perflow_core.errors import counted
 from ..perflow_core.sampling.parameterization import PredictionType, like_base
 from ..perflow_core.weights.delta_file import metadata_prediction_type, metadata_windows

@@ -6,8 +6,8 @@ from comfy_api.latest import io
 
 from ..perflow_core.errors import counted
 from ..perflow_core.sampling.chord import WindowChord
-from ..perflow_core.sampling.piecewise import split_at_edges
 from ..perflow_core.sampling.schedule import End, parse_steps_per_window, window_schedule
+from ..perflow_core.sampling.solvers import split_at_edges
 from ..perflow_core.sampling.windows import NUM_TIMESTEPS, by_window, spanned_edges
 from .comfyui import node_text, shared_inputs
 from .comfyui.sampling.perflow_model import perflow_sampling

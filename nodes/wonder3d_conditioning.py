@@ -7,8 +7,7 @@ from comfy.sd import VAE
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..perflow_core.views.object_picture import SIZE, on_white
-from ..perflow_core.views.twelve_views import each_twelve_times
+from ..perflow_core.views.twelve_views import SIZE, each_twelve_times, on_white
 from .comfyui.advice import with_advice
 
 CONTEXT = 768  # the width of the image embedding that the UNet reads: CLIP ViT-L/14's

@@ -6,6 +6,6 @@
 `training`: the teacher's trajectory in a window, the student's target, which comes when, and a step of the optimizer.
 `editing`: Prompt-to-Prompt. `views`: Wonder3D's twelve views. `drawing`: plots and sheets of pictures.
 
-Imports go one way: `training`, `weights` and `drawing` use `sampling`, `views` uses `weights`, `drawing` uses `views`.
+Imports go one way: `training`, `weights`, `editing`, `drawing` use `sampling`; `views` `weights`; `drawing` `views`.
 `errors`: what can be wrong and how it is said; `atomic_file`: files whole or not at all; `host`: float64 on the CPU.
 """

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from perflow_core.atomic_file import atomic_write
 from perflow_core.drawing.picture_sheet import Layout, draw_sheet, from_tensor
-from perflow_core.sampling.denoiser import denoiser
+from perflow_core.sampling.parameterization import denoiser
 from perflow_core.sampling.schedule import window_schedule
 from perflow_core.sampling.solvers import sample_euler
 from perflow_core.training.curriculum import Purpose, normal

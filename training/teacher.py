@@ -12,8 +12,7 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 
-from perflow_core.sampling.denoiser import NoisePredictor, UNet, noise_predictor
-from perflow_core.sampling.parameterization import BasePrediction
+from perflow_core.sampling.parameterization import BasePrediction, NoisePredictor, UNet, noise_predictor
 from perflow_core.weights.unet_layout import BY_CONTEXT_WIDTH
 from perflow_core.weights.weights_file import WeightsFileError, inspect
 

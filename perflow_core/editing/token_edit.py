@@ -4,6 +4,8 @@ An edit replaces the target's map A_t by a mixture with the source's map A_s, a 
 is a sum of two ordinary attentions with other values, and no map is ever needed:
 
     out = A_s (M (alpha v)) + A_t ((g alpha + 1 - alpha) v)
+
+At the end: in which steps the attention is edited (alpha).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..sampling import tolerances
 from .prompt_tokens import PromptTokens
 
 
@@ -134,3 +137,33 @@ def _take_own_places(M: Tensor, places: Iterable[int]) -> Tensor:
 def _place(prompt: PromptTokens, token: int) -> int:
     """Where in the context token number `token` is; behind the last one the end of the context."""
     return prompt.places[token] if token < len(prompt.places) else prompt.length
+
+
+def cross_alpha(steps: int, window: Tensor) -> Tensor:
+    """alpha[i] = 1 for the steps int(b0 (n + 1)) <= i < int(b1 (n + 1)), else 0: the cross attention that is edited.
+
+    window [..., 2] holds b0, b1 in 0..1, once or for every token; returns [n + 1, ...] in float64. The authors count
+    n + 1 steps here and n in `self_active`.
+    """
+    b0, b1 = (window.double() * (steps + 1)).trunc().unbind(-1)
+    i = torch.arange(steps + 1, dtype=torch.float64).reshape(-1, *[1] * b0.ndim)
+    return ((b0 <= i) & (i < b1)).double()
+
+
+def self_active(steps: int, share: float) -> Tensor:
+    """Whether the target's self attention is the source's in a step, i < int(n share); [n], boolean."""
+    return torch.arange(steps) < int(steps * share)
+
+
+def step_of(sigma: Tensor, sigmas: Tensor) -> Tensor:
+    """The step that a model call at `sigma` belongs to, of the list [n + 1] that is sampled; both on one device.
+
+    A call between two levels (a second-order solver's, a step that is divided) belongs to the step around it. The list
+    falls, or rises (from picture to noise). Returns a 0-dim tensor: nothing waits for the device.
+    """
+    inner = sigmas[1:-1]
+    if inner.numel() == 0:
+        return torch.zeros((), dtype=torch.int64, device=sigma.device)
+    tolerance = tolerances.AROUND_CALL * inner
+    fallen, risen = inner + tolerance >= sigma, inner - tolerance <= sigma
+    return torch.where(sigmas[0] >= sigmas[-1], fallen, risen).sum()

@@ -9,6 +9,7 @@ NEAR_EDGE = 5.0  # beside an edge: ComfyUI's schedulers miss one by up to 2 (752
 
 # Relative, of noise levels.
 SAME_LEVEL = 1e-5  # one level in two lists: other schedulers' float32 is off by up to 1e-6
+AROUND_CALL = 1e-4  # a step's level and that of a model call in it: float32 noise of what samplers compute
 SAME_TABLE = 1e-3  # two noise tables: float32 betas move a level by 1e-6, the next table of another kind by 0.5
 
 # Of the sine of an angle.

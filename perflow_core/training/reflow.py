@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from ..sampling.chord import WindowChord
-from ..sampling.denoiser import NoisePredictor
-from ..sampling.parameterization import PredictionType, append_dims, output, predicted_eps
+from ..sampling.parameterization import NoisePredictor, PredictionType, append_dims, output, predicted_eps
 from ..sampling.windows import NUM_TIMESTEPS
 from .descent import Descent, WindowLosses
 from .time_points import TimePoints

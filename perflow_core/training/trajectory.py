@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from ..host import host_float64
-from ..sampling.denoiser import NoisePredictor
-from ..sampling.parameterization import append_dims
+from ..sampling.parameterization import NoisePredictor, append_dims
 from ..sampling.windows import NUM_TIMESTEPS, Float64, edge_entries
 
 Solver = Literal["dpmpp_2m", "ddim"]

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from perflow_core.sampling.denoiser import denoiser, noise_predictor
-from perflow_core.sampling.parameterization import PREDICTION_TYPES, append_dims, output
+from perflow_core.sampling.parameterization import PREDICTION_TYPES, append_dims, denoiser, noise_predictor, output
 
 
 @pytest.fixture

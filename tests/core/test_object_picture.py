@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from perflow_core.views.object_picture import OBJECT, SIZE, on_white
+from perflow_core.views.twelve_views import OBJECT, SIZE, on_white
 
 RED = torch.tensor([1.0, 0.0, 0.0])
 

@@ -8,9 +8,8 @@ import torch
 
 from perflow_core.sampling.chord import WindowChord
 from perflow_core.sampling.parameterization import append_dims, denoised
-from perflow_core.sampling.piecewise import split_at_edges
 from perflow_core.sampling.schedule import window_schedule
-from perflow_core.sampling.solvers import SOLVERS, sample_ab2, sample_euler, sample_heun
+from perflow_core.sampling.solvers import SOLVERS, sample_ab2, sample_euler, sample_heun, split_at_edges
 
 INSIDE = torch.tensor([740.0, 510.0], dtype=torch.float64)
 

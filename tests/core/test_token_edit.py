@@ -5,9 +5,17 @@ from itertools import count
 import pytest
 import torch
 
-from perflow_core.editing.edit_schedule import cross_alpha, self_active, step_of
 from perflow_core.editing.prompt_tokens import PromptTokens, Word, parse_emphasis, parse_phrases
-from perflow_core.editing.token_edit import TokenEdit, align, refine, replace, stacked
+from perflow_core.editing.token_edit import (
+    TokenEdit,
+    align,
+    cross_alpha,
+    refine,
+    replace,
+    self_active,
+    stacked,
+    step_of,
+)
 
 CASES = ["replace", "replace, a word's own window", "refine", "reweight"]
 

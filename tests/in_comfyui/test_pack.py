@@ -83,7 +83,7 @@ def test_every_input_has_a_tooltip(comfyui, name):
 @pytest.mark.parametrize("steps", [0, 1, 6])
 def test_plot(comfyui, run, perflow, schedule, steps):
     """A dot at every step's place, bands that change at the edges, both curves, and nothing else that is red."""
-    drawing, model = comfyui.module("perflow_core.drawing.schedule_plot"), perflow()
+    drawing, model = comfyui.module("perflow_core.drawing.plots"), perflow()
     sampling = model.get_model_object("model_sampling")
     sigmas = schedule(model, max(steps, 1), denoise=min(steps, 1.0))
     (image,) = run("PeRFlowSchedulePlot", model=model, sigmas=sigmas)

@@ -228,7 +228,7 @@ def test_the_loss_as_picture_and_for_the_stock_plot(comfyui, trained):
     assert 0 <= image.min() < image.max() <= 1
     assert len(image.reshape(-1, 3).unique(dim=0)) > 20
     history = [{step % 12: 1 / (step + 1), (step + 1) % 12: 2 / (step + 1)} for step in range(200)]
-    assert comfyui.module("perflow_core.drawing.loss_plot").draw_losses(history, 12).size == (800, 600)
+    assert comfyui.module("perflow_core.drawing.plots").draw_losses(history, 12).size == (800, 600)
     assert all(isinstance(loss, float) for loss in losses)
 
 

@@ -355,7 +355,7 @@ class TestConditioning:
         positive, negative, latent = run("Wonder3DConditioning", image=image, mask=mask, **models)
         assert latent["samples"].shape == (12, 4, 32, 32)
         assert not latent["samples"].any()
-        picture = core("views.object_picture").on_white(image, mask)
+        picture = core("views.twelve_views").on_white(image, mask)
         ((context, options),) = positive
         embedding = models["clip_vision"].encode_image(picture)["image_embeds"]
         assert torch.allclose(context, embedding.expand(12, 1, -1), atol=1e-5)

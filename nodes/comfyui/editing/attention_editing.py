@@ -13,7 +13,7 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from comfy.samplers import KSAMPLER
 from torch import Tensor
 
-from ....perflow_core.editing.edit_schedule import step_of
+from ....perflow_core.editing.token_edit import step_of
 from .edit_plan import KEY, EditedPart, EditPlan, LocatedWords, ScheduledEdit
 from .edited_attention import Blocks, Options, attention_blocks, edited_blocks
 from .latent_blending import hand_over_blending

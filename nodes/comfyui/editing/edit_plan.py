@@ -7,9 +7,8 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor
 
-from ....perflow_core.editing.edit_schedule import cross_alpha, self_active
 from ....perflow_core.editing.local_blend import blend_mask
-from ....perflow_core.editing.token_edit import TokenEdit
+from ....perflow_core.editing.token_edit import TokenEdit, cross_alpha, self_active
 
 KEY = "prompt_to_prompt"  # of the plan in a CONDITIONING's options, and of the run in a sampling's
 

@@ -10,8 +10,7 @@ from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
 from ....perflow_core.sampling.chord import WindowChord
-from ....perflow_core.sampling.denoiser import UNet, denoiser, noise_predictor
-from ....perflow_core.sampling.parameterization import PredictionType
+from ....perflow_core.sampling.parameterization import PredictionType, UNet, denoiser, noise_predictor
 from ....perflow_core.sampling.schedule import window_schedule
 from ....perflow_core.sampling.solvers import sample_euler
 from ....perflow_core.training.curriculum import Draw, Purpose, Rounds, draw_batch, normal
