@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 WIDTH = 64  # of TAESD
-LATENT_CHANNELS = 4
+LATENT_CHANNELS = 4  # of the SD1.5-like model; the SD3-like one has 16
 ENCODER_WIDTHS = (32, 32, 64, 64)  # from the picture's size down to an eighth of it
 DECODER_WIDTHS = (64, 64, 32, 32)  # from an eighth up
 
@@ -43,28 +43,29 @@ class Clamp(nn.Module):
 
 
 class Encoder(nn.Sequential):
-    """Pictures [B, 3, H, W] in 0..1 to latents [B, 4, H/8, W/8]; names of the layers as in TAESD."""
+    """Pictures [B, 3, H, W] in 0..1 to latents [B, C, H/8, W/8]; names of the layers as in TAESD."""
 
-    def __init__(self, widths: tuple[int, int, int, int] = ENCODER_WIDTHS) -> None:
-        layers: list[nn.Module] = [_conv(3, widths[0]), Block(widths[0])]
-        for before, width in pairwise(widths):
+    def __init__(self, channels: int = LATENT_CHANNELS) -> None:
+        layers: list[nn.Module] = [_conv(3, ENCODER_WIDTHS[0]), Block(ENCODER_WIDTHS[0])]
+        for before, width in pairwise(ENCODER_WIDTHS):
             layers += [_conv(before, width, stride=2, bias=False), *(Block(width) for _ in range(3))]
-        super().__init__(*layers, _conv(widths[-1], LATENT_CHANNELS))
+        super().__init__(*layers, _conv(ENCODER_WIDTHS[-1], channels))
 
 
 class Decoder(nn.Sequential):
-    """Latents [B, 4, h, w] to pictures [B, 3, 8 h, 8 w], about 0..1; names of the layers as in TAESD."""
+    """Latents [B, C, h, w] to pictures [B, 3, 8 h, 8 w], about 0..1; names of the layers as in TAESD."""
 
-    def __init__(self, widths: tuple[int, int, int, int] = DECODER_WIDTHS) -> None:
-        layers: list[nn.Module] = [Clamp(), _conv(LATENT_CHANNELS, widths[0]), nn.ReLU()]
-        for width, after in pairwise(widths):
+    def __init__(self, channels: int = LATENT_CHANNELS) -> None:
+        layers: list[nn.Module] = [Clamp(), _conv(channels, DECODER_WIDTHS[0]), nn.ReLU()]
+        for width, after in pairwise(DECODER_WIDTHS):
             layers += [*(Block(width) for _ in range(3)), nn.Upsample(scale_factor=2), _conv(width, after, bias=False)]
-        super().__init__(*layers, Block(widths[-1]), _conv(widths[-1], 3))
+        super().__init__(*layers, Block(DECODER_WIDTHS[-1]), _conv(DECODER_WIDTHS[-1], 3))
 
 
 def pair_of(encoder: Mapping[str, Tensor], decoder: Mapping[str, Tensor]) -> tuple[Encoder, Decoder]:
     """The two narrow networks with these weights."""
-    pair = Encoder(), Decoder()
+    channels = decoder["1.weight"].shape[1]
+    pair = Encoder(channels), Decoder(channels)
     pair[0].load_state_dict(encoder)
     pair[1].load_state_dict(decoder)
     return pair
@@ -77,7 +78,7 @@ def widen(narrow: Encoder | Decoder) -> dict[str, Tensor]:
         tensor = tensor.detach()
         for dim in range(min(tensor.ndim, 2)):
             channels = tensor.shape[dim]
-            if channels in (3, LATENT_CHANNELS):  # a picture's or a latent's own
+            if channels not in (*ENCODER_WIDTHS, *DECODER_WIDTHS):  # a picture's or a latent's own
                 continue
             times = WIDTH // channels
             tensor = tensor.repeat_interleave(times, dim)

@@ -24,8 +24,14 @@ def embeddings() -> tuple[Tensor, Tensor]:
 
 
 def features(tokens: Tensor, words: Tensor, positions: Tensor) -> Tensor:
-    """What the text model gives for tokens [B, 77]: [B, 77, 768]."""
+    """What the text model gives for tokens [B, n]: [B, n, 768]."""
     return torch.nn.functional.layer_norm(words[tokens] + positions, (WIDTH,))
+
+
+def pooled(tokens: Tensor, words: Tensor, positions: Tensor) -> Tensor:
+    """What the text model gives for whole captions, [B, 768]: its features at the first end word of tokens [B, 77]."""
+    end = (tokens == WORDS - 1).int().argmax(1)
+    return features(tokens[torch.arange(len(tokens)), end], words, positions[end])
 
 
 def text_model(prefix: str = "text_model.") -> dict[str, Tensor]:

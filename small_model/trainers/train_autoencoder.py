@@ -2,7 +2,7 @@
 
 `python -m small_model.trainers.train_autoencoder FOLDER --pictures 48000 --minutes 40`, on two cores
 `torchrun --nproc_per_node 2 -m small_model.trainers.train_autoencoder ...`. With --from-stored it begins with the
-weights in this repository.
+weights in this repository; with --channels 16 it is the SD3-like model's, which begins with the other's inner layers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from ..networks import storage
-from ..networks.autoencoder import Decoder, Encoder, pair_of
+from ..networks.autoencoder import LATENT_CHANNELS, Decoder, Encoder
 from .dataset import pictures_of
 from .devices import DEVICE, arithmetic, broadcast, placed, processes
 from .muon import optimizers_of
@@ -54,18 +54,20 @@ def spread(z: Tensor) -> Tensor:
     return z.mean((0, 2, 3)).square().mean() + (z.std((0, 2, 3)) - 1).square().mean()
 
 
-def train(folder: Path, pictures: int, minutes: float, batch: int, rate: float, from_stored: bool) -> None:
+def train(
+    folder: Path, pictures: int, minutes: float, batch: int, rate: float, from_stored: bool, channels: int = LATENT_CHANNELS
+) -> None:
     """Train for so many minutes, all runs together, at a rate that falls to zero; the state is in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     pixels = torch.from_numpy(pictures_of(folder, pictures)[0]).to(DEVICE)
     torch.manual_seed(processes().process_index)  # no two processes have the same noise
-    encoder, decoder = first_weights(from_stored)
+    encoder, decoder = first_weights(from_stored, channels)
     weights = list(placed(nn.ModuleList([encoder, decoder])).parameters())
     broadcast(weights)
     optimizers = optimizers_of(weights, [encoder[0], encoder[-1], decoder[1], decoder[-1]], rate)
     networks = {"encoder": encoder, "decoder": decoder}
     training = Training(networks, optimizers, folder / "autoencoder.pt", longest_average=0.999)
-    training.state.setdefault("standardised", from_stored)
+    training.state.setdefault("standardised", from_stored and channels == LATENT_CHANNELS)
 
     def losses(step: int, done: float) -> Losses:
         if done >= STANDARDISED_AT and not training.state["standardised"]:
@@ -78,12 +80,15 @@ def train(folder: Path, pictures: int, minutes: float, batch: int, rate: float, 
     training.run(minutes, losses, lambda done: 1 - done, warm_up=50, samples=batch * processes().num_processes)
 
 
-def first_weights(from_stored: bool) -> tuple[Encoder, Decoder]:
-    """Made-up ones (by torch's seed), or those in this repository."""
+def first_weights(from_stored: bool, channels: int) -> tuple[Encoder, Decoder]:
+    """Made-up ones (by torch's seed), or those in this repository where they fit."""
+    pair = Encoder(channels), Decoder(channels)
     if from_stored:
         stored, _ = storage.read(storage.WEIGHTS / "autoencoder.safetensors")
-        return pair_of(*storage.networks(stored, "encoder", "decoder"))
-    return Encoder(), Decoder()
+        for network, weights in zip(pair, storage.networks(stored, "encoder", "decoder"), strict=True):
+            own = network.state_dict()
+            network.load_state_dict({n: w if w.shape == own[n].shape else own[n] for n, w in weights.items()})
+    return pair
 
 
 @torch.no_grad()
@@ -117,5 +122,6 @@ def losses_of(encoder: Encoder, decoder: Decoder, x: Tensor) -> tuple[Tensor, Te
 if __name__ == "__main__":
     parser = arguments(__doc__, 8000, 60, BATCH, RATE)
     parser.add_argument("--from-stored", action="store_true", help="begin with the weights in this repository")
+    parser.add_argument("--channels", type=int, default=LATENT_CHANNELS, help="of the latents")
     train(**vars(parser.parse_args()))
     processes().destroy_process_group()

@@ -23,7 +23,7 @@ from ..scenes.styles import STYLES
 from .dataset import latents_of
 from .devices import placed
 from .muon import optimizers_of
-from .train_teacher import BATCH, Batches, learn
+from .train_teacher import BATCH, Batches, learn, predicted
 from .training_loop import arguments
 
 RATE, LORA_RATE = 4e-4, 1e-3  # the teacher knows the scenes already
@@ -42,7 +42,7 @@ def train(
     placed(unet)
     if not rank:
         optimizers = optimizers_of(list(unet.parameters()), [unet.conv_in, unet.conv_out], rate or RATE)
-        learn(unet, batches, optimizers, folder / "tuned.pt", minutes)
+        learn(unet, predicted, batches, optimizers, folder / "tuned.pt", minutes)
         return folder / "tuned.pt"
     from peft import LoraConfig
 
@@ -50,7 +50,7 @@ def train(
     unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=ADAPTED))
     trained = {name: weight for name, weight in unet.named_parameters() if weight.requires_grad}
     optimizer = torch.optim.AdamW(trained.values(), rate or LORA_RATE, betas=(0.9, 0.99), weight_decay=0.0)
-    means = learn(unet, batches, [optimizer], folder / "style-lora-state.pt", minutes)
+    means = learn(unet, predicted, batches, [optimizer], folder / "style-lora-state.pt", minutes)
     file = folder / "style-lora.safetensors"
     with atomic_write(file) as unfinished:
         save_file(lora_of_peft(dict(zip(trained, means, strict=True)), torch.float16), unfinished)

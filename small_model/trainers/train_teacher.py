@@ -8,13 +8,13 @@ in comfy/sd1_tokenizer. With --from-stored it begins with the weights in this re
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from diffusers import UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
 from perflow_core.sampling.noise_tables import stable_diffusion_sigmas
@@ -27,6 +27,7 @@ from .devices import DEVICE, arithmetic, broadcast, placed, processes
 from .muon import optimizers_of
 from .training_loop import Losses, Training, arguments
 
+Network = TypeVar("Network", bound=nn.Module)
 BATCH, RATE, EMPTY = 32, 2e-3, 0.1  # EMPTY: how often the caption is left out, so that CFG works
 
 
@@ -46,21 +47,25 @@ def train(
     if processes().is_main_process:
         print(f"{sum(p.numel() for p in weights) / 1e6:.2f}M weights, {len(latents)} latents", flush=True)
     optimizers = optimizers_of(weights, [unet.conv_in, unet.conv_out], rate)
-    learn(unet, batches, optimizers, folder / "teacher.pt", minutes)
+    learn(unet, predicted, batches, optimizers, folder / "teacher.pt", minutes)
 
 
 def learn(
-    unet: UNet2DConditionModel,
+    network: Network,
+    predicted: Callable[[Network, Batch], Tensor],
     batches: Batches,
     optimizers: Sequence[torch.optim.Optimizer],
     file: Path,
     minutes: float,
 ) -> list[Tensor]:
-    """Train what the optimizers hold, the state in the file; returns the running averages of the UNet's own weights."""
-    training = Training({"unet": unet}, optimizers, file, longest_average=0.9995)
+    """Train what the optimizers hold, the state in the file; returns the running averages of the trained weights."""
+    training = Training({"unet": network}, optimizers, file, longest_average=0.9995)
 
     def losses(step: int, done: float) -> Losses:
-        loss = loss_of(unet, batches[step * processes().num_processes + processes().process_index])
+        batch = batches[step * processes().num_processes + processes().process_index]
+        with arithmetic():
+            found = predicted(network, batch)
+        loss = ((found.float() - batch.wanted).square().mean((1, 2, 3)) * batch.weight).mean()
         return loss, {"loss": loss}
 
     def decay(done: float) -> float:
@@ -68,13 +73,6 @@ def learn(
 
     training.run(minutes, losses, decay, warm_up=100, samples=batches.size * processes().num_processes)
     return training.state["ema"]
-
-
-def loss_of(unet: UNet2DConditionModel, batch: Batch) -> Tensor:
-    """The weighted mean of the squared errors."""
-    with arithmetic():
-        found = predicted(unet, batch)
-    return ((found.float() - batch.noise).square().mean((1, 2, 3)) * batch.weight).mean()
 
 
 def predicted(unet: UNet2DConditionModel, batch: Batch) -> Tensor:
@@ -88,15 +86,19 @@ def predicted(unet: UNet2DConditionModel, batch: Batch) -> Tensor:
 
 
 class Batch(NamedTuple):
-    z: Tensor  # sqrt(ab) x0 + sqrt(1 - ab) noise, [B, 4, 16, 16]
+    z: Tensor  # the noisy latents, [B, C, 16, 16]
     t: Tensor  # 0..999, [B]
     context: Tensor  # [B, PLACES, 768], the last of which stands for all that follow
-    noise: Tensor
+    pooled: Tensor  # of whole captions, [B, 768], where the network takes it
+    wanted: Tensor  # of the network, as large as z
     weight: Tensor  # of each row's loss, [B]
 
 
 class Batches:
-    """Step i's batch, the same whenever it is made. latents [n, 4, 16, 16]; tokens [n, 77]; empty [77]."""
+    """Step i's batch, the same whenever it is made. latents [n, C, 16, 16]; tokens [n, 77]; empty [77].
+
+    z = sqrt(ab) x0 + sqrt(1 - ab) noise, and the noise is wanted.
+    """
 
     def __init__(self, latents: Tensor, tokens: Tensor, empty: Tensor, size: int = BATCH) -> None:
         self.size = size
@@ -120,8 +122,13 @@ class Batches:
         noise = torch.randn(x0.shape, generator=random, device=DEVICE)
         left_out = torch.rand(count, generator=random, device=DEVICE) < EMPTY
         tokens = torch.where(left_out[:, None], self.empty, self.tokens[rows])
+        return self.batch(x0, noise, tokens, t, random)
+
+    def batch(self, x0: Tensor, noise: Tensor, tokens: Tensor, t: Tensor, random: torch.Generator) -> Batch:
+        """The rows with this noise and these captions; t is uniform."""
         z = self.c[t].view(-1, 1, 1, 1) * x0 + self.s[t].view(-1, 1, 1, 1) * noise
-        return Batch(z, t, features(tokens[:, :PLACES], self.words, self.positions[:PLACES]), noise, self.weight[t])
+        context = features(tokens[:, :PLACES], self.words, self.positions[:PLACES])
+        return Batch(z, t, context, context[:, -1], noise, self.weight[t])
 
 
 if __name__ == "__main__":
