@@ -5,13 +5,20 @@ from comfy_api.latest import io
 
 from ..perflow_core.errors import counted, tensors_named
 from ..perflow_core.sampling.parameterization import usual_base
-from ..perflow_core.weights.delta_file import metadata_base_prediction, metadata_prediction_type, metadata_windows
+from ..perflow_core.weights.delta_file import (
+    metadata_base_prediction,
+    metadata_edges,
+    metadata_prediction_type,
+    metadata_windows,
+)
 from ..perflow_core.weights.delta_fit import DeltaFit
 from ..perflow_core.weights.unet_layout import TRAINED_WINDOWS
 from .comfyui import folders, node_text, shared_inputs
 from .comfyui.advice import with_advice
 from .comfyui.sampling.base_sampling import base_of, other_base_lines
-from .comfyui.sampling.perflow_model import trained_prediction, with_perflow_sampling
+from .comfyui.sampling.flow_windows import FlowBase, flow_lines
+from .comfyui.sampling.perflow_model import trained_prediction, with_flow_windows, with_perflow_sampling
+from .comfyui.sampling.perflow_sampling import Base
 from .comfyui.weights.delta_patches import fitting_delta, patches
 
 APPLIED = "perflow_deltas"  # the MODEL's note of what was applied to it: [(file, strength), ...]
@@ -24,12 +31,13 @@ class PeRFlowApplyDelta(io.ComfyNode):
             node_id="PeRFlowApplyDelta",
             display_name="Apply PeRFlow Delta",
             category="PeRFlow",
-            description="Makes a Stable Diffusion model a four-step one: it adds the PeRFlow weight difference and "
+            description="Makes a model a four-step one: it adds the PeRFlow weight difference and "
             "sets the matching sampling. LoRAs, ControlNet, IP-Adapter, CFG and negative prompts keep working.",
             search_aliases=["perflow", "few step", "4 step", "accelerate", "fast", "rectified flow", "turbo"],
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="An SD1.5, SD2.x or SDXL model. LoRAs may come before or after this node."
+                    "model",
+                    tooltip="An SD1.5, SD2.x, SDXL or flow-matching model. LoRAs may come before or after this node.",
                 ),
                 io.Combo.Input(
                     "delta_name",
@@ -86,17 +94,44 @@ class PeRFlowApplyDelta(io.ComfyNode):
         base = base_of(model)  # first: the error for a wrong model comes before that for a wrong file
         with with_advice():
             delta = fitting_delta(model, folders.delta_path(delta_name), partial, strength)
-            if prediction_type == shared_inputs.AUTO:
-                prediction_type = metadata_prediction_type(delta.file) or trained_prediction(model, delta.unet)
-            windows = windows or metadata_windows(delta.file) or TRAINED_WINDOWS
+            if isinstance(base, FlowBase):
+                accelerated, lines = on_flow(model, base, delta, prediction_type, windows, align_steps)
+            else:
+                accelerated, lines = on_stable_diffusion(model, base, delta, prediction_type, windows, align_steps)
         applied = [*(model.get_attachment(APPLIED) or []), (delta.file.name, strength)]
-        accelerated = with_perflow_sampling(model, base, prediction_type, windows, align_steps)
         accelerated.add_patches(patches(delta), strength)
         accelerated.set_attachments(APPLIED, applied)
-        lines = applied_lines(delta, applied, f"{prediction_type}, {windows} windows")
-        lines += other_base_lines(base, metadata_base_prediction(delta.file) or usual_base(prediction_type))
-        text = "\n".join(lines)
+        sampling, *remarks = lines
+        text = "\n".join([*applied_lines(delta, applied, sampling), *remarks])
         return io.NodeOutput(accelerated, ui=node_text.show_with_steps(cls, text, accelerated))
+
+
+def on_stable_diffusion(
+    model: ModelPatcher, base: Base, delta: DeltaFit, choice: shared_inputs.PredictionChoice, windows: int, align: bool
+) -> tuple[ModelPatcher, list[str]]:
+    """A clone that samples as the delta was trained, and how that is in words."""
+    prediction_type = choice
+    if prediction_type == shared_inputs.AUTO:
+        prediction_type = metadata_prediction_type(delta.file) or trained_prediction(model, delta.unet)
+    windows = windows or metadata_windows(delta.file) or TRAINED_WINDOWS
+    remarks = other_base_lines(base, metadata_base_prediction(delta.file) or usual_base(prediction_type))
+    accelerated = with_perflow_sampling(model, base, prediction_type, windows, align)
+    return accelerated, [f"{prediction_type}, {windows} windows", *remarks]
+
+
+def on_flow(
+    model: ModelPatcher,
+    base: FlowBase,
+    delta: DeltaFit,
+    choice: shared_inputs.PredictionChoice,
+    windows: int,
+    align: bool,
+) -> tuple[ModelPatcher, list[str]]:
+    """The same for a flow model, where the file says which sigmas the windows have."""
+    edges = metadata_edges(delta.file)
+    if edges is None or (windows and windows != len(edges) - 1):
+        edges = base.edges(windows or metadata_windows(delta.file) or TRAINED_WINDOWS)
+    return with_flow_windows(model, base, edges, align), flow_lines(base, edges, choice != shared_inputs.AUTO)
 
 
 def applied_lines(delta: DeltaFit, applied: list[tuple[str, float]], sampling: str) -> list[str]:

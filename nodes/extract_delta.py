@@ -9,11 +9,12 @@ import comfy.utils
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..perflow_core.sampling.parameterization import usual_base
+from ..perflow_core.sampling.parameterization import like_base, usual_base
 from ..perflow_core.weights.extraction import Extraction, largest_names, source_dtype
 from ..perflow_core.weights.unet_layout import UNetLayout
 from .comfyui import node_text, shared_inputs
 from .comfyui.sampling.base_sampling import prediction_of
+from .comfyui.sampling.flow_windows import EDGES, flow_base
 from .comfyui.sampling.perflow_model import trained_prediction
 from .comfyui.sampling.perflow_sampling import PeRFlowSampling
 from .comfyui.weights.save_delta import new_delta
@@ -79,7 +80,13 @@ class PeRFlowExtractDelta(io.ComfyNode):
         unet = layout_of(model_base)
         check_same_family(layout_of(model_perflow), unet)
         predicts, remarks = prediction_of(model_base), []
-        if prediction_type == shared_inputs.AUTO:
+        facts: dict[str, str] = {"base_prediction": predicts} if predicts else {}
+        flow = flow_base(model_base.get_model_object("model_sampling"))
+        if flow:
+            prediction_type = like_base(flow.predicts)
+            edges = model_perflow.get_attachment(EDGES)
+            facts = flow.metadata(flow.chord(edges if edges and len(edges) == windows + 1 else windows))
+        elif prediction_type == shared_inputs.AUTO:
             sampling = model_perflow.get_model_object("model_sampling")
             known = isinstance(sampling, PeRFlowSampling)
             prediction_type = sampling.prediction_type if known else trained_prediction(model_perflow, unet)
@@ -98,7 +105,7 @@ class PeRFlowExtractDelta(io.ComfyNode):
                 architecture=unet.family,
                 source=f"{source_name(model_perflow)} - {source_name(model_base)}",
                 seconds=f"{seconds:.1f}",
-                **({"base_prediction": predicts} if predicts else {}),
+                **facts,
             )
             path = file.finish(metadata)
         text = "\n".join([report(extraction, path, seconds), *remarks])

@@ -6,7 +6,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from .comfyui import node_text, shared_inputs
-from .comfyui.sampling.base_sampling import base_of
+from .comfyui.sampling.base_sampling import stable_diffusion_base
 from .comfyui.sampling.perflow_sampling import PeRFlowSampling
 from .comfyui.sampling.rectified_sampling import EvenSteps, RectifiedDiffusionSampling, RectifiedFlowSampling
 from .comfyui.sampling.step_alignment import set_alignment
@@ -82,4 +82,4 @@ def check_is_rectified(model: ModelPatcher) -> None:
             "Diffusion Model."
         )
     if not isinstance(sampling, EvenSteps):  # ours replaces its own, but no other node's
-        base_of(model)
+        stable_diffusion_base(model)

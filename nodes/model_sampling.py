@@ -5,7 +5,8 @@ from comfy_api.latest import io
 
 from .comfyui import node_text, shared_inputs
 from .comfyui.sampling.base_sampling import base_of, other_prediction_lines
-from .comfyui.sampling.perflow_model import trained_prediction, with_perflow_sampling
+from .comfyui.sampling.flow_windows import FlowBase, flow_lines
+from .comfyui.sampling.perflow_model import trained_prediction, with_flow_windows, with_perflow_sampling
 from .comfyui.weights.unet_weights import layout_of
 
 
@@ -21,8 +22,8 @@ class PeRFlowModelSampling(io.ComfyNode):
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip="An SD1.5, SD2.x or SDXL model with PeRFlow weights. LoRAs may come before or after this "
-                    "node.",
+                    tooltip="An SD1.5, SD2.x, SDXL or flow-matching model with PeRFlow weights. LoRAs may come before "
+                    "or after this node.",
                 ),
                 shared_inputs.prediction_type(auto=shared_inputs.PUBLISHED),
                 shared_inputs.windows(" that the weights were trained with; 4 for all published weights."),
@@ -38,10 +39,16 @@ class PeRFlowModelSampling(io.ComfyNode):
     ) -> io.NodeOutput:
         shared_inputs.check_ranges(cls, prediction_type=prediction_type, windows=windows)
         base = base_of(model)  # first, for its error about models of another kind
-        remarks = []
-        if prediction_type == shared_inputs.AUTO:
-            prediction_type = trained_prediction(model, layout_of(model))
-            remarks = other_prediction_lines(base, prediction_type)
-        accelerated = with_perflow_sampling(model, base, prediction_type, windows, align_steps)
-        text = "\n".join([f"{prediction_type}, {windows} windows", *remarks])
+        if isinstance(base, FlowBase):
+            edges = base.edges(windows)
+            accelerated = with_flow_windows(model, base, edges, align_steps)
+            lines = flow_lines(base, edges, prediction_type != shared_inputs.AUTO)
+        else:
+            remarks = []
+            if prediction_type == shared_inputs.AUTO:
+                prediction_type = trained_prediction(model, layout_of(model))
+                remarks = other_prediction_lines(base, prediction_type)
+            accelerated = with_perflow_sampling(model, base, prediction_type, windows, align_steps)
+            lines = [f"{prediction_type}, {windows} windows", *remarks]
+        text = "\n".join(lines)
         return io.NodeOutput(accelerated, ui=node_text.show_with_steps(cls, text, accelerated))

@@ -6,7 +6,8 @@ from comfy_api.latest import io, ui
 
 from ..perflow_core.drawing.picture_sheet import to_tensor
 from ..perflow_core.drawing.plots import draw_schedule
-from .comfyui.sampling.perflow_model import perflow_sampling
+from .comfyui.sampling.perflow_model import window_steps
+from .comfyui.sampling.perflow_sampling import PeRFlowSampling
 
 
 class PeRFlowSchedulePlot(io.ComfyNode):
@@ -35,6 +36,7 @@ class PeRFlowSchedulePlot(io.ComfyNode):
                 "sigmas holds NaN or Inf, expected noise levels: connect Window Schedule or another scheduler, with "
                 "settings that give steps."
             )
-        sampling = perflow_sampling(model, "Plot Window Schedule")
-        image = to_tensor(draw_schedule(sampling.chord, sampling.base.alphas_cumprod, sigmas))
+        steps = window_steps(model, "Plot Window Schedule")
+        base = steps.base.alphas_cumprod if isinstance(steps, PeRFlowSampling) else None
+        image = to_tensor(draw_schedule(steps.chord, base, sigmas))
         return io.NodeOutput(image, ui=ui.PreviewImage(image, cls=cls))

@@ -14,6 +14,7 @@ from ..perflow_core.weights.delta_file import metadata_prediction_type, metadata
 from .comfyui import folders, node_text, shared_inputs
 from .comfyui.advice import with_advice
 from .comfyui.sampling.base_sampling import base_of
+from .comfyui.sampling.flow_windows import EDGES, FlowBase
 from .comfyui.sampling.perflow_sampling import Base, PeRFlowSampling
 from .comfyui.training import trained_files
 from .comfyui.training.delta_training import DeltaTraining, Settings
@@ -40,7 +41,8 @@ class PeRFlowTrainDelta(io.ComfyNode):
             is_output_node=True,
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="The SD1.5, SD2.x or SDXL model to make fast. LoRAs on it are included."
+                    "model",
+                    tooltip="The SD1.5, SD2.x, SDXL or flow-matching model to make fast. LoRAs on it are included.",
                 ),
                 io.Latent.Input(
                     "latents",
@@ -187,7 +189,6 @@ class PeRFlowTrainDelta(io.ComfyNode):
         trained_files.check_free_space(training)
         facts = {
             "architecture": unet.family,
-            "base_prediction": base.predicts,
             "source": f"Train PeRFlow Delta on {source_name(model[0])}",
         }
         first = resumed.steps if resumed else 0
@@ -198,10 +199,10 @@ class PeRFlowTrainDelta(io.ComfyNode):
         return io.NodeOutput(str(path), loss_map, image, ui=node_text.show(cls, text))
 
 
-def teacher_of(model: ModelPatcher) -> Base:
+def teacher_of(model: ModelPatcher) -> Base | FlowBase:
     """Raises ValueError for a model that cannot be a teacher."""
     base = base_of(model)
-    if isinstance(model.get_model_object("model_sampling"), PeRFlowSampling):
+    if isinstance(model.get_model_object("model_sampling"), PeRFlowSampling) or model.get_attachment(EDGES):
         raise ValueError(
             "This model has PeRFlow's sampling already, expected the base model, which is the teacher: connect the "
             "model from before Apply PeRFlow Delta; to continue training a delta, choose it in resume_from."
@@ -210,7 +211,11 @@ def teacher_of(model: ModelPatcher) -> Base:
 
 
 @with_advice()
-def chosen_prediction(base: Base, choice: shared_inputs.PredictionChoice, resumed: Resumed | None) -> PredictionType:
+def chosen_prediction(
+    base: Base | FlowBase, choice: shared_inputs.PredictionChoice, resumed: Resumed | None
+) -> PredictionType:
+    if isinstance(base, FlowBase):
+        return like_base(base.predicts)
     if choice != shared_inputs.AUTO:
         return choice
     return (metadata_prediction_type(resumed.file) if resumed else None) or like_base(base.predicts)

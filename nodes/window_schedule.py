@@ -8,9 +8,9 @@ from ..perflow_core.errors import counted
 from ..perflow_core.sampling.chord import WindowChord
 from ..perflow_core.sampling.schedule import End, parse_steps_per_window, window_schedule
 from ..perflow_core.sampling.solvers import split_at_edges
-from ..perflow_core.sampling.windows import NUM_TIMESTEPS, by_window, spanned_edges
+from ..perflow_core.sampling.windows import NUM_TIMESTEPS
 from .comfyui import node_text, shared_inputs
-from .comfyui.sampling.perflow_model import perflow_sampling
+from .comfyui.sampling.perflow_model import window_steps
 
 
 class PeRFlowWindowSchedule(io.ComfyNode):
@@ -55,7 +55,7 @@ class PeRFlowWindowSchedule(io.ComfyNode):
     @classmethod
     def execute(cls, model: ModelPatcher, steps: int, denoise: float, end: End, steps_per_window: str) -> io.NodeOutput:
         shared_inputs.check_ranges(cls, steps=steps, denoise=denoise, end=end)
-        chord = perflow_sampling(model, "Window Schedule").chord
+        chord = window_steps(model, "Window Schedule").chord
         counts = parse_steps_per_window(steps_per_window)
         sigmas = window_schedule(chord, steps, denoise, end, counts).float()
         text = steps_text(chord, sigmas)
@@ -69,8 +69,8 @@ def steps_text(chord: WindowChord, sigmas: torch.Tensor) -> str:
     if len(sigmas) == 0:
         return "No steps: with denoise 0 the latent stays as it is."
     T = chord.path_timesteps(sigmas[:-1])
-    text = by_window(T, chord.K)
-    steps, windows = len(T), len(spanned_edges(chord.K, T[0] / NUM_TIMESTEPS)) - 1
+    text = chord.by_window(T)
+    steps, windows = len(T), len(chord.windows.spanned(T[0] / NUM_TIMESTEPS)) - 1
     calls = len(split_at_edges(sigmas, chord).sigmas) - 1
     if calls > steps:
         text += (

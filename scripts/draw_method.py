@@ -62,7 +62,7 @@ def draw_chords(axes: Axes) -> None:
     axes.plot(alpha_bar.sqrt(), (1 - alpha_bar).sqrt(), color=BASE, lw=4)
     axes.plot(c, s, color=PERFLOW, lw=1.8)
     axes.plot(chord.c, chord.s, "o", color=PERFLOW, ms=6, clip_on=False, zorder=3)
-    for x, y, T in zip(chord.c.tolist(), chord.s.tolist(), chord.edge_timesteps, strict=True):
+    for x, y, T in zip(chord.c.tolist(), chord.s.tolist(), chord.windows.edge_timesteps, strict=True):
         axes.plot((0, x), (0, y), color=BASE, lw=0.8, ls=":", zorder=0)
         axes.annotate(f"{T:g}", (x, y), (1.06 * x, 1.06 * y), ha="center" if x < 0.1 else "left", va="bottom")
     axes.text(1.0, 0.33, "base model", color=FAINT, rotation=-74, ha="left", va="center")
@@ -88,7 +88,7 @@ def draw_paths(axes: Axes) -> None:
     axes.plot(edges, found.base_steps, "--s", color=STRAY, lw=1.8, ms=5, label=stray)
     straight = "PeRFlow, 4 steps:\nthe slope to the window's end"
     axes.plot(edges, found.perflow_steps, "-o", color=PERFLOW, lw=1.8, ms=6, label=straight)
-    timesteps = method_example.window_chord().edge_timesteps
+    timesteps = method_example.window_chord().windows.edge_timesteps
     names = [f"{sigma:.3g}\n{T:g}" for sigma, T in zip(found.sigmas.tolist(), timesteps, strict=True)]
     axes.set_xticks(edges, names)
     axes.set(xlabel="noise level $\\sigma$ = s / c, and timestep", ylabel="X = z / c", xlim=(-0.1, 4.1), ylim=(0, 1.75))

@@ -25,9 +25,9 @@ def plan(config: Config, teacher: Teacher) -> Reflow:
         chord = WindowChord.from_alphas_cumprod(alphas_cumprod, K)
     with _errors_naming(f"points with student.windows = {K}"):
         points = (
-            TimePoints.uniform(K, grid.N)
+            TimePoints.uniform(chord.windows, grid.N)
             if grid.grid == "uniform"
-            else TimePoints.coarse(K, grid.per_window, grid.start_share)
+            else TimePoints.coarse(chord.windows, grid.per_window, grid.start_share)
         )
     with _errors_naming("teacher.solving_steps"):
         trajectory = TeacherTrajectory.plan(alphas_cumprod, K, solving.solving_steps, solving.solver)

@@ -12,7 +12,7 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 
-from perflow_core.sampling.parameterization import BasePrediction, NoisePredictor, UNet, noise_predictor
+from perflow_core.sampling.parameterization import BasePrediction, Derivative, UNet, noise_predictor
 from perflow_core.weights.unet_layout import BY_CONTEXT_WIDTH
 from perflow_core.weights.weights_file import WeightsFileError, inspect
 
@@ -104,7 +104,7 @@ class Teacher:
 
         return outputs
 
-    def noise_predictor(self, prompts: Prompts, empty: Prompts, guidance: float) -> NoisePredictor:
+    def noise_predictor(self, prompts: Prompts, empty: Prompts, guidance: float) -> Derivative:
         """eps(X, i) of the teacher, see `denoiser.noise_predictor`; prompts: a row for each row of X, empty: one."""
         network = self.network(self.unet, prompts, empty if guidance != 1 else None, self.dtype)
 

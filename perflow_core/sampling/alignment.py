@@ -7,22 +7,13 @@ from torch import Tensor
 from ..host import host_float64
 from . import tolerances
 from .chord import WindowChord
-from .windows import (
-    NUM_TIMESTEPS,
-    Float64,
-    integer_grid,
-    snap_to_edge,
-    spanned_edges,
-    timesteps,
-    window_edges,
-    window_of,
-)
+from .windows import NUM_TIMESTEPS, Float64, Windows, window_of
 
 
 def align_to_windows(chord: WindowChord, sigmas: Tensor, from_noise: bool = False) -> Tensor:
     """The same number of steps from the first sigma to the last, on the window grid; shape of `sigmas`.
 
-    First and last stay, but for those beside a window edge, which go on it (`windows.snap_to_edge`). The first becomes
+    First and last stay, but for those beside a window edge, which go on it (`Windows.snapped`). The first becomes
     that of pure noise where the latent is empty (`from_noise`), where it is above pure noise (another model's list) and
     where it is no number. Returned untouched (the same object) are lists that are a window grid already, for the number
     of steps that they have in each window (Window Schedule's and their slices), and those that do not fall throughout,
@@ -32,38 +23,38 @@ def align_to_windows(chord: WindowChord, sigmas: Tensor, from_noise: bool = Fals
     n = len(levels) - 1
     if n < 1 or not bool((levels.diff() < 0).all()):
         return sigmas
-    path = chord.to("cpu", torch.float64)
+    path, windows = chord.to("cpu", torch.float64), chord.windows
     top = path.sigma(path.t.new_tensor(float(NUM_TIMESTEPS)))
     T = path.timestep(levels.clamp(max=top)).numpy()
     keeps_first = bool(levels[0] <= top * (1 + tolerances.SAME_LEVEL)) and (T[0] == NUM_TIMESTEPS or not from_noise)
-    if keeps_first and is_window_grid(T, chord.K):
+    if keeps_first and is_window_grid(T, windows):
         return sigmas
     mean_step = (T[0] - T[-1]) / n
-    T_s = snap_to_edge(T[0], chord.K, mean_step) if not from_noise else NUM_TIMESTEPS
-    T_e = snap_to_edge(T[-1], chord.K, mean_step)
+    T_s = windows.snapped(T[0], mean_step) if not from_noise else NUM_TIMESTEPS
+    T_e = windows.snapped(T[-1], mean_step)
     if T_s <= T_e:
         return sigmas
     keeps_first, keeps_last = keeps_first and bool(T_s == T[0]), bool(T_e == T[-1])
-    grid = timesteps(n, chord.K, T_s / NUM_TIMESTEPS, T_e / NUM_TIMESTEPS)
+    grid = windows.timesteps(n, T_s / NUM_TIMESTEPS, T_e / NUM_TIMESTEPS)
     aligned = path.sigma(torch.from_numpy(np.append(grid, T_e))).to(sigmas.dtype).to(sigmas.device)
     first, last = sigmas[:1] if keeps_first else aligned[:1], sigmas[-1:] if keeps_last else aligned[-1:]
     return torch.cat([first, aligned[1:-1], last])
 
 
-def is_window_grid(T: Float64, K: int) -> bool:
-    """Whether falling timesteps [n + 1] are the integer grid for the number of steps that they have in each window.
+def is_window_grid(T: Float64, windows: Windows) -> bool:
+    """Whether falling timesteps [n + 1] are the window grid for the number of steps that they have in each window.
 
-    The last one is the end of the path. False also where `windows.snap_to_edge` would move the first or the last, its
+    The last one is the end of the path. False also where `Windows.snapped` would move the first or the last, its
     step being the shorter of its own and the mean one.
     """
     T_s, T_e = T[0], T[-1]
     mean_step = (T_s - T_e) / (len(T) - 1)
-    if any(snap_to_edge(end, K, min(step, mean_step)) != end for end, step in ((T_s, T_s - T[1]), (T_e, T[-2] - T_e))):
+    if any(windows.snapped(end, min(step, mean_step)) != end for end, step in ((T_s, T_s - T[1]), (T_e, T[-2] - T_e))):
         return False
-    edges = spanned_edges(K, T_s / NUM_TIMESTEPS, T_e / NUM_TIMESTEPS)
+    edges = windows.spanned(T_s / NUM_TIMESTEPS, T_e / NUM_TIMESTEPS)
     window = window_of(T[:-1], edges)
-    grid = integer_grid(np.bincount(window, minlength=len(edges) - 1).tolist(), edges)
-    exact = NUM_TIMESTEPS * window_edges(K)  # 666.667 for three windows, whose grid stands on 666
+    grid = windows.grid(np.bincount(window, minlength=len(edges) - 1).tolist(), edges)
+    exact = NUM_TIMESTEPS * windows.edges  # 666.667 for three windows, whose grid stands on 666
     is_cut = [w for w, end in ((0, T_s), (len(edges) - 2, T_e)) if np.abs(exact - end).min() > tolerances.GRID]
-    tolerance = np.where(np.isin(window, is_cut), tolerances.CUT, tolerances.GRID)
+    tolerance = np.where(np.isin(window, is_cut) & windows.whole, tolerances.CUT, tolerances.GRID)
     return bool((np.abs(T[:-1] - grid) <= tolerance).all())

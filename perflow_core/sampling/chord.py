@@ -3,17 +3,24 @@
 Inside a window the trained path z(t) = c(t) x0 + s(t) eps runs linearly in t from edge to edge, and so do its two
 coefficients: c and s are piecewise linear, with a knot at every edge. After dividing by c the path is still straight:
 with X = z / c and sigma = s / c a PeRFlow step is a plain Euler step in sigma.
+
+A flow model is straight in sigma itself: c = 1 and s = sigma, and eps is the velocity v.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import listed
 from ..host import host_float64
 from . import tolerances
-from .windows import MOST_WINDOWS, NUM_TIMESTEPS, Float64, edge_entries, edge_timesteps, window_edges
+from .windows import MOST_WINDOWS, NUM_TIMESTEPS, Float64, Windows, by_window, edge_entries
+
+Time = TypeVar("Time", Tensor, Float64)
 
 
 class Place(NamedTuple):
@@ -56,7 +63,10 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class WindowChord:
-    """Signal c and noise s at the K + 1 window edges t, from t = 1 (noise) down to t = 0; each of shape [K + 1].
+    """Signal c and noise s at the K + 1 window edges, from noise down to data; each of shape [K + 1].
+
+    t: the time in which both are straight between edges, from 1 down to 0. For a flow model that is sigma, and its
+    windows are in the time u before the shift a: t = a u / (1 + (a - 1) u). For Stable Diffusion a = 1, and t = u.
 
     `rows` [K + 2, 8] is what `at` looks up, and `ends` [K + 1] are the levels between one row and the next, rising: off
     the path below, the K windows from the data on, off the path above.
@@ -65,6 +75,8 @@ class WindowChord:
     branching on values, so nothing waits for a GPU.
     """
 
+    windows: Windows
+    shift: float
     t: Tensor
     c: Tensor
     s: Tensor
@@ -83,18 +95,34 @@ class WindowChord:
                 f"The noise table has shape {tuple(alphas_cumprod.shape)}, expected ({NUM_TIMESTEPS},): "
                 "use a Stable Diffusion model with its own noise schedule."
             )
-        if not 1 <= K <= MOST_WINDOWS:
-            raise ValueError(f"{K} windows, expected 1 to {MOST_WINDOWS}: published models use 4.")
+        windows = Windows.even(K)
         alpha_bar = host_float64(alphas_cumprod)[edge_entries(K)]
-        return cls.through(torch.from_numpy(window_edges(K)), alpha_bar.sqrt(), (1 - alpha_bar).sqrt())
+        return cls.through(windows, 1.0, alpha_bar.sqrt(), (1 - alpha_bar).sqrt())
 
     @classmethod
-    def through(cls, t: Tensor, c: Tensor, s: Tensor) -> "WindowChord":
+    def of_flow(cls, edges: Sequence[float], shift: float) -> "WindowChord":
+        """c = 1, s = sigma, through the edges of a flow model's windows, given as sigmas; shift: the model's own, a.
+
+        Raises ValueError for edges that do not fall from 1 to 0, or more than 100 windows.
+        """
+        sigma = np.array(edges, dtype=np.float64)
+        falls = len(sigma) > 1 and sigma[0] == 1 and sigma[-1] == 0 and bool(np.all(np.diff(sigma) < 0))
+        if not falls or len(sigma) > MOST_WINDOWS + 1:
+            raise ValueError(
+                f"The window edges are {listed(edges[:9])}, expected up to {MOST_WINDOWS + 1} sigmas that fall from 1 "
+                "to 0: the defaults are the model's own sigmas at even times."
+            )
+        s = torch.from_numpy(sigma)
+        return cls.through(Windows(unshifted(sigma, shift), whole=False), shift, torch.ones_like(s), s)
+
+    @classmethod
+    def through(cls, windows: Windows, shift: float, c: Tensor, s: Tensor) -> "WindowChord":
         """The chord through K + 1 edges in float64 on the CPU, with its tables.
 
         r = eta_diff / eta_ddim turns a diff_eps output into the eps of the chord. With lam = c_e / c_s and
         gamma = 1 / lam: eta_ddim = s_e - lam s_s, eta_diff = -sqrt(1 - gamma^2) / gamma.
         """
+        t = torch.from_numpy(shifted(windows.edges, shift))
         sigma, dc_dt, ds_dt = s / c, c.diff() / t.diff(), s.diff() / t.diff()
         lam = c[1:] / c[:-1]
         r = -(lam**2 - 1).sqrt() / (s[1:] - lam * s[:-1])
@@ -115,21 +143,16 @@ class WindowChord:
         ]
         tolerance = tolerances.EDGE / NUM_TIMESTEPS
         raised = (s[1:-1] + tolerance * ds_dt[:-1]) / (c[1:-1] + tolerance * dc_dt[:-1])
-        return cls(t, c, s, column(sigma[-1], raised, sigma[0]), torch.stack(columns, dim=-1))
+        return cls(windows, shift, t, c, s, column(sigma[-1], raised, sigma[0]), torch.stack(columns, dim=-1))
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> "WindowChord":
         """The same chord with its tables on another device or in another dtype."""
         tables = (self.t, self.c, self.s, self.ends, self.rows)
-        return WindowChord(*(host_float64(table).to(dtype).to(device) for table in tables))
+        return WindowChord(self.windows, self.shift, *(host_float64(table).to(dtype).to(device) for table in tables))
 
     @property
     def K(self) -> int:
-        return len(self.t) - 1
-
-    @property
-    def edge_timesteps(self) -> list[float]:
-        """The timesteps of the K + 1 edges on the integer grid: K=4 gives 1000 750 500 250 0."""
-        return edge_timesteps(self.K)
+        return self.windows.K
 
     def at(self, sigma: Tensor) -> Place:
         """Everything about noise levels, by one lookup. A level on an edge is in the window that it starts."""
@@ -142,7 +165,7 @@ class WindowChord:
 
     def coefficients(self, T: Tensor) -> tuple[Tensor, Tensor]:
         """c(T), s(T) at timestep T in 0..1000 (clamped)."""
-        t = (T / NUM_TIMESTEPS).clamp(0, 1)
+        t = shifted((T / NUM_TIMESTEPS).clamp(0, 1), self.shift)
         w = (t[..., None] <= self.t[1:-1]).sum(dim=-1)
         u = (t - self.t[w]) / (self.t[w + 1] - self.t[w])
         return torch.lerp(self.c[w], self.c[w + 1], u), torch.lerp(self.s[w], self.s[w + 1], u)
@@ -153,13 +176,35 @@ class WindowChord:
         return s / c
 
     def timestep(self, sigma: Tensor) -> Tensor:
-        """T = 1000 t of a noise level, the inverse of `sigma`; see `Place.T`."""
-        return self.at(sigma).T
+        """T of a noise level, the inverse of `sigma`; see `Place.T`. For a flow model T = 1000 u, at most 1000."""
+        if self.windows.whole:
+            return self.at(sigma).T
+        return NUM_TIMESTEPS * unshifted(sigma.to(self.t).clamp(max=1), self.shift)
 
     def signal(self, sigma: Tensor) -> Tensor:
         """c(sigma), what brings X = z / c back to the latent z that the UNet was trained on; see `Place.c`."""
         return self.at(sigma).c
 
+    def by_window(self, T: Float64) -> str:
+        """Where steps stand, by window, as users know it: timesteps, or a flow model's sigmas."""
+        if self.windows.whole:
+            return by_window(T, self.windows)
+        path = self.to("cpu", torch.float64)
+        return " | ".join(
+            " ".join(f"{sigma:.3g}" for sigma in path.sigma(torch.from_numpy(of_one)).tolist())
+            for of_one in self.windows.of_each(T)
+        )
+
     def path_timesteps(self, sigmas: Tensor) -> Float64:
         """The timesteps of a list of sigmas [n], in float64 on the host (the one wait for the device); [n]."""
         return self.to("cpu", torch.float64).timestep(host_float64(sigmas)).numpy()
+
+
+def shifted(u: Time, shift: float) -> Time:
+    """t = a u / (1 + (a - 1) u): a flow model's sigma at the time u (Esser et al. 2024, Eq. 23). With a = 1 it is u."""
+    return shift * u / (1 + (shift - 1) * u)
+
+
+def unshifted(t: Time, shift: float) -> Time:
+    """u = t / (a - (a - 1) t), the inverse of `shifted`."""
+    return t / (shift - (shift - 1) * t)

@@ -14,12 +14,12 @@ from .chord import WindowChord
 
 PredictionType = Literal["diff_eps", "ddim_eps", "velocity"]
 PREDICTION_TYPES: tuple[PredictionType, ...] = get_args(PredictionType)
-BasePrediction = Literal["noise", "v"]  # of the base model
+BasePrediction = Literal["noise", "v", "flow"]  # of the base model; "flow": the velocity of a flow model
 BASE_PREDICTIONS: tuple[BasePrediction, ...] = get_args(BasePrediction)
 
 # m of shape [B, ...], float32, for z [B, ...] and timesteps [B]; guided, a pair: without the prompt and with it.
 UNet = Callable[[Tensor, Tensor], Sequence[Tensor]]
-NoisePredictor = Callable[[Tensor, Tensor], Tensor]
+Derivative = Callable[[Tensor, Tensor], Tensor]  # d(X, i) = dX / dsigma of a base model, at level i [B] of its own
 
 
 def usual_base(prediction_type: PredictionType) -> BasePrediction:
@@ -31,9 +31,9 @@ def like_base(predicts: BasePrediction) -> PredictionType:
     """The parameterization to train in, one where W = W_base is nearly right already.
 
     Where the base predicts noise, a straight trajectory has eps = m (ddim_eps). Where it predicts v = c eps - s x0, the
-    nearest is velocity: m = dz/dt = c' x0 + s' eps.
+    nearest is velocity: m = dz/dt = c' x0 + s' eps. That of a flow model is its own: c' = 0, s' = 1.
     """
-    return "velocity" if predicts == "v" else "ddim_eps"
+    return "ddim_eps" if predicts == "noise" else "velocity"
 
 
 def append_dims(x: Tensor, like: Tensor) -> Tensor:
@@ -86,9 +86,7 @@ def denoiser(
     return denoise
 
 
-def noise_predictor(
-    unet: UNet, predicts: BasePrediction, alphas_cumprod: Tensor, guidance: float = 1.0
-) -> NoisePredictor:
+def noise_predictor(unet: UNet, predicts: BasePrediction, alphas_cumprod: Tensor, guidance: float = 1.0) -> Derivative:
     """eps(X, i) of a base UNet at X = z / sqrt(ab[i]) for entries i of its table; X of shape [B, ...], i [B].
 
     A prediction v = sqrt(ab) eps - sqrt(1 - ab) x0 is converted: eps = sqrt(ab) v + sqrt(1 - ab) z.
@@ -101,6 +99,15 @@ def noise_predictor(
         return m if predicts == "noise" else alpha_bar.sqrt() * m + (1 - alpha_bar).sqrt() * z
 
     return eps
+
+
+def velocity_predictor(network: UNet, T: Tensor, guidance: float = 1.0) -> Derivative:
+    """v(X, i) of a flow model, which is given X at the timesteps T[i]; X of shape [B, ...], i [B]."""
+
+    def v(X: Tensor, i: Tensor) -> Tensor:
+        return guided(network(X, T[i]), guidance)
+
+    return v
 
 
 def guided(outputs: Sequence[Tensor], guidance: float) -> Tensor:

@@ -9,7 +9,7 @@ from ..errors import shown
 from . import tolerances
 from .chord import WindowChord
 from .parameterization import append_dims
-from .windows import NUM_TIMESTEPS, Float64, integer_grid, snap_to_edge, spanned_edges, timesteps
+from .windows import NUM_TIMESTEPS, Float64, Windows
 
 LONGEST_LIST = 60  # letters of steps_per_window in a message
 End = Literal["zero", "reference"]
@@ -20,20 +20,20 @@ def window_schedule(
 ) -> Tensor:
     """The sigmas of an n-step path from t = denoise down to t = 0; float64, shape [n + 1].
 
-    A start beside a window edge goes on it (`windows.snap_to_edge`).
+    A start beside a window edge goes on it (`Windows.snapped`).
     end="zero" closes with sigma 0, as ComfyUI's samplers expect; end="reference" with sigma(0), about 0.029, where the
     official scheduler stops. `steps_per_window`, K numbers, replaces n; those of windows above `denoise` are not used.
     Without a step there is no schedule: shape [0]. Raises ValueError for counts that do not fit, and for steps that
     would be shorter than 0.2 timesteps, twice the tolerance of an edge.
     """
-    counts = steps_per_window
-    steps = n if counts is None else max(sum(_used(counts, chord.K, denoise)), 1)
+    counts, windows = steps_per_window, chord.windows
+    steps = n if counts is None else max(sum(_used(counts, windows, denoise)), 1)
     if steps < 1 or denoise <= 0:
         return torch.zeros(0, dtype=torch.float64)
-    t_s = snap_to_edge(NUM_TIMESTEPS * denoise, chord.K, NUM_TIMESTEPS * denoise / steps) / NUM_TIMESTEPS
+    t_s = windows.snapped(NUM_TIMESTEPS * denoise, NUM_TIMESTEPS * denoise / steps) / NUM_TIMESTEPS
     if counts is None:
         _check_room(n, t_s, 0.0)
-    T = timesteps(n, chord.K, t_s) if counts is None else _counted_timesteps(counts, chord.K, t_s)
+    T = windows.timesteps(n, t_s) if counts is None else _counted_timesteps(counts, windows, t_s)
     last = chord.sigma(chord.t.new_zeros(1)) if end == "reference" else chord.t.new_zeros(1)
     return torch.cat([chord.sigma(torch.from_numpy(T)), last])
 
@@ -53,17 +53,18 @@ def _check_room(n: int, t_s: float, t_e: float) -> None:
         )
 
 
-def _used(counts: list[int], K: int, t_s: float) -> list[int]:
+def _used(counts: list[int], windows: Windows, t_s: float) -> list[int]:
     """The counts of the windows that a path from t_s goes through. Raises ValueError for other than K counts."""
-    if len(counts) != K:
+    if len(counts) != windows.K:
         raise ValueError(
-            f"steps_per_window has {len(counts)} numbers ({_listed(counts)}), expected {K}, one for each window."
+            f"steps_per_window has {len(counts)} numbers ({_listed(counts)}), expected {windows.K}, one for each "
+            "window."
         )
-    return counts[K + 1 - len(spanned_edges(K, t_s)) :]
+    return counts[windows.K + 1 - len(windows.spanned(t_s)) :]
 
 
-def _counted_timesteps(counts: list[int], K: int, t_s: float) -> Float64:
-    edges, used = spanned_edges(K, t_s), _used(counts, K, t_s)
+def _counted_timesteps(counts: list[int], windows: Windows, t_s: float) -> Float64:
+    edges, used = windows.spanned(t_s), _used(counts, windows, t_s)
     if used[0] < 1:
         raise ValueError(
             f"steps_per_window ({_listed(counts)}) has no step in the window where the path starts "
@@ -71,7 +72,7 @@ def _counted_timesteps(counts: list[int], K: int, t_s: float) -> Float64:
         )
     for count, start, end in zip(used, edges[:-1], edges[1:], strict=True):
         _check_room(count, start, end)
-    return integer_grid(used, edges)
+    return windows.grid(used, edges)
 
 
 def parse_steps_per_window(text: str) -> list[int] | None:

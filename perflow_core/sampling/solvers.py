@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from .chord import WindowChord
-from .windows import edges_inside, is_edge
 
 REFINEMENTS = 6  # model calls of a rising step, beside the first: fewer lose more, thirty can diverge (docs/method.md)
 
@@ -41,19 +40,19 @@ def split_at_edges(sigmas: Tensor, chord: WindowChord | None) -> PiecewiseSteps:
     n = len(levels) - 1
     if chord is None:
         return PiecewiseSteps(levels, levels[:-1], levels[1:], [i == 0 for i in range(n)], list(range(n)))
-    path, T = chord.to("cpu", torch.float64), chord.path_timesteps(sigmas).tolist()
+    path, windows, T = chord.to("cpu", torch.float64), chord.windows, chord.path_timesteps(sigmas).tolist()
     steps = PiecewiseSteps(levels[:1], [], [], [], [])
 
     def above(edge: float) -> float:
-        return float(path.sigma(path.t.new_tensor(round(edge) + 1.0)))
+        return float(path.sigma(path.t.new_tensor((round(edge) if windows.whole else edge) + 1.0)))
 
     for i in range(n):
         falls = levels[i + 1] <= levels[i]
         high, low = (T[i], T[i + 1]) if falls else (T[i + 1], T[i])
-        edges = [chord.edge_timesteps[w] for w in edges_inside(chord.K, high, low)][:: 1 if falls else -1]
+        edges = [windows.edge_timesteps[w] for w in windows.inside(high, low)][:: 1 if falls else -1]
         stops = [levels[i], *path.sigma(path.t.new_tensor(edges)).tolist(), levels[i + 1]]
         T_stops = [T[i], *edges, T[i + 1]]
-        on_edge = [is_edge(T_stop, chord.K) for T_stop in T_stops]
+        on_edge = [windows.is_edge(T_stop) for T_stop in T_stops]
         for j in range(len(stops) - 1):
             sigma_hat = above(T_stops[j]) if on_edge[j] and not falls else stops[j]
             sigma_prime = above(T_stops[j + 1]) if on_edge[j + 1] and falls else stops[j + 1]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..sampling.chord import WindowChord
-from ..sampling.parameterization import NoisePredictor, PredictionType, append_dims, output, predicted_eps
+from ..sampling.parameterization import Derivative, PredictionType, append_dims, output, predicted_eps
 from ..sampling.windows import NUM_TIMESTEPS
 from .descent import Descent, WindowLosses
 from .time_points import TimePoints
@@ -76,10 +76,10 @@ class Reflow:
         """The same with the tables of chord and trajectory on another device, in another dtype."""
         return replace(self, chord=self.chord.to(device, dtype), trajectory=self.trajectory.to(device, dtype))
 
-    def segment(self, teacher: NoisePredictor, w: Tensor, x0: Tensor, noise: Tensor) -> Segment:
+    def segment(self, teacher: Derivative, w: Tensor, x0: Tensor, noise: Tensor) -> Segment:
         """The segment that belongs to data and noise, [B, ...], in windows w [B]; without a gradient."""
         with torch.no_grad():
-            X_s = window_start(self.chord, w, x0, noise, self.pure_noise)
+            X_s = window_start(self.chord, w, self.trajectory.start(w, x0), noise, self.pure_noise)
             return segment_through(self.chord, w, X_s, self.trajectory(teacher, X_s, w))
 
     def losses(self, batch: Batch) -> Tensor:
@@ -119,6 +119,7 @@ class Reflow:
 def window_start(chord: WindowChord, w: Tensor, x0: Tensor, noise: Tensor, pure_noise: bool = False) -> Tensor:
     """X_s = x0 + sigma_s noise, that is z_s = c_s x0 + s_s noise; w of shape [B], x0 and noise of shape [B, ...].
 
+    Of a flow model x0 is the data's part, (1 - sigma_s) x0 (`TeacherTrajectory.start`), and noise has its scale.
     With pure_noise the first window starts at z_s = noise, as text to image does: X_s = noise sqrt(1 + sigma_s^2).
     """
     sigma_s = append_dims((chord.s[:-1] / chord.c[:-1])[w], x0)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..sampling.windows import NUM_TIMESTEPS, timesteps, window_edges, window_of
+from ..sampling.windows import NUM_TIMESTEPS, Windows
 
 
 @dataclass(frozen=True)
@@ -21,34 +21,36 @@ class TimePoints:
     share: Tensor
 
     @classmethod
-    def coarse(cls, K: int, p: int = 4, start_share: float = 0.4) -> "TimePoints":
-        """The p points a window that sampling with K p steps visits; the window's start comes with start_share.
+    def coarse(cls, windows: Windows, p: int = 4, start_share: float = 0.4) -> "TimePoints":
+        """The p points a window that sampling with p steps in each visits; the window's start comes with start_share.
 
         4-step sampling visits the starts only, so they are worth more than 1 / p. The other points share the rest.
         Raises ValueError for p that does not fit between the timesteps, or a share outside 0..1.
         """
-        if not (K >= 1 and 1 <= p <= NUM_TIMESTEPS // K):
+        K = windows.K
+        if not 1 <= p <= NUM_TIMESTEPS // K:
             raise ValueError(
                 f"{p} points in each of {K} windows, expected 1 to {NUM_TIMESTEPS} points altogether: choose fewer "
                 "points or windows."
             )
         if not 0 <= start_share <= 1:
             raise ValueError(f"The share of window starts is {start_share}, expected 0 to 1.")
-        T = torch.from_numpy(timesteps(K * p, K)).reshape(K, p)
+        T = torch.from_numpy(windows.grid([p] * K, windows.edges)).reshape(K, p)
         probability = torch.full((K, p), (1 - start_share) / max(p - 1, 1), dtype=torch.float64)
         probability[:, 0] = start_share if p > 1 else 1.0
         return cls(T, probability, torch.full((K,), 1 / K, dtype=torch.float64))
 
     @classmethod
-    def uniform(cls, K: int, N: int = NUM_TIMESTEPS) -> "TimePoints":
+    def uniform(cls, windows: Windows, N: int = NUM_TIMESTEPS) -> "TimePoints":
         """The official grid: t in {1/N, 2/N, ..., 1}, each equally often; an edge belongs to the window it starts.
 
         Raises ValueError for a grid that leaves a window without a point.
         """
-        if not 1 <= K <= N:
+        K = windows.K
+        if K > N:
             raise ValueError(f"{N} time points for {K} windows, expected at least one for each window.")
         T = NUM_TIMESTEPS * torch.arange(N, 0, -1, dtype=torch.float64) / N
-        w = torch.from_numpy(window_of(T.numpy(), window_edges(K)))
+        w = torch.from_numpy(windows.window_of(T.numpy()))
         count = torch.bincount(w, minlength=K)
         place = torch.arange(N) - (count.cumsum(0) - count)[w]
         grid, probability = torch.zeros(2, K, int(count.max()), dtype=torch.float64)

@@ -1,5 +1,7 @@
 """The header of a delta file: whether it is one, for which models, and how it was trained."""
 
+from itertools import pairwise
+
 from ..errors import MOST_DIMENSIONS, Problem, shown, sizes
 from ..sampling.parameterization import BASE_PREDICTIONS, PREDICTION_TYPES, BasePrediction, PredictionType
 from ..sampling.windows import MOST_WINDOWS
@@ -80,3 +82,34 @@ def metadata_windows(file: WeightsFile) -> int | None:
         f'{file.name} says windows "{shown(value, 40)}", expected a whole number from 1 to {MOST_WINDOWS}',
         Problem.UNKNOWN_WINDOWS,
     )
+
+
+def metadata_edges(file: WeightsFile) -> list[float] | None:
+    """The sigmas of the window edges of a flow model's delta, None where the metadata has none.
+
+    Raises WeightsFileError for anything but numbers that fall from 1 to 0.
+    """
+    value = file.metadata.get("edges")
+    if value is None:
+        return None
+    try:
+        edges = [float(part) for part in value.split(",")]
+    except ValueError:
+        edges = []
+    if len(edges) > 1 and edges[0] == 1 and edges[-1] == 0 and all(a > b for a, b in pairwise(edges)):
+        return edges
+    raise WeightsFileError(
+        f'{file.name} says edges "{shown(value, 40)}", expected sigmas with commas between them that fall from 1 to 0: '
+        "download or make the file again."
+    )
+
+
+def check_base(file: WeightsFile, predicts: BasePrediction | None) -> None:
+    """Raises WeightsFileError where one of model and delta is a flow model's and the other is not."""
+    trained_on = metadata_base_prediction(file)
+    if trained_on is not None and (trained_on == "flow") != (predicts == "flow"):
+        model, delta = ("a flow", "another") if predicts == "flow" else ("no flow", "a flow")
+        raise WeightsFileError(
+            f"{file.name} was trained on {delta} model, and this is {model} model, expected a delta of the same kind "
+            "of model: choose another delta, or another model."
+        )

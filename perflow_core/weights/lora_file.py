@@ -24,11 +24,11 @@ def whole_name(key: str) -> str:
 def lora_pair(layer: str, up: Tensor, down: Tensor) -> dict[str, Tensor]:
     """The tensors of dW = up down for one layer, on the CPU in the dtype they have.
 
-    up: [out, r], or [out, r, 1, 1]; down: [r, in], or [r, in, kh, kw] of a convolution. Loaders multiply by alpha / r,
+    up: [out, r], or [out, r, 1, ...]; down: [r, in], or [r, in, ...] of a convolution. Loaders multiply by alpha / r,
     which is 1 here.
     """
-    if down.ndim == 4 and up.ndim == 2:
-        up = up[:, :, None, None]
+    if up.ndim == 2:
+        up = up.reshape(*up.shape, *(1,) * (down.ndim - 2))
     alpha = torch.tensor(float(down.shape[0]))
     return {layer + UP: up.cpu().contiguous(), layer + DOWN: down.cpu().contiguous(), layer + ALPHA: alpha}
 

@@ -1,4 +1,7 @@
-"""A UNet without its numbers: its family (SD1.5, SD2.x, SDXL), its shapes, and the names that files have for them."""
+"""A network without its numbers: its family (SD1.5, SDXL, SD3, ...), its shapes, and the names that files use.
+
+"UNet" stands for the transformers of flow models too.
+"""
 
 import re
 from collections.abc import Mapping
@@ -14,7 +17,7 @@ Shape = tuple[int, ...]
 # The width of the text embeddings that cross attention reads, unlike layer names, is unique to each family.
 BY_CONTEXT_WIDTH = {768: "SD1.5", 1024: "SD2.x", 2048: "SDXL"}
 READS_CONTEXT = re.compile(
-    r"attn2[._](processor[._])?to_k(_lora)?\.(weight|diff|lora_down\.weight|lora_A\.weight|down\.weight)$"
+    r"(input|middle|output|down|mid|up)_blocks?[._].*attn2[._](processor[._])?to_k(_lora)?\.(weight|diff|lora_down\.weight|lora_A\.weight|down\.weight)$"
 )
 INPUT_LAYER = "input_blocks.0.0.weight"  # ComfyUI's name of the one that an inpainting model has wider
 FILE_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "unet.")
@@ -37,10 +40,11 @@ class UNetLayout:
     dtypes: dict[str, torch.dtype]
     names: dict[str, str]
     modules: dict[str, str]
+    architecture: str | None = None  # of a model that is no Stable Diffusion
 
     @cached_property
     def family(self) -> str:
-        return family(self.shapes)
+        return self.architecture or family(self.shapes)
 
     def __str__(self) -> str:
         return f"{len(self.shapes)} UNet tensors of this {self.family} model"

@@ -45,7 +45,9 @@ class WeightsFile:
 
     @cached_property
     def family(self) -> str:
-        return family(self.shapes)
+        """By the shapes where they tell, else what the file says of itself."""
+        by_shape = family(self.shapes)
+        return by_shape if by_shape != "unknown" else shown(self.metadata.get("architecture", by_shape), 40)
 
     @cached_property
     def kind(self) -> Kind:

@@ -48,7 +48,7 @@ def flow_transformer() -> SD3Transformer2DModel:
 
 
 class JointAttention:
-    """softmax(q k^T / sqrt(64) + log n) v over the picture's tokens and the caption's; n = how often a token stands there.
+    """softmax(q k^T / sqrt(64) + log n) v over the picture's tokens and the caption's; n: how often a token is there.
 
     As diffusers' JointAttnProcessor2_0, which takes no counts. Source: https://arxiv.org/abs/2403.03206, section 4.
     """

@@ -55,7 +55,13 @@ def spread(z: Tensor) -> Tensor:
 
 
 def train(
-    folder: Path, pictures: int, minutes: float, batch: int, rate: float, from_stored: bool, channels: int = LATENT_CHANNELS
+    folder: Path,
+    pictures: int,
+    minutes: float,
+    batch: int,
+    rate: float,
+    from_stored: bool,
+    channels: int = LATENT_CHANNELS,
 ) -> None:
     """Train for so many minutes, all runs together, at a rate that falls to zero; the state is in the folder."""
     folder.mkdir(parents=True, exist_ok=True)

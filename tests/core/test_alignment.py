@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from perflow_core.sampling.alignment import align_to_windows
 from perflow_core.sampling.chord import WindowChord
 from perflow_core.sampling.schedule import window_schedule
-from perflow_core.sampling.windows import snap_to_edge
+from perflow_core.sampling.windows import Windows
 
+WINDOWS = Windows.even(4)
 COUNTS = [list(counts) for counts in product(range(1, 5), range(5), range(5), range(5))]
 
 
@@ -54,7 +55,7 @@ def test_slices_of_window_grids_are_left_alone(chord, counts, denoise, data):
     first = data.draw(st.integers(0, len(sigmas) - 2))
     part = sigmas[first : data.draw(st.integers(first + 2, len(sigmas)))]
     T = chord.path_timesteps(part)
-    assume(snap_to_edge(T[0], 4, min(T[0] - T[1], (T[0] - T[-1]) / (len(T) - 1))) == T[0])
+    assume(WINDOWS.snapped(T[0], min(T[0] - T[1], (T[0] - T[-1]) / (len(T) - 1))) == T[0])
     assert align_to_windows(chord, part) is part
 
 

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
+from perflow_core.sampling.windows import Windows
 from perflow_core.training.curriculum import Purpose, Rounds, draw_batch, normal
 from perflow_core.training.time_points import TimePoints
 
 DEPTH, USES = 16, 4
-POINTS = TimePoints.coarse(4, 4)
+POINTS = TimePoints.coarse(Windows.even(4), 4)
 
 
 def draw(batch, seed=0, groups=((0, 1, 2, 3, 4, 5),), batch_size=4, dropout=0.0):

@@ -9,8 +9,9 @@ import torch
 import yaml
 
 from perflow_core.sampling.schedule import window_schedule
-from perflow_core.sampling.windows import by_window, timesteps
+from perflow_core.sampling.windows import Windows, by_window
 
+WINDOWS = Windows.even(4)
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 HELP_PAGES = REPOSITORY / "web" / "docs"
 METHOD = REPOSITORY / "docs" / "method.md"
@@ -103,9 +104,9 @@ def test_the_methods_other_numbers(chord, alphas_cumprod):
     on_the_chord = chord.sigma(torch.tensor(875.0, dtype=torch.float64))
     in_the_table = ((1 - alphas_cumprod[874]) / alphas_cumprod[874]).sqrt()
     assert f"sigma is {on_the_chord:.3f} at T = 875, where the table has {in_the_table:.3f}" in text
-    assert f"six steps are {by_window(timesteps(6, 4), 4).replace(' |', '')}" in text
-    assert f"two steps are {by_window(timesteps(2, 4), 4).replace(' |', '')}" in text
-    assert 99 in timesteps(20, 4)
+    assert f"six steps are {by_window(WINDOWS.timesteps(6), WINDOWS).replace(' |', '')}" in text
+    assert f"two steps are {by_window(WINDOWS.timesteps(2), WINDOWS).replace(' |', '')}" in text
+    assert 99 in WINDOWS.timesteps(20)
     assert "20 steps visit 99, not 100" in text
     assert f"sigma {window_schedule(chord, 4, end='reference')[-1]:.4f}" in text
 

@@ -16,7 +16,7 @@ def reflow(alphas_cumprod, chord):
 
     def make(prediction_type="ddim_eps", **loss):
         trajectory = TeacherTrajectory.plan(alphas_cumprod, 4, 1)
-        return Reflow(prediction_type, chord, TimePoints.coarse(4, 4), trajectory, Loss(**loss))
+        return Reflow(prediction_type, chord, TimePoints.coarse(chord.windows, 4), trajectory, Loss(**loss))
 
     return make
 

@@ -5,6 +5,7 @@ import torch
 
 from perflow_core.sampling.chord import WindowChord
 from perflow_core.sampling.parameterization import PREDICTION_TYPES, append_dims, denoised, predicted_eps
+from perflow_core.sampling.windows import Windows
 from perflow_core.training.reflow import Segment, segment_through, training_target, window_start
 from perflow_core.training.time_points import TimePoints
 from perflow_core.training.trajectory import SOLVERS, TeacherTrajectory
@@ -57,7 +58,7 @@ def root_mean_square(x: torch.Tensor) -> float:
 
 
 def test_the_coarse_grid_is_what_sampling_visits():
-    points = TimePoints.coarse(4, 4, start_share=0.4)
+    points = TimePoints.coarse(Windows.even(4), 4, start_share=0.4)
     assert points.T.tolist() == [
         [1000, 937, 875, 812],
         [750, 687, 625, 562],
@@ -65,13 +66,13 @@ def test_the_coarse_grid_is_what_sampling_visits():
         [250, 187, 125, 62],
     ]
     assert points.probability[0].tolist() == pytest.approx([0.4, 0.2, 0.2, 0.2])
-    assert TimePoints.coarse(4, 1).probability.tolist() == [[1.0]] * 4
-    assert TimePoints.coarse(3, 2).T.tolist() == [[1000, 833], [666, 500], [333, 166]]
+    assert TimePoints.coarse(Windows.even(4), 1).probability.tolist() == [[1.0]] * 4
+    assert TimePoints.coarse(Windows.even(3), 2).T.tolist() == [[1000, 833], [666, 500], [333, 166]]
 
 
 @pytest.mark.parametrize(("K", "N"), [(4, 1000), (4, 200), (3, 1000), (4, 10), (1, 7)])
 def test_the_uniform_grid_has_every_point_once(K, N):
-    points = TimePoints.uniform(K, N)
+    points = TimePoints.uniform(Windows.even(K), N)
     weight = points.share[:, None] * points.probability
     assert weight.sum().item() == pytest.approx(1)
     assert sorted(points.T[weight > 0].tolist()) == pytest.approx([1000 * j / N for j in range(1, N + 1)])
@@ -82,7 +83,14 @@ def test_the_uniform_grid_has_every_point_once(K, N):
         assert T.min() > start - 1000 / K
 
 
-@pytest.mark.parametrize("points", [TimePoints.coarse(4, 4), TimePoints.uniform(4, 10), TimePoints.uniform(3, 200)])
+@pytest.mark.parametrize(
+    "points",
+    [
+        TimePoints.coarse(Windows.even(4), 4),
+        TimePoints.uniform(Windows.even(4), 10),
+        TimePoints.uniform(Windows.even(3), 200),
+    ],
+)
 def test_points_are_drawn_as_often_as_they_should(points):
     U = (torch.arange(20000, dtype=torch.float64) + 0.5) / 20000
     w = points.windows(U)
@@ -98,13 +106,13 @@ def test_points_are_drawn_as_often_as_they_should(points):
 
 def test_impossible_time_points_are_reported():
     with pytest.raises(ValueError, match="300 points in each of 4 windows"):
-        TimePoints.coarse(4, 300)
+        TimePoints.coarse(Windows.even(4), 300)
     with pytest.raises(ValueError, match="0 windows"):
-        TimePoints.coarse(0, 4)
+        TimePoints.coarse(Windows.even(0), 4)
     with pytest.raises(ValueError, match=r"share of window starts is 1\.5"):
-        TimePoints.coarse(4, 4, 1.5)
+        TimePoints.coarse(Windows.even(4), 4, 1.5)
     with pytest.raises(ValueError, match="3 time points for 4 windows"):
-        TimePoints.uniform(4, 3)
+        TimePoints.uniform(Windows.even(4), 3)
 
 
 # The window's start and the teacher's trajectory
@@ -213,7 +221,7 @@ def authors_target(prediction_type, chord, w, z_s, z_e):
 def test_the_authors_targets(alphas_cumprod, random, prediction_type, K):
     chord = WindowChord.from_alphas_cumprod(alphas_cumprod, K)
     U = torch.rand(2, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    for points in (TimePoints.coarse(K, 4), TimePoints.uniform(K, 1000)):
+    for points in (TimePoints.coarse(Windows.even(K), 4), TimePoints.uniform(Windows.even(K), 1000)):
         w = points.windows(U[0])
         T = points.timesteps(w, U[1])
         z_s, z_e = random(64, 4, 2, 2), random(64, 4, 2, 2)
@@ -227,7 +235,7 @@ def test_the_authors_targets(alphas_cumprod, random, prediction_type, K):
 
 @pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
 def test_sampling_reads_what_training_taught(chord, random, prediction_type):
-    points = TimePoints.uniform(4, 1000)
+    points = TimePoints.uniform(Windows.even(4), 1000)
     w = torch.arange(64) % 4
     T = points.timesteps(w, torch.rand(64, dtype=torch.float64, generator=torch.Generator().manual_seed(2)))
     segment = Segment(w, random(64, 4, 2, 2), random(64, 4, 2, 2))

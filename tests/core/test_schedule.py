@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from perflow_core.sampling.alignment import align_to_windows
 from perflow_core.sampling.chord import WindowChord
 from perflow_core.sampling.schedule import End, parse_steps_per_window, window_schedule
-from perflow_core.sampling.windows import steps_across_edges
 
 
 def test_ends(chord):
@@ -79,7 +78,7 @@ def test_every_legal_schedule_falls_and_is_left_alone(alphas_cumprod, K, n, deno
 )
 def test_its_steps_cross_no_edge(alphas_cumprod, K, n, denoise):
     chord = WindowChord.from_alphas_cumprod(alphas_cumprod, K)
-    assert steps_across_edges(chord.path_timesteps(window_schedule(chord, n, denoise)), K) == 0
+    assert chord.windows.steps_across(chord.path_timesteps(window_schedule(chord, n, denoise))) == 0
 
 
 def test_one_step_from_almost_nothing(chord):

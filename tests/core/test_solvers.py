@@ -85,7 +85,7 @@ def test_straight_paths_are_followed_exactly(chord, solver, n):
 
     start = torch.zeros(2, 1, 1, 1, dtype=torch.float64)
     found = solver(bent, start, window_schedule(chord, n), chord=chord)
-    edges = chord.sigma(torch.tensor(chord.edge_timesteps[:-1], dtype=torch.float64))
+    edges = chord.sigma(torch.tensor(chord.windows.edge_timesteps[:-1], dtype=torch.float64))
     lengths = torch.cat([edges, edges.new_zeros(1)]).diff()
     assert (found - (slopes * lengths).sum()).abs().max() < 1e-9
 

@@ -6,17 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perflow_core.sampling.windows import (
+    Windows,
     by_window,
-    edge_timesteps,
-    edges_inside,
-    is_edge,
     percent_timestep,
     shared_steps,
-    snap_to_edge,
-    spanned_edges,
     steps_per_window,
-    timesteps,
-    window_edges,
     window_of,
 )
 
@@ -25,11 +19,11 @@ def test_official_grids(golden):
     grids = [grid for grid in golden("perflow_timesteps")["grids"] if grid["n"] >= grid["K"]]
     assert len(grids) > 60
     for grid in grids:
-        assert timesteps(grid["n"], grid["K"]).tolist() == grid["timesteps"], (grid["K"], grid["n"])
+        assert Windows.even(grid["K"]).timesteps(grid["n"]).tolist() == grid["timesteps"], (grid["K"], grid["n"])
 
 
 def test_truncation_is_kept_with_its_accidents():
-    assert {99, 49} <= set(timesteps(20, 4))
+    assert {99, 49} <= set(Windows.even(4).timesteps(20))
 
 
 def test_first_windows_take_the_extra_steps():
@@ -41,7 +35,7 @@ def test_first_windows_take_the_extra_steps():
 @settings(deadline=None)
 @given(n=st.integers(1, 400), K=st.integers(1, 12))
 def test_equal_windows_share_by_the_official_rule(n, K):
-    edges = window_edges(K)
+    edges = Windows.even(K).edges
     if n >= K:
         assert shared_steps(n, edges[:-1] - edges[1:]) == steps_per_window(n, K)
 
@@ -60,34 +54,50 @@ def test_spare_steps_go_to_the_longest(lengths, spare):
 
 def test_an_edge_is_in_the_window_that_it_starts():
     T = np.array([1000, 750.2, 750.05, 750, 749, 500, 1])
-    assert window_of(T, window_edges(4)).tolist() == [0, 0, 1, 1, 1, 2, 3]
-    assert window_of(np.array([666.0, 333.0]), window_edges(3)).tolist() == [1, 2]  # the edges are 666.667, 333.333
+    assert window_of(T, Windows.even(4).edges).tolist() == [0, 0, 1, 1, 1, 2, 3]
+    assert window_of(np.array([666.0, 333.0]), Windows.even(3).edges).tolist() == [
+        1,
+        2,
+    ]  # the edges are 666.667, 333.333
     assert window_of(T[:4], np.array([1.0, 0.5])).tolist() == [0, 0, 0, 0]  # a path that ends early
 
 
 def test_edges_inside_a_step():
     """Neither of its ends counts, and an edge between two timesteps is at an end if either of it or its timestep is."""
-    assert edges_inside(4, 1000, 0).tolist() == [1, 2, 3]
-    assert edges_inside(4, 750.05, 499.95).tolist() == []
-    assert edges_inside(4, 750.2, 249.8).tolist() == [1, 2, 3]
-    assert edges_inside(3, 1000, 666).tolist() == edges_inside(3, 666.667, 500).tolist() == []
+    assert Windows.even(4).inside(1000, 0).tolist() == [1, 2, 3]
+    assert Windows.even(4).inside(750.05, 499.95).tolist() == []
+    assert Windows.even(4).inside(750.2, 249.8).tolist() == [1, 2, 3]
+    assert Windows.even(3).inside(1000, 666).tolist() == Windows.even(3).inside(666.667, 500).tolist() == []
 
 
 def test_edges_have_a_tolerance():
-    assert [is_edge(T, 3) for T in (1000, 666, 666.05, 666.2, 0.05, 500)] == [True, True, True, False, True, False]
+    assert [Windows.even(3).is_edge(T) for T in (1000, 666, 666.05, 666.2, 0.05, 500)] == [
+        True,
+        True,
+        True,
+        False,
+        True,
+        False,
+    ]
 
 
 @pytest.mark.parametrize("K", [1, 3, 4, 7])
 def test_beside_an_edge(K):
-    for edge in edge_timesteps(K)[:-1]:
-        assert [snap_to_edge(edge + x, K, 100) for x in (-6, -4.9, 0, 4.9, 6)] == [edge - 6, edge, edge, edge, edge + 6]
-        assert [snap_to_edge(edge + x, K, 4) for x in (-2, -1.9, 1.9, 2)] == [edge - 2, edge, edge, edge + 2]
-    assert snap_to_edge(2.0, K, 100) == 2
+    for edge in Windows.even(K).edge_timesteps[:-1]:
+        assert [Windows.even(K).snapped(edge + x, 100) for x in (-6, -4.9, 0, 4.9, 6)] == [
+            edge - 6,
+            edge,
+            edge,
+            edge,
+            edge + 6,
+        ]
+        assert [Windows.even(K).snapped(edge + x, 4) for x in (-2, -1.9, 1.9, 2)] == [edge - 2, edge, edge, edge + 2]
+    assert Windows.even(K).snapped(2.0, 100) == 2
 
 
 @pytest.mark.parametrize(("n", "expected"), [(1, [1000]), (2, [1000, 500]), (3, [1000, 750, 500])])
 def test_fewer_steps_than_windows_visit_edges_evenly(n, expected):
-    assert timesteps(n, 4).tolist() == expected
+    assert Windows.even(4).timesteps(n).tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -109,18 +119,18 @@ def test_fewer_steps_than_windows_visit_edges_evenly(n, expected):
     ],
 )
 def test_denoise_shares_the_steps_among_the_windows_left(n, denoise, expected):
-    assert timesteps(n, 4, denoise).tolist() == expected
+    assert Windows.even(4).timesteps(n, denoise).tolist() == expected
 
 
 def test_path_may_end_early():
-    assert timesteps(5, 4, 1.0, 0.5).tolist() == [1000, 916, 833, 750, 625]
-    assert spanned_edges(4, 1.0, 0.5).tolist() == [1.0, 0.75, 0.5]
+    assert Windows.even(4).timesteps(5, 1.0, 0.5).tolist() == [1000, 916, 833, 750, 625]
+    assert Windows.even(4).spanned(1.0, 0.5).tolist() == [1.0, 0.75, 0.5]
 
 
 @settings(deadline=None)
 @given(n=st.integers(1, 1200), K=st.sampled_from([1, 2, 3, 4, 5, 7, 8, 10]), percent=st.integers(1, 100))
 def test_grid_falls_and_has_the_steps_asked_for(n, K, percent):
-    T = timesteps(n, K, percent / 100)
+    T = Windows.even(K).timesteps(n, percent / 100)
     assert len(T) == n
     assert T[0] == percent * 10
     assert np.all(np.diff(T) < 0)
@@ -130,8 +140,8 @@ def test_grid_falls_and_has_the_steps_asked_for(n, K, percent):
 @settings(deadline=None)
 @given(n=st.integers(10, 400), K=st.integers(1, 10))
 def test_no_step_crosses_an_edge_with_enough_steps(n, K):
-    edges = np.trunc(1000 * window_edges(K))
-    assert set(edges[:-1]) <= set(timesteps(n, K))
+    edges = np.trunc(1000 * Windows.even(K).edges)
+    assert set(edges[:-1]) <= set(Windows.even(K).timesteps(n))
 
 
 @pytest.mark.parametrize("n", range(2, 101))
@@ -143,7 +153,7 @@ def test_a_percentage_is_on_no_step(n):
 
 
 def test_text_by_window():
-    assert by_window(timesteps(6, 4), 4) == "1000 875 | 750 625 | 500 | 250"
-    assert by_window(timesteps(2, 4), 4) == "1000 | 500"
-    assert by_window(timesteps(5, 3), 3) == "1000 833 | 666 500 | 333"
-    assert by_window(np.array([613.7, 500.0]), 4) == "613.7 | 500"
+    assert by_window(Windows.even(4).timesteps(6), Windows.even(4)) == "1000 875 | 750 625 | 500 | 250"
+    assert by_window(Windows.even(4).timesteps(2), Windows.even(4)) == "1000 | 500"
+    assert by_window(Windows.even(3).timesteps(5), Windows.even(3)) == "1000 833 | 666 500 | 333"
+    assert by_window(np.array([613.7, 500.0]), Windows.even(4)) == "613.7 | 500"

@@ -6,14 +6,17 @@ from comfy.model_patcher import ModelPatcher
 from ....perflow_core.host import host_float64
 from ....perflow_core.sampling.noise_tables import is_stable_diffusion, stable_diffusion_sigmas
 from ....perflow_core.sampling.parameterization import BasePrediction, PredictionType, usual_base
+from .flow_windows import FlowBase, flow_base
 from .perflow_sampling import Base, PeRFlowSampling
 
 
 def prediction_of(model: ModelPatcher) -> BasePrediction | None:
-    """What the UNet predicts; None where that is neither noise nor v."""
+    """What the network predicts; None where that is neither noise, v nor the velocity of a flow."""
     sampling = model.get_model_object("model_sampling")
     if isinstance(sampling, PeRFlowSampling):
         return sampling.base.predicts
+    if flow_base(sampling):
+        return "flow"
     if isinstance(sampling, stock.EDM | stock.X0) or not isinstance(sampling, stock.EPS):
         return None
     return "v" if isinstance(sampling, stock.V_PREDICTION) else "noise"
@@ -24,12 +27,17 @@ def bases_of(sampling: object) -> str:
     return " + ".join(base.__name__ for base in type(sampling).__bases__)
 
 
-def base_of(model: ModelPatcher) -> Base:
-    """The base of a MODEL, below PeRFlow's sampling where it has that.
+def base_of(model: ModelPatcher) -> Base | FlowBase:
+    """The base of a MODEL, a Stable Diffusion or a flow model, below PeRFlow's sampling where it has that.
 
     Read through the patcher: the module itself may hold another clone's patch while it is loaded. Raises ValueError for
-    a model that does not sample as Stable Diffusion does, which its table's numbers show.
+    a model that samples otherwise, which its sampling's numbers show.
     """
+    return flow_base(model.get_model_object("model_sampling")) or stable_diffusion_base(model)
+
+
+def stable_diffusion_base(model: ModelPatcher) -> Base:
+    """Raises ValueError for a model that is not sampled as Stable Diffusion is."""
     sampling = model.get_model_object("model_sampling")
     if isinstance(sampling, PeRFlowSampling):
         return sampling.base
@@ -37,9 +45,9 @@ def base_of(model: ModelPatcher) -> Base:
     kind = f"{type(model.model).__name__}, sampling {bases_of(sampling)}"
     if predicts is None or not isinstance(sampling, stock.ModelSamplingDiscrete):
         raise ValueError(
-            f"This model ({kind}) does not have the 1000-step noise table of Stable Diffusion, or predicts neither "
-            "noise nor v, expected an SD1.5, SD2.x or SDXL model: load one of those, without another model sampling "
-            "node before this one."
+            f"This model ({kind}) samples neither as Stable Diffusion does (a noise table of 1000 steps, noise or v) "
+            "nor as flow models do (straight from noise to data), expected an SD1.5, SD2.x, SDXL or flow-matching "
+            "model: load one of those, without another model sampling node before this one."
         )
     if not is_stable_diffusion(sampling.sigmas):
         own = "v_prediction" if predicts == "v" else "eps"

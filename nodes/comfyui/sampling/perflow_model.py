@@ -1,11 +1,14 @@
 """MODELs with PeRFlow's sampling: set it on one, or take it from one."""
 
+from collections.abc import Sequence
+
 from comfy.model_patcher import ModelPatcher
 
 from ....perflow_core.sampling.parameterization import PREDICTION_TYPES, PredictionType
 from ....perflow_core.weights.unet_layout import TRAINED_PREDICTION, UNetLayout
-from .perflow_sampling import Base, PeRFlowSampling
-from .step_alignment import set_alignment
+from .flow_windows import EDGES, FlowBase
+from .perflow_sampling import Base, PeRFlowSampling, WindowSteps
+from .step_alignment import set_alignment, steps_of
 
 
 def with_perflow_sampling(
@@ -15,6 +18,15 @@ def with_perflow_sampling(
     accelerated = model.clone()
     sampling = PeRFlowSampling(model.model.model_config, base, prediction_type, windows)
     accelerated.add_object_patch("model_sampling", sampling)
+    set_alignment(accelerated, align_steps)
+    return accelerated
+
+
+def with_flow_windows(model: ModelPatcher, base: FlowBase, edges: Sequence[float], align_steps: bool) -> ModelPatcher:
+    """A clone of a flow model with windows; edges: their sigmas. Raises ValueError for numbers that are no edges."""
+    accelerated = model.clone()
+    base.chord(edges)
+    accelerated.set_attachments(EDGES, list(edges))
     set_alignment(accelerated, align_steps)
     return accelerated
 
@@ -29,12 +41,12 @@ def trained_prediction(model: ModelPatcher, unet: UNetLayout) -> PredictionType:
     return TRAINED_PREDICTION[unet.family]
 
 
-def perflow_sampling(model: ModelPatcher, node: str) -> PeRFlowSampling:
-    """The PeRFlow sampling of a MODEL. Raises ValueError, naming the node, where there is none."""
-    sampling = model.get_model_object("model_sampling")
-    if not isinstance(sampling, PeRFlowSampling):
+def window_steps(model: ModelPatcher, node: str) -> WindowSteps:
+    """The steps of a MODEL with time windows. Raises ValueError, naming the node, where there are none."""
+    steps = steps_of(model)
+    if not isinstance(steps, WindowSteps):
         raise ValueError(
             f"{node} got a model without time windows ({type(model.model).__name__}), expected a PeRFlow model: "
             "connect Apply PeRFlow Delta or Model Sampling PeRFlow before it."
         )
-    return sampling
+    return steps

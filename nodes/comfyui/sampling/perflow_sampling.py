@@ -9,38 +9,101 @@ from torch import Tensor
 
 from ....perflow_core.sampling.alignment import align_to_windows
 from ....perflow_core.sampling.chord import WindowChord
-from ....perflow_core.sampling.parameterization import BasePrediction, PredictionType, append_dims, denoised
-from ....perflow_core.sampling.schedule import scaled_at_reference_end
-from ....perflow_core.sampling.windows import (
-    NUM_TIMESTEPS,
-    by_window,
-    percent_timestep,
-    spanned_edges,
-    steps_across_edges,
+from ....perflow_core.sampling.parameterization import (
+    BasePrediction,
+    Derivative,
+    PredictionType,
+    UNet,
+    append_dims,
+    denoised,
+    noise_predictor,
 )
+from ....perflow_core.sampling.schedule import scaled_at_reference_end
+from ....perflow_core.sampling.windows import NUM_TIMESTEPS, percent_timestep
+from ....perflow_core.training.trajectory import TeacherTrajectory
 
 
 class Base(NamedTuple):
-    """How the base of a MODEL samples: its noise table, float64 [1000], and what its UNet predicts."""
+    """How the base of a Stable Diffusion MODEL samples: its noise table, float64 [1000], what its UNet predicts."""
 
     alphas_cumprod: Tensor
     predicts: BasePrediction
 
+    def chord(self, windows: int) -> WindowChord:
+        return WindowChord.from_alphas_cumprod(self.alphas_cumprod, windows)
 
-class PeRFlowSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS):
+    def trajectory(self, chord: WindowChord, n: int) -> TeacherTrajectory:
+        return TeacherTrajectory.plan(self.alphas_cumprod, chord.K, n)
+
+    def derivative(
+        self, network: UNet, chord: WindowChord, trajectory: TeacherTrajectory, guidance: float
+    ) -> Derivative:
+        """The noise by the UNet, on the device of the trajectory's tables."""
+        alphas_cumprod = self.alphas_cumprod.to(trajectory.sigma)
+        return noise_predictor(network, self.predicts, alphas_cumprod, guidance)
+
+    @property
+    def noise_scale(self) -> float:
+        return 1.0
+
+    def pure_noise(self, noise: Tensor, sigma: Tensor) -> Tensor:
+        """X at the top of the path, of the variance that z = noise has."""
+        return noise * (1 + sigma**2).sqrt()
+
+    def level(self, chord: WindowChord, T: Tensor) -> Tensor:
+        """What ComfyUI's model is called with at timestep T: T itself."""
+        return T
+
+    def metadata(self, chord: WindowChord) -> dict[str, str]:
+        """What a delta's file says of its base."""
+        return {"base_prediction": self.predicts}
+
+
+class WindowSteps:
+    """The steps of a MODEL whose path has windows: how they are laid and what is said about them."""
+
+    family = "PeRFlow"
+    for_parts = "Window Schedule with SplitSigmas"
+    chord: WindowChord
+
+    def align(self, sigmas: Tensor, from_noise: bool) -> Tensor:
+        return align_to_windows(self.chord, sigmas, from_noise)
+
+    def steps_text(self, sigmas: Tensor) -> str:
+        T = self.chord.path_timesteps(sigmas[:-1])
+        return f"steps aligned to the windows: {self.chord.by_window(T)}"
+
+    def rough_text(self, sigmas: Tensor, part: bool) -> str | None:
+        T, own = self.chord.path_timesteps(sigmas), self.chord.windows
+        across, steps = own.steps_across(T), len(T) - 1
+        if not across:
+            return None
+        windows = len(own.spanned(T[0] / NUM_TIMESTEPS, T[-1] / NUM_TIMESTEPS)) - 1
+        if (T[1:] > T[:-1]).any():  # one that ends at the top looks like a part
+            advice = ". A list that rises keeps its steps"
+        elif part:
+            advice = (
+                f". If the sampler takes the path in parts, use the scheduler simple and a multiple of {own.K} steps"
+            )
+        else:
+            advice = f". Take at least {windows} steps" if steps < windows else ""
+        crosses = "crosses" if across == 1 else "cross"
+        return (
+            f"{across} of {steps} steps {crosses} a window edge, where the path bends: the picture is rougher{advice}"
+        )
+
+
+class PeRFlowSampling(WindowSteps, comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS):
     """Discrete epsilon sampling on the chord of K windows.
 
     As in ComfyUI's discrete models, sigmas[i] is sigma(i) and timestep(sigmas[i]) is i; here i is the timestep itself,
     so that the table has 1001 entries, 0 to 1000. What is not overridden (noise scaling, sigma_max) is ComfyUI's own.
     """
 
-    family = "PeRFlow"
-    for_parts = "Window Schedule with SplitSigmas"
-
     def __init__(self, config: BASE, base: Base, prediction_type: PredictionType, windows: int):
         super().__init__(config)
         self.base, self.prediction_type = base, prediction_type
-        self.chord = WindowChord.from_alphas_cumprod(base.alphas_cumprod, windows)
+        self.chord = base.chord(windows)
         self.set_sigmas(self.chord.sigma(torch.arange(NUM_TIMESTEPS + 1, dtype=torch.float64)))
         self._chords: dict[torch.device, WindowChord] = {}
 
@@ -76,30 +139,6 @@ class PeRFlowSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sa
         """x0 = X - sigma eps."""
         chord = self.chord_on(model_output.device)
         return denoised(self.prediction_type, chord, sigma, model_output, model_input)
-
-    def align(self, sigmas: Tensor, from_noise: bool) -> Tensor:
-        return align_to_windows(self.chord, sigmas, from_noise)
-
-    def steps_text(self, sigmas: Tensor) -> str:
-        T = self.chord.path_timesteps(sigmas[:-1])
-        return f"steps aligned to the windows: {by_window(T, self.chord.K)}"
-
-    def rough_text(self, sigmas: Tensor, part: bool) -> str | None:
-        T, K = self.chord.path_timesteps(sigmas), self.chord.K
-        across, steps = steps_across_edges(T, K), len(T) - 1
-        if not across:
-            return None
-        windows = len(spanned_edges(K, T[0] / NUM_TIMESTEPS, T[-1] / NUM_TIMESTEPS)) - 1
-        if (T[1:] > T[:-1]).any():  # one that ends at the top looks like a part
-            advice = ". A list that rises keeps its steps"
-        elif part:
-            advice = f". If the sampler takes the path in parts, use the scheduler simple and a multiple of {K} steps"
-        else:
-            advice = f". Take at least {windows} steps" if steps < windows else ""
-        crosses = "crosses" if across == 1 else "cross"
-        return (
-            f"{across} of {steps} steps {crosses} a window edge, where the path bends: the picture is rougher{advice}"
-        )
 
     def inverse_noise_scaling(self, sigma: Tensor, latent: Tensor) -> Tensor:
         """X as it is, but c(0) X at sigma(0), the reference end: what the official pipeline decodes."""

@@ -7,6 +7,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ....perflow_core.sampling.solvers import SOLVERS, Callback
+from .flow_windows import flow_windows
 from .perflow_sampling import PeRFlowSampling
 
 
@@ -29,8 +30,10 @@ def sample(
     solver: str,
 ) -> Tensor:
     """k-diffusion's signature. The windows are the model's; a model without them gets the ordinary solver."""
-    sampling = model.inner_model.inner_model.model_sampling
-    chord = sampling.chord if isinstance(sampling, PeRFlowSampling) else None
+    guider = model.inner_model
+    sampling = guider.inner_model.model_sampling
+    steps = sampling if isinstance(sampling, PeRFlowSampling) else flow_windows(guider.model_patcher)
+    chord = steps.chord if steps else None
     with tqdm(total=len(sigmas) - 1, disable=disable) as bar:
 
         def report(state: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ....perflow_core.sampling import tolerances
 from .. import node_text
 from .base_sampling import bases_of
+from .flow_windows import flow_windows
 from .piecewise_sampler import PiecewiseSampler
 
 KEY = "perflow"
@@ -20,7 +21,9 @@ OUTER_SAMPLE = comfy.patcher_extension.WrappersMP.OUTER_SAMPLE
 
 @runtime_checkable
 class AlignsSteps(Protocol):
-    """A model sampling that moves steps: PeRFlow's to windows, InstaFlow's and its relatives' to even spacing."""
+    """What moves steps: PeRFlow's to windows, InstaFlow's and its relatives' to even spacing. It is the model sampling
+    itself, or beside a flow model's own.
+    """
 
     family: str
     for_parts: str  # what gives the parts of one path the steps of the whole
@@ -37,10 +40,18 @@ class AlignsSteps(Protocol):
         """What is rough about the steps of a list, and what helps; part: `is_part`. None where nothing is."""
 
 
+def steps_of(model: ModelPatcher) -> AlignsSteps | None:
+    """What moves the steps of a MODEL; None where nothing does."""
+    sampling = model.get_model_object("model_sampling")
+    return sampling if isinstance(sampling, AlignsSteps) else flow_windows(model)
+
+
 def set_alignment(model: ModelPatcher, align_steps: bool) -> None:
-    """Put the wrapper on a clone that has a sampling which aligns steps."""
+    """Put the wrapper on a clone that has something which moves steps."""
     model.remove_wrappers_with_key(OUTER_SAMPLE, KEY)
-    family = model.get_model_object("model_sampling").family
+    steps = steps_of(model)
+    assert steps is not None, "set the sampling or the windows first"
+    family = steps.family
     model.add_wrapper_with_key(OUTER_SAMPLE, KEY, partial(sample_aligned, family=family, align_steps=align_steps))
 
 
@@ -64,8 +75,8 @@ def sample_aligned(
     half shares its steps by itself, since it gets no sigmas of the other.
     """
     model = executor.class_obj.model_patcher
-    sampling = model.get_model_object("model_sampling")
-    if isinstance(sampling, AlignsSteps):
+    sampling = steps_of(model)
+    if sampling is not None:
         given, from_noise = sigmas, not torch.count_nonzero(latent_image)
         sigmas = sampling.align(given, from_noise) if align_steps else given
         part, aligned = is_part(sampling, noise, sigmas), sigmas is not given
@@ -82,7 +93,7 @@ def sample_aligned(
     else:
         text = (
             f"{family}'s sampling is switched off, so the picture will be wrong: a node after this one has set another "
-            f"({bases_of(sampling)}). Take that node away"
+            f"({bases_of(model.get_model_object('model_sampling'))}). Take that node away"
         )
     if text:
         logging.info("%s: %s", family, text)

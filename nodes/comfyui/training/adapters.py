@@ -12,7 +12,8 @@ from torch.utils.hooks import RemovableHandle
 from ....perflow_core.weights.lora_file import DOWN, UP, lora_pair
 from ..weights.unet_weights import layers
 
-Layer = Any  # nn.Linear, nn.Conv2d, or a quantised one of a class of its own
+CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {3: functional.conv1d, 4: functional.conv2d, 5: functional.conv3d}
+Layer = Any  # nn.Linear, a convolution, or a quantised one of a class of its own
 
 
 class Adapter:
@@ -35,8 +36,9 @@ class Adapter:
         if down.ndim == 2:
             return functional.linear(functional.linear(x, down), up)
         layer = self.layer
-        hidden = functional.conv2d(x, down, None, layer.stride, layer.padding, layer.dilation)
-        return functional.conv2d(hidden, up[:, :, None, None])
+        convolution = CONVOLUTIONS[down.ndim]
+        hidden = convolution(x, down, None, layer.stride, layer.padding, layer.dilation)
+        return convolution(hidden, up.reshape(*up.shape, *(1,) * (down.ndim - 2)))
 
 
 class Adapters:

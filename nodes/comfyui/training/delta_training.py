@@ -9,17 +9,14 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
-from ....perflow_core.sampling.chord import WindowChord
-from ....perflow_core.sampling.parameterization import PredictionType, UNet, denoiser, noise_predictor
+from ....perflow_core.sampling.parameterization import PredictionType, UNet, denoiser
 from ....perflow_core.sampling.schedule import window_schedule
 from ....perflow_core.sampling.solvers import sample_euler
 from ....perflow_core.training.curriculum import Draw, Purpose, Rounds, draw_batch, normal
 from ....perflow_core.training.descent import Descent, WindowLosses
 from ....perflow_core.training.reflow import Batch, Reflow, Segment
 from ....perflow_core.training.time_points import TimePoints
-from ....perflow_core.training.trajectory import TeacherTrajectory
 from ..sampling.base_sampling import base_of
-from ..sampling.perflow_sampling import Base
 from .examples import Examples
 from .training_unet import Conditions, TrainingUNet
 
@@ -51,14 +48,13 @@ class DeltaTraining:
 
     def __init__(self, model: ModelPatcher, examples: Examples, settings: Settings):
         self.settings, self.examples = settings, examples
-        base, K = base_of(model), settings.windows
-        self.chord = WindowChord.from_alphas_cumprod(base.alphas_cumprod, K)
-        points = TimePoints.coarse(K, settings.points_per_window)
-        trajectory = TeacherTrajectory.plan(base.alphas_cumprod, K, settings.solving_steps)
+        self.base = base_of(model)
+        self.chord = self.base.chord(settings.windows)
+        points = TimePoints.coarse(self.chord.windows, settings.points_per_window)
+        trajectory = self.base.trajectory(self.chord, settings.solving_steps)
         self.unet = TrainingUNet(model, settings.rank, settings.seed % 2**63, settings.gradient_checkpointing)
         device = self.unet.device
         self.reflow = Reflow(settings.prediction_type, self.chord, points, trajectory).to(device, torch.float32)
-        self.base = Base(base.alphas_cumprod.to(torch.float32).to(device), base.predicts)
         self.optimizer = torch.optim.AdamW(self.unet.adapters.parameters, settings.learning_rate, weight_decay=0.01)
         in_float16 = model.model.get_dtype_inference() == torch.float16
         self.scaler = GradScaler(device.type, enabled=in_float16)
@@ -70,7 +66,7 @@ class DeltaTraining:
         """One step of the optimizer. Raises NotFiniteError."""
         draw, segment = self.segment(i)
         T = self.reflow.points.timesteps(draw.w, self.rounds.uniform(i, len(draw.w)))
-        student = partial(self.unet, conditions=self._conditions(draw.examples, draw.dropped), student=True)
+        student = partial(self._call, conditions=self._conditions(draw.examples, draw.dropped), student=True)
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * min(1, (i + 1) / WARM_UP)
         return self.reflow.step([Batch(segment, T, student)], self.descent)
@@ -93,7 +89,7 @@ class DeltaTraining:
         sigmas = window_schedule(self.chord, 4).to(torch.float32).to(self.unet.device)
         noise = normal(self.examples.latents[0].shape, [0], self.settings.seed, Purpose.PREVIEW).to(self.unet.device)
         with torch.no_grad():
-            return sample_euler(denoise, noise * (1 + sigmas[0] ** 2).sqrt(), sigmas)
+            return sample_euler(denoise, self.base.pure_noise(noise, sigmas[0]), sigmas)
 
     def _made(self, number: int) -> tuple[Draw, Segment]:
         settings, examples = self.settings, self.examples
@@ -103,9 +99,10 @@ class DeltaTraining:
         dropped = [False] * B if settings.guidance else draw.dropped
         prompts = [self._conditions(draw.examples, rows) for rows in ([[True] * B] if guided else []) + [dropped]]
         network = self._network(prompts, student=False)
-        teacher = noise_predictor(network, self.base.predicts, self.base.alphas_cumprod, settings.guidance)
+        teacher = self.base.derivative(network, self.reflow.chord, self.reflow.trajectory, settings.guidance)
         x0 = examples.x0(draw.examples)
         noise = normal(x0.shape[1:], range(number * B, (number + 1) * B), settings.seed, Purpose.NOISE)
+        noise = self.base.noise_scale * noise
         w, x0, noise = (part.to(self.unet.device) for part in (draw.w, x0, noise))
         return draw, self.reflow.segment(teacher, w, x0, noise)
 
@@ -115,6 +112,9 @@ class DeltaTraining:
     def _network(self, prompts: list[Conditions], student: bool) -> UNet:
         def outputs(z: Tensor, T: Tensor) -> list[Tensor]:
             comfy.model_management.throw_exception_if_processing_interrupted()  # a trajectory has many calls
-            return [self.unet(z, T, conditions, student) for conditions in prompts]
+            return [self._call(z, T, conditions, student) for conditions in prompts]
 
         return outputs
+
+    def _call(self, z: Tensor, T: Tensor, conditions: Conditions, student: bool) -> Tensor:
+        return self.unet(z, self.base.level(self.reflow.chord, T), conditions, student)

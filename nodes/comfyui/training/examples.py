@@ -66,10 +66,10 @@ def _latents(model: ModelPatcher, latents: Sequence[dict[str, Any]]) -> list[Ten
     found = []
     for latent in latents:
         samples = latent["samples"]
-        if samples.ndim != 4 or samples.shape[1] != channels:
+        if not 3 <= samples.ndim <= 5 or samples.shape[1] != channels:
             raise ValueError(
-                f"A latent has shape {tuple(samples.shape)}, expected (pictures, {channels}, height, width): encode "
-                "the pictures with the VAE of this model's family."
+                f"A latent has shape {tuple(samples.shape)}, expected (pictures, {channels}, ...): encode the pictures "
+                "with the VAE of this model's family."
             )
         if not samples.any():
             raise ValueError(

@@ -76,6 +76,7 @@ def save(training: DeltaTraining, prefix: str, steps: int, **facts: str) -> Path
     metadata = delta_metadata(
         [settings.rank],
         **training.reflow.metadata(),
+        **training.base.metadata(training.chord),
         steps=str(steps),
         batch_size=str(settings.batch_size),
         learning_rate=f"{settings.learning_rate:g}",

@@ -1,6 +1,7 @@
 """A MODEL's UNet, lent for training: teacher without its adapters, student with them, one copy of the weights."""
 
 import contextlib
+import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -8,12 +9,13 @@ import comfy.model_management
 import comfy.patcher_extension
 import torch
 from comfy.ldm.modules.attention import BasicTransformerBlock
-from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
+from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils.checkpoint import checkpoint
 
+from ..sampling.flow_windows import flow_base
 from ..weights.unet_weights import layers
 from .adapters import Adapters
 
@@ -28,7 +30,10 @@ class TrainingUNet:
 
     def __init__(self, model: ModelPatcher, rank: int, seed: int, gradient_checkpointing: bool):
         self.patcher = _without_dynamic_vram(model)
-        self.patcher.add_object_patch("model_sampling", _WithoutSchedule())
+        sampling = model.get_model_object("model_sampling")
+        self.patcher.add_object_patch(
+            "model_sampling", _velocity(sampling) if flow_base(sampling) else _WithoutSchedule()
+        )
         _multiply_out(self.patcher)
         self.device: torch.device = self.patcher.load_device
         self.adapters = Adapters(self.patcher, rank, seed)
@@ -49,7 +54,7 @@ class TrainingUNet:
             yield
 
     def __call__(self, z: Tensor, T: Tensor, conditions: Conditions, student: bool) -> Tensor:
-        """m of shape [B, ...], float32; z: [B, ...], T: [B], in 0..1000."""
+        """m of shape [B, ...], float32; z: [B, ...], T: [B], in 0..1000, of a flow model sigma."""
         options = comfy.patcher_extension.copy_nested_dicts(self.patcher.model_options["transformer_options"])
         options |= {"cond_or_uncond": [0], "sigmas": T}
         self.adapters.on = student
@@ -93,6 +98,13 @@ class _WithoutSchedule(nn.Module):
         return m
 
 
+def _velocity(sampling: Any) -> Any:
+    """A flow model's own sampling, but that the result is its velocity m."""
+    velocity = copy.copy(sampling)
+    velocity.calculate_denoised = lambda sigma, m, x: m
+    return velocity
+
+
 @contextlib.contextmanager
 def _parameters_for_autograd(module: nn.Module) -> Iterator[None]:
     """Weights that ComfyUI loaded in inference mode seen as ordinary tensors, on the same memory.
@@ -124,7 +136,7 @@ def _same_memory(tensor: Tensor) -> Tensor:
 @contextlib.contextmanager
 def _checkpointed(unet: nn.Module) -> Iterator[None]:
     """Residual and transformer blocks keep their inputs only and compute again in backward (Chen et al. 2016)."""
-    blocks = [block for block in unet.modules() if isinstance(block, ResBlock | BasicTransformerBlock)]
+    blocks = _blocks(unet)
     before = [vars(block).get("forward") for block in blocks]
     try:
         for block in blocks:
@@ -135,6 +147,14 @@ def _checkpointed(unet: nn.Module) -> Iterator[None]:
             del block.forward
             if forward is not None:
                 block.forward = forward
+
+
+def _blocks(unet: nn.Module) -> list[nn.Module]:
+    """A UNet's residual and transformer blocks; the parts of a transformer's lists, which stock training finds too."""
+    if isinstance(unet, UNetModel):
+        return [block for block in unet.modules() if isinstance(block, ResBlock | BasicTransformerBlock)]
+    lists = [part for part in unet.children() if isinstance(part, nn.ModuleList)]
+    return [block for blocks in lists for block in blocks]
 
 
 def _recomputing(forward: Any) -> Any:

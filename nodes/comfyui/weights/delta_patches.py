@@ -21,11 +21,12 @@ from ....perflow_core.weights.delta_changes import (
     group_by_module,
     plain_changes,
 )
-from ....perflow_core.weights.delta_file import check_is_delta
+from ....perflow_core.weights.delta_file import check_base, check_is_delta
 from ....perflow_core.weights.delta_fit import DeltaFit, check_numbers, fit
 from ....perflow_core.weights.unet_layout import Shape, UNetLayout
 from ....perflow_core.weights.weights_file import WeightsFile, WeightsFileError, by_weight, inspect
 from .. import folders
+from ..sampling.base_sampling import prediction_of
 from .unet_weights import check_can_be_patched, layout_of
 
 # What whole differences are called in LoRA files; of two for one weight ComfyUI takes the first.
@@ -45,6 +46,7 @@ def fitting_delta(model: ModelPatcher, path: str, partial: bool, strength: float
     largest = largest_numbers(folders.stamp(path))
     file = inspect(Path(path))
     check_is_delta(file, unet.family)
+    check_base(file, prediction_of(model))
     tensors = comfy.utils.load_torch_file(path, safe_load=True)
     read = _lora_changes if file.has_lora_keys else plain_changes
     delta = fit(file, read(file, tensors, unet), unet, partial)

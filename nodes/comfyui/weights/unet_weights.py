@@ -7,6 +7,7 @@ import comfy.lora
 import comfy.model_management
 import comfy.utils
 import torch
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.model_patcher import ModelPatcher, get_key_weight
 from torch import Tensor, nn
 
@@ -28,6 +29,7 @@ def layout_of(model: ModelPatcher) -> UNetLayout:
         dtypes={key: weight.dtype if weight.is_floating_point() else computing for key, weight in weights.items()},
         names={name: key for name, key in by_name.items() if key in weights},
         modules={name: key for name, key in _lora_names(model, by_diffusers).items() if key in weights},
+        architecture=None if isinstance(model.model.diffusion_model, UNetModel) else type(model.model).__name__,
     )
 
 
@@ -80,13 +82,13 @@ def patched_weight(model: ModelPatcher, key: str, device: torch.device) -> Tenso
 
 
 def layers(model: ModelPatcher) -> Iterator[tuple[str, nn.Module]]:
-    """The UNet's linear layers and convolutions, quantised ones too, by their names in ComfyUI.
+    """The UNet's linear layers and convolutions, of any dimensions and quantised ones too, by their names in ComfyUI.
 
     They are known by their weights, as quantised ones are of classes of their own.
     """
     for name, layer in model.model.diffusion_model.named_modules(prefix=_ROOT, remove_duplicate=False):
         weight = layer._parameters.get("weight")
-        if weight is not None and len(weight.shape) in (2, 4) and not isinstance(layer, nn.Embedding):
+        if weight is not None and 2 <= len(weight.shape) <= 5 and not isinstance(layer, nn.Embedding):
             yield name, layer
 
 
