@@ -114,6 +114,17 @@ def small_unet(unet_file):
     return comfy.sd.load_diffusion_model(str(unet_file), model_options={"dtype": torch.float32})
 
 
+@pytest.fixture(scope="session")
+def flow_model(comfyui, comfyui_path):
+    """(name in FLOWS) -> that small flow-matching model as a MODEL in float32, freshly loaded."""
+    from flow_models import load
+    from trial import cached_models
+    from trial.small_models.tables import flow_file
+
+    folder = cached_models.folder("flows", comfyui_path)
+    return lambda name: load(name, folder / flow_file(name))
+
+
 @pytest.fixture
 def controlnet(comfyui, run):
     """(where it ends) -> conditioning with a small classic ControlNet; and the list of the timesteps that it gets."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .checkpoints import make_checkpoint, make_refiner_checkpoint, make_sd3_checkpoint, make_sdxl_checkpoint
 from .deltas import make_delta
+from .flows import known_flows, make_flow
 from .hunyuan3d import make_hunyuan3d
 from .image_prompts import make_clip_vision, make_ip_adapter
 from .loras import make_lora, make_pcm_lora, make_sd3_lora
@@ -72,4 +73,12 @@ def graphs(models: Path) -> Table:
     }
 
 
-TABLES = {"trained": trained, "graphs": graphs}
+def flows(_: Path) -> Table:
+    return {flow_file(name): partial(make_flow, name=name) for name in known_flows()}
+
+
+def flow_file(name: str) -> str:
+    return f"diffusion_models/flow-{name}.safetensors"
+
+
+TABLES = {"trained": trained, "graphs": graphs, "flows": flows}

@@ -1,0 +1,88 @@
+"""The small flow-matching models are to ComfyUI what the published ones are."""
+
+import math
+
+import pytest
+import torch
+from trial.small_models.flows import FLOWS
+
+# The sigma in the middle of the steps: a / (a + 1), with the class' shift as a, or as its logarithm in Flux' sampling.
+SHIFTS = {
+    "sd3.5": 3.0,
+    "flux": math.exp(1.15),
+    "flux-schnell": 1.0,
+    "flux2": math.exp(2.02),
+    "wan2.1": 8.0,
+    "wan2.2-5b": 8.0,
+    "hunyuan-video": 7.0,
+    "hunyuan-image": 5.0,
+    "ltxv": math.exp(2.37),
+    "ace-step-1.5": 3.0,
+    "lens": math.exp(1.829),
+    "krea2": math.exp(1.15),
+    "joyimage": 1.5,
+    "chroma": math.exp(1.15),
+    "lumina2": 6.0,
+    "z-image": 3.0,
+    "qwen-image": math.exp(1.15),
+    "auraflow": 1.73,
+    "hidream": 1.0,
+    "omnigen2": 2.6,
+    "kandinsky5": 10.0,
+    "ernie": 3.0,
+    "mage-flow": 6.0,
+}
+# What the model is told at sigma 1, where it is not 1000 or, in Flux' sampling, 1.
+ONE = ["flux-schnell", "ace-step-1.5", "lumina2", "z-image", "auraflow", "omnigen2", "mage-flow"]
+
+
+@pytest.fixture(params=FLOWS)
+def name(request, comfyui):
+    from trial.small_models.flows import known_flows
+
+    if request.param not in known_flows():
+        pytest.skip(f"this ComfyUI is older than its support of {request.param}")
+    return request.param
+
+
+@pytest.fixture
+def model(flow_model, name):
+    return flow_model(name)
+
+
+def test_recognised_with_its_sampling(model, name):
+    from comfy.model_sampling import CONST, ModelSamplingDiscreteFlow, ModelSamplingFlux
+
+    sampling = model.get_model_object("model_sampling")
+    assert type(model.model.model_config).__name__ == FLOWS[name].kind
+    assert isinstance(sampling, CONST)
+    assert isinstance(sampling, (ModelSamplingDiscreteFlow, ModelSamplingFlux))
+    assert sampling.percent_to_sigma(0.5) == pytest.approx(SHIFTS[name] / (SHIFTS[name] + 1), rel=1e-6)
+    told = 1 if isinstance(sampling, ModelSamplingFlux) or name in ONE else 1000
+    assert sampling.timestep(torch.tensor(1.0)) == told
+
+
+def test_every_weight_is_in_the_file(model, name):
+    """None is left as the loader found it in memory."""
+    from trial.small_models.flows import flow
+
+    expected = flow(name, 0)
+    weights = model.model.diffusion_model.state_dict()
+    assert weights.keys() == expected.keys()
+    for key, weight in weights.items():
+        assert torch.equal(weight, expected[key].float()), key
+
+
+def test_a_sample_depends_on_the_prompt(run, model, name):
+    from flow_models import conditioning, empty_latent
+
+    def sample(seed, cfg=1.0):
+        prompts = {"positive": conditioning(name, seed), "negative": conditioning(name, 0, tokens=3)}
+        steps = {"seed": 5, "steps": 2, "cfg": cfg, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
+        return run("KSampler", model=model, **prompts, **steps, latent_image=empty_latent(name, model))[0]["samples"]
+
+    first = sample(1)
+    assert first.isfinite().all()
+    assert first.std() < 20
+    for other in (sample(2), sample(1, cfg=3.0)):
+        assert (other - first).std() > 0.005 * first.std()
