@@ -40,22 +40,22 @@ class UNetLayout:
     dtypes: dict[str, torch.dtype]
     names: dict[str, str]
     modules: dict[str, str]
-    architecture: str | None = None  # of a model that is no Stable Diffusion
+    architecture: str = "unknown"  # what the program calls the model, for one that is no Stable Diffusion
 
     @cached_property
     def family(self) -> str:
-        return self.architecture or family(self.shapes)
+        return family(self.shapes, self.architecture)
 
     def __str__(self) -> str:
         return f"{len(self.shapes)} UNet tensors of this {self.family} model"
 
 
-def family(shapes: Mapping[str, Shape]) -> str:
-    """The family, "SD1.5", "SD2.x" or "SDXL", from the shapes of a UNet or a difference; else "unknown"."""
+def family(shapes: Mapping[str, Shape], architecture: str = "unknown") -> str:
+    """The family, "SD1.5", "SD2.x" or "SDXL", from the shapes of a UNet or a difference; else `architecture`."""
     for key, shape in shapes.items():
         if READS_CONTEXT.search(key) and len(shape) == 2:
-            return BY_CONTEXT_WIDTH.get(shape[1], "unknown")
-    return "unknown"
+            return BY_CONTEXT_WIDTH.get(shape[1], architecture)
+    return architecture
 
 
 def without_prefix(key: str) -> str:

@@ -46,8 +46,7 @@ class WeightsFile:
     @cached_property
     def family(self) -> str:
         """By the shapes where they tell, else what the file says of itself."""
-        by_shape = family(self.shapes)
-        return by_shape if by_shape != "unknown" else shown(self.metadata.get("architecture", by_shape), 40)
+        return family(self.shapes, shown(self.metadata.get("architecture", "unknown"), 40))
 
     @cached_property
     def kind(self) -> Kind:

@@ -16,3 +16,13 @@ def alphas_cumprod() -> torch.Tensor:
 @pytest.fixture(scope="session")
 def chord(alphas_cumprod) -> WindowChord:
     return WindowChord.from_alphas_cumprod(alphas_cumprod, 4)
+
+
+@pytest.fixture
+def random():
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, dtype=torch.float64, generator=generator)
+
+    return draw

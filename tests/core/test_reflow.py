@@ -13,16 +13,6 @@ from perflow_core.training.trajectory import SOLVERS, TeacherTrajectory
 MEAN, SPREAD = 0.7, 0.5  # of the data that the analytic teacher knows
 
 
-@pytest.fixture
-def random():
-    generator = torch.Generator().manual_seed(0)
-
-    def draw(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, dtype=torch.float64, generator=generator)
-
-    return draw
-
-
 def sigmas(alphas_cumprod: torch.Tensor) -> torch.Tensor:
     return ((1 - alphas_cumprod) / alphas_cumprod).sqrt()
 

@@ -22,15 +22,23 @@ def model_of_type(t2i, comfyui):
     return make
 
 
-@pytest.mark.parametrize("kind", ["FLOW", "FLUX", "EDM", "V_PREDICTION_EDM", "V_PREDICTION_CONTINUOUS"])
+OTHERS = ["EDM", "V_PREDICTION_EDM", "V_PREDICTION_CONTINUOUS", "STABLE_CASCADE", "FLOW_COSMOS", "IMG_TO_IMG_FLOW"]
+
+
+@pytest.mark.parametrize("kind", OTHERS)
 @pytest.mark.parametrize("node", ["PeRFlowModelSampling", "PeRFlowApplyDelta"])
-def test_flow_and_edm_models(model_of_type, perflow, apply_delta, kind, node):
+def test_models_that_are_sampled_otherwise(model_of_type, perflow, apply_delta, kind, node):
+    """IMG_TO_IMG_FLOW is of the class of flow models, and is none."""
+    import comfy.model_base
+
+    if not hasattr(comfy.model_base.ModelType, kind):
+        pytest.skip(f"this ComfyUI has no {kind}")
     model = model_of_type(kind)
     before = model.get_model_object("model_sampling")
     apply = apply_delta if node == "PeRFlowApplyDelta" else lambda model: perflow(model=model)
     with pytest.raises(
         ValueError,
-        match=r"does not have the 1000-step noise table of Stable Diffusion, or predicts neither noise nor v, expected",
+        match=r"samples neither as Stable Diffusion does .+ nor as flow models do .+, expected",
     ):
         apply(model)
     assert model.get_model_object("model_sampling") is before

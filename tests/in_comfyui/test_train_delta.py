@@ -107,7 +107,7 @@ def test_the_student_answers_as_the_merged_model(comfyui, small_unet, apply_delt
     training, files = training_on(comfyui, small_unet), comfyui.module("nodes.comfyui.training.trained_files")
     files.load(training, files.read_resumed(str(path)))
     z, T = pictures()["samples"], torch.tensor([1000.0, 437.0])
-    conditions = training.examples.conditions([0, 1], [False, False], torch.device("cpu"))
+    ((_, conditions),) = training.examples.conditions([0, 1], [False, False], torch.device("cpu"))
     with torch.no_grad(), training.unet.loaded():
         student, teacher = (training.unet(z, T, conditions, student=on) for on in (True, False))
     plain = training.unet.patcher

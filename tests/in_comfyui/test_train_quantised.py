@@ -84,7 +84,7 @@ def test_sampling_is_as_before(comfyui, model, trained):
     examples = examples_for(comfyui, model, prompts(0.1))
     comfy.model_management.load_models_gpu([model])
     assert not any(layer.weight_function for layer in quantised_layers(model).values())
-    conditions = examples.conditions([0, 1], [False, False], torch.device("cpu"))
+    ((_, conditions),) = examples.conditions([0, 1], [False, False], torch.device("cpu"))
     with torch.inference_mode():
         m = model.model.apply_model(pictures()["samples"], torch.tensor([1000.0, 437.0]), **conditions)
     assert m.isfinite().all()

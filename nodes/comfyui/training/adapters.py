@@ -35,8 +35,10 @@ class Adapter:
         up, down = self.up.to(x.dtype), self.down.to(x.dtype)
         if down.ndim == 2:
             return functional.linear(functional.linear(x, down), up)
-        layer = self.layer
-        convolution = CONVOLUTIONS[down.ndim]
+        layer, convolution = self.layer, CONVOLUTIONS[down.ndim]
+        if layer.groups > 1:  # each output reads its own inputs, and there are fewer of those than `down` could read
+            dW = (up @ down.flatten(1)).reshape(-1, *down.shape[1:])
+            return convolution(x, dW, None, layer.stride, layer.padding, layer.dilation, layer.groups)
         hidden = convolution(x, down, None, layer.stride, layer.padding, layer.dilation)
         return convolution(hidden, up.reshape(*up.shape, *(1,) * (down.ndim - 2)))
 

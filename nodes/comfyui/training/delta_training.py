@@ -1,5 +1,6 @@
 """PeRFlow training of adapters on a MODEL, step by step."""
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,8 +18,8 @@ from ....perflow_core.training.descent import Descent, WindowLosses
 from ....perflow_core.training.reflow import Batch, Reflow, Segment
 from ....perflow_core.training.time_points import TimePoints
 from ..sampling.base_sampling import base_of
-from .examples import Examples
-from .training_unet import Conditions, TrainingUNet
+from .examples import Examples, Together
+from .training_unet import TrainingUNet
 
 DEPTH, USES = 16, 4  # of a round of batches
 DROPOUT = 0.1  # of the prompts, as officially, so that CFG keeps working
@@ -43,6 +44,13 @@ class Settings:
     seed: int
 
 
+class _WithMutations(Descent):
+    """For blocks that add to their own inputs in place: autograd keeps what they were."""
+
+    def accumulating(self) -> AbstractContextManager[object]:
+        return torch.autograd.graph.allow_mutation_on_saved_tensors()
+
+
 class DeltaTraining:
     """A run: `step(i)` for i = first, first + 1, ... inside `with training.unet.loaded()`."""
 
@@ -58,7 +66,10 @@ class DeltaTraining:
         self.optimizer = torch.optim.AdamW(self.unet.adapters.parameters, settings.learning_rate, weight_decay=0.01)
         in_float16 = model.model.get_dtype_inference() == torch.float16
         self.scaler = GradScaler(device.type, enabled=in_float16)
-        self.descent = Descent(self.optimizer, LARGEST_GRADIENT, self.scaler)
+        kind = (
+            Descent if settings.gradient_checkpointing else _WithMutations
+        )  # checkpointed blocks see to it themselves
+        self.descent = kind(self.optimizer, LARGEST_GRADIENT, self.scaler)
         self.rounds = Rounds(DEPTH, USES, settings.seed)
         self._segments: dict[int, tuple[Draw, Segment]] = {}  # by number of the batch, of the present round
 
@@ -66,7 +77,7 @@ class DeltaTraining:
         """One step of the optimizer. Raises NotFiniteError."""
         draw, segment = self.segment(i)
         T = self.reflow.points.timesteps(draw.w, self.rounds.uniform(i, len(draw.w)))
-        student = partial(self._call, conditions=self._conditions(draw.examples, draw.dropped), student=True)
+        student = partial(self._call, prompts=self._conditions(draw.examples, draw.dropped), student=True)
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * min(1, (i + 1) / WARM_UP)
         return self.reflow.step([Batch(segment, T, student)], self.descent)
@@ -106,15 +117,18 @@ class DeltaTraining:
         w, x0, noise = (part.to(self.unet.device) for part in (draw.w, x0, noise))
         return draw, self.reflow.segment(teacher, w, x0, noise)
 
-    def _conditions(self, examples: list[int], dropped: list[bool]) -> Conditions:
+    def _conditions(self, examples: list[int], dropped: list[bool]) -> list[Together]:
         return self.examples.conditions(examples, dropped, self.unet.device)
 
-    def _network(self, prompts: list[Conditions], student: bool) -> UNet:
+    def _network(self, prompts: list[list[Together]], student: bool) -> UNet:
         def outputs(z: Tensor, T: Tensor) -> list[Tensor]:
             comfy.model_management.throw_exception_if_processing_interrupted()  # a trajectory has many calls
-            return [self._call(z, T, conditions, student) for conditions in prompts]
+            return [self._call(z, T, those, student) for those in prompts]
 
         return outputs
 
-    def _call(self, z: Tensor, T: Tensor, conditions: Conditions, student: bool) -> Tensor:
-        return self.unet(z, self.base.level(self.reflow.chord, T), conditions, student)
+    def _call(self, z: Tensor, T: Tensor, prompts: list[Together], student: bool) -> Tensor:
+        level = self.base.level(self.reflow.chord, T)
+        parts = [self.unet(z[rows], level[rows], conditions, student) for rows, conditions in prompts]
+        order = torch.tensor([row for rows, _ in prompts for row in rows], device=z.device)
+        return torch.cat(parts)[order.argsort()]

@@ -1,7 +1,7 @@
 """What the dataset nodes give, lists of LATENTs and CONDITIONINGs, as examples to train on."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import comfy.sampler_helpers
 import comfy.samplers
@@ -13,6 +13,13 @@ from .training_unet import Conditions
 
 Entry = list[Any]  # [embedding, options], one prompt of a CONDITIONING
 UNUSABLE = ("control", "gligen", "hooks", "area", "mask")
+
+
+class Together(NamedTuple):
+    """Rows of a batch that one call of the UNet can take, and what it is given for them."""
+
+    rows: list[int]
+    conditions: Conditions
 
 
 class Examples:
@@ -42,10 +49,20 @@ class Examples:
         """[B, C, H, W]."""
         return torch.stack([self.latents[i] for i in examples])
 
-    def conditions(self, examples: Sequence[int], dropped: Sequence[bool], device: torch.device) -> Conditions:
-        """What the UNet is given for the examples' prompts beside latent and timestep, as ComfyUI encodes it."""
-        rows = [self._encoded(i, drop, device) for i, drop in zip(examples, dropped, strict=True)]
-        return comfy.samplers.cond_cat(rows)
+    def conditions(self, examples: Sequence[int], dropped: Sequence[bool], device: torch.device) -> list[Together]:
+        """What the UNet is given for the examples' prompts beside latent and timestep, as ComfyUI encodes it.
+
+        The rows whose conditions fit into one batch are together; prompts of unequal length may not.
+        """
+        groups: list[tuple[list[int], list[dict[str, Any]]]] = []
+        for row, (i, drop) in enumerate(zip(examples, dropped, strict=True)):
+            encoded = self._encoded(i, drop, device)
+            rows, those = next((group for group in groups if _fit_together(group[1][0], encoded)), ([], []))
+            if not rows:
+                groups.append((rows, those))
+            rows.append(row)
+            those.append(encoded)
+        return [Together(rows, comfy.samplers.cond_cat(those)) for rows, those in groups]
 
     def _encoded(self, i: int, dropped: bool, device: torch.device) -> dict[str, Any]:
         prompts = self.negative if dropped and self.negative is not None else self.positive
@@ -59,6 +76,10 @@ class Examples:
             latent_image=noise,
         )
         return {key: cond.process_cond(batch_size=1, area=None) for key, cond in entry["model_conds"].items()}
+
+
+def _fit_together(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return one.keys() == other.keys() and all(one[key].can_concat(other[key]) for key in one)
 
 
 def _latents(model: ModelPatcher, latents: Sequence[dict[str, Any]]) -> list[Tensor]:

@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from comfy_api.latest import io
 
-from ....perflow_core.errors import counted
+from ....perflow_core.errors import counted, shown
 from ....perflow_core.training.descent import NotFiniteError, WindowLosses
 from .. import node_text
 from . import trained_files
 from .delta_training import DeltaTraining
 
 PREVIEW_EVERY = 25  # steps
+NO_GRADIENT = " but no autograd formula was registered"
 REPORT_EVERY = 2.0  # seconds
 
 
@@ -71,13 +72,20 @@ def _take_steps(
                 report(f"step {done} of {steps}, loss {history[-1].mean:.4g}, {_minutes(left)} left")
 
 
-def _picture(training: DeltaTraining) -> tuple[object, ...]:
-    """A picture in four steps; a rough one where the user has no preview method, for which samplers show none."""
+def _picture(training: DeltaTraining) -> tuple[object, ...] | None:
+    """A picture in four steps; a rough one where the user has no preview method, for which samplers show none.
+
+    None for models of which ComfyUI has no preview.
+    """
     latent_format = training.unet.patcher.model.latent_format
     previewer = latent_preview.get_previewer(training.unet.device, latent_format)
     if previewer is None:
+        if latent_format.latent_rgb_factors is None:
+            return None
         previewer = latent_preview.Latent2RGBPreviewer(
-            latent_format.latent_rgb_factors, latent_format.latent_rgb_factors_bias
+            latent_format.latent_rgb_factors,
+            latent_format.latent_rgb_factors_bias,
+            latent_format.latent_rgb_factors_reshape,
         )
     with torch.no_grad():
         return previewer.decode_latent_to_preview_image("JPEG", training.preview())
@@ -101,6 +109,12 @@ def _reason(error: Exception, training: DeltaTraining, step: int) -> str:
         return (
             f"The loss became NaN or Inf in training step {step}, expected finite numbers: lower learning_rate, or try "
             "another seed."
+        )
+    if NO_GRADIENT in str(error):
+        return (
+            f"ComfyUI's code of this model ({type(training.unet.patcher.model).__name__}) has an operation without a "
+            f"gradient ({shown(str(error).partition(NO_GRADIENT)[0], 80)}), expected one that can be trained: update "
+            "ComfyUI, or train on another model."
         )
     if not _is_out_of_memory(error):
         return str(error)

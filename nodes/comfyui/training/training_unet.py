@@ -2,7 +2,8 @@
 
 import contextlib
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import comfy.model_management
@@ -13,7 +14,6 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
-from torch.utils.checkpoint import checkpoint
 
 from ..sampling.flow_windows import flow_base
 from ..weights.unet_weights import layers
@@ -49,6 +49,8 @@ class TrainingUNet:
             stack.enter_context(_parameters_for_autograd(unet))
             for handle in self.adapters.hook():
                 stack.callback(handle.remove)
+            comfy.model_management.in_training = True  # ComfyUI's own switch: operations that have a gradient
+            stack.callback(setattr, comfy.model_management, "in_training", False)
             if self.gradient_checkpointing:
                 stack.enter_context(_checkpointed(unet))
             yield
@@ -161,13 +163,61 @@ def _recomputing(forward: Any) -> Any:
     def run(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*args, **kwargs)
-        # The options hold the number of the block, and each block changes them: backward needs them as they are here.
-        args = tuple(map(_copied_options, args))
-        kwargs = {name: _copied_options(value) for name, value in kwargs.items()}
-        return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+        tensors: list[Tensor] = []
+
+        def noted(tensor: Tensor) -> Tensor:
+            tensors.append(tensor)
+            return tensor
+
+        # Blocks write into the options (their number) and into tensors, and backward needs both as they are here.
+        arguments = _with_tensors((args, kwargs), noted)
+        if not any(tensor.requires_grad for tensor in tensors):
+            return forward(*args, **kwargs)  # nothing to keep less of
+
+        def block(*tensors: Tensor) -> Any:
+            given = iter(tensors)
+            args, kwargs = _with_tensors(arguments, lambda _: next(given))
+            return forward(*args, **kwargs)
+
+        return _Recomputed.apply(block, *tensors)  # type: ignore[no-untyped-call]
 
     return run
 
 
-def _copied_options(value: Any) -> Any:
-    return value.copy() if isinstance(value, dict) else value
+class _Recomputed(torch.autograd.Function):
+    """A block of which only the inputs are kept.
+
+    torch.utils.checkpoint does the same, but the gradients are wrong without a word where a block adds to its own input
+    in place, as Flux' do.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, block: Any, *tensors: Tensor) -> Any:
+        ctx.block = block
+        ctx.save_for_backward(*tensors)
+        return block(*(tensor.clone() for tensor in tensors))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        inputs = [tensor.detach().requires_grad_(tensor.requires_grad) for tensor in ctx.saved_tensors]
+        with torch.enable_grad(), torch.autograd.graph.allow_mutation_on_saved_tensors():
+            found = ctx.block(*(tensor.clone() for tensor in inputs))
+            pairs = list(zip(found if isinstance(found, tuple) else (found,), gradients, strict=True))
+            used = [(output, gradient) for output, gradient in pairs if gradient is not None and output.requires_grad]
+            torch.autograd.backward([output for output, _ in used], [gradient for _, gradient in used])
+        return None, *(tensor.grad for tensor in inputs)
+
+
+def _with_tensors(value: Any, replaced: Callable[[Tensor], Tensor]) -> Any:
+    """The same with other tensors, in new containers: what is in lists, tuples, dictionaries and dataclasses."""
+    if isinstance(value, Tensor):
+        return replaced(value)
+    if isinstance(value, list | tuple) and type(value) in (list, tuple):
+        return type(value)(_with_tensors(part, replaced) for part in value)
+    if type(value) is dict:
+        return {key: _with_tensors(part, replaced) for key, part in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(
+            value, **{part.name: _with_tensors(getattr(value, part.name), replaced) for part in fields(value)}
+        )
+    return value

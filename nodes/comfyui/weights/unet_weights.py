@@ -7,7 +7,6 @@ import comfy.lora
 import comfy.model_management
 import comfy.utils
 import torch
-from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.model_patcher import ModelPatcher, get_key_weight
 from torch import Tensor, nn
 
@@ -29,7 +28,7 @@ def layout_of(model: ModelPatcher) -> UNetLayout:
         dtypes={key: weight.dtype if weight.is_floating_point() else computing for key, weight in weights.items()},
         names={name: key for name, key in by_name.items() if key in weights},
         modules={name: key for name, key in _lora_names(model, by_diffusers).items() if key in weights},
-        architecture=None if isinstance(model.model.diffusion_model, UNetModel) else type(model.model).__name__,
+        architecture=type(model.model).__name__,
     )
 
 
@@ -88,7 +87,11 @@ def layers(model: ModelPatcher) -> Iterator[tuple[str, nn.Module]]:
     """
     for name, layer in model.model.diffusion_model.named_modules(prefix=_ROOT, remove_duplicate=False):
         weight = layer._parameters.get("weight")
-        if weight is not None and 2 <= len(weight.shape) <= 5 and not isinstance(layer, nn.Embedding):
+        if weight is None:
+            continue
+        linear = hasattr(layer, "in_features") and len(weight.shape) == 2
+        convolution = hasattr(layer, "in_channels") and 3 <= len(weight.shape) <= 5 and not layer.transposed
+        if linear or convolution:
             yield name, layer
 
 

@@ -1,0 +1,174 @@
+"""Flow models on the same coordinates, against closed forms: c = 1, s = sigma, and eps is the velocity."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from perflow_core.sampling.alignment import align_to_windows
+from perflow_core.sampling.chord import WindowChord, shifted, unshifted
+from perflow_core.sampling.parameterization import denoiser, velocity_predictor
+from perflow_core.sampling.schedule import window_schedule
+from perflow_core.sampling.solvers import SOLVERS
+from perflow_core.sampling.windows import Windows
+from perflow_core.training.reflow import Loss, Reflow, segment_through, training_target, window_start
+from perflow_core.training.time_points import TimePoints
+from perflow_core.training.trajectory import TeacherTrajectory
+
+SHIFT = 3.0
+MEANS = torch.tensor([[-2.0, 1.0, 0.5], [1.5, -1.0, 2.0], [0.0, 2.0, -1.5]], dtype=torch.float64)
+SPREAD = 0.3
+
+
+def flow_chord(K: int = 4, shift: float = SHIFT) -> WindowChord:
+    return WindowChord.of_flow(shifted(Windows.even(K).edges, shift).tolist(), shift)
+
+
+def mixture_velocity(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """E[noise - x0 | x] for x = (1 - sigma) x0 + sigma noise, x0 from equal Gaussians: exact; x [B, 3], sigma [B]."""
+    sigma = sigma[:, None]
+    a = 1 - sigma
+    variance = a**2 * SPREAD**2 + sigma**2
+    off = x[:, None] - a[..., None] * MEANS
+    share = torch.softmax(-off.square().sum(-1) / (2 * variance), dim=1)
+    x0 = MEANS + (a * SPREAD**2 / variance)[..., None] * off
+    noise = (sigma / variance)[..., None] * off
+    return (share[..., None] * (noise - x0)).sum(1)
+
+
+def exact_end(x: torch.Tensor, start: float, end: float, n: int = 4000) -> torch.Tensor:
+    """The ODE by the classical Runge-Kutta method."""
+    h = (end - start) / n
+    for i in range(n):
+        s = torch.full((len(x),), start + i * h, dtype=torch.float64)
+        k1 = mixture_velocity(x, s)
+        k2 = mixture_velocity(x + h / 2 * k1, s + h / 2)
+        k3 = mixture_velocity(x + h / 2 * k2, s + h / 2)
+        k4 = mixture_velocity(x + h * k3, s + h)
+        x = x + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+    return x
+
+
+def teacher(chord: WindowChord, trajectory: TeacherTrajectory):
+    def network(X, T):
+        return [mixture_velocity(X, chord.sigma(T))]
+
+    return velocity_predictor(network, chord.timestep(trajectory.sigma))
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0, math.exp(1.15), 12.0])
+def test_the_path_is_the_models_own(shift):
+    chord = flow_chord(4, shift)
+    u = torch.linspace(0, 1, 501, dtype=torch.float64)
+    sigma = shifted(u, shift)
+    assert (chord.sigma(1000 * u) - sigma).abs().max() < 1e-15
+    assert (chord.timestep(sigma) - 1000 * u).abs().max() < 1e-9
+    assert (chord.signal(sigma) - 1).abs().max() == 0
+    assert (unshifted(sigma, shift) - u).abs().max() < 1e-12
+    assert chord.s[1:-1].tolist() == pytest.approx([shift * u / (1 + (shift - 1) * u) for u in (0.75, 0.5, 0.25)])
+
+
+def test_steps_are_even_before_the_shift():
+    chord = flow_chord()
+    expected = [SHIFT * u / (1 + (SHIFT - 1) * u) for u in (1, 0.875, 0.75, 0.625, 0.5, 0.25, 0)]
+    assert window_schedule(chord, 6).tolist() == pytest.approx(expected, abs=1e-15)
+    assert chord.by_window(np.array([1000.0, 875, 750, 625, 500, 250])) == "1 0.955 | 0.9 0.833 | 0.75 | 0.5"
+
+
+def test_another_shift_moves_the_steps_and_not_the_windows():
+    edges = [1.0, 0.9, 0.75, 0.5, 0.0]
+    chord = WindowChord.of_flow(edges, 1.0)
+    assert chord.s.tolist() == edges
+    four, eight = (window_schedule(chord, n).tolist() for n in (4, 8))
+    assert four == pytest.approx(edges)
+    assert set(np.round(edges, 9)) <= set(np.round(eight, 9))
+    assert eight[5:8] == pytest.approx([0.375, 0.25, 0.125])  # the longest window gets most, evenly by its own time
+
+
+@pytest.mark.parametrize("steps", [4, 5, 6, 8, 12])
+def test_any_list_gets_on_the_windows(steps):
+    chord = flow_chord()
+    for given in (torch.linspace(1, 0, steps + 1), shifted(torch.linspace(1, 0, steps + 1), SHIFT)):
+        aligned = align_to_windows(chord, given.float())
+        assert chord.windows.steps_across(chord.path_timesteps(aligned)) == 0
+        assert aligned.double().tolist() == pytest.approx(window_schedule(chord, steps).tolist(), abs=1e-6)
+        assert align_to_windows(chord, aligned) is aligned
+
+
+def test_window_starts_and_targets(random):
+    chord = flow_chord()
+    trajectory = TeacherTrajectory.of_flow(chord, 1)
+    w, x0, noise = torch.arange(4), random(4, 3), random(4, 3)
+    sigma_s, sigma_e = chord.s[:-1, None], chord.s[1:, None]
+    X_s = window_start(chord, w, trajectory.start(w, x0), noise)
+    assert (X_s - ((1 - sigma_s) * x0 + sigma_s * noise)).abs().max() < 1e-15
+    X_e = random(4, 3)
+    v = (X_s - X_e) / (sigma_s - sigma_e)
+    segment = segment_through(chord, w, X_s, X_e)
+    for share in (0.0, 0.3, 0.9):
+        T = 1000 * unshifted(chord.s[:-1] + share * chord.s.diff(), SHIFT)
+        target = training_target("velocity", chord, segment, T)
+        assert (target.m - v).abs().max() < 1e-12
+        assert (target.z - (X_s + share * (X_e - X_s))).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize(("solver", "order"), [("ddim", 1), ("dpmpp_2m", 2)])
+def test_the_walk_converges_to_the_ode(random, solver, order):
+    chord = flow_chord()
+    w, x0, noise = torch.arange(4), MEANS[[0, 1, 2, 0]] + SPREAD * random(4, 3), random(4, 3)
+    X_s = window_start(chord, w, TeacherTrajectory.of_flow(chord, 1).start(w, x0), noise)
+    exact = torch.cat([exact_end(X_s[i : i + 1], float(chord.s[i]), float(chord.s[i + 1])) for i in range(4)])
+    errors = []
+    for n in (40, 80):
+        trajectory = TeacherTrajectory.of_flow(chord, n, solver)
+        errors.append((trajectory(teacher(chord, trajectory), X_s, w) - exact).abs().amax(1))
+    assert torch.isfinite(errors[1]).all()
+    inner = slice(1, 3)  # the first and the last window have a step of first order at pure noise and at sigma 0
+    assert (errors[0][inner] / errors[1][inner]).min() > 0.85 * 2**order
+    assert errors[1].max() < (0.1 if order == 1 else 0.02)
+
+
+@pytest.mark.parametrize("K", [1, 3, 4, 8])
+def test_a_perfect_student_reaches_the_teachers_end(random, K):
+    """Euler by the exact chords of the teacher's own walks, window after window."""
+    chord = flow_chord(K)
+    trajectory = TeacherTrajectory.of_flow(chord, 6)
+    walk, noise = teacher(chord, trajectory), random(5, 3)
+    X, velocities = noise, []
+    for w in range(K):
+        X_e = trajectory(walk, X, torch.full((5,), w))
+        velocities.append((X - X_e) / float(chord.s[w] - chord.s[w + 1]))
+        X = X_e
+
+    def student(z, T):
+        w = chord.window(chord.sigma(T))
+        return [torch.stack([velocities[int(i)][row] for row, i in enumerate(w)])]
+
+    denoise = denoiser(student, "velocity", chord)
+    for steps in (K, 2 * K):
+        found = SOLVERS["euler"](denoise, noise, window_schedule(chord, steps), chord=chord)
+        assert (found - X).abs().max() < 1e-9
+
+
+def test_a_perfect_student_has_no_loss(random):
+    chord = flow_chord()
+    trajectory = TeacherTrajectory.of_flow(chord, 3)
+    points = TimePoints.coarse(chord.windows, 4)
+    reflow = Reflow("velocity", chord, points, trajectory, Loss(weight="end_point"))
+    w = torch.arange(4)
+    segment = reflow.segment(teacher(chord, trajectory), w, random(4, 3), random(4, 3))
+    T = points.timesteps(w, torch.full((4,), 0.7, dtype=torch.float64))
+    from perflow_core.training.reflow import Batch
+
+    assert reflow.losses(Batch(segment, T, lambda z, T: segment.eps)).max() < 1e-24
+    wrong = reflow.losses(Batch(segment, T, lambda z, T: segment.eps + 1))
+    assert wrong.tolist() == pytest.approx(((chord.s[:-1] - chord.s[1:]) ** 2).tolist(), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "edges", [[1.0], [1.0, 0.5], [0.9, 0.0], [1.0, 0.5, 0.5, 0.0], [1.0, math.nan, 0.0], [1.0, 1.2, 0]]
+)
+def test_edges_that_are_none(edges):
+    with pytest.raises(ValueError, match="fall from 1"):
+        WindowChord.of_flow(edges, SHIFT)
