@@ -26,7 +26,7 @@ class Flow(NamedTuple):
     kind: str
     config: Config
     detected: bool = True
-    since: str = ""  # the first of the pinned ComfyUIs that has it
+    since: str = ""  # the first of the pinned ComfyUIs that has it so
 
 
 def _sd3(depth: int) -> Config:
@@ -126,7 +126,7 @@ FLOWS: dict[str, Flow] = {
     "longcat-image": Flow("LongCatImage", _LONGCAT),
     "ltxav": Flow("LTXAV", _LTXAV),
     "ltxv": Flow("LTXV", dict(image_model="ltxv", num_layers=1, attention_head_dim=4, cross_attention_dim=128)),
-    "ace-step-1.5": Flow("ACEStep15", _ACE15, detected=False),
+    "ace-step-1.5": Flow("ACEStep15", _ACE15, detected=False, since="0.20.1"),
     "lens": Flow("Lens", _LENS, since="0.26.0"),
     "krea2": Flow("Krea2", _KREA2, since="0.26.0"),
     "joyimage": Flow("JoyImage", _JOY, since="0.30.0"),
