@@ -33,6 +33,10 @@ PROMPTS = {
     "wan2.2-5b": Prompt(4096),
     "hunyuan-video": Prompt(4096, pooled=768, guidance=6.0, masked=1),
     "hunyuan-image": Prompt(3584, masked=1),
+    "wan2.2-i2v": Prompt(4096),
+    "hunyuan-video-1.5": Prompt(3584, others={"conditioning_byt5small": (1, 1472)}),
+    "longcat-image": Prompt(3584),
+    "ltxav": Prompt(2 * 64, masked=1),
     "ltxv": Prompt(4096, masked=1),
     "krea2": Prompt(2 * 320),
     "lens": Prompt(2 * 256, masked=1),
@@ -67,10 +71,14 @@ def load(name: str, file: Path, dtype: torch.dtype = torch.float32) -> ModelPatc
 def empty_latent(name: str, model: ModelPatcher, batch: int = 1, side: int = 4) -> dict[str, torch.Tensor]:
     """A LATENT of zeros: sound of `side` steps, a picture of side x side places, or two frames of a video.
 
-    Some models of pictures have a video's latent with one frame.
+    Some models of pictures have a video's latent with one frame; LTX-2 has two latents, of a video and of its sound.
     """
     latent = model.model.latent_format
     frames = 1 if name in PICTURES_AS_VIDEOS else 2
+    if name == "ltxav":
+        from comfy.nested_tensor import NestedTensor
+
+        return {"samples": NestedTensor([torch.zeros(batch, 128, 2, side, side), torch.zeros(batch, 8, side, 16)])}
     size = {1: (side,), 2: (side, side), 3: (frames, side, side)}[latent.latent_dimensions]
     return {"samples": torch.zeros(batch, latent.latent_channels, *size)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from pathlib import Path
@@ -25,7 +26,7 @@ class Flow(NamedTuple):
     kind: str
     config: Config
     detected: bool = True
-    since: str = ""  # the first of the pinned ComfyUIs that has it
+    since: str = ""  # the first of the pinned ComfyUIs that has it so
 
 
 def _sd3(depth: int) -> Config:
@@ -101,6 +102,16 @@ _AURAFLOW |= dict(cond_seq_dim=2048, max_seq=256)
 _ONE_BLOCK: Config = dict(num_layers=1, num_attention_heads=1)
 _ERNIE: Config = _ONE_BLOCK | dict(image_model="ernie", hidden_size=128, ffn_hidden_size=256)
 
+_HUNYUAN15: Config = _HUNYUAN | dict(in_channels=65, out_channels=32, patch_size=[1, 1, 1], vec_in_dim=None)
+_HUNYUAN15 |= dict(context_in_dim=3584, guidance_embed=False, vision_in_dim=1152, meanflow_sum=True)
+_HUNYUAN15 |= dict(use_cond_type_embedding=True, byt5=True)
+
+_LONGCAT: Config = _FLUX | dict(guidance_embed=False, vec_in_dim=None, context_in_dim=3584, txt_ids_dims=[1, 2])
+
+_LTXAV: Config = dict(image_model="ltxav", num_layers=1, caption_channels=64)
+_LTXAV |= dict(attention_head_dim=4, cross_attention_dim=128, audio_attention_head_dim=4, audio_cross_attention_dim=128)
+_LTXAV |= dict(connector_num_layers=1, connector_num_attention_heads=1, connector_attention_head_dim=64)
+
 FLOWS: dict[str, Flow] = {
     "sd3.5": Flow("SD3", _sd3(2)),
     "flux": Flow("Flux", _FLUX),
@@ -108,10 +119,14 @@ FLOWS: dict[str, Flow] = {
     "flux2": Flow("Flux2", _FLUX2),
     "wan2.1": Flow("WAN21_T2V", _WAN),
     "wan2.2-5b": Flow("WAN22_T2V", _WAN | dict(in_dim=48, out_dim=48)),
+    "wan2.2-i2v": Flow("WAN21_T2V", _WAN | dict(in_dim=36)),
     "hunyuan-video": Flow("HunyuanVideo", _HUNYUAN),
     "hunyuan-image": Flow("HunyuanImage21", _HUNYUAN_IMAGE),
+    "hunyuan-video-1.5": Flow("HunyuanVideo15", _HUNYUAN15),
+    "longcat-image": Flow("LongCatImage", _LONGCAT),
+    "ltxav": Flow("LTXAV", _LTXAV),
     "ltxv": Flow("LTXV", dict(image_model="ltxv", num_layers=1, attention_head_dim=4, cross_attention_dim=128)),
-    "ace-step-1.5": Flow("ACEStep15", _ACE15, detected=False),
+    "ace-step-1.5": Flow("ACEStep15", _ACE15, detected=False, since="0.20.1"),
     "lens": Flow("Lens", _LENS, since="0.26.0"),
     "krea2": Flow("Krea2", _KREA2, since="0.26.0"),
     "joyimage": Flow("JoyImage", _JOY, since="0.30.0"),
@@ -142,7 +157,10 @@ def _numbers(version: str) -> list[int]:
 
 def make_flow(path: Path, name: str, seed: int = 0) -> Path:
     """Write a transformer alone, as the diffusion model loader reads it (fp16)."""
-    return save(flow(name, seed), path)
+    config = FLOWS[name].config
+    # Lightricks' files say what cannot be read from the tensors.
+    metadata = {"config": json.dumps({"transformer": config})} if config.get("image_model") == "ltxav" else None
+    return save(flow(name, seed), path, metadata)
 
 
 def flow(name: str, seed: int) -> Tensors:
