@@ -7,6 +7,8 @@ import safetensors.torch
 import torch
 from trial.small_models.flows import FLOWS
 
+WITHOUT_GRADIENT = ("joyimage", "ernie")  # ComfyUI's code of them, Train LoRA included
+
 
 @pytest.fixture(params=FLOWS)
 def name(request, comfyui):
@@ -57,6 +59,10 @@ def with_lora(model, tensors):
 
 def test_from_training_to_the_stock_lora_loader(comfyui, name, model, run, sampled):
     """Train, apply, sample on the windows, extract; the stock loader makes the same of both files."""
+    if name in WITHOUT_GRADIENT:
+        with pytest.raises(RuntimeError, match=r"has an operation without a gradient .+: update ComfyUI, or train on"):
+            train(comfyui, name, model)
+        return
     path, losses, _ = train(comfyui, name, model, learning_rate=1e-2)
     assert len(losses) == 2
     tensors = safetensors.torch.load_file(path)

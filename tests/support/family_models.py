@@ -17,8 +17,8 @@ class LaidOutUNet(AnalyticUNet):
 
     def __init__(self, context_dim: int = 768, **config: Any):
         super().__init__(**config)
-        self.attn2 = torch.nn.Module()
-        self.attn2.to_k = torch.nn.Linear(context_dim, 1, bias=False)
+        self.middle_block = torch.nn.ModuleDict({"attn2": torch.nn.Module()})
+        self.middle_block["attn2"].to_k = torch.nn.Linear(context_dim, 1, bias=False)
 
 
 class AnalyticSD3(comfy.model_base.SD3):

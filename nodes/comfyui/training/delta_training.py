@@ -1,5 +1,6 @@
 """PeRFlow training of adapters on a MODEL, step by step."""
 
+import logging
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -103,6 +104,19 @@ class DeltaTraining:
             return sample_euler(denoise, self.base.pure_noise(noise, sigmas[0]), sigmas)
 
     def _made(self, number: int) -> tuple[Draw, Segment]:
+        """The teacher's call. HunyuanVideo's code takes one mask for all rows, and stops at another number of them."""
+        try:
+            return self._walked(number)
+        except comfy.model_management.OOM_EXCEPTION:
+            raise
+        except RuntimeError as error:
+            if self.settings.batch_size == 1 or not self.examples.together:
+                raise
+            logging.info("This model is called with one prompt at a time (%s).", error)
+            self.examples.together = False
+            return self._walked(number)
+
+    def _walked(self, number: int) -> tuple[Draw, Segment]:
         settings, examples = self.settings, self.examples
         dropout = DROPOUT if examples.negative is not None else 0.0
         B, guided = settings.batch_size, settings.guidance not in (0, 1)

@@ -33,6 +33,7 @@ class Examples:
         negative: Sequence[Sequence[Entry]] | None,
     ):
         self.model = model.model
+        self.together = True  # False for a model that takes one prompt in a call
         self.latents = _latents(model, latents)
         self.positive = _prompts(positive, len(self.latents), "positive")
         self.negative = _prompts(negative, len(self.latents), "negative") if negative else None
@@ -52,12 +53,13 @@ class Examples:
     def conditions(self, examples: Sequence[int], dropped: Sequence[bool], device: torch.device) -> list[Together]:
         """What the UNet is given for the examples' prompts beside latent and timestep, as ComfyUI encodes it.
 
-        The rows whose conditions fit into one batch are together; prompts of unequal length may not.
+        The rows whose conditions fit into one batch are together; those of prompts of unequal length may not.
         """
         groups: list[tuple[list[int], list[dict[str, Any]]]] = []
         for row, (i, drop) in enumerate(zip(examples, dropped, strict=True)):
             encoded = self._encoded(i, drop, device)
-            rows, those = next((group for group in groups if _fit_together(group[1][0], encoded)), ([], []))
+            fitting = (group for group in groups if self.together and _fit_together(group[1][0], encoded))
+            rows, those = next(fitting, ([], []))
             if not rows:
                 groups.append((rows, those))
             rows.append(row)
