@@ -188,8 +188,13 @@ class ComfyPage:
     def node_help(self, node: Json) -> Locator:
         """Select a node by its title and open its info panel; returns the panel's text."""
         where = self.fit([node["box"]], largest=1.0)
-        self.page.mouse.click(where["x"] + where["width"] / 2, where["y"] + 12)
-        self.page.get_by_test_id("info-button").click()
+        button = self.page.get_by_test_id("info-button")
+        for _ in range(10):
+            self.page.mouse.click(where["x"] + where["width"] / 2, where["y"] + 12)  # a busy page can miss one
+            with contextlib.suppress(TimeoutError):
+                button.wait_for(timeout=5000)
+                break
+        button.click()
         text = self.page.locator(".node-help-content")
         text.wait_for()
         self.settle()

@@ -34,7 +34,8 @@ def write(name: str, lists: list[Path], options: list[str], head: str = "") -> N
     path = LOCKS / f"{name}.txt"
     python = installers()
     settings = {name: value for name, value in uv_settings(python).items() if name not in LOCAL}
-    command = [str(python), "-m", "uv", "pip", "compile", *OPTIONS, *options, *map(str, lists), "-o", str(path)]
+    here = ("--python", str(python))  # else uv looks for a Python of the lowest version, for seconds
+    command = [str(python), "-m", "uv", "pip", "compile", *OPTIONS, *here, *options, *map(str, lists), "-o", str(path)]
     if subprocess.run(command, env={**os.environ, **settings}).returncode:
         raise UserError(f"{path.name} was not renewed: uv's reason is above.")
     path.write_text(head + path.read_text(encoding="utf-8"), encoding="utf-8", newline="\n")

@@ -32,6 +32,7 @@ WORKFLOWS = PACK / "workflows"
 PLOT = "PeRFlowSchedulePlot"
 # TripoSR's pack finds its viewer by its folder's name.
 OTHER_PACKS = {"IPADAPTER_PLUS_PATH": "ipadapter_plus", "TRIPOSR_PATH": "ComfyUI-Flowty-TripoSR"}
+LARGE = 2000, 1200  # pixels of a page with a whole graph
 THUMBNAIL = 768  # pixels, the longer side
 LARGEST = 120_000  # bytes of a thumbnail
 
@@ -53,9 +54,10 @@ def main() -> None:
         if options.thumbnails:
             take_thumbnails(open_page, running, graphs)
         if options.out:
-            for nodes2 in (False, True):
-                take_graphs(open_page(nodes2=nodes2, size=(2000, 1200)), graphs, options.out)
-            take_pages(open_page(nodes2=False, size=(1600, 2600)), options.out)
+            take_graphs(open_page(nodes2=True, size=LARGE), graphs, options.out)
+            classic = open_page(nodes2=False, size=LARGE)
+            take_graphs(classic, graphs, options.out)
+            take_pages(classic, options.out)
 
 
 @contextlib.contextmanager
@@ -122,11 +124,11 @@ def take_graphs(page: ComfyPage, graphs: dict[str, Json], out: Path) -> None:
         page.load(graph, title)
         clip = page.fit([thumbnails.around([item["box"] for item in (*page.nodes(), *page.groups())])])
         say(str(page.picture(out / f"{title} {'nodes2' if page.nodes2 else 'classic'}.png", clip)))
-    page.close()
 
 
 def take_pages(page: ComfyPage, out: Path) -> None:
     """The help page of each node, and the template browser."""
+    page.page.set_viewport_size({"width": 1600, "height": 2600})
     panel = page.page.get_by_test_id("properties-panel")
     for path in sorted((PACK / "web" / "docs").glob("*.md")):
         page.tidy()

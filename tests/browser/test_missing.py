@@ -4,6 +4,7 @@ import pytest
 import shipped_graphs as graphs
 
 
+@pytest.mark.parametrize("shared_page", ["classic"], indirect=True)  # the report is the same in both
 @pytest.mark.parametrize("title", graphs.WITH_OTHERS)
 def test_without_the_other_pack_its_nodes_are_named(page, object_info, title):
     graph = graphs.read(title)

@@ -6,12 +6,10 @@ Every graph opened well on it when it was pinned. These few have each of our nod
 import pytest
 import test_graphs
 import test_help
-
-# These run again here, on the page below.
-from test_missing import test_a_missing_model_is_named  # noqa: F401
-from test_run import test_run  # noqa: F401
-from test_search import test_enter_adds_the_node  # noqa: F401
-from test_templates import test_a_click_opens_the_graph  # noqa: F401
+import test_missing
+import test_run as running
+import test_search
+import test_templates
 
 TITLES = [
     "InstaFlow film between two seeds",
@@ -44,6 +42,30 @@ def test_opens_as_drawn(page, object_info, title):
     test_graphs.test_opens_as_drawn(page, object_info, title)
 
 
-@pytest.mark.parametrize("shared_page", ["classic"], indirect=True)
+# The others in the rendering that this page begins with.
+IN_ONE_RENDERING = pytest.mark.parametrize("shared_page", ["nodes2"], indirect=True)
+
+
+@IN_ONE_RENDERING
+def test_a_missing_model_is_named(page):
+    test_missing.test_a_missing_model_is_named(page)
+
+
+@IN_ONE_RENDERING
+def test_enter_adds_the_node(page):
+    test_search.test_enter_adds_the_node(page)
+
+
+@IN_ONE_RENDERING
 def test_help_is_shown(page):
     test_help.test_page_is_shown(page, "PeRFlowSchedulePlot")  # which has a picture
+
+
+@IN_ONE_RENDERING
+def test_run(page, server):
+    running.test_run(page, server)
+
+
+@IN_ONE_RENDERING
+def test_a_click_opens_the_graph(page):
+    test_templates.test_a_click_opens_the_graph(page)

@@ -28,7 +28,6 @@ def test_run(page, server):
         page.page.get_by_text(text.split("\n")[0].strip()).first.wait_for()
     assert_layout(page.nodes(), page.groups())
     assert not page.errors
-    page.stale = True  # with what follows
     after_an_error_the_text_of_the_run_before_goes(page, server, texts)
     texts_come_back_with_their_graph(page, graph, texts, delta)
     a_run_that_began_in_another_graph_says_nothing_here(page, graph)
@@ -75,6 +74,7 @@ def a_run_that_began_in_another_graph_says_nothing_here(page, graph):
     page.load(other)
     page.settle()
     assert page.texts() == {}
+    page.page.evaluate("() => sessionStorage.clear()")
 
 
 def wait_for_end(page, server):
