@@ -26,8 +26,10 @@ def align_to_windows(chord: WindowChord, sigmas: Tensor, from_noise: bool = Fals
     path, windows = chord.to("cpu", torch.float64), chord.windows
     top = path.sigma(path.t.new_tensor(float(NUM_TIMESTEPS)))
     T = path.timestep(levels.clamp(max=top)).numpy()
-    keeps_first = bool(levels[0] <= top * (1 + tolerances.SAME_LEVEL)) and (T[0] == NUM_TIMESTEPS or not from_noise)
-    if keeps_first and is_window_grid(T, windows):
+    near = tolerances.GRID * max(chord.shift, 1)
+    is_noise = T[0] >= NUM_TIMESTEPS - (0 if windows.whole else near)
+    keeps_first = bool(levels[0] <= top * (1 + tolerances.SAME_LEVEL) and (is_noise or not from_noise))
+    if keeps_first and is_window_grid(T, windows, near):
         return sigmas
     mean_step = (T[0] - T[-1]) / n
     T_s = windows.snapped(T[0], mean_step) if not from_noise else NUM_TIMESTEPS
@@ -41,20 +43,27 @@ def align_to_windows(chord: WindowChord, sigmas: Tensor, from_noise: bool = Fals
     return torch.cat([first, aligned[1:-1], last])
 
 
-def is_window_grid(T: Float64, windows: Windows) -> bool:
+def is_window_grid(T: Float64, windows: Windows, near: float = tolerances.GRID) -> bool:
     """Whether falling timesteps [n + 1] are the window grid for the number of steps that they have in each window.
 
-    The last one is the end of the path. False also where `Windows.snapped` would move the first or the last, its
-    step being the shorter of its own and the mean one.
+    The last one is the end of the path; near: in timesteps, what counts as on the grid. False also where
+    `Windows.snapped` would move the first or the last, its step being the shorter of its own and the mean one, and for
+    a flow model's list that leaves out a window though it has steps enough: at another shift than that of the windows,
+    a scheduler's list is often the grid of some windows by chance.
     """
     T_s, T_e = T[0], T[-1]
     mean_step = (T_s - T_e) / (len(T) - 1)
-    if any(windows.snapped(end, min(step, mean_step)) != end for end, step in ((T_s, T_s - T[1]), (T_e, T[-2] - T_e))):
-        return False
+    slack = 0.0 if windows.whole else near
+    for end, step in ((T_s, T_s - T[1]), (T_e, T[-2] - T_e)):
+        if abs(windows.snapped(end, min(step, mean_step)) - end) > slack:
+            return False
     edges = windows.spanned(T_s / NUM_TIMESTEPS, T_e / NUM_TIMESTEPS)
     window = window_of(T[:-1], edges)
-    grid = windows.grid(np.bincount(window, minlength=len(edges) - 1).tolist(), edges)
+    counts = np.bincount(window, minlength=len(edges) - 1).tolist()
+    if not windows.whole and 0 in counts and sum(counts) >= len(counts):
+        return False
+    grid = windows.grid(counts, edges)
     exact = NUM_TIMESTEPS * windows.edges  # 666.667 for three windows, whose grid stands on 666
     is_cut = [w for w, end in ((0, T_s), (len(edges) - 2, T_e)) if np.abs(exact - end).min() > tolerances.GRID]
-    tolerance = np.where(np.isin(window, is_cut) & windows.whole, tolerances.CUT, tolerances.GRID)
+    tolerance = np.where(np.isin(window, is_cut) & windows.whole, tolerances.CUT, near)
     return bool((np.abs(T[:-1] - grid) <= tolerance).all())

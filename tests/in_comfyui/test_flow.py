@@ -7,7 +7,8 @@ import safetensors.torch
 import torch
 from trial.small_models.flows import FLOWS
 
-WITHOUT_GRADIENT = ("joyimage", "ernie")  # ComfyUI's code of them, Train LoRA included
+NO_GRADIENT = r"has an operation without a gradient .+: update ComfyUI, or train on"  # nor has it for Train LoRA
+REFUSED = {"joyimage": NO_GRADIENT, "ernie": NO_GRADIENT, "ltxav": "holds several tensors, .+: train on latents of"}
 
 
 @pytest.fixture(params=FLOWS)
@@ -28,8 +29,9 @@ def train(comfyui, name, model, **inputs):
     from flow_models import conditioning, empty_latent
     from node_training import train_on
 
-    latent = empty_latent(name, model)["samples"]
-    drawn = torch.randn(latent.shape, generator=torch.Generator().manual_seed(5))
+    drawn = empty_latent(name, model)["samples"]
+    if not drawn.is_nested:
+        drawn = torch.randn(drawn.shape, generator=torch.Generator().manual_seed(5))
     return train_on(comfyui, model, [{"samples": drawn}], [conditioning(name, 1)], rank=2, **inputs)
 
 
@@ -51,6 +53,55 @@ def apply(run, model, path, **inputs):
     return run("PeRFlowApplyDelta", model=model, delta_name=path.name, **settings | inputs)[0]
 
 
+def training_on(comfyui, name, model, checkpointing):
+    """What the node trains with, its adapters with random halves in place of zeros."""
+    from flow_models import conditioning, empty_latent
+    from node_training import SETTINGS
+
+    module = comfyui.module("nodes.comfyui.training.delta_training")
+    latent = torch.randn(
+        empty_latent(name, model, batch=2)["samples"].shape, generator=torch.Generator().manual_seed(5)
+    )
+    positive = [conditioning(name, 1) + conditioning(name, 2)]
+    examples = module.Examples(model, [{"samples": latent}], positive, None)
+    settings = SETTINGS | {"rank": 2, "prediction_type": "velocity", "gradient_checkpointing": checkpointing}
+    training = module.DeltaTraining(model, examples, module.Settings(**settings))
+    random = torch.Generator().manual_seed(7)
+    for adapter in training.unet.adapters.by_name.values():
+        with torch.no_grad():
+            adapter.up.copy_(0.02 * torch.randn(adapter.up.shape, generator=random))
+    return training
+
+
+@pytest.mark.parametrize("name", ["sd3.5", "flux", "flux2", "chroma", "ltxv", "wan2.1", "z-image"], indirect=True)
+def test_the_gradient_is_that_of_the_loss(comfyui, name, flow_model):
+    """Also where blocks add to their inputs in place, with and without checkpointing: against a finite difference."""
+    gradients, slopes = [], []
+    for checkpointing in (True, False):
+        with torch.inference_mode(False), torch.enable_grad():
+            training = training_on(comfyui, name, flow_model(name), checkpointing)
+            weights = training.unet.adapters.parameters
+            with training.unet.loaded():
+                batch = training.batch(0)
+                with training.descent.accumulating():
+                    training.reflow.losses(batch).mean().backward()
+                gradient = torch.cat([weight.grad.flatten() for weight in weights if weight.grad is not None])
+                h, sides = 1e-3 / gradient.norm(), []
+                for sign in (1, -1):
+                    with torch.no_grad():
+                        for weight in weights:
+                            if weight.grad is not None:
+                                weight.add_(weight.grad, alpha=sign * h)
+                        sides.append(training.reflow.losses(batch).mean().double())
+                        for weight in weights:
+                            if weight.grad is not None:
+                                weight.sub_(weight.grad, alpha=sign * h)
+                slopes.append(float((sides[0] - sides[1]) / (2 * h) / gradient.square().sum()))
+            gradients.append(gradient)
+    assert (gradients[0] - gradients[1]).norm() < 1e-4 * gradients[1].norm()
+    assert slopes == pytest.approx([1, 1], rel=0.02)
+
+
 def with_lora(model, tensors):
     import comfy.sd
 
@@ -59,8 +110,8 @@ def with_lora(model, tensors):
 
 def test_from_training_to_the_stock_lora_loader(comfyui, name, model, run, sampled):
     """Train, apply, sample on the windows, extract; the stock loader makes the same of both files."""
-    if name in WITHOUT_GRADIENT:
-        with pytest.raises(RuntimeError, match=r"has an operation without a gradient .+: update ComfyUI, or train on"):
+    if name in REFUSED:
+        with pytest.raises((RuntimeError, ValueError), match=REFUSED[name]):
             train(comfyui, name, model)
         return
     path, losses, _ = train(comfyui, name, model, learning_rate=1e-2)
@@ -80,3 +131,162 @@ def test_from_training_to_the_stock_lora_loader(comfyui, name, model, run, sampl
     whole = safetensors.torch.load_file(again)
     assert (sampled(apply(run, model, Path(again))) - found).abs().max() < 1e-3 * size
     assert (sampled(with_lora(model, whole)) - found).abs().max() < 1e-3 * size
+
+
+def model_sampling(run, model, windows=4, align_steps=True, prediction_type="auto"):
+    inputs = {"prediction_type": prediction_type, "windows": windows, "align_steps": align_steps}
+    return run("PeRFlowModelSampling", model=model, **inputs)[0]
+
+
+def test_windows_change_no_step_that_is_on_them(model, name, run, sampled):
+    """simple stands on the edges of four windows; the network and its sampling are as before."""
+    with_windows = model_sampling(run, model)
+    before, after = (m.get_model_object("model_sampling") for m in (model, with_windows))
+    assert after is before
+    found, expected = sampled(with_windows), sampled(model)
+    parts = zip(*((s.tensors if s.is_nested else [s]) for s in (found, expected)), strict=True)
+    assert all(torch.equal(one, other) for one, other in parts)
+
+
+class TestSteps:
+    """On SD3.5's layout; shift 3."""
+
+    EDGES = (1.0, 0.9, 0.75, 0.5, 0.0)
+
+    @pytest.fixture
+    def name(self):
+        return "sd3.5"
+
+    @pytest.fixture
+    def taken(self, run, name):
+        """The sigmas at which a sampler calls the model."""
+        from flow_models import conditioning, empty_latent
+
+        def sigmas(model, scheduler="simple", steps=4, sampler="euler", **inputs):
+            seen = []
+
+            def note(args):
+                seen.append(float(args["sigma"][0]))
+                return args["denoised"]
+
+            model = model.clone()
+            model.set_model_sampler_post_cfg_function(note, disable_cfg1_optimization=False)
+            how = {
+                "seed": 5,
+                "steps": steps,
+                "cfg": 1.0,
+                "sampler_name": sampler,
+                "scheduler": scheduler,
+                "denoise": 1.0,
+            }
+            latent = {"latent_image": empty_latent(name, model), "positive": conditioning(name, 1)}
+            run("KSampler", model=model, negative=conditioning(name, 0), **how | latent | inputs)
+            return seen
+
+        return sigmas
+
+    @pytest.mark.parametrize("steps", [4, 5, 6, 8, 12])
+    @pytest.mark.parametrize(
+        "scheduler", ["simple", "sgm_uniform", "karras", "exponential", "ddim_uniform", "beta", "normal", "kl_optimal"]
+    )
+    def test_every_scheduler_lands_on_the_windows(self, model, run, taken, scheduler, steps):
+        sigmas = taken(model_sampling(run, model), scheduler, steps)
+        assert {round(sigma, 5) for sigma in sigmas} >= set(self.EDGES[:-1])
+
+    def test_six_steps(self, model, run, taken):
+        assert taken(model_sampling(run, model), "beta", 6) == pytest.approx(
+            [1, 21 / 22, 0.9, 5 / 6, 0.75, 0.5], abs=1e-6
+        )
+        assert taken(model, "beta", 6)[1] != pytest.approx(21 / 22, abs=1e-3)
+
+    def test_another_shift_moves_the_steps_in_the_windows(self, model, run, taken):
+        """The windows of a MODEL stay; a shift of 1 before the node gives even ones."""
+        with_windows = model_sampling(run, model)
+        shifted = run("ModelSamplingSD3", model=with_windows, shift=1.0)[0]
+        assert {round(sigma, 5) for sigma in taken(shifted, "simple", 8)} > set(self.EDGES[:-1])
+        first = run("ModelSamplingSD3", model=model, shift=1.0)[0]
+        assert taken(model_sampling(run, first), "beta", 4) == pytest.approx([1, 0.75, 0.5, 0.25], abs=1e-6)
+
+    def test_window_schedule(self, model, run):
+        inputs = {"denoise": 1.0, "end": "zero", "steps_per_window": ""}
+        node = model_sampling(run, model)
+        assert run("PeRFlowWindowSchedule", model=node, steps=4, **inputs)[0].tolist() == pytest.approx(self.EDGES)
+        (half,) = run("PeRFlowWindowSchedule", model=node, steps=2, **inputs | {"denoise": 0.5})
+        assert half.tolist() == pytest.approx([0.75, 0.5, 0])
+        assert run("PeRFlowSchedulePlot", model=node, sigmas=half)[0].shape == (1, 600, 800, 3)
+
+    def test_image_to_image_starts_where_the_scheduler_does(self, model, run, taken):
+        from flow_models import empty_latent
+
+        latent = {"samples": torch.randn(empty_latent("sd3.5", model)["samples"].shape)}
+        base = taken(model, steps=3, denoise=0.6, latent_image=latent)
+        found = taken(model_sampling(run, model), steps=3, denoise=0.6, latent_image=latent)
+        assert found[0] == pytest.approx(base[0], abs=1e-6)
+        assert {0.75, 0.5} <= {round(sigma, 5) for sigma in found[1:]} | {round(found[0], 5)}
+
+    def test_masked_and_guided(self, model, run):
+        """The kept half is as given, and CFG is the base's."""
+        from flow_models import conditioning, empty_latent
+
+        shape = empty_latent("sd3.5", model)["samples"].shape
+        latent, mask = {"samples": torch.randn(shape)}, torch.zeros(1, *shape[2:])
+        mask[..., 2:] = 1
+        how = {"seed": 5, "steps": 4, "cfg": 3.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
+        how |= {"positive": conditioning("sd3.5", 1), "negative": conditioning("sd3.5", 0)}
+        how["latent_image"] = latent | {"noise_mask": mask}
+        found, expected = (run("KSampler", model=m, **how)[0]["samples"] for m in (model_sampling(run, model), model))
+        assert torch.equal(found, expected)
+        assert (found[..., :2] - latent["samples"][..., :2]).abs().max() < 1e-5
+
+    def test_perflow_sampler_divides_steps_at_the_edges(self, model, run):
+        from flow_models import conditioning, empty_latent
+
+        seen = []
+        node = model_sampling(run, model, align_steps=False)
+        node.set_model_sampler_post_cfg_function(lambda args: seen.append(float(args["sigma"][0])) or args["denoised"])
+        (sampler,) = run("PeRFlowSampler", solver="euler")
+        noise = run("RandomNoise", noise_seed=5)[0]
+        guider = run("BasicGuider", model=node, conditioning=conditioning("sd3.5", 1))[0]
+        latent = empty_latent("sd3.5", model)
+        sigmas = torch.tensor([1.0, 0.8, 0.0])
+        run("SamplerCustomAdvanced", noise=noise, guider=guider, sampler=sampler, sigmas=sigmas, latent_image=latent)
+        assert seen == pytest.approx([1, 0.9, 0.8, 0.75, 0.5], abs=1e-6)
+
+    def test_two_halves_are_one_run(self, model, run):
+        from flow_models import conditioning, empty_latent
+
+        node = model_sampling(run, model)
+        (sigmas,) = run("PeRFlowWindowSchedule", model=node, steps=6, denoise=1.0, end="zero", steps_per_window="")
+        guider = run("BasicGuider", model=node, conditioning=conditioning("sd3.5", 1))[0]
+        (sampler,), (noise,) = run("KSamplerSelect", sampler_name="euler"), run("RandomNoise", noise_seed=5)
+        (none,) = run("DisableNoise")
+
+        def sample(noise, sigmas, latent):
+            inputs = {"noise": noise, "sigmas": sigmas, "latent_image": latent}
+            return run("SamplerCustomAdvanced", guider=guider, sampler=sampler, **inputs)[0]
+
+        empty = empty_latent("sd3.5", model)
+        whole = sample(noise, sigmas, empty)["samples"]
+        halves = sample(none, sigmas[3:], sample(noise, sigmas[:4], empty))["samples"]
+        assert (whole - halves).abs().max() < 1e-5
+
+    def test_a_delta_of_another_kind(self, comfyui, model, run, flow_model):
+        path, _, _ = train(comfyui, "sd3.5", model)
+        other = flow_model("flux")
+        with pytest.raises(ValueError, match=r"is made for SD3, expected a PeRFlow delta for this Flux model: choose"):
+            apply(run, other, path)
+
+    def test_the_file_says_where_its_windows_are(self, comfyui, model, run):
+        with safetensors.safe_open(train(comfyui, "sd3.5", model, windows=3)[0], framework="pt") as file:
+            metadata = file.metadata()
+        assert metadata["windows"] == "3"
+        assert [float(edge) for edge in metadata["edges"].split(",")] == pytest.approx([1, 6 / 7, 0.6, 0], abs=1e-8)
+        assert metadata["shift"] == "3"
+        assert metadata["base_prediction"] == "flow"
+        assert metadata["architecture"] == "SD3"
+
+    def test_windows_of_the_file_at_another_shift(self, comfyui, model, run, taken):
+        path, _, _ = train(comfyui, "sd3.5", model)
+        first = run("ModelSamplingSD3", model=model, shift=1.0)[0]
+        assert taken(apply(run, first, path), "simple", 4) == pytest.approx(self.EDGES[:-1], abs=1e-6)
+        assert taken(apply(run, first, path, windows=2), "simple", 2) == pytest.approx([1, 0.5], abs=1e-6)

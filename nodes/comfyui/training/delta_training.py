@@ -76,12 +76,16 @@ class DeltaTraining:
 
     def step(self, i: int) -> WindowLosses:
         """One step of the optimizer. Raises NotFiniteError."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate * min(1, (i + 1) / WARM_UP)
+        return self.reflow.step([self.batch(i)], self.descent)
+
+    def batch(self, i: int) -> Batch:
+        """What step i trains on."""
         draw, segment = self.segment(i)
         T = self.reflow.points.timesteps(draw.w, self.rounds.uniform(i, len(draw.w)))
         student = partial(self._call, prompts=self._conditions(draw.examples, draw.dropped), student=True)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate * min(1, (i + 1) / WARM_UP)
-        return self.reflow.step([Batch(segment, T, student)], self.descent)
+        return Batch(segment, T, student)
 
     def segment(self, i: int) -> tuple[Draw, Segment]:
         """The rows that step i trains on, and their segments, which the teacher makes when they come first."""

@@ -89,6 +89,11 @@ def _latents(model: ModelPatcher, latents: Sequence[dict[str, Any]]) -> list[Ten
     found = []
     for latent in latents:
         samples = latent["samples"]
+        if samples.is_nested:
+            raise ValueError(
+                "A latent holds several tensors, such as a video and its sound, expected one tensor: train on latents "
+                "of pictures or of a video without sound."
+            )
         if not 3 <= samples.ndim <= 5 or samples.shape[1] != channels:
             raise ValueError(
                 f"A latent has shape {tuple(samples.shape)}, expected (pictures, {channels}, ...): encode the pictures "
