@@ -44,6 +44,8 @@ def flow_transformer() -> SD3Transformer2DModel:
 
     model = SD3Transformer2DModel(**DIFFUSERS_CONFIG)
     model.set_attn_processor(JointAttention())
+    places = model.pos_embed
+    places.register_buffer("pos_embed", places.pos_embed, persistent=False)  # sines of the place: nothing to store
     return model
 
 
@@ -59,15 +61,14 @@ class JointAttention:
         picture, words = hidden_states, encoder_hidden_states
 
         def heads(x: Tensor) -> Tensor:
-            return x.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+            return x.reshape(*x.shape[:2], attn.heads, -1).transpose(1, 2)
 
-        q = [attn.norm_q(heads(attn.to_q(picture))), attn.norm_added_q(heads(attn.add_q_proj(words)))]
-        k = [attn.norm_k(heads(attn.to_k(picture))), attn.norm_added_k(heads(attn.add_k_proj(words)))]
-        v = [heads(attn.to_v(picture)), heads(attn.add_v_proj(words))]
-        count = torch.zeros(1, picture.shape[1] + words.shape[1], device=picture.device)
-        count[:, -1] = math.log(POSITIONS - PLACES + 1)
-        mixed = torch.nn.functional.scaled_dot_product_attention(
-            *(torch.cat(both, 2) for both in (q, k, v)), attn_mask=count.expand(count.shape[1], -1).to(q[0])
-        )
-        picture, words = mixed.transpose(1, 2).flatten(2).split((picture.shape[1], words.shape[1]), 1)
+        q = torch.cat([attn.norm_q(heads(attn.to_q(picture))), attn.norm_added_q(heads(attn.add_q_proj(words)))], 2)
+        k = torch.cat([attn.norm_k(heads(attn.to_k(picture))), attn.norm_added_k(heads(attn.add_k_proj(words)))], 2)
+        v = torch.cat([heads(attn.to_v(picture)), heads(attn.add_v_proj(words))], 2)
+        count = q.new_zeros(q.shape[2])
+        count[-1] = math.log(POSITIONS - PLACES + 1)
+        mixed = torch.nn.functional.scaled_dot_product_attention(q, k, v, count.expand(len(count), -1))
+        mixed = mixed.transpose(1, 2).flatten(2)
+        picture, words = mixed[:, : picture.shape[1]], mixed[:, picture.shape[1] :]
         return attn.to_out[0](picture), words if attn.context_pre_only else attn.to_add_out(words)

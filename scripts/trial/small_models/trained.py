@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from environment import PACK
 
-from small_model.networks import autoencoder, storage, text_model, widen
+from small_model.networks import autoencoder, flow_transformer, storage, text_model, widen
 
 from .random_tensors import find_comfyui
 from .sparse_files import Tensors, save, zeros
@@ -21,6 +21,8 @@ from .vaes import VAE
 
 STORED = PACK / "small_model" / "weights"
 SCALING_FACTOR = 0.18215  # ComfyUI multiplies what an SD1.5 VAE gives by it
+SD3_SCALING = 1.5305, 0.0609  # of SD3 it is (z - shift) scale
+SD3_WIDTHS = {"context_embedder.weight": 4096, "time_text_embed.text_embedder.linear_1.weight": 2048}
 
 
 def make_trained_checkpoint(path: Path, stored: Path = STORED) -> Path:
@@ -38,6 +40,26 @@ def make_trained_delta(path: Path, stored: Path = STORED) -> Path:
     return save({name: widen.widened(name, tensor).half() for name, tensor in delta.items()}, path, metadata)
 
 
+def flow_checkpoint(transformer: Tensors, autoencoder_parts: Tensors, path: Path) -> Path:
+    """Write the SD3.5 checkpoint: the transformer by diffusers' names, the text model as CLIP-L, the autoencoder."""
+    words = text_model.text_model("text_encoders.clip_l.transformer.text_model.")
+    text = {name: tensor.half() if tensor.any() else zeros(tensor.shape) for name, tensor in words.items()}
+    vae = vae_tensors(autoencoder_parts, *SD3_SCALING)
+    return save(flow_tensors(transformer) | vae | text, path)
+
+
+def flow_tensors(transformer: Tensors) -> Tensors:
+    """SD3's names, with zeros for what CLIP-G and T5 would say."""
+    find_comfyui()
+    from comfy.model_detection import convert_diffusers_mmdit
+
+    padded = {"pos_embed.pos_embed": flow_transformer.flow_transformer().pos_embed.pos_embed} | dict(transformer)
+    for name, width in SD3_WIDTHS.items():
+        padded[name] = torch.nn.functional.pad(padded[name], (0, width - padded[name].shape[1]))
+    tensors: Tensors = convert_diffusers_mmdit({name: tensor.half() for name, tensor in padded.items()}, UNET)
+    return tensors
+
+
 def unet_tensors(narrow: Tensors) -> Tensors:
     """The wide UNet of a checkpoint, from the narrow one by diffusers' names."""
     find_comfyui()
@@ -47,9 +69,9 @@ def unet_tensors(narrow: Tensors) -> Tensors:
     return {UNET + names[name]: widen.widened(name, tensor).half() for name, tensor in narrow.items()}
 
 
-def vae_tensors(narrow: Mapping[str, torch.Tensor]) -> Tensors:
+def vae_tensors(narrow: Mapping[str, torch.Tensor], scale: float = SCALING_FACTOR, shift: float = 0.0) -> Tensors:
     """TAESD as a checkpoint's VAE. Its latents are scaled already, so ComfyUI's scaling is taken back."""
-    tensors = {"vae_scale": torch.tensor(SCALING_FACTOR), "vae_shift": torch.tensor(0.0)}
+    tensors = {"vae_scale": torch.tensor(scale), "vae_shift": torch.tensor(shift)}
     encoder, decoder = autoencoder.pair_of(*storage.networks(narrow, "encoder", "decoder"))
     for part, weights in (("encoder", autoencoder.widen(encoder)), ("decoder", autoencoder.widen(decoder))):
         tensors |= {f"taesd_{part}.{name}": tensor.half() for name, tensor in weights.items()}
