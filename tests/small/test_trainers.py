@@ -1,11 +1,12 @@
-"""The trainers at their smallest size: train_autoencoder, train_teacher, train_style, train_classifier, pack."""
+"""The trainers at their smallest size: train_autoencoder, train_teacher, train_flow, train_style, train_classifier, pack."""
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from small_model.networks import storage
-from small_model.trainers import pack, train_autoencoder, train_classifier, train_style, train_teacher
+from small_model.networks.flow_transformer import flow_transformer
+from small_model.trainers import pack, train_autoencoder, train_classifier, train_flow, train_style, train_teacher
 from small_model.trainers.restore import restore
 
 HOW = dict(pictures=8, minutes=0.01, batch=2, rate=1e-4)
@@ -55,6 +56,18 @@ def test_teacher(restored, tokenizer, capsys):
     train_teacher.train(restored, tokenizer, **HOW, from_stored=True)
     assert moved(restored / "teacher.pt", "teacher", "unet")
     assert "7.86M weights, 8 latents" in capsys.readouterr().out
+
+
+def test_flow(tmp_path, tokenizer, capsys):
+    train_autoencoder.train(tmp_path, **HOW, from_stored=True, channels=16)
+    train_flow.train(tmp_path, tokenizer, **HOW)
+    (weights,) = storage.averaged(tmp_path / "flow.pt", "unet")
+    torch.manual_seed(0)
+    first = flow_transformer().state_dict()
+    assert weights.keys() == first.keys()
+    apart = sum(float((weights[name] - first[name]).norm()) for name in first)
+    assert 0 < apart < 0.1 * sum(float(weight.norm()) for weight in first.values())
+    assert "9.37M weights, 8 latents" in capsys.readouterr().out
 
 
 def test_style_of_all_weights(restored, tokenizer):

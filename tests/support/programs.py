@@ -29,6 +29,7 @@ RUN_BY = {
     "small_model/trainers/restore.py": "small/test_trainers.py",
     "small_model/trainers/train_autoencoder.py": "small/test_trainers.py",
     "small_model/trainers/train_classifier.py": "small/test_trainers.py",
+    "small_model/trainers/train_flow.py": "small/test_trainers.py",
     "small_model/trainers/train_style.py": "small/test_trainers.py",
     "small_model/trainers/train_teacher.py": "small/test_trainers.py",
 }
