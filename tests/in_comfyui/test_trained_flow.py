@@ -5,6 +5,7 @@ Its weights are random here: what is tested does not hang on how good the traini
 
 import pytest
 import torch
+from torch.nn.functional import pad
 
 from small_model.networks import flow_transformer, text_model
 from small_model.trainers.train_autoencoder import first_weights
@@ -74,9 +75,7 @@ def test_the_transformer_computes_the_same(loaded, trained, tokens):
     places = slice(None, text_model.PLACES)
     with torch.no_grad():
         wanted = trained[0](x, context[:, places], ends, 1000 * sigma, return_dict=False)[0]
-        given = dict(
-            c_crossattn=torch.nn.functional.pad(context, (0, 4096 - 768)), y=torch.nn.functional.pad(ends, (0, 1280))
-        )
+        given = {"c_crossattn": pad(context, (0, 4096 - 768)), "y": pad(ends, (0, 2048 - 768))}
         found = x - loaded[0].model.apply_model(x, sigma, **given)  # sigma v
     assert relative(found / sigma.view(-1, 1, 1, 1), wanted) < 1e-3
 

@@ -1,4 +1,4 @@
-"""The trainers at their smallest size: train_autoencoder, train_teacher, train_flow, train_style, train_classifier, pack."""
+"""The trainers at their smallest size, and pack."""
 
 import pytest
 import torch
