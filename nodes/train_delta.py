@@ -47,7 +47,7 @@ class PeRFlowTrainDelta(io.ComfyNode):
                 io.Latent.Input(
                     "latents",
                     tooltip="The encoded pictures to learn from: a batch, or a list from Make Training Dataset. "
-                    "Sizes may differ.",
+                    "Sizes may differ. In place of an empty latent, the model draws a picture of the prompt itself.",
                 ),
                 io.Conditioning.Input(
                     "positive", tooltip="The prompts of the pictures: one for all pictures or one for each."
@@ -184,6 +184,10 @@ class PeRFlowTrainDelta(io.ComfyNode):
             examples = Examples(model[0], latents, positive, negative)
             training = DeltaTraining(model[0], examples, settings)
             reported = [counted(len(examples.latents), "picture")]
+            if examples.missing:
+                reported[0] += (
+                    f", {len(examples.missing)} of them drawn by the model itself at CFG {training.drawing_guidance:g}"
+                )
             if resumed:
                 reported.append(resumed.text(rank, trained_files.load(training, resumed)))
         trained_files.check_free_space(training)

@@ -77,8 +77,9 @@ class TeacherTrajectory:
         return append_dims(self.signal[self.entries[w, 0]], x0) * x0
 
     def sample(self, d: Derivative, noise: Tensor) -> Tensor:
-        """X at the end of the first window from z = noise, [B, ...]; with K = 1 the base model's own picture."""
-        X_s = noise * (1 + self.sigma[self.entries[0, 0]] ** 2).sqrt()
+        """X at the end of the first window from pure noise, [B, ...]; with K = 1 the base model's own picture."""
+        top = self.entries[0, 0]
+        X_s = noise * (self.signal[top] ** 2 + self.sigma[top] ** 2).sqrt()
         return self(d, X_s, torch.zeros(len(noise), dtype=torch.int64, device=noise.device))
 
     def __call__(self, d: Derivative, X_s: Tensor, w: Tensor) -> Tensor:

@@ -53,16 +53,16 @@ def apply(run, model, path, **inputs):
     return run("PeRFlowApplyDelta", model=model, delta_name=path.name, **settings | inputs)[0]
 
 
-def training_on(comfyui, name, model, checkpointing):
+def training_on(comfyui, name, model, checkpointing, latent=None):
     """What the node trains with, its adapters with random halves in place of zeros."""
     from flow_models import conditioning, empty_latent
     from node_training import SETTINGS
 
     module = comfyui.module("nodes.comfyui.training.delta_training")
-    latent = torch.randn(
-        empty_latent(name, model, batch=2)["samples"].shape, generator=torch.Generator().manual_seed(5)
-    )
-    positive = [conditioning(name, 1) + conditioning(name, 2)]
+    if latent is None:
+        shape = empty_latent(name, model, batch=2)["samples"].shape
+        latent = torch.randn(shape, generator=torch.Generator().manual_seed(5))
+    positive = [[conditioning(name, seed)[0] for seed in range(1, len(latent) + 1)]]
     examples = module.Examples(model, [{"samples": latent}], positive, None)
     settings = SETTINGS | {"rank": 2, "prediction_type": "velocity", "gradient_checkpointing": checkpointing}
     training = module.DeltaTraining(model, examples, module.Settings(**settings))
@@ -269,6 +269,30 @@ class TestSteps:
         whole = sample(noise, sigmas, empty)["samples"]
         halves = sample(none, sigmas[3:], sample(noise, sigmas[:4], empty))["samples"]
         assert (whole - halves).abs().max() < 1e-5
+
+    def test_the_teacher_draws_what_is_missing(self, comfyui, model, core):
+        """Near what many steps of stock euler make of the same noise."""
+        import comfy.sample
+        import comfy.samplers
+        from flow_models import conditioning, empty_latent
+
+        empty = empty_latent("sd3.5", model, batch=3)["samples"]
+        empty[1] = 1.0
+        with torch.inference_mode(False), torch.enable_grad():
+            training = training_on(comfyui, "sd3.5", model, True, empty)
+            assert training.examples.missing == [0, 2]
+            with training.unet.loaded():
+                for i in training.examples.missing:
+                    training.draw(i)
+        assert training.examples.missing == []
+        curriculum = core("training.curriculum")
+        noise = curriculum.normal(empty.shape[1:], [2], 1, curriculum.Purpose.SAMPLE)
+        how = dict(steps=200, cfg=1.0, sampler_name="euler", scheduler="simple", latent_image=empty[:1] * 0)
+        exact = comfy.sample.sample(
+            model, noise, positive=conditioning("sd3.5", 3), negative=conditioning("sd3.5", 0), **how
+        )
+        found = model.model.process_latent_out(training.examples.latents[2][None])
+        assert (found - exact).std() < 0.05 * exact.std()
 
     def test_a_delta_of_another_kind(self, comfyui, model, run, flow_model):
         path, _, _ = train(comfyui, "sd3.5", model)

@@ -26,6 +26,7 @@ DEPTH, USES = 16, 4  # of a round of batches
 DROPOUT = 0.1  # of the prompts, as officially, so that CFG keeps working
 WARM_UP = 20  # steps until the full learning rate
 LARGEST_GRADIENT = 1.0
+DRAWING_STEPS, DRAWING_CFG = 24, 4.5  # of the teacher's own pictures
 PREVIEW_CFG = 4.5  # of the official examples for 4 steps, where the student is guided at sampling
 
 
@@ -95,6 +96,26 @@ class DeltaTraining:
             self._segments = {n: segment for n, segment in self._segments.items() if n >= first}
             self._segments[number] = self._made(number)
         return self._segments[number]
+
+    def draw(self, i: int) -> None:
+        """Let the teacher draw example i, which has a prompt and no picture, in DRAWING_STEPS steps."""
+        noise = normal(self.examples.latents[i].shape, [i], self.settings.seed, Purpose.SAMPLE).to(self.unet.device)
+        chord = self.base.chord(1)
+        trajectory = self.base.trajectory(chord, DRAWING_STEPS).to(self.unet.device, torch.float32)
+        guidance = self.drawing_guidance
+        prompts = [self._conditions([i], [dropped]) for dropped in ([True, False] if guidance != 1 else [False])]
+        network, chord = self._network(prompts, student=False), chord.to(self.unet.device, torch.float32)
+        d = self.base.derivative(network, chord, trajectory, guidance)
+        with torch.no_grad():
+            picture = trajectory.sample(d, self.base.noise_scale * noise)
+        self.examples.latents[i] = picture[0].cpu()
+
+    @property
+    def drawing_guidance(self) -> float:
+        """CFG of the teacher's own pictures: that of the training; without one a usual one, if there is a negative."""
+        if self.settings.guidance:
+            return self.settings.guidance
+        return DRAWING_CFG if self.examples.negative is not None else 1.0
 
     def preview(self) -> Tensor:
         """The first example's prompt in four steps, x0 of shape [1, C, H, W] in the UNet's scale."""

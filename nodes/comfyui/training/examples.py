@@ -39,6 +39,11 @@ class Examples:
         self.negative = _prompts(negative, len(self.latents), "negative") if negative else None
 
     @property
+    def missing(self) -> list[int]:
+        """The examples without a picture (Empty Latent Image), which the teacher draws."""
+        return [i for i, latent in enumerate(self.latents) if not latent.any()]
+
+    @property
     def groups(self) -> list[list[int]]:
         """The examples of each size, by index."""
         by_shape: dict[torch.Size, list[int]] = {}
@@ -99,12 +104,8 @@ def _latents(model: ModelPatcher, latents: Sequence[dict[str, Any]]) -> list[Ten
                 f"A latent has shape {tuple(samples.shape)}, expected (pictures, {channels}, ...): encode the pictures "
                 "with the VAE of this model's family."
             )
-        if not samples.any():
-            raise ValueError(
-                "A latent is all zeros (Empty Latent Image), expected pictures to learn from: connect VAE Encode, Make "
-                "Training Dataset or a KSampler."
-            )
-        found += list(model.model.process_latent_in(samples.clone()).float().cpu())
+        for sample in samples.float().cpu():  # an empty one stays so
+            found.append(model.model.process_latent_in(sample[None].clone())[0] if sample.any() else sample)
     if not found:
         raise ValueError("There are no latents, expected at least one picture to learn from: connect VAE Encode.")
     return found

@@ -61,6 +61,9 @@ def _take_steps(
     bar = comfy.utils.ProgressBar(steps)
     started = reported = time.monotonic()
     with torch.inference_mode(False), torch.enable_grad(), training.unet.loaded():
+        for done, i in enumerate(missing := training.examples.missing, start=1):
+            report(f"The teacher draws picture {done} of {len(missing)}")
+            training.draw(i)
         for done in range(1, steps + 1):
             comfy.model_management.throw_exception_if_processing_interrupted()
             history.append(training.step(first + done - 1))
