@@ -48,9 +48,9 @@ SD15_DRAWN: Config = SD15_SMALL | COMFYUI_LAYOUT  # the trained model, widened
 SD21_SMALL: Config = SD15_SMALL | dict(
     context_dim=1024, use_linear_in_transformer=True, num_heads=-1, num_head_channels=64
 )
-# ComfyUI recognises SDXL by adm_in_channels 2816, context_dim 2048 and the depths on the way down: [0, 0, 2, 2, 10, 10],
-# and those of published models that were made smaller of it, of which Segmind Vega has the fewest layers. The middle and
-# the way up are free, so they are shallow here: one attention in each level, before the upsampling.
+# ComfyUI recognises SDXL by adm_in_channels 2816, context_dim 2048 and the depths on the way down, [0, 0, 2, 2, 10, 10]
+# or those of published smaller models, of which Segmind Vega has the fewest layers. The middle and the way up are free,
+# so they are shallow here: one attention in each level, before the upsampling.
 SDXL_SMALL: Config = SD21_SMALL | dict(
     channel_mult=[1, 1, 1],
     num_res_blocks=[2, 2, 2],
