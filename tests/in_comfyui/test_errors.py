@@ -38,7 +38,8 @@ def test_models_that_are_sampled_otherwise(model_of_type, perflow, apply_delta, 
     apply = apply_delta if node == "PeRFlowApplyDelta" else lambda model: perflow(model=model)
     with pytest.raises(
         ValueError,
-        match=r"(samples neither as Stable Diffusion does .+ nor as flow models do .+|has another noise table .+), expected",
+        match=r"(samples neither as Stable Diffusion does .+ nor as flow models do .+|has another noise table .+), "
+        r"expected",
     ):
         apply(model)
     assert model.get_model_object("model_sampling") is before
