@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 # What the small configuration of trial.small_models lacks of the real size.
 SDXL: dict[str, Any] = dict(
-    channel_mult=[1, 2, 4], transformer_depth_output=[0, 0, 0, 2, 2, 2, 10, 10, 10], transformer_depth_middle=10
+    channel_mult=[1, 2, 4],
+    transformer_depth=[0, 0, 2, 2, 10, 10],
+    transformer_depth_output=[0, 0, 0, 2, 2, 2, 10, 10, 10],
+    transformer_depth_middle=10,
 )
 LAST_OF_A_BLOCK = re.compile(r"(proj_out|out_layers\.3|to_out\.0|net\.2|conv2)\.weight$")
 DELTA = 0.05  # of a weight's size

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import re
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 from chromium import HOW_TO_GET, find_chromium
 from environment import UserError
 from PIL import Image
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Request, Route, TimeoutError, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Request, TimeoutError, sync_playwright
 
 Json = dict[str, Any]
 Box = Sequence[float]  # left, top, right, bottom
@@ -34,6 +33,8 @@ NOTICES = (
     "[role=dialog], .p-dialog, [role=alertdialog], .comfy-modal, .p-toast-message, [data-testid*=toast], "
     "[data-testid=error-overlay]"
 )
+# No other server is found: routes of Playwright's would take a second of each load of the page.
+ARGUMENTS = ["--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
 RESULT = "[data-testid=result-item], li.p-autocomplete-option"  # of the node search; newer and older versions
 
 
@@ -43,7 +44,7 @@ def open_browser() -> Iterator[Browser]:
     if not path:
         raise UserError(f"There is no Chromium: {HOW_TO_GET}.")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--disable-gpu"], timeout=PATIENCE * 1000)
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS, timeout=PATIENCE * 1000)
         try:
             yield browser
         finally:
@@ -61,28 +62,20 @@ class ComfyPage:
         context = browser.new_context(viewport={"width": size[0], "height": size[1]})
         self.page = context.new_page()
         self.page.set_default_timeout(PATIENCE * 1000)
-        self.page.add_init_script(path=Path(__file__).with_name("comfy_page.js"))
+        settings = SETTINGS | {"Comfy.VueNodes.Enabled": nodes2}
+        script = Path(__file__).with_name("comfy_page.js").read_text(encoding="utf-8")
+        self.page.add_init_script(f"{script}\ncomfyPage.settings({json.dumps(settings)})")
         self.page.on("console", self._hear)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("request", lambda request: self._fetching.add(request))
         self.page.on("requestfinished", lambda request: self._fetching.discard(request))
         self.page.on("requestfailed", lambda request: self._fetching.discard(request))
-        self.page.route(lambda url: not url.startswith((self.address, "data:", "blob:")), lambda route: route.abort())
-        self.page.route(re.compile(r"/settings(\?.*)?$"), self._answer_settings)
         self.open()
 
     def _hear(self, message: ConsoleMessage) -> None:
         text = f"{message.text} ({message.location.get('url', '')})"
         if message.type == "error" and "https://" not in text:
             self.errors.append(text)
-
-    def _answer_settings(self, route: Route) -> None:
-        """The server's settings with ours over them; what the page wants to change is not stored."""
-        if route.request.method != "GET":
-            route.fulfill(status=200)
-            return
-        settings = route.fetch().json() | SETTINGS | {"Comfy.VueNodes.Enabled": self.nodes2}
-        route.fulfill(json=settings)
 
     def open(self) -> None:
         """Load the page itself, afresh."""
@@ -154,9 +147,8 @@ class ComfyPage:
         self.page.locator("[role=dialog]").or_(details).first.wait_for()
         report = self.notices()
         if details.count():  # newer versions have a panel for it
-            details.click()
             groups = self.page.locator("[data-testid^=error-group-missing]")
-            groups.first.wait_for()
+            self._click(details, groups.first)
             for expand in groups.get_by_role("button", name="Expand", exact=True).all():
                 expand.click()
             self.settle()
@@ -217,14 +209,22 @@ class ComfyPage:
 
     def open_templates(self, category: str) -> Locator:
         """Open the template browser at a category; returns its cards."""
-        self.page.get_by_role("button", name="Templates").first.click()
         browser = self.page.get_by_role("dialog")
         # Newer versions have a hidden button too.
         names = browser.get_by_text(category, exact=True).filter(visible=True)
-        names.first.click()
-        names.nth(1).wait_for()  # now it is the title above the cards too
+        self._click(self.page.get_by_role("button", name="Templates").first, names.first)
+        self._click(names.first, names.nth(1))  # now it is the title above the cards too
         self.settle()
         return browser.locator("[data-testid^='template-workflow-']")
+
+    def _click(self, button: Locator, shown: Locator) -> None:
+        """Click, again where a busy page missed it, until what it shows is there."""
+        for _ in range(10):
+            with contextlib.suppress(TimeoutError):
+                button.click(timeout=5000)  # what came up meanwhile can lie over it
+            with contextlib.suppress(TimeoutError):
+                return shown.wait_for(timeout=5000)
+        shown.wait_for()
 
     def picture(self, path: Path, clip: Json | None = None) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)

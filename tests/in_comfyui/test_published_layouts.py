@@ -9,7 +9,7 @@ import torch
 FULL = dict(channel_mult=[1, 2, 4, 4], num_res_blocks=[2] * 4, transformer_depth=[1] * 6 + [0] * 2)
 FULL |= dict(transformer_depth_output=[1] * 9 + [0] * 3)
 FULL_SDXL = dict(channel_mult=[1, 2, 4], transformer_depth_output=[0] * 3 + [2] * 3 + [10] * 3)
-FULL_SDXL |= dict(transformer_depth_middle=10)
+FULL_SDXL |= dict(transformer_depth=[0, 0, 2, 2, 10, 10], transformer_depth_middle=10)
 
 # the small preset -> what makes it full, ComfyUI's class, cross-attention layers, layers of a LoRA of PCM
 LAYOUTS = {

@@ -7,8 +7,8 @@ from trial.small_models.unets import SD15_DRAWN, Config
 
 NARROW = SD15_DRAWN | dict(model_channels=32)  # attention at a half and a quarter of the latent
 UNETS: dict[str, tuple[type, Config]] = {
-    "SD1.5": (comfy.supported_models.SD15, NARROW | dict(num_heads=2)),
-    "SD2.x": (
+    "SD1.5": (comfy.supported_models.SD15, NARROW | dict(num_heads=2, channel_mult=[1, 1, 1])),
+    "SD2.x": (  # ComfyUI gives it and SDXL heads of 64 channels
         comfy.supported_models.SD20,
         NARROW | dict(context_dim=1024, use_linear_in_transformer=True, num_heads=-1, num_head_channels=32),
     ),

@@ -48,13 +48,14 @@ SD15_DRAWN: Config = SD15_SMALL | COMFYUI_LAYOUT  # the trained model, widened
 SD21_SMALL: Config = SD15_SMALL | dict(
     context_dim=1024, use_linear_in_transformer=True, num_heads=-1, num_head_channels=64
 )
-# ComfyUI recognises SDXL by adm_in_channels 2816, context_dim 2048 and exactly these depths on the way down; the middle
-# and the way up are free, so they are shallow here.
+# ComfyUI recognises SDXL by adm_in_channels 2816, context_dim 2048 and the depths on the way down, [0, 0, 2, 2, 10, 10]
+# or those of published smaller models, of which Segmind Vega has the fewest layers. The middle and the way up are free,
+# so they are shallow here: one attention in each level, before the upsampling.
 SDXL_SMALL: Config = SD21_SMALL | dict(
     channel_mult=[1, 1, 1],
     num_res_blocks=[2, 2, 2],
-    transformer_depth=[0, 0, 2, 2, 10, 10],
-    transformer_depth_output=[0, 0, 0, 1, 1, 1, 1, 1, 1],
+    transformer_depth=[0, 0, 1, 1, 2, 2],
+    transformer_depth_output=[0, 0, 0, 1, 0, 0, 1, 0, 0],
     context_dim=2048,
     num_classes="sequential",
     adm_in_channels=2816,
