@@ -90,7 +90,7 @@ def test_plot(comfyui, run, perflow, schedule, steps):
     assert image.shape == (1, 600, 800, 3)
     assert 0 <= image.min() < image.max() <= 1
     chord = sampling.chord
-    axes = drawing.Axes(float(chord.s[-1] / chord.c[-1]), float(chord.s[0] / chord.c[0]))
+    axes = drawing.Axes(chord)
 
     def is_there(colour, T, sigma):
         x, y = round(axes.x(T)), round(axes.y(sigma))
