@@ -77,8 +77,8 @@ def check_is_rectified(model: ModelPatcher) -> None:
     found = layout_of(model).family
     if found != "SD1.5":
         raise ValueError(
-            f"Model Sampling InstaFlow got a {type(model.model).__name__} model ({found}), expected the SD1.5 layout of "
-            "InstaFlow, 2-Rectified-Flow and Rectified Diffusion: load one of their UNets with Load Diffusion Model."
+            f"Model Sampling InstaFlow got a {type(model.model).__name__} model ({found}), expected the SD1.5 layout "
+            "of InstaFlow, 2-Rectified-Flow and Rectified Diffusion: load one of their UNets with Load Diffusion Model."
         )
     if not isinstance(sampling, EvenSteps):  # ours replaces its own, but no other node's
         stable_diffusion_base(model)
