@@ -199,7 +199,7 @@ class ComfyPage:
         for _ in range(10):
             if field.is_visible():
                 break
-            self.page.mouse.dblclick(900, 850)  # on a busy machine too slow for a double click now and then
+            self.page.mouse.dblclick(900, 700)  # on a busy machine too slow for a double click now and then
             with contextlib.suppress(TimeoutError):
                 field.wait_for(timeout=2000)
         field.fill("zzzzzzzz")

@@ -16,6 +16,7 @@ sys.path.append(str(Path(__file__).parent))  # test_newest_page.py runs tests of
 
 RENDERINGS = ("classic", "nodes2")
 MISSING = "there is no Chromium"
+SIZE = 1280, 800  # of the window; Chromium paints without a GPU here
 
 
 @pytest.hookimpl(trylast=True)
@@ -80,7 +81,7 @@ def pages_of(browser, server):
 
     def get(rendering):
         if rendering not in pages:
-            pages[rendering] = ComfyPage(browser, server.port, nodes2=rendering == "nodes2")
+            pages[rendering] = ComfyPage(browser, server.port, nodes2=rendering == "nodes2", size=SIZE)
         return pages[rendering]
 
     yield get
