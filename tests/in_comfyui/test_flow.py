@@ -1,5 +1,6 @@
 """Everything the pack does for Stable Diffusion, on small flow models of the real layouts through stock loaders."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -110,11 +111,12 @@ def with_lora(model, tensors):
 
 def test_from_training_to_the_stock_lora_loader(comfyui, name, model, run, sampled):
     """Train, apply, sample on the windows, extract; the stock loader makes the same of both files."""
-    if name in REFUSED:
-        with pytest.raises((RuntimeError, ValueError), match=REFUSED[name]):
-            train(comfyui, name, model)
-        return
-    path, losses, _ = train(comfyui, name, model, learning_rate=1e-2)
+    try:
+        path, losses, _ = train(comfyui, name, model, learning_rate=1e-2)
+    except (RuntimeError, ValueError) as error:
+        if not re.search(REFUSED.get(name, "(?!)"), str(error)):
+            raise
+        return  # as this ComfyUI has it: older ones can train Ernie
     assert len(losses) == 2
     tensors = safetensors.torch.load_file(path)
     assert max(float(tensor.abs().max()) for key, tensor in tensors.items() if key.endswith("lora_up.weight")) > 0
