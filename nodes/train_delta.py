@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
@@ -9,8 +10,9 @@ from comfy_api.latest import io
 from ..perflow_core.drawing.picture_sheet import to_tensor
 from ..perflow_core.drawing.plots import draw_losses
 from ..perflow_core.errors import counted
+from ..perflow_core.sampling import tolerances
 from ..perflow_core.sampling.parameterization import PredictionType, like_base
-from ..perflow_core.weights.delta_file import metadata_prediction_type, metadata_windows
+from ..perflow_core.weights.delta_file import metadata_edges, metadata_prediction_type, metadata_windows
 from .comfyui import folders, node_text, shared_inputs
 from .comfyui.advice import with_advice
 from .comfyui.sampling.base_sampling import base_of
@@ -189,6 +191,7 @@ class PeRFlowTrainDelta(io.ComfyNode):
                     f", {len(examples.missing)} of them drawn by the model itself at CFG {training.drawing_guidance:g}"
                 )
             if resumed:
+                check_edges(training, resumed)
                 reported.append(resumed.text(rank, trained_files.load(training, resumed)))
         trained_files.check_free_space(training)
         facts = {
@@ -244,3 +247,15 @@ def check_settings(settings: Settings, resumed: Resumed | None, with_negative: b
                 f"{resumed.file.name} was trained with {name} {found}, and the node says {getattr(settings, name)}, "
                 "expected the same: set it as in the file, or start anew with resume_from none."
             )
+
+
+@with_advice()
+def check_edges(training: DeltaTraining, resumed: Resumed) -> None:
+    """Raises ValueError for a flow model's delta whose windows are elsewhere: it was trained at another shift."""
+    edges = metadata_edges(resumed.file)
+    if edges is not None and not np.allclose(edges, training.chord.s.tolist(), rtol=0, atol=tolerances.SAME_LEVEL):
+        found, expected = (" ".join(f"{edge:.4g}" for edge in part) for part in (edges, training.chord.s.tolist()))
+        raise ValueError(
+            f"{resumed.file.name} has windows at the sigmas {found}, and this model at {expected}, expected the same: "
+            "give the model the shift that the file was trained at, or start anew with resume_from none."
+        )

@@ -311,6 +311,15 @@ class TestSteps:
         assert metadata["base_prediction"] == "flow"
         assert metadata["architecture"] == "SD3"
 
+    def test_resumed_at_another_shift(self, comfyui, model, run):
+        path, _, _ = train(comfyui, "sd3.5", model)
+        other = run("ModelSamplingSD3", model=model, shift=1.0)[0]
+        with pytest.raises(
+            ValueError, match=r"at the sigmas 1 0.9 0.75 0.5 0, and this model at 1 0.75 0.5 0.25 0, exp"
+        ):
+            train(comfyui, "sd3.5", other, resume_from=path.name)
+        train(comfyui, "sd3.5", model, resume_from=path.name)
+
     def test_windows_of_the_file_at_another_shift(self, comfyui, model, run, taken):
         path, _, _ = train(comfyui, "sd3.5", model)
         first = run("ModelSamplingSD3", model=model, shift=1.0)[0]
