@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from trial.small_models.flows import FLOWS
 
 STEPS_END = {"denoise": 1.0, "end": "zero", "steps_per_window": ""}
 
@@ -123,6 +124,16 @@ def flow_model(comfyui, comfyui_path):
 
     folder = cached_models.folder("flows", comfyui_path)
     return lambda name: load(name, folder / flow_file(name))
+
+
+@pytest.fixture(params=FLOWS)
+def layout(request, comfyui):
+    """The name of each small flow-matching model that this ComfyUI knows."""
+    from trial.small_models.flows import known_flows
+
+    if request.param not in known_flows():
+        pytest.skip(f"this ComfyUI is older than its support of {request.param}")
+    return request.param
 
 
 @pytest.fixture

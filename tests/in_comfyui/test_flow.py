@@ -6,45 +6,35 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from trial.small_models.flows import FLOWS
 
 NO_GRADIENT = r"has an operation without a gradient .+: update ComfyUI, or train on"  # nor has it for Train LoRA
 REFUSED = {"joyimage": NO_GRADIENT, "ernie": NO_GRADIENT, "ltxav": "holds several tensors, .+: train on latents of"}
 
 
-@pytest.fixture(params=FLOWS)
-def name(request, comfyui):
-    from trial.small_models.flows import known_flows
-
-    if request.param not in known_flows():
-        pytest.skip(f"this ComfyUI is older than its support of {request.param}")
-    return request.param
-
-
 @pytest.fixture
-def model(flow_model, name):
-    return flow_model(name)
+def model(flow_model, layout):
+    return flow_model(layout)
 
 
-def train(comfyui, name, model, **inputs):
+def train(comfyui, layout, model, **inputs):
     from flow_models import conditioning, empty_latent
     from node_training import train_on
 
-    drawn = empty_latent(name, model)["samples"]
+    drawn = empty_latent(layout, model)["samples"]
     if not drawn.is_nested:
         drawn = torch.randn(drawn.shape, generator=torch.Generator().manual_seed(5))
-    return train_on(comfyui, model, [{"samples": drawn}], [conditioning(name, 1)], rank=2, **inputs)
+    return train_on(comfyui, model, [{"samples": drawn}], [conditioning(layout, 1)], rank=2, **inputs)
 
 
 @pytest.fixture
-def sampled(run, name):
+def sampled(run, layout):
     """What stock KSampler makes of noise in four steps."""
     from flow_models import conditioning, empty_latent
 
     def sample(model, scheduler="simple", steps=4, cfg=1.0):
-        prompts = {"positive": conditioning(name, 1), "negative": conditioning(name, 0, tokens=3)}
+        prompts = {"positive": conditioning(layout, 1), "negative": conditioning(layout, 0, tokens=3)}
         how = {"seed": 5, "steps": steps, "cfg": cfg, "sampler_name": "euler", "scheduler": scheduler, "denoise": 1.0}
-        return run("KSampler", model=model, **prompts, **how, latent_image=empty_latent(name, model))[0]["samples"]
+        return run("KSampler", model=model, **prompts, **how, latent_image=empty_latent(layout, model))[0]["samples"]
 
     return sample
 
@@ -54,16 +44,16 @@ def apply(run, model, path, **inputs):
     return run("PeRFlowApplyDelta", model=model, delta_name=path.name, **settings | inputs)[0]
 
 
-def training_on(comfyui, name, model, checkpointing, latent=None):
+def training_on(comfyui, layout, model, checkpointing, latent=None):
     """What the node trains with, its adapters with random halves in place of zeros."""
     from flow_models import conditioning, empty_latent
     from node_training import SETTINGS
 
     module = comfyui.module("nodes.comfyui.training.delta_training")
     if latent is None:
-        shape = empty_latent(name, model, batch=2)["samples"].shape
+        shape = empty_latent(layout, model, batch=2)["samples"].shape
         latent = torch.randn(shape, generator=torch.Generator().manual_seed(5))
-    positive = [[conditioning(name, seed)[0] for seed in range(1, len(latent) + 1)]]
+    positive = [[conditioning(layout, seed)[0] for seed in range(1, len(latent) + 1)]]
     examples = module.Examples(model, [{"samples": latent}], positive, None)
     settings = SETTINGS | {"rank": 2, "prediction_type": "velocity", "gradient_checkpointing": checkpointing}
     training = module.DeltaTraining(model, examples, module.Settings(**settings))
@@ -74,13 +64,13 @@ def training_on(comfyui, name, model, checkpointing, latent=None):
     return training
 
 
-@pytest.mark.parametrize("name", ["sd3.5", "flux", "flux2", "chroma", "ltxv", "wan2.1", "z-image"], indirect=True)
-def test_the_gradient_is_that_of_the_loss(comfyui, name, flow_model):
+@pytest.mark.parametrize("layout", ["sd3.5", "flux", "flux2", "chroma", "ltxv", "wan2.1", "z-image"], indirect=True)
+def test_the_gradient_is_that_of_the_loss(comfyui, layout, flow_model):
     """Also where blocks add to their inputs in place, with and without checkpointing: against a finite difference."""
     gradients, slopes = [], []
     for checkpointing in (True, False):
         with torch.inference_mode(False), torch.enable_grad():
-            training = training_on(comfyui, name, flow_model(name), checkpointing)
+            training = training_on(comfyui, layout, flow_model(layout), checkpointing)
             weights = training.unet.adapters.parameters
             with training.unet.loaded():
                 batch = training.batch(0)
@@ -109,12 +99,12 @@ def with_lora(model, tensors):
     return comfy.sd.load_lora_for_models(model, None, tensors, 1.0, 0.0)[0]
 
 
-def test_from_training_to_the_stock_lora_loader(comfyui, name, model, run, sampled):
+def test_from_training_to_the_stock_lora_loader(comfyui, layout, model, run, sampled):
     """Train, apply, sample on the windows, extract; the stock loader makes the same of both files."""
     try:
-        path, losses, _ = train(comfyui, name, model, learning_rate=1e-2)
+        path, losses, _ = train(comfyui, layout, model, learning_rate=1e-2)
     except (RuntimeError, ValueError) as error:
-        if not re.search(REFUSED.get(name, "(?!)"), str(error)):
+        if not re.search(REFUSED.get(layout, "(?!)"), str(error)):
             raise
         return  # as this ComfyUI has it: older ones can train Ernie
     assert len(losses) == 2
@@ -140,7 +130,7 @@ def model_sampling(run, model, windows=4, align_steps=True, prediction_type="aut
     return run("PeRFlowModelSampling", model=model, **inputs)[0]
 
 
-def test_windows_change_no_step_that_is_on_them(model, name, run, sampled):
+def test_windows_change_no_step_that_is_on_them(model, layout, run, sampled):
     """simple stands on the edges of four windows; the network and its sampling are as before."""
     with_windows = model_sampling(run, model)
     before, after = (m.get_model_object("model_sampling") for m in (model, with_windows))
@@ -156,11 +146,11 @@ class TestSteps:
     EDGES = (1.0, 0.9, 0.75, 0.5, 0.0)
 
     @pytest.fixture
-    def name(self):
+    def layout(self):
         return "sd3.5"
 
     @pytest.fixture
-    def taken(self, run, name):
+    def taken(self, run, layout):
         """The sigmas at which a sampler calls the model."""
         from flow_models import conditioning, empty_latent
 
@@ -181,8 +171,8 @@ class TestSteps:
                 "scheduler": scheduler,
                 "denoise": 1.0,
             }
-            latent = {"latent_image": empty_latent(name, model), "positive": conditioning(name, 1)}
-            run("KSampler", model=model, negative=conditioning(name, 0), **how | latent | inputs)
+            latent = {"latent_image": empty_latent(layout, model), "positive": conditioning(layout, 1)}
+            run("KSampler", model=model, negative=conditioning(layout, 0), **how | latent | inputs)
             return seen
 
         return sigmas

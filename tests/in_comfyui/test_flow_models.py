@@ -40,50 +40,43 @@ SHIFTS = {
 ONE = ["flux-schnell", "ace-step-1.5", "lumina2", "z-image", "auraflow", "omnigen2", "mage-flow"]
 
 
-@pytest.fixture(params=FLOWS)
-def name(request, comfyui):
-    from trial.small_models.flows import known_flows
-
-    if request.param not in known_flows():
-        pytest.skip(f"this ComfyUI is older than its support of {request.param}")
-    return request.param
-
-
 @pytest.fixture
-def model(flow_model, name):
-    return flow_model(name)
+def model(flow_model, layout):
+    return flow_model(layout)
 
 
-def test_recognised_with_its_sampling(model, name):
+def test_recognised_with_its_sampling(model, layout):
     from comfy.model_sampling import CONST, ModelSamplingDiscreteFlow, ModelSamplingFlux
 
     sampling = model.get_model_object("model_sampling")
-    assert type(model.model.model_config).__name__ == FLOWS[name].kind
+    assert type(model.model.model_config).__name__ == FLOWS[layout].kind
     assert isinstance(sampling, CONST)
     assert isinstance(sampling, (ModelSamplingDiscreteFlow, ModelSamplingFlux))
-    assert sampling.percent_to_sigma(0.5) == pytest.approx(SHIFTS[name] / (SHIFTS[name] + 1), rel=1e-6)
-    told = 1 if isinstance(sampling, ModelSamplingFlux) or name in ONE else 1000
+    assert sampling.percent_to_sigma(0.5) == pytest.approx(SHIFTS[layout] / (SHIFTS[layout] + 1), rel=1e-6)
+    told = 1 if isinstance(sampling, ModelSamplingFlux) or layout in ONE else 1000
     assert sampling.timestep(torch.tensor(1.0)) == told
 
 
-def test_every_weight_is_in_the_file(model, name):
+def test_every_weight_is_in_the_file(model, layout):
     """None is left as the loader found it in memory."""
     from trial.small_models.flows import flow
 
-    expected = flow(name, 0)
+    expected = flow(layout, 0)
     weights = model.model.diffusion_model.state_dict()
     assert weights.keys() == expected.keys()
     for key, weight in weights.items():
         assert torch.equal(weight, expected[key].float()), key
 
 
-def test_a_sample_depends_on_the_prompt(run, model, name):
+def test_a_sample_depends_on_the_prompt(run, model, layout):
     from flow_models import conditioning, empty_latent
 
     def sample(seed, cfg=1.0):
-        prompts = {"positive": conditioning(name, seed), "negative": conditioning(name, 0, tokens=3)}
+        prompts = {"positive": conditioning(layout, seed), "negative": conditioning(layout, 0, tokens=3)}
         steps = {"seed": 5, "steps": 2, "cfg": cfg, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
-        latent = run("KSampler", model=model, **prompts, **steps, latent_image=empty_latent(name, model))[0]["samples"]
+        latent = run("KSampler", model=model, **prompts, **steps, latent_image=empty_latent(layout, model))[0][
+            "samples"
+        ]
         return latent.unbind() if latent.is_nested else [latent]
 
     first = sample(1)
