@@ -30,9 +30,9 @@ def sample(
     solver: str,
 ) -> Tensor:
     """k-diffusion's signature. The windows are the model's; a model without them gets the ordinary solver."""
-    guider = model.inner_model
-    sampling = guider.inner_model.model_sampling
-    steps = sampling if isinstance(sampling, PeRFlowSampling) else flow_windows(guider.model_patcher)
+    network = model.inner_model.inner_model
+    sampling = network.model_sampling
+    steps = sampling if isinstance(sampling, PeRFlowSampling) else flow_windows(network.current_patcher)
     chord = steps.chord if steps else None
     with tqdm(total=len(sigmas) - 1, disable=disable) as bar:
 

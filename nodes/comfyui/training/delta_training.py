@@ -68,9 +68,8 @@ class DeltaTraining:
         self.optimizer = torch.optim.AdamW(self.unet.adapters.parameters, settings.learning_rate, weight_decay=0.01)
         in_float16 = model.model.get_dtype_inference() == torch.float16
         self.scaler = GradScaler(device.type, enabled=in_float16)
-        kind = (
-            Descent if settings.gradient_checkpointing else _WithMutations
-        )  # checkpointed blocks see to it themselves
+        # Checkpointed blocks keep their inputs themselves.
+        kind = Descent if settings.gradient_checkpointing else _WithMutations
         self.descent = kind(self.optimizer, LARGEST_GRADIENT, self.scaler)
         self.rounds = Rounds(DEPTH, USES, settings.seed)
         self._segments: dict[int, tuple[Draw, Segment]] = {}  # by number of the batch, of the present round
@@ -168,6 +167,8 @@ class DeltaTraining:
 
     def _call(self, z: Tensor, T: Tensor, prompts: list[Together], student: bool) -> Tensor:
         level = self.base.level(self.reflow.chord, T)
+        if len(prompts) == 1:
+            return self.unet(z, level, prompts[0].conditions, student)
         parts = [self.unet(z[rows], level[rows], conditions, student) for rows, conditions in prompts]
         order = torch.tensor([row for rows, _ in prompts for row in rows], device=z.device)
         return torch.cat(parts)[order.argsort()]
