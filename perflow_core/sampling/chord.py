@@ -201,10 +201,13 @@ class WindowChord:
 
 
 def shifted(u: Time, shift: float) -> Time:
-    """t = a u / (1 + (a - 1) u): a flow model's sigma at the time u (Esser et al. 2024, Eq. 23). With a = 1 it is u."""
-    return shift * u / (1 + (shift - 1) * u)
+    """t = a u / (1 + (a - 1) u): a flow model's sigma at the time u (Esser et al. 2024, Eq. 23). With a = 1 it is u.
+
+    Written so that 0 and 1 stay exactly that for every a.
+    """
+    return shift * u / (shift * u + (1 - u))
 
 
 def unshifted(t: Time, shift: float) -> Time:
     """u = t / (a - (a - 1) t), the inverse of `shifted`."""
-    return t / (shift - (shift - 1) * t)
+    return t / (t + shift * (1 - t))

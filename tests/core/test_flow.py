@@ -69,6 +69,21 @@ def test_the_path_is_the_models_own(shift):
     assert chord.s[1:-1].tolist() == pytest.approx([shift * u / (1 + (shift - 1) * u) for u in (0.75, 0.5, 0.25)])
 
 
+def test_every_shift_has_exact_ends():
+    """A shift of resolution, as Flux' node computes it, is any number."""
+    for shift in np.exp(np.random.default_rng(0).uniform(-4, 5, 2000)):
+        chord = flow_chord(4, float(shift))
+        assert (chord.windows.edges[0], chord.windows.edges[-1]) == (1, 0)
+        assert window_schedule(chord, 4).tolist() == pytest.approx(chord.s.tolist(), rel=1e-12)
+
+
+def test_no_shift_changes_no_bit():
+    for dtype in (torch.float32, torch.float64):
+        u = torch.rand(100_000, dtype=dtype, generator=torch.Generator().manual_seed(0))
+        assert torch.equal(shifted(u, 1.0), u)
+        assert torch.equal(unshifted(u, 1.0), u)
+
+
 def test_steps_are_even_before_the_shift():
     chord = flow_chord()
     expected = [SHIFT * u / (1 + (SHIFT - 1) * u) for u in (1, 0.875, 0.75, 0.625, 0.5, 0.25, 0)]

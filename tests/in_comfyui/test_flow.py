@@ -199,6 +199,12 @@ class TestSteps:
         first = run("ModelSamplingSD3", model=model, shift=1.0)[0]
         assert taken(model_sampling(run, first), "beta", 4) == pytest.approx([1, 0.75, 0.5, 0.25], abs=1e-6)
 
+    @pytest.mark.parametrize("shift", [0.1, 2.7, 7.13, 100.0])
+    def test_any_shift(self, model, run, taken, shift):
+        node = run("ModelSamplingSD3", model=model, shift=shift)[0]
+        expected = [shift * u / (1 + (shift - 1) * u) for u in (1, 0.75, 0.5, 0.25)]
+        assert taken(model_sampling(run, node), "karras", 4) == pytest.approx(expected, abs=1e-6)
+
     def test_window_schedule(self, model, run):
         inputs = {"denoise": 1.0, "end": "zero", "steps_per_window": ""}
         node = model_sampling(run, model)
