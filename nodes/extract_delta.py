@@ -14,7 +14,7 @@ from ..perflow_core.weights.extraction import Extraction, largest_names, source_
 from ..perflow_core.weights.unet_layout import UNetLayout
 from .comfyui import node_text, shared_inputs
 from .comfyui.sampling.base_sampling import prediction_of
-from .comfyui.sampling.flow_windows import EDGES, flow_base
+from .comfyui.sampling.flow_windows import EDGES, PREDICTION_UNUSED, flow_base
 from .comfyui.sampling.perflow_model import trained_prediction
 from .comfyui.sampling.perflow_sampling import PeRFlowSampling
 from .comfyui.weights.save_delta import new_delta
@@ -83,6 +83,8 @@ class PeRFlowExtractDelta(io.ComfyNode):
         facts: dict[str, str] = {"base_prediction": predicts} if predicts else {}
         flow = flow_base(model_base.get_model_object("model_sampling"))
         if flow:
+            if prediction_type != shared_inputs.AUTO:
+                remarks.append(PREDICTION_UNUSED)
             prediction_type = like_base(flow.predicts)
             edges = model_perflow.get_attachment(EDGES)
             facts = flow.metadata(flow.chord(edges if edges and len(edges) == windows + 1 else windows))

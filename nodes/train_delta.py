@@ -16,7 +16,7 @@ from ..perflow_core.weights.delta_file import metadata_edges, metadata_predictio
 from .comfyui import folders, node_text, shared_inputs
 from .comfyui.advice import with_advice
 from .comfyui.sampling.base_sampling import base_of
-from .comfyui.sampling.flow_windows import EDGES, FlowBase
+from .comfyui.sampling.flow_windows import EDGES, PREDICTION_UNUSED, FlowBase
 from .comfyui.sampling.perflow_sampling import Base, PeRFlowSampling
 from .comfyui.training import trained_files
 from .comfyui.training.delta_training import DeltaTraining, Settings
@@ -179,6 +179,7 @@ class PeRFlowTrainDelta(io.ComfyNode):
         if resume_from and resume_from[0] != NOTHING:
             resumed = trained_files.read_resumed(folders.delta_path(resume_from[0]))
             values["rank"] = resumed.file.rank
+        chosen = values["prediction_type"] != shared_inputs.AUTO
         values["prediction_type"] = chosen_prediction(base, values["prediction_type"], resumed)
         settings = Settings(**values)
         check_settings(settings, resumed, with_negative=bool(negative))
@@ -190,6 +191,8 @@ class PeRFlowTrainDelta(io.ComfyNode):
                 reported[0] += (
                     f", {len(examples.missing)} of them drawn by the model itself at CFG {training.drawing_guidance:g}"
                 )
+            if chosen and isinstance(base, FlowBase):
+                reported.append(PREDICTION_UNUSED)
             if resumed:
                 check_edges(training, resumed)
                 reported.append(resumed.text(rank, trained_files.load(training, resumed)))

@@ -307,6 +307,21 @@ class TestSteps:
         assert metadata["base_prediction"] == "flow"
         assert metadata["architecture"] == "SD3"
 
+    def test_a_chosen_prediction_type_is_said_to_have_no_use(self, comfyui, model):
+        from flow_models import conditioning, empty_latent
+        from node_training import INPUTS
+
+        inputs = {key: [value] for key, value in (INPUTS | {"rank": 2, "prediction_type": "ddim_eps"}).items()}
+        latents, positive = [empty_latent("sd3.5", model)], [conditioning("sd3.5", 1)]
+        train, extract = (comfyui.nodes[node] for node in ("PeRFlowTrainDelta", "PeRFlowExtractDelta"))
+        trained = train.execute(model=[model], latents=latents, positive=positive, **inputs)
+        pair = {"model_perflow": model, "model_base": model, "filename_prefix": "none", "rank": 2, "energy": 0.0}
+        extracted = extract.execute(**pair, prediction_type="ddim_eps", windows=4)
+        for output in (trained, extracted):
+            assert "prediction_type is not used: a flow model predicts its velocity." in output.ui["text"][0]
+        with safetensors.safe_open(trained.result[0], framework="pt") as file:
+            assert file.metadata()["prediction_type"] == "velocity"
+
     def test_resumed_at_another_shift(self, comfyui, model, run):
         path, _, _ = train(comfyui, "sd3.5", model)
         other = run("ModelSamplingSD3", model=model, shift=1.0)[0]

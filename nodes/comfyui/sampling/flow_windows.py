@@ -21,6 +21,7 @@ from ....perflow_core.sampling.windows import Windows
 from ....perflow_core.training.trajectory import TeacherTrajectory
 from .perflow_sampling import WindowSteps
 
+PREDICTION_UNUSED = "prediction_type is not used: a flow model predicts its velocity."
 EDGES = "perflow_edges"  # the MODEL's note: the sigmas of its window edges, from 1 to 0
 
 
@@ -104,7 +105,5 @@ def flow_windows(model: ModelPatcher) -> FlowWindows | None:
 
 def flow_lines(base: FlowBase, edges: Sequence[float], prediction_chosen: bool) -> list[str]:
     """How a flow model with windows samples, in words, and a line where a prediction type was chosen in vain."""
-    lines = [f"flow, {counted(len(edges) - 1, 'window')}: sigma {' '.join(f'{edge:.4g}' for edge in edges)}"]
-    if prediction_chosen:
-        lines.append("prediction_type is not used: a flow model predicts its velocity.")
-    return lines
+    line = f"flow, {counted(len(edges) - 1, 'window')}: sigma {' '.join(f'{edge:.4g}' for edge in edges)}"
+    return [line, PREDICTION_UNUSED] if prediction_chosen else [line]
