@@ -5,6 +5,7 @@ from comfy_api.latest import io
 
 from ..perflow_core.errors import counted, tensors_named
 from ..perflow_core.sampling.parameterization import usual_base
+from ..perflow_core.sampling.windows import parse_edges
 from ..perflow_core.weights.delta_file import (
     metadata_base_prediction,
     metadata_edges,
@@ -16,7 +17,7 @@ from ..perflow_core.weights.unet_layout import TRAINED_WINDOWS
 from .comfyui import folders, node_text, shared_inputs
 from .comfyui.advice import with_advice
 from .comfyui.sampling.base_sampling import base_of, other_base_lines
-from .comfyui.sampling.flow_windows import FlowBase, flow_lines
+from .comfyui.sampling.flow_windows import FlowBase, check_no_edges, flow_lines
 from .comfyui.sampling.perflow_model import trained_prediction, with_flow_windows, with_perflow_sampling
 from .comfyui.sampling.perflow_sampling import Base
 from .comfyui.weights.delta_patches import fitting_delta, patches
@@ -67,6 +68,7 @@ class PeRFlowApplyDelta(io.ComfyNode):
                     tooltip="Apply what fits and leave out what does not, such as an inpainting model's input layer. "
                     "If off, the node refuses such a file.",
                 ),
+                shared_inputs.edges("what the file says, or windows"),
             ],
             outputs=[io.Model.Output()],
             **node_text.shows_text(),
@@ -87,16 +89,19 @@ class PeRFlowApplyDelta(io.ComfyNode):
         windows: int,
         align_steps: bool,
         partial: bool = False,
+        edges: str = "",
     ) -> io.NodeOutput:
         shared_inputs.check_ranges(cls, strength=strength, prediction_type=prediction_type, windows=windows)
         if strength == 0:
             return io.NodeOutput(model, ui=node_text.show(cls, "Strength 0: the model is unchanged."))
         base = base_of(model)  # first: the error for a wrong model comes before that for a wrong file
+        given = parse_edges(edges)
         with with_advice():
             delta = fitting_delta(model, folders.delta_path(delta_name), partial, strength)
             if isinstance(base, FlowBase):
-                accelerated, lines = on_flow(model, base, delta, prediction_type, windows, align_steps)
+                accelerated, lines = on_flow(model, base, delta, prediction_type, windows, align_steps, given)
             else:
+                check_no_edges(given)
                 accelerated, lines = on_stable_diffusion(model, base, delta, prediction_type, windows, align_steps)
         applied = [*(model.get_attachment(APPLIED) or []), (delta.file.name, strength)]
         accelerated.add_patches(patches(delta), strength)
@@ -126,12 +131,13 @@ def on_flow(
     choice: shared_inputs.PredictionChoice,
     windows: int,
     align: bool,
+    given: list[float] | None,
 ) -> tuple[ModelPatcher, list[str]]:
-    """The same for a flow model, where the file says which sigmas the windows have."""
-    edges = metadata_edges(delta.file)
-    if edges is None or (windows and windows != len(edges) - 1):
+    """The same for a flow model, where the file says which sigmas the windows have, if the node does not."""
+    edges = given or metadata_edges(delta.file)
+    if edges is None or (windows and not given and windows != len(edges) - 1):
         edges = base.edges(windows or metadata_windows(delta.file) or TRAINED_WINDOWS)
-    return with_flow_windows(model, base, edges, align), flow_lines(base, edges, choice != shared_inputs.AUTO)
+    return with_flow_windows(model, base, edges, align), flow_lines(edges, choice != shared_inputs.AUTO, windows)
 
 
 def applied_lines(delta: DeltaFit, applied: list[tuple[str, float]], sampling: str) -> list[str]:

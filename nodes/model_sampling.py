@@ -3,9 +3,10 @@
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
+from ..perflow_core.sampling.windows import parse_edges
 from .comfyui import node_text, shared_inputs
 from .comfyui.sampling.base_sampling import base_of, other_prediction_lines
-from .comfyui.sampling.flow_windows import FlowBase, flow_lines
+from .comfyui.sampling.flow_windows import FlowBase, check_no_edges, flow_lines
 from .comfyui.sampling.perflow_model import trained_prediction, with_flow_windows, with_perflow_sampling
 from .comfyui.weights.unet_weights import layout_of
 
@@ -28,6 +29,7 @@ class PeRFlowModelSampling(io.ComfyNode):
                 shared_inputs.prediction_type(auto=shared_inputs.PUBLISHED),
                 shared_inputs.windows(" that the weights were trained with; 4 for all published weights."),
                 shared_inputs.align_steps(),
+                shared_inputs.edges(),
             ],
             outputs=[io.Model.Output()],
             **node_text.shows_text(),
@@ -35,15 +37,22 @@ class PeRFlowModelSampling(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: ModelPatcher, prediction_type: shared_inputs.PredictionChoice, windows: int, align_steps: bool
+        cls,
+        model: ModelPatcher,
+        prediction_type: shared_inputs.PredictionChoice,
+        windows: int,
+        align_steps: bool,
+        edges: str = "",
     ) -> io.NodeOutput:
         shared_inputs.check_ranges(cls, prediction_type=prediction_type, windows=windows)
         base = base_of(model)  # first, for its error about models of another kind
+        given = parse_edges(edges)
         if isinstance(base, FlowBase):
-            edges = base.edges(windows)
-            accelerated = with_flow_windows(model, base, edges, align_steps)
-            lines = flow_lines(base, edges, prediction_type != shared_inputs.AUTO)
+            levels = given or base.edges(windows)
+            accelerated = with_flow_windows(model, base, levels, align_steps)
+            lines = flow_lines(levels, prediction_type != shared_inputs.AUTO, windows)
         else:
+            check_no_edges(given)
             remarks = []
             if prediction_type == shared_inputs.AUTO:
                 prediction_type = trained_prediction(model, layout_of(model))

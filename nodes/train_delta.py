@@ -12,11 +12,12 @@ from ..perflow_core.drawing.plots import draw_losses
 from ..perflow_core.errors import counted
 from ..perflow_core.sampling import tolerances
 from ..perflow_core.sampling.parameterization import PredictionType, like_base
+from ..perflow_core.sampling.windows import parse_edges
 from ..perflow_core.weights.delta_file import metadata_edges, metadata_prediction_type, metadata_windows
 from .comfyui import folders, node_text, shared_inputs
 from .comfyui.advice import with_advice
 from .comfyui.sampling.base_sampling import base_of
-from .comfyui.sampling.flow_windows import EDGES, PREDICTION_UNUSED, FlowBase
+from .comfyui.sampling.flow_windows import EDGES, FlowBase, flow_lines
 from .comfyui.sampling.perflow_sampling import Base, PeRFlowSampling
 from .comfyui.training import trained_files
 from .comfyui.training.delta_training import DeltaTraining, Settings
@@ -144,6 +145,27 @@ class PeRFlowTrainDelta(io.ComfyNode):
                     tooltip="A delta that this node wrote, to continue from. Its rank is used; windows and prediction "
                     "type must be the same. The node writes a new file.",
                 ),
+                shared_inputs.edges(),
+                io.Boolean.Input(
+                    "offloading",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Keep the model in the computer's memory and bring each layer to the GPU when it is "
+                    "needed. For models that do not fit; it is slower.",
+                ),
+                io.Float.Input(
+                    "guidance_up_to",
+                    default=0.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    optional=True,
+                    advanced=True,
+                    tooltip="For models that take guidance as an input, as Flux does: each picture is trained with a "
+                    "guidance between that of its prompt (node FluxGuidance) and this one, so that the delta works "
+                    "with all of them. 0: with that of its prompt.",
+                ),
             ],
             outputs=[
                 io.String.Output("path"),
@@ -174,6 +196,7 @@ class PeRFlowTrainDelta(io.ComfyNode):
         values = {name: value for name, (value, *_) in widgets.items()}
         shared_inputs.check_ranges(cls, **values)
         steps, rank = values.pop("steps"), values["rank"]
+        values["edges"] = parse_edges(values.get("edges", ""))
         base, unet = teacher_of(model[0]), layout_of(model[0])
         resumed = None
         if resume_from and resume_from[0] != NOTHING:
@@ -184,15 +207,16 @@ class PeRFlowTrainDelta(io.ComfyNode):
         settings = Settings(**values)
         check_settings(settings, resumed, with_negative=bool(negative))
         with torch.inference_mode(False):
-            examples = Examples(model[0], latents, positive, negative)
+            examples = Examples(model[0], latents, positive, negative, settings.guidance_up_to)
             training = DeltaTraining(model[0], examples, settings)
+            check_pictures(training)
             reported = [counted(len(examples.latents), "picture")]
             if examples.missing:
                 reported[0] += (
                     f", {len(examples.missing)} of them drawn by the model itself at CFG {training.drawing_guidance:g}"
                 )
-            if chosen and isinstance(base, FlowBase):
-                reported.append(PREDICTION_UNUSED)
+            if isinstance(base, FlowBase):
+                reported += flow_lines(training.chord.own_edges, chosen, settings.windows)
             if resumed:
                 check_edges(training, resumed)
                 reported.append(resumed.text(rank, trained_files.load(training, resumed)))
@@ -203,7 +227,9 @@ class PeRFlowTrainDelta(io.ComfyNode):
         }
         first = resumed.steps if resumed else 0
         path, text, history = train(cls, training, first, steps, filename_prefix[0], facts)
-        image = to_tensor(draw_losses([losses.by_window for losses in history], settings.windows))
+        own = training.chord.windows.own
+        by_window = [{w - own.start: loss for w, loss in losses.by_window.items()} for losses in history]
+        image = to_tensor(draw_losses(by_window, len(own)))
         text = "\n".join([text, *reported])
         loss_map = {"loss": [losses.mean for losses in history]}
         return io.NodeOutput(str(path), loss_map, image, ui=node_text.show(cls, text))
@@ -242,7 +268,7 @@ def check_settings(settings: Settings, resumed: Resumed | None, with_negative: b
     if resumed is None:
         return
     for name, found in (
-        ("windows", metadata_windows(resumed.file)),
+        ("windows", None if settings.edges else metadata_windows(resumed.file)),
         ("prediction_type", metadata_prediction_type(resumed.file)),
     ):
         if found is not None and found != getattr(settings, name):
@@ -254,11 +280,24 @@ def check_settings(settings: Settings, resumed: Resumed | None, with_negative: b
 
 @with_advice()
 def check_edges(training: DeltaTraining, resumed: Resumed) -> None:
-    """Raises ValueError for a flow model's delta whose windows are elsewhere: it was trained at another shift."""
-    edges = metadata_edges(resumed.file)
-    if edges is not None and not np.allclose(edges, training.chord.s.tolist(), rtol=0, atol=tolerances.SAME_LEVEL):
-        found, expected = (" ".join(f"{edge:.4g}" for edge in part) for part in (edges, training.chord.s.tolist()))
+    """Raises ValueError for a flow model's delta whose windows are elsewhere."""
+    edges, own = metadata_edges(resumed.file), training.chord.own_edges
+    if edges is None or (len(edges) == len(own) and np.allclose(edges, own, rtol=0, atol=tolerances.SAME_LEVEL)):
+        return
+    found, expected = (" ".join(f"{edge:.4g}" for edge in part) for part in (edges, own))
+    raise ValueError(
+        f"{resumed.file.name} has windows at the sigmas {found}, and the node has {expected}, expected the same: "
+        "give the model the shift that the file was trained at, or the same edges, or start anew with resume_from "
+        "none."
+    )
+
+
+def check_pictures(training: DeltaTraining) -> None:
+    """Raises ValueError where the model would have to draw the pictures, and has a part of the path only."""
+    missing = training.examples.missing
+    if missing and training.is_part:
         raise ValueError(
-            f"{resumed.file.name} has windows at the sigmas {found}, and this model at {expected}, expected the same: "
-            "give the model the shift that the file was trained at, or start anew with resume_from none."
+            f"Latent {missing[0] + 1} is empty, and a model for the sigmas {training.chord.own_edges[0]:.4g} to "
+            f"{training.chord.own_edges[-1]:.4g} cannot draw a whole picture, expected pictures: connect VAE Encode "
+            "in place of the empty latent."
         )

@@ -70,7 +70,10 @@ def steps_text(chord: WindowChord, sigmas: torch.Tensor) -> str:
         return "No steps: with denoise 0 the latent stays as it is."
     T = chord.path_timesteps(sigmas[:-1])
     text = chord.by_window(T)
-    steps, windows = len(T), len(chord.windows.spanned(T[0] / NUM_TIMESTEPS)) - 1
+    steps, t_e = len(T), chord.windows.span[1]
+    windows = len(chord.windows.spanned(T[0] / NUM_TIMESTEPS, t_e)) - 1
+    if t_e > 0:
+        text += f"\nThe last step ends at sigma {chord.own_edges[-1]:.4g}, where another model goes on."
     calls = len(split_at_edges(sigmas, chord).sigmas) - 1
     if calls > steps:
         text += (

@@ -36,6 +36,19 @@ def windows(tooltip: str, default: int = TRAINED_WINDOWS) -> io.Int.Input:
     )
 
 
+def edges(windows: str = "windows") -> io.String.Input:
+    """windows: what is used where there are none, in words."""
+    return io.String.Input(
+        "edges",
+        default="",
+        optional=True,
+        advanced=True,
+        tooltip="For flow models: the sigmas of the window edges, in place of a number of windows. A list that does "
+        'not go from 1 to 0 is for a model that has a part of the path, such as "1, 0.94, 0.875" for the first of two '
+        f"experts. Empty: {windows}.",
+    )
+
+
 def share(name: str, default: float, tooltip: str) -> io.Float.Input:
     """A number from 0 to 1."""
     return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.01, tooltip=tooltip)

@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import listed
 from ..host import host_float64
 from . import tolerances
-from .windows import MOST_WINDOWS, NUM_TIMESTEPS, Float64, Windows, by_window, edge_entries
+from .windows import NUM_TIMESTEPS, Float64, Windows, by_window, checked_edges, edge_entries
 
 Time = TypeVar("Time", Tensor, Float64)
 
@@ -103,17 +102,14 @@ class WindowChord:
     def of_flow(cls, edges: Sequence[float], shift: float) -> "WindowChord":
         """c = 1, s = sigma, through the edges of a flow model's windows, given as sigmas; shift: the model's own, a.
 
-        Raises ValueError for edges that do not fall from 1 to 0, or more than 100 windows.
+        Edges that end above 0 or begin below 1 are a part of the path (`Windows.span`). Raises ValueError for edges
+        that do not fall inside 1..0, or more than 100 windows.
         """
-        sigma = np.array(edges, dtype=np.float64)
-        falls = len(sigma) > 1 and sigma[0] == 1 and sigma[-1] == 0 and bool(np.all(np.diff(sigma) < 0))
-        if not falls or len(sigma) > MOST_WINDOWS + 1:
-            raise ValueError(
-                f"The window edges are {listed(edges[:9])}, expected up to {MOST_WINDOWS + 1} sigmas that fall from 1 "
-                "to 0: the defaults are the model's own sigmas at even times."
-            )
-        s = torch.from_numpy(sigma)
-        return cls.through(Windows(unshifted(sigma, shift), whole=False), shift, torch.ones_like(s), s)
+        own = np.array(checked_edges(edges), dtype=np.float64)
+        sigma = np.concatenate([[1.0] * bool(own[0] < 1), own, [0.0] * bool(own[-1] > 0)])
+        start, end = unshifted(own[[0, -1]], shift).tolist()
+        windows, s = Windows(unshifted(sigma, shift), False, (start, end)), torch.from_numpy(sigma)
+        return cls.through(windows, shift, torch.ones_like(s), s)
 
     @classmethod
     def through(cls, windows: Windows, shift: float, c: Tensor, s: Tensor) -> "WindowChord":
@@ -153,6 +149,13 @@ class WindowChord:
     @property
     def K(self) -> int:
         return self.windows.K
+
+    @property
+    def own_edges(self) -> list[float]:
+        """The sigmas of the edges of the windows that a model is for (`Windows.span`)."""
+        own = self.windows.own
+        edges: list[float] = (self.s / self.c)[own.start : own.stop + 1].tolist()
+        return edges
 
     def at(self, sigma: Tensor) -> Place:
         """Everything about noise levels, by one lookup. A level on an edge is in the window that it starts."""

@@ -20,21 +20,24 @@ def window_schedule(
 ) -> Tensor:
     """The sigmas of an n-step path from t = denoise down to t = 0; float64, shape [n + 1].
 
-    A start beside a window edge goes on it (`Windows.snapped`).
-    end="zero" closes with sigma 0, as ComfyUI's samplers expect; end="reference" with sigma(0), about 0.029, where the
-    official scheduler stops. `steps_per_window`, K numbers, replaces n; those of windows above `denoise` are not used.
+    A model for a part of the path (`Windows.span`) begins and ends there. A start beside a window edge goes on it
+    (`Windows.snapped`). end="zero" closes with sigma 0, as ComfyUI's samplers expect; end="reference" with sigma(0),
+    about 0.029, where the official scheduler stops. `steps_per_window`, one number for each window, replaces n; those
+    of windows above `denoise` are not used.
     Without a step there is no schedule: shape [0]. Raises ValueError for counts that do not fit, and for steps that
     would be shorter than 0.2 timesteps, twice the tolerance of an edge.
     """
-    counts, windows = steps_per_window, chord.windows
-    steps = n if counts is None else max(sum(_used(counts, windows, denoise)), 1)
-    if steps < 1 or denoise <= 0:
+    counts, windows, t_e = steps_per_window, chord.windows, chord.windows.span[1]
+    t_s = min(denoise, windows.span[0])
+    steps = n if counts is None else max(sum(_used(counts, windows, t_s)), 1)
+    if steps < 1 or t_s <= t_e:
         return torch.zeros(0, dtype=torch.float64)
-    t_s = windows.snapped(NUM_TIMESTEPS * denoise, NUM_TIMESTEPS * denoise / steps) / NUM_TIMESTEPS
+    t_s = windows.snapped(NUM_TIMESTEPS * t_s, NUM_TIMESTEPS * (t_s - t_e) / steps) / NUM_TIMESTEPS
     if counts is None:
-        _check_room(n, t_s, 0.0)
-    T = windows.timesteps(n, t_s) if counts is None else _counted_timesteps(counts, windows, t_s)
-    last = chord.sigma(chord.t.new_zeros(1)) if end == "reference" else chord.t.new_zeros(1)
+        _check_room(n, t_s, t_e)
+    T = windows.timesteps(n, t_s, t_e) if counts is None else _counted_timesteps(counts, windows, t_s)
+    at_end = t_e > 0 or end == "reference"
+    last = chord.sigma(chord.t.new_tensor([NUM_TIMESTEPS * t_e])) if at_end else chord.t.new_zeros(1)
     return torch.cat([chord.sigma(torch.from_numpy(T)), last])
 
 
@@ -54,17 +57,17 @@ def _check_room(n: int, t_s: float, t_e: float) -> None:
 
 
 def _used(counts: list[int], windows: Windows, t_s: float) -> list[int]:
-    """The counts of the windows that a path from t_s goes through. Raises ValueError for other than K counts."""
-    if len(counts) != windows.K:
+    """The counts of the windows that a path from t_s goes through. Raises ValueError for a wrong number of them."""
+    if len(counts) != len(windows.own):
         raise ValueError(
-            f"steps_per_window has {len(counts)} numbers ({_listed(counts)}), expected {windows.K}, one for each "
-            "window."
+            f"steps_per_window has {len(counts)} numbers ({_listed(counts)}), expected {len(windows.own)}, one for "
+            "each window."
         )
-    return counts[windows.K + 1 - len(windows.spanned(t_s)) :]
+    return counts[len(counts) + 1 - len(windows.spanned(t_s, windows.span[1])) :]
 
 
 def _counted_timesteps(counts: list[int], windows: Windows, t_s: float) -> Float64:
-    edges, used = windows.spanned(t_s), _used(counts, windows, t_s)
+    edges, used = windows.spanned(t_s, windows.span[1]), _used(counts, windows, t_s)
     if used[0] < 1:
         raise ValueError(
             f"steps_per_window ({_listed(counts)}) has no step in the window where the path starts "

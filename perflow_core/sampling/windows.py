@@ -5,6 +5,7 @@ t = 1 is noise, t = 0 is data; T = 1000 t. For Stable Diffusion T is the timeste
 model t is its time before the shift.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -12,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import listed
+from ..errors import listed, shown
 from . import tolerances
 
 Float64 = NDArray[np.float64]
@@ -26,11 +27,13 @@ class Windows:
     """K windows from t = 1 down to t = 0.
 
     edges: [K + 1], falling from 1 to 0. whole: steps stand on whole timesteps, as PeRFlow's scheduler puts them; for a
-    flow model they keep their fractions.
+    flow model they keep their fractions. span: the part of the path that a model is for, from its first edge to its
+    last. Where two models share the path, each has the part of the other as one window more.
     """
 
     edges: Float64
     whole: bool = True
+    span: tuple[float, float] = (1.0, 0.0)
 
     @classmethod
     def even(cls, K: int) -> "Windows":
@@ -42,6 +45,11 @@ class Windows:
     @property
     def K(self) -> int:
         return len(self.edges) - 1
+
+    @property
+    def own(self) -> range:
+        """The windows of the span."""
+        return range(int(self.edges[0] > self.span[0]), self.K - int(self.edges[-1] < self.span[1]))
 
     @cached_property
     def edge_timesteps(self) -> list[float]:
@@ -118,6 +126,30 @@ class Windows:
         """Timesteps [n] by window, those without any left out."""
         window = self.window_of(T)
         return [T[window == w] for w in np.unique(window)]
+
+
+def parse_edges(text: str) -> list[float] | None:
+    """The text "1, 0.94, 0.875" as sigmas, None where it is empty. Raises ValueError for other than numbers."""
+    if not text.strip():
+        return None
+    try:
+        return checked_edges([float(part) for part in text.split(",")])
+    except ValueError as error:
+        raise ValueError(
+            f'edges is "{shown(text, 60)}", expected sigmas that fall and lie between 1 and 0, with commas between '
+            f'them, such as "1, 0.94, 0.875": at least 2 and at most {MOST_WINDOWS + 1}.'
+        ) from error
+
+
+def checked_edges(edges: Sequence[float]) -> list[float]:
+    """Raises ValueError for numbers that do not fall, or leave 0..1, or are too many."""
+    falls = all(above > below for above, below in pairwise(edges))
+    if not 2 <= len(edges) <= MOST_WINDOWS + 1 or not falls or edges[0] > 1 or edges[-1] < 0:
+        raise ValueError(
+            f"The window edges are {listed(edges[:9])}, expected 2 to {MOST_WINDOWS + 1} sigmas that fall and lie "
+            "between 1 and 0."
+        )
+    return list(edges)
 
 
 def by_window(T: Float64, windows: Windows) -> str:

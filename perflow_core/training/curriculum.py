@@ -89,11 +89,14 @@ def _orders(depth: int, lanes: int, seed: int, *counters: int) -> Tensor:
 
 
 class Draw(NamedTuple):
-    """The rows of a batch: [B] indices of examples, their windows w [B], int64, and whether each prompt is dropped."""
+    """The rows of a batch: [B] indices of examples, their windows w [B], int64, whether each prompt is dropped, and
+    where in its range each row's guidance is, 0 to 1.
+    """
 
     examples: list[int]
     w: Tensor
     dropped: list[bool]
+    guidance: list[float]
 
 
 def draw_batch(
@@ -109,4 +112,5 @@ def draw_batch(
     examples = random.choice(np.asarray(group), batch_size, replace=len(group) < batch_size)
     U = (random.permutation(batch_size) + random.random(batch_size)) / batch_size
     dropped = random.random(batch_size) < dropout
-    return Draw(examples.tolist(), points.windows(torch.from_numpy(U)), dropped.tolist())
+    guidance = random.random(batch_size)
+    return Draw(examples.tolist(), points.windows(torch.from_numpy(U)), dropped.tolist(), guidance.tolist())

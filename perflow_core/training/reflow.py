@@ -110,7 +110,7 @@ class Reflow:
         """The method's settings for a delta's metadata."""
         return {
             "prediction_type": self.prediction_type,
-            "windows": str(self.chord.K),
+            "windows": str(len(self.chord.windows.own)),
             "loss_weight": self.loss.weight,
             "pure_noise": str(self.pure_noise).lower(),
         }

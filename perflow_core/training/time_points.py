@@ -25,6 +25,7 @@ class TimePoints:
         """The p points a window that sampling with p steps in each visits; the window's start comes with start_share.
 
         4-step sampling visits the starts only, so they are worth more than 1 / p. The other points share the rest.
+        Windows outside the span never come.
         Raises ValueError for p that does not fit between the timesteps, or a share outside 0..1.
         """
         K = windows.K
@@ -38,7 +39,9 @@ class TimePoints:
         T = torch.from_numpy(windows.grid([p] * K, windows.edges)).reshape(K, p)
         probability = torch.full((K, p), (1 - start_share) / max(p - 1, 1), dtype=torch.float64)
         probability[:, 0] = start_share if p > 1 else 1.0
-        return cls(T, probability, torch.full((K,), 1 / K, dtype=torch.float64))
+        share = torch.zeros(K, dtype=torch.float64)
+        share[windows.own.start : windows.own.stop] = 1 / len(windows.own)
+        return cls(T, probability, share)
 
     @classmethod
     def uniform(cls, windows: Windows, N: int = NUM_TIMESTEPS) -> "TimePoints":

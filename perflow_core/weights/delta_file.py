@@ -1,10 +1,8 @@
 """The header of a delta file: whether it is one, for which models, and how it was trained."""
 
-from itertools import pairwise
-
 from ..errors import MOST_DIMENSIONS, Problem, shown, sizes
 from ..sampling.parameterization import BASE_PREDICTIONS, PREDICTION_TYPES, BasePrediction, PredictionType
-from ..sampling.windows import MOST_WINDOWS
+from ..sampling.windows import MOST_WINDOWS, parse_edges
 from .pcm_loras import looks_like_pcm
 from .weights_file import FLOATS, WeightsFile, WeightsFileError
 
@@ -87,21 +85,16 @@ def metadata_windows(file: WeightsFile) -> int | None:
 def metadata_edges(file: WeightsFile) -> list[float] | None:
     """The sigmas of the window edges of a flow model's delta, None where the metadata has none.
 
-    Raises WeightsFileError for anything but numbers that fall from 1 to 0.
+    Raises WeightsFileError for anything but numbers that fall inside 1..0.
     """
     value = file.metadata.get("edges")
-    if value is None:
-        return None
     try:
-        edges = [float(part) for part in value.split(",")]
-    except ValueError:
-        edges = []
-    if len(edges) > 1 and edges[0] == 1 and edges[-1] == 0 and all(a > b for a, b in pairwise(edges)):
-        return edges
-    raise WeightsFileError(
-        f'{file.name} says edges "{shown(value, 40)}", expected sigmas with commas between them that fall from 1 to 0: '
-        "download or make the file again."
-    )
+        return None if value is None else parse_edges(value or ",")
+    except ValueError as error:
+        raise WeightsFileError(
+            f'{file.name} says edges "{shown(value or "", 40)}", expected sigmas with commas between them that fall '
+            "and lie between 1 and 0: download or make the file again."
+        ) from error
 
 
 def check_base(file: WeightsFile, predicts: BasePrediction | None) -> None:

@@ -11,7 +11,7 @@ from perflow_core.sampling.chord import WindowChord, shifted, unshifted
 from perflow_core.sampling.parameterization import denoiser, velocity_predictor
 from perflow_core.sampling.schedule import window_schedule
 from perflow_core.sampling.solvers import SOLVERS
-from perflow_core.sampling.windows import Windows
+from perflow_core.sampling.windows import Windows, parse_edges
 from perflow_core.training.reflow import Loss, Reflow, segment_through, training_target, window_start
 from perflow_core.training.time_points import TimePoints
 from perflow_core.training.trajectory import TeacherTrajectory
@@ -182,8 +182,86 @@ def test_a_perfect_student_has_no_loss(random):
 
 
 @pytest.mark.parametrize(
-    "edges", [[1.0], [1.0, 0.5], [0.9, 0.0], [1.0, 0.5, 0.5, 0.0], [1.0, math.nan, 0.0], [1.0, 1.2, 0]]
+    "edges",
+    [[], [1.0], [1.0, 0.5, 0.5, 0.0], [1.0, math.nan, 0.0], [1.2, 0.5], [0.5, -0.1], [math.inf, 0.0], [0.0, 1.0]],
 )
 def test_edges_that_are_none(edges):
-    with pytest.raises(ValueError, match="fall from 1"):
+    with pytest.raises(ValueError, match="expected 2 to 101 sigmas that fall and lie between 1 and 0"):
         WindowChord.of_flow(edges, SHIFT)
+
+
+@pytest.mark.parametrize("text", ["1", "1, x", "1,,0", "0, 1", "1.5, 0", "1, nan, 0", ","])
+def test_texts_that_are_no_edges(text):
+    with pytest.raises(ValueError, match=r"^edges is .+, expected sigmas that fall .+: at least 2 and at most 101.$"):
+        parse_edges(text)
+
+
+def test_edges_as_text():
+    assert parse_edges(" 1, 0.94,0.875 ") == [1.0, 0.94, 0.875]
+    assert parse_edges("  ") is None
+
+
+class TestTwoExperts:
+    """A path that two models share at sigma 0.875."""
+
+    HIGH, LOW = (1.0, 0.94, 0.875), (0.875, 0.6, 0.0)
+
+    @pytest.fixture(params=[1.0, 3.0, 8.0])
+    def chords(self, request):
+        return [
+            WindowChord.of_flow(edges, request.param) for edges in (self.HIGH, self.LOW, (*self.HIGH, *self.LOW[1:]))
+        ]
+
+    def test_the_path_is_the_whole_one(self, chords):
+        high, low, whole = chords
+        assert [chord.own_edges for chord in chords] == [list(self.HIGH), list(self.LOW), [1.0, 0.94, 0.875, 0.6, 0.0]]
+        assert (list(high.windows.own), list(low.windows.own)) == ([0, 1], [1, 2])
+        T = torch.linspace(0, 1000, 501, dtype=torch.float64)
+        for chord in (high, low):
+            assert (chord.sigma(T) - whole.sigma(T)).abs().max() < 1e-15
+
+    @pytest.mark.parametrize("counts", [(1, 1), (2, 2), (3, 5)])
+    def test_schedules_meet(self, chords, counts):
+        schedules = [window_schedule(chord, n) for chord, n in zip(chords[:2], counts, strict=False)]
+        assert [len(schedule) - 1 for schedule in schedules] == list(counts)
+        assert schedules[0].tolist()[:: counts[0]] == pytest.approx([1, 0.875], abs=1e-14)
+        assert float(schedules[1][0]) == pytest.approx(0.875, abs=1e-14)
+        assert float(schedules[1][-1]) == 0
+        if counts == (2, 2):
+            both = torch.cat([schedules[0], schedules[1][1:]])
+            assert both.tolist() == pytest.approx(window_schedule(chords[2], 4).tolist(), abs=1e-14)
+
+    def test_counted_and_shortened_schedules(self, chords):
+        high, low, _ = chords
+        assert window_schedule(high, 9, steps_per_window=[1, 2]).tolist()[1] == pytest.approx(0.94)
+        with pytest.raises(ValueError, match=r"has 3 numbers .+, expected 2"):
+            window_schedule(high, 9, steps_per_window=[1, 2, 1])
+        u = float(unshifted(torch.tensor(0.7).double(), low.shift))
+        assert window_schedule(low, 2, denoise=u).tolist() == pytest.approx([0.7, 0.6, 0])
+        assert len(window_schedule(high, 2, denoise=u)) == 0
+
+    def test_only_own_windows_are_trained(self, chords):
+        for chord in chords[:2]:
+            points = TimePoints.coarse(chord.windows, 4)
+            drawn = points.windows(torch.rand(1000, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
+            assert set(drawn.tolist()) == set(chord.windows.own)
+            assert drawn.bincount()[chord.windows.own.start :].tolist() == pytest.approx([500, 500], abs=60)
+
+    def test_perfect_students_reach_the_teachers_end(self, random, chords):
+        """Each by its own walks, the second from where the first ends."""
+        X = exact = random(5, 3)
+        for chord in chords[:2]:
+            trajectory = TeacherTrajectory.of_flow(chord, 6)
+            d = teacher(chord, trajectory)
+            for w in chord.windows.own:
+                rows = torch.full((5,), w)
+                exact = trajectory(d, exact, rows)
+
+            def student(z, T, chord=chord, trajectory=trajectory, d=d):
+                w = int(chord.window(chord.sigma(T))[0])
+                return [segment_through(chord, torch.full((5,), w), z, trajectory(d, z, torch.full((5,), w))).eps]
+
+            denoise = denoiser(student, "velocity", chord)
+            sigmas = window_schedule(chord, len(chord.windows.own))
+            X = SOLVERS["euler"](denoise, X, sigmas, chord=chord)
+            assert (X - exact).abs().max() < 1e-9

@@ -44,7 +44,7 @@ def apply(run, model, path, **inputs):
     return run("PeRFlowApplyDelta", model=model, delta_name=path.name, **settings | inputs)[0]
 
 
-def training_on(comfyui, layout, model, checkpointing, latent=None):
+def training_on(comfyui, layout, model, checkpointing, latent=None, offloading=False):
     """What the node trains with, its adapters with random halves in place of zeros."""
     from flow_models import conditioning, empty_latent
     from node_training import SETTINGS
@@ -56,6 +56,7 @@ def training_on(comfyui, layout, model, checkpointing, latent=None):
     positive = [[conditioning(layout, seed)[0] for seed in range(1, len(latent) + 1)]]
     examples = module.Examples(model, [{"samples": latent}], positive, None)
     settings = SETTINGS | {"rank": 2, "prediction_type": "velocity", "gradient_checkpointing": checkpointing}
+    settings["offloading"] = offloading
     training = module.DeltaTraining(model, examples, module.Settings(**settings))
     random = torch.Generator().manual_seed(7)
     for adapter in training.unet.adapters.by_name.values():
@@ -93,6 +94,38 @@ def test_the_gradient_is_that_of_the_loss(comfyui, layout, flow_model):
     assert slopes == pytest.approx([1, 1], rel=0.02)
 
 
+def cast_into_shared_memory(model):
+    """As ComfyUI casts the weights of an offloaded model: each into memory that the next one takes."""
+    memory = torch.empty(max(weight.numel() for weight in model.model.diffusion_model.parameters()))
+
+    def cast(weight):
+        shared = memory.as_strided(weight.shape, weight.contiguous().stride())
+        return shared.copy_(weight)
+
+    for name, layer in model.model.diffusion_model.named_modules():
+        if hasattr(layer, "comfy_cast_weights") and getattr(layer, "weight", None) is not None:
+            model.add_weight_wrapper(f"diffusion_model.{name}.weight", cast)
+
+
+@pytest.mark.parametrize("checkpointing", [True, False])
+@pytest.mark.parametrize("layout", ["sd3.5", "flux", "ltxv", "wan2.1", "z-image"], indirect=True)
+def test_the_gradient_of_an_offloaded_model(comfyui, layout, flow_model, checkpointing):
+    """The weights of its layers do not last until backward."""
+    found = []
+    for offloading in (False, True):
+        with torch.inference_mode(False), torch.enable_grad():
+            training = training_on(comfyui, layout, flow_model(layout), checkpointing, offloading=offloading)
+            if offloading:
+                cast_into_shared_memory(training.unet.patcher)
+            with training.unet.loaded():
+                batch = training.batch(0)
+                with training.descent.accumulating():
+                    training.reflow.losses(batch).mean().backward()
+            found.append([w.grad for w in training.unet.adapters.parameters if w.grad is not None])
+    wanted, gradient = (torch.cat([part.flatten() for part in parts]) for parts in found)
+    assert (gradient - wanted).norm() < 1e-5 * wanted.norm()
+
+
 def with_lora(model, tensors):
     import comfy.sd
 
@@ -125,8 +158,8 @@ def test_from_training_to_the_stock_lora_loader(comfyui, layout, model, run, sam
     assert (sampled(with_lora(model, whole)) - found).abs().max() < 1e-3 * size
 
 
-def model_sampling(run, model, windows=4, align_steps=True, prediction_type="auto"):
-    inputs = {"prediction_type": prediction_type, "windows": windows, "align_steps": align_steps}
+def model_sampling(run, model, windows=4, align_steps=True, prediction_type="auto", edges=""):
+    inputs = {"prediction_type": prediction_type, "windows": windows, "align_steps": align_steps, "edges": edges}
     return run("PeRFlowModelSampling", model=model, **inputs)[0]
 
 
@@ -326,7 +359,7 @@ class TestSteps:
         path, _, _ = train(comfyui, "sd3.5", model)
         other = run("ModelSamplingSD3", model=model, shift=1.0)[0]
         with pytest.raises(
-            ValueError, match=r"at the sigmas 1 0.9 0.75 0.5 0, and this model at 1 0.75 0.5 0.25 0, exp"
+            ValueError, match=r"at the sigmas 1 0.9 0.75 0.5 0, and the node has 1 0.75 0.5 0.25 0, exp"
         ):
             train(comfyui, "sd3.5", other, resume_from=path.name)
         train(comfyui, "sd3.5", model, resume_from=path.name)
@@ -336,3 +369,151 @@ class TestSteps:
         first = run("ModelSamplingSD3", model=model, shift=1.0)[0]
         assert taken(apply(run, first, path), "simple", 4) == pytest.approx(self.EDGES[:-1], abs=1e-6)
         assert taken(apply(run, first, path, windows=2), "simple", 2) == pytest.approx([1, 0.5], abs=1e-6)
+
+
+class TestGuidanceAsAnInput:
+    """Flux is given its guidance beside the prompt."""
+
+    @pytest.fixture
+    def layout(self):
+        return "flux"
+
+    def given(self, comfyui, model, up_to):
+        """The guidance of the rows of some batches, for the teacher and for the student."""
+        from flow_models import conditioning, empty_latent
+        from node_training import SETTINGS
+
+        module = comfyui.module("nodes.comfyui.training.delta_training")
+        positive = [[[conditioning("flux", 1)[0][0], conditioning("flux", 1)[0][1] | {"guidance": 2.0}]]]
+        latents = [{"samples": torch.randn(empty_latent("flux", model, batch=2)["samples"].shape)}]
+        examples = module.Examples(model, latents, positive, None, up_to)
+        settings = module.Settings(**SETTINGS | {"rank": 2, "prediction_type": "velocity", "guidance_up_to": up_to})
+        training = module.DeltaTraining(model, examples, settings)
+        seen = {True: [], False: []}
+
+        def note(z, T, conditions, student):
+            seen[student].append(conditions["guidance"].tolist())
+            return z
+
+        training.unet.__class__ = type("Noted", (type(training.unet),), {"__call__": lambda self, *call: note(*call)})
+        for i in range(6):
+            batch = training.batch(i)
+            batch.student(batch.segment.x0, batch.T.float())
+        return seen, examples.embedded_guidance
+
+    def test_drawn_the_same_for_teacher_and_student(self, comfyui, model):
+        with torch.inference_mode(False):
+            seen, noted = self.given(comfyui, model, 6.0)
+        drawn = [g for rows in seen[True] for g in rows]
+        assert len(set(drawn)) > 6
+        assert min(drawn) >= 2
+        assert max(drawn) <= 6
+        assert max(drawn) - min(drawn) > 1.5
+        assert {tuple(rows) for rows in seen[True]} <= {tuple(rows) for rows in seen[False]}
+        assert noted == {2.0, 6.0}
+
+    def test_the_prompts_own(self, comfyui, model):
+        with torch.inference_mode(False):
+            seen, noted = self.given(comfyui, model, 0.0)
+        assert {g for part in seen.values() for rows in part for g in rows} == noted == {2.0}
+
+    def test_it_is_in_the_file(self, comfyui, model, layout):
+        for up_to, said in ((0.0, "3.5"), (5.0, "3.5-5")):
+            path, _, _ = train(comfyui, layout, model, guidance_up_to=up_to)
+            with safetensors.safe_open(path, framework="pt") as file:
+                assert file.metadata()["embedded_guidance"] == said
+
+    def test_a_model_that_takes_none(self, comfyui, flow_model):
+        with pytest.raises(
+            ValueError, match=r"^guidance_up_to is 4, .+ \(SD3\) does not take guidance as an input, exp"
+        ):
+            train(comfyui, "sd3.5", flow_model("sd3.5"), guidance_up_to=4.0)
+
+
+class TestTwoExperts:
+    """Two models that share the path, as Wan 2.2's do, on Wan's layout; here they are one and the same."""
+
+    HIGH, LOW = "1, 0.95, 0.875", "0.875, 0.6, 0"
+
+    @pytest.fixture
+    def layout(self):
+        return "wan2.1"
+
+    def schedule(self, run, model, steps=2):
+        inputs = {"denoise": 1.0, "end": "zero", "steps_per_window": ""}
+        return run("PeRFlowWindowSchedule", model=model, steps=steps, **inputs)[0]
+
+    def test_one_after_the_other_is_one_run(self, model, run, layout):
+        from flow_models import conditioning, empty_latent
+
+        (sampler,), (noise,) = run("KSamplerSelect", sampler_name="euler"), run("RandomNoise", noise_seed=5)
+        (none,) = run("DisableNoise")
+
+        def sample(node, noise, sigmas, latent):
+            guider = run("BasicGuider", model=node, conditioning=conditioning(layout, 1))[0]
+            inputs = {"noise": noise, "sigmas": sigmas, "latent_image": latent}
+            return run("SamplerCustomAdvanced", guider=guider, sampler=sampler, **inputs)[0]
+
+        empty = empty_latent(layout, model)
+        both = model_sampling(run, model, edges="1, 0.95, 0.875, 0.6, 0")
+        whole = sample(both, noise, self.schedule(run, both, 4), empty)["samples"]
+        high, low = (model_sampling(run, model, edges=edges) for edges in (self.HIGH, self.LOW))
+        assert self.schedule(run, high).tolist() == pytest.approx([1, 0.95, 0.875], abs=1e-6)
+        assert self.schedule(run, low).tolist() == pytest.approx([0.875, 0.6, 0], abs=1e-6)
+        first = sample(high, noise, self.schedule(run, high), empty)
+        found = sample(low, none, self.schedule(run, low), first)["samples"]
+        assert (found - whole).abs().max() < 1e-5 * whole.abs().max()
+
+    def test_what_the_nodes_say(self, comfyui, model):
+        inputs = {"model": model, "prediction_type": "auto", "align_steps": True}
+        said = comfyui.nodes["PeRFlowModelSampling"].execute(**inputs, windows=4, edges=self.HIGH)
+        assert said.ui["text"][0].splitlines()[:3] == [
+            "flow, 2 windows: sigma 1 0.95 0.875",
+            "This is a part of the path, and another model takes the rest: use Window Schedule for each of them.",
+            "edges is used, windows (4) is not.",
+        ]
+        inputs = {"steps": 2, "denoise": 1.0, "end": "zero", "steps_per_window": ""}
+        text = comfyui.nodes["PeRFlowWindowSchedule"].execute(said.result[0], **inputs).ui["text"][0]
+        assert text == "1 | 0.95\nThe last step ends at sigma 0.875, where another model goes on."
+
+    def test_trained_saved_applied_and_resumed(self, comfyui, model, layout, run, sampled):
+        path, _, _ = train(comfyui, layout, model, edges=self.LOW, learning_rate=1e-2)
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+        assert (metadata["windows"], metadata["edges"]) == ("2", "0.875,0.6,0")
+        applied = apply(run, model, path)
+        assert self.schedule(run, applied).tolist() == pytest.approx([0.875, 0.6, 0], abs=1e-6)
+        other = apply(run, model, path, edges="0.875, 0.3, 0")
+        assert self.schedule(run, other).tolist() == pytest.approx([0.875, 0.3, 0], abs=1e-6)
+        train(comfyui, layout, model, edges=self.LOW, resume_from=path.name)
+        for edges, found in ((self.HIGH, "1 0.95 0.875"), ("0.875, 0.5, 0", "0.875 0.5 0")):
+            with pytest.raises(ValueError, match=f"at the sigmas 0.875 0.6 0, and the node has {found}, expected the"):
+                train(comfyui, layout, model, edges=edges, resume_from=path.name)
+
+    def test_it_cannot_draw_pictures(self, comfyui, model, layout):
+        from flow_models import conditioning, empty_latent
+        from node_training import train_on
+
+        latents = [empty_latent(layout, model)]
+        with pytest.raises(ValueError, match=r"^Latent 1 is empty, .+ for the sigmas 1 to 0.875 cannot draw a whole"):
+            train_on(comfyui, model, latents, [conditioning(layout, 1)], rank=2, edges=self.HIGH)
+
+    @pytest.mark.parametrize("edges", ["1, 0.5, 0.7, 0", "1.5, 0", "high"])
+    def test_edges_that_are_none(self, comfyui, model, layout, run, edges):
+        for call in (
+            lambda: model_sampling(run, model, edges=edges),
+            lambda: train(comfyui, layout, model, edges=edges),
+        ):
+            with pytest.raises(ValueError, match=r"^edges is .+, expected sigmas that fall and lie between 1 and 0"):
+                call()
+
+
+def test_edges_are_for_flow_models(comfyui, small_unet, run):
+    from node_training import train_on
+
+    for call in (
+        lambda: model_sampling(run, small_unet, edges="1, 0.5, 0"),
+        lambda: train_on(comfyui, small_unet, edges="1, 0"),
+    ):
+        with pytest.raises(ValueError, match=r"for a model that is not a flow model, expected none: clear edges and"):
+            call()

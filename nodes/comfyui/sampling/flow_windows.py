@@ -13,7 +13,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ....perflow_core.errors import counted
+from ....perflow_core.errors import counted, listed
 from ....perflow_core.sampling import tolerances
 from ....perflow_core.sampling.chord import WindowChord, shifted
 from ....perflow_core.sampling.parameterization import BasePrediction, Derivative, UNet, velocity_predictor
@@ -22,7 +22,7 @@ from ....perflow_core.training.trajectory import TeacherTrajectory
 from .perflow_sampling import WindowSteps
 
 PREDICTION_UNUSED = "prediction_type is not used: a flow model predicts its velocity."
-EDGES = "perflow_edges"  # the MODEL's note: the sigmas of its window edges, from 1 to 0
+EDGES = "perflow_edges"  # the MODEL's note: the sigmas of its window edges, falling
 
 
 class FlowBase(NamedTuple):
@@ -63,7 +63,7 @@ class FlowBase(NamedTuple):
         """Where the windows of a delta are, for its file."""
         return {
             "base_prediction": self.predicts,
-            "edges": ",".join(f"{sigma:.9g}" for sigma in chord.s.tolist()),
+            "edges": ",".join(f"{sigma:.9g}" for sigma in chord.own_edges),
             "shift": f"{self.shift:.6g}",
         }
 
@@ -103,7 +103,32 @@ def flow_windows(model: ModelPatcher) -> FlowWindows | None:
     return FlowWindows(sampling, base, edges) if base else None
 
 
-def flow_lines(base: FlowBase, edges: Sequence[float], prediction_chosen: bool) -> list[str]:
-    """How a flow model with windows samples, in words, and a line where a prediction type was chosen in vain."""
-    line = f"flow, {counted(len(edges) - 1, 'window')}: sigma {' '.join(f'{edge:.4g}' for edge in edges)}"
-    return [line, PREDICTION_UNUSED] if prediction_chosen else [line]
+def flow_lines(edges: Sequence[float], prediction_chosen: bool, windows: int = 0) -> list[str]:
+    """How a flow model with windows samples, in words, and a line for each input that was set in vain.
+
+    windows: their number on the node, 0 where it is not set.
+    """
+    lines = [f"flow, {counted(len(edges) - 1, 'window')}: sigma {' '.join(f'{edge:.4g}' for edge in edges)}"]
+    if is_part(edges):
+        lines.append(
+            "This is a part of the path, and another model takes the rest: use Window Schedule for each of them."
+        )
+    if prediction_chosen:
+        lines.append(PREDICTION_UNUSED)
+    if windows not in (0, len(edges) - 1):
+        lines.append(f"edges is used, windows ({windows}) is not.")
+    return lines
+
+
+def is_part(edges: Sequence[float]) -> bool:
+    """Whether another model has the rest of the path."""
+    return edges[0] < 1 or edges[-1] > 0
+
+
+def check_no_edges(edges: Sequence[float] | None) -> None:
+    """Raises ValueError where edges are given for a model that is not a flow model."""
+    if edges:
+        raise ValueError(
+            f"edges is {listed(edges[:9])} for a model that is not a flow model, expected none: clear edges and set "
+            "windows."
+        )

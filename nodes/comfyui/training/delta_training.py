@@ -19,6 +19,7 @@ from ....perflow_core.training.descent import Descent, WindowLosses
 from ....perflow_core.training.reflow import Batch, Reflow, Segment
 from ....perflow_core.training.time_points import TimePoints
 from ..sampling.base_sampling import base_of
+from ..sampling.flow_windows import FlowBase, check_no_edges, is_part
 from .examples import Examples, Together
 from .training_unet import TrainingUNet
 
@@ -44,6 +45,9 @@ class Settings:
     points_per_window: int
     gradient_checkpointing: bool
     seed: int
+    edges: list[float] | None = None  # of a flow model's windows, in place of their number
+    offloading: bool = False
+    guidance_up_to: float = 0.0  # of what a model of Flux' kind is given beside the prompt
 
 
 class _WithMutations(Descent):
@@ -59,10 +63,15 @@ class DeltaTraining:
     def __init__(self, model: ModelPatcher, examples: Examples, settings: Settings):
         self.settings, self.examples = settings, examples
         self.base = base_of(model)
-        self.chord = self.base.chord(settings.windows)
+        if isinstance(self.base, FlowBase):
+            self.chord = self.base.chord(settings.edges or settings.windows)
+        else:
+            check_no_edges(settings.edges)
+            self.chord = self.base.chord(settings.windows)
         points = TimePoints.coarse(self.chord.windows, settings.points_per_window)
         trajectory = self.base.trajectory(self.chord, settings.solving_steps)
-        self.unet = TrainingUNet(model, settings.rank, settings.seed % 2**63, settings.gradient_checkpointing)
+        memory = settings.gradient_checkpointing, settings.offloading
+        self.unet = TrainingUNet(model, settings.rank, settings.seed % 2**63, *memory)
         device = self.unet.device
         self.reflow = Reflow(settings.prediction_type, self.chord, points, trajectory).to(device, torch.float32)
         self.optimizer = torch.optim.AdamW(self.unet.adapters.parameters, settings.learning_rate, weight_decay=0.01)
@@ -84,7 +93,7 @@ class DeltaTraining:
         """What step i trains on."""
         draw, segment = self.segment(i)
         T = self.reflow.points.timesteps(draw.w, self.rounds.uniform(i, len(draw.w)))
-        student = partial(self._call, prompts=self._conditions(draw.examples, draw.dropped), student=True)
+        student = partial(self._call, prompts=self._conditions(draw, draw.dropped), student=True)
         return Batch(segment, T, student)
 
     def segment(self, i: int) -> tuple[Draw, Segment]:
@@ -102,7 +111,7 @@ class DeltaTraining:
         chord = self.base.chord(1)
         trajectory = self.base.trajectory(chord, DRAWING_STEPS).to(self.unet.device, torch.float32)
         guidance = self.drawing_guidance
-        prompts = [self._conditions([i], [dropped]) for dropped in ([True, False] if guidance != 1 else [False])]
+        prompts = [self._prompt(i, dropped) for dropped in ([True, False] if guidance != 1 else [False])]
         network, chord = self._network(prompts, student=False), chord.to(self.unet.device, torch.float32)
         d = self.base.derivative(network, chord, trajectory, guidance)
         with torch.no_grad():
@@ -116,10 +125,15 @@ class DeltaTraining:
             return self.settings.guidance
         return DRAWING_CFG if self.examples.negative is not None else 1.0
 
+    @property
+    def is_part(self) -> bool:
+        """Whether another model has the rest of the path."""
+        return is_part(self.chord.own_edges)
+
     def preview(self) -> Tensor:
         """The first example's prompt in four steps, x0 of shape [1, C, H, W] in the UNet's scale."""
         guided = self.settings.guidance == 0 and self.examples.negative is not None
-        prompts = [self._conditions([0], [dropped]) for dropped in ([True, False] if guided else [False])]
+        prompts = [self._prompt(0, dropped) for dropped in ([True, False] if guided else [False])]
         network = self._network(prompts, student=True)
         denoise = denoiser(network, self.settings.prediction_type, self.reflow.chord, PREVIEW_CFG)
         sigmas = window_schedule(self.chord, 4).to(torch.float32).to(self.unet.device)
@@ -146,7 +160,7 @@ class DeltaTraining:
         B, guided = settings.batch_size, settings.guidance not in (0, 1)
         draw = draw_batch(self.reflow.points, examples.groups, B, dropout, settings.seed, number)
         dropped = [False] * B if settings.guidance else draw.dropped
-        prompts = [self._conditions(draw.examples, rows) for rows in ([[True] * B] if guided else []) + [dropped]]
+        prompts = [self._conditions(draw, rows) for rows in ([[True] * B] if guided else []) + [dropped]]
         network = self._network(prompts, student=False)
         teacher = self.base.derivative(network, self.reflow.chord, self.reflow.trajectory, settings.guidance)
         x0 = examples.x0(draw.examples)
@@ -155,8 +169,11 @@ class DeltaTraining:
         w, x0, noise = (part.to(self.unet.device) for part in (draw.w, x0, noise))
         return draw, self.reflow.segment(teacher, w, x0, noise)
 
-    def _conditions(self, examples: list[int], dropped: list[bool]) -> list[Together]:
-        return self.examples.conditions(examples, dropped, self.unet.device)
+    def _conditions(self, draw: Draw, dropped: list[bool]) -> list[Together]:
+        return self.examples.conditions(draw.examples, dropped, self.unet.device, draw.guidance)
+
+    def _prompt(self, i: int, dropped: bool) -> list[Together]:
+        return self.examples.conditions([i], [dropped], self.unet.device)
 
     def _network(self, prompts: list[list[Together]], student: bool) -> UNet:
         def outputs(z: Tensor, T: Tensor) -> list[Tensor]:

@@ -6,12 +6,14 @@ from typing import Any, NamedTuple
 import comfy.sampler_helpers
 import comfy.samplers
 import torch
+from comfy.conds import CONDRegular
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from .training_unet import Conditions
 
 Entry = list[Any]  # [embedding, options], one prompt of a CONDITIONING
+GUIDANCE = "guidance"  # what models of Flux' kind are given beside the prompt
 UNUSABLE = ("control", "gligen", "hooks", "area", "mask")
 
 
@@ -31,12 +33,15 @@ class Examples:
         latents: Sequence[dict[str, Any]],
         positive: Sequence[Sequence[Entry]],
         negative: Sequence[Sequence[Entry]] | None,
+        guidance_up_to: float = 0.0,
     ):
         self.model = model.model
         self.together = True  # False for a model that takes one prompt in a call
         self.latents = _latents(model, latents)
         self.positive = _prompts(positive, len(self.latents), "positive")
         self.negative = _prompts(negative, len(self.latents), "negative") if negative else None
+        self.guidance_up_to = guidance_up_to
+        self.embedded_guidance: set[float] = set()  # what the model was given so far, or the ends of its range
 
     @property
     def missing(self) -> list[int]:
@@ -55,14 +60,19 @@ class Examples:
         """[B, C, H, W]."""
         return torch.stack([self.latents[i] for i in examples])
 
-    def conditions(self, examples: Sequence[int], dropped: Sequence[bool], device: torch.device) -> list[Together]:
+    def conditions(
+        self, examples: Sequence[int], dropped: Sequence[bool], device: torch.device, guidance: Sequence[float] = ()
+    ) -> list[Together]:
         """What the UNet is given for the examples' prompts beside latent and timestep, as ComfyUI encodes it.
 
-        The rows whose conditions fit into one batch are together; those of prompts of unequal length may not.
+        guidance: where each row's is between its prompt's own, 0, and `guidance_up_to`, 1. The rows whose conditions
+        fit into one batch are together; those of prompts of unequal length may not.
         """
         groups: list[tuple[list[int], list[dict[str, Any]]]] = []
         for row, (i, drop) in enumerate(zip(examples, dropped, strict=True)):
             encoded = self._encoded(i, drop, device)
+            if guidance:
+                self._draw_guidance(encoded, guidance[row])
             fitting = (group for group in groups if self.together and _fit_together(group[1][0], encoded))
             rows, those = next(fitting, ([], []))
             if not rows:
@@ -70,6 +80,19 @@ class Examples:
             rows.append(row)
             those.append(encoded)
         return [Together(rows, comfy.samplers.cond_cat(those)) for rows, those in groups]
+
+    def _draw_guidance(self, encoded: dict[str, Any], place: float) -> None:
+        if GUIDANCE in encoded:
+            own = encoded[GUIDANCE].cond
+            self.embedded_guidance.add(float(own))
+            if self.guidance_up_to:
+                self.embedded_guidance.add(self.guidance_up_to)
+                encoded[GUIDANCE] = CONDRegular(torch.lerp(own, torch.full_like(own, self.guidance_up_to), place))
+        elif self.guidance_up_to:
+            raise ValueError(
+                f"guidance_up_to is {self.guidance_up_to:g}, and this model ({type(self.model).__name__}) does not "
+                "take guidance as an input, expected 0: set guidance_up_to to 0; for CFG use guidance."
+            )
 
     def _encoded(self, i: int, dropped: bool, device: torch.device) -> dict[str, Any]:
         prompts = self.negative if dropped and self.negative is not None else self.positive

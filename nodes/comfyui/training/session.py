@@ -78,8 +78,10 @@ def _take_steps(
 def _picture(training: DeltaTraining) -> tuple[object, ...] | None:
     """A picture in four steps; a rough one where the user has no preview method, for which samplers show none.
 
-    None for models of which ComfyUI has no preview.
+    None for models of which ComfyUI has no preview, and for those that make a part of a picture only.
     """
+    if training.is_part:
+        return None
     latent_format = training.unet.patcher.model.latent_format
     previewer = latent_preview.get_previewer(training.unet.device, latent_format)
     if previewer is None:
@@ -124,11 +126,14 @@ def _reason(error: Exception, training: DeltaTraining, step: int) -> str:
     settings = training.settings
     shapes = {tuple(latent.shape[1:]) for latent in training.examples.latents}
     sizes = " and ".join(f"{height}x{width}" for height, width in sorted(shapes, reverse=True)[:2])
-    checkpointing = "" if settings.gradient_checkpointing else "turn on gradient_checkpointing, or "
+    switches = {"gradient_checkpointing": settings.gradient_checkpointing}
+    if training.unet.patcher.load_device != training.unet.patcher.offload_device:
+        switches["offloading"] = settings.offloading
+    advice = "".join(f"turn on {name}, or " for name, on in switches.items() if not on)
     return (
         f"Out of memory with batch_size {settings.batch_size}, latents of {sizes}, rank {settings.rank} and "
         f"gradient_checkpointing {'on' if settings.gradient_checkpointing else 'off'}, expected training to fit: "
-        f"{checkpointing}lower batch_size, the size of the pictures, or rank."
+        f"{advice}lower batch_size, the size of the pictures, or rank."
     )
 
 

@@ -73,6 +73,8 @@ def save(training: DeltaTraining, prefix: str, steps: int, **facts: str) -> Path
     """Write both files under a free number; returns the delta's path."""
     dtype = source_dtype(stored_weights(training.unet.patcher).values())
     adapters, settings = training.unet.adapters, training.settings
+    if embedded := sorted(training.examples.embedded_guidance):
+        facts["embedded_guidance"] = f"{embedded[0]:g}" + (f"-{embedded[-1]:g}" if len(embedded) > 1 else "")
     metadata = delta_metadata(
         [settings.rank],
         **training.reflow.metadata(),

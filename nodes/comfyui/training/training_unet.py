@@ -2,15 +2,12 @@
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields, is_dataclass, replace
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import comfy.model_management
 import comfy.patcher_extension
 import torch
-from comfy.ldm.modules.attention import BasicTransformerBlock
-from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
@@ -18,6 +15,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from ..sampling.flow_windows import flow_base
 from ..weights.unet_weights import layers
 from .adapters import Adapters
+from .recomputing import blocks_recomputed, layers_recomputed
 
 Conditions = Mapping[str, Any]
 
@@ -28,7 +26,7 @@ class TrainingUNet:
     Use it inside `with loaded()`, outside of inference mode; the weights are ComfyUI's again afterwards.
     """
 
-    def __init__(self, model: ModelPatcher, rank: int, seed: int, gradient_checkpointing: bool):
+    def __init__(self, model: ModelPatcher, rank: int, seed: int, gradient_checkpointing: bool, offloading: bool):
         self.patcher = _without_dynamic_vram(model)
         sampling = model.get_model_object("model_sampling")
         self.patcher.add_object_patch(
@@ -37,22 +35,26 @@ class TrainingUNet:
         _multiply_out(self.patcher)
         self.device: torch.device = self.patcher.load_device
         self.adapters = Adapters(self.patcher, rank, seed)
-        self.gradient_checkpointing = gradient_checkpointing
+        self.gradient_checkpointing, self.offloading = gradient_checkpointing, offloading
 
     @contextlib.contextmanager
     def loaded(self) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
             stack.callback(comfy.model_management.soft_empty_cache)
-            # All of it and nothing else, as stock training does: activations need the rest of the memory.
-            comfy.model_management.load_models_gpu([self.patcher], memory_required=1e20, force_full_load=True)
+            # All of it or as little as can be, and nothing else, as stock training does: activations need the rest.
+            comfy.model_management.load_models_gpu(
+                [self.patcher], memory_required=1e20, force_full_load=not self.offloading
+            )
             unet = self.patcher.model.diffusion_model
             stack.enter_context(_parameters_for_autograd(unet))
             for handle in self.adapters.hook():
                 stack.callback(handle.remove)
             comfy.model_management.in_training = True  # ComfyUI's own switch: operations that have a gradient
             stack.callback(setattr, comfy.model_management, "in_training", False)
+            if self.offloading:
+                stack.enter_context(layers_recomputed(unet))
             if self.gradient_checkpointing:
-                stack.enter_context(_checkpointed(unet))
+                stack.enter_context(blocks_recomputed(unet))
             yield
 
     def __call__(self, z: Tensor, T: Tensor, conditions: Conditions, student: bool) -> Tensor:
@@ -133,91 +135,3 @@ def _same_memory(tensor: Tensor) -> Tensor:
         return type(tensor).__tensor_unflatten__(parts, form, tensor.shape, tensor.stride())
     view = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
     return view.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())
-
-
-@contextlib.contextmanager
-def _checkpointed(unet: nn.Module) -> Iterator[None]:
-    """Residual and transformer blocks keep their inputs only and compute again in backward (Chen et al. 2016)."""
-    blocks = _blocks(unet)
-    before = [vars(block).get("forward") for block in blocks]
-    try:
-        for block in blocks:
-            block.forward = _recomputing(block.forward)
-        yield
-    finally:
-        for block, forward in zip(blocks, before, strict=True):
-            del block.forward
-            if forward is not None:
-                block.forward = forward
-
-
-def _blocks(unet: nn.Module) -> list[nn.Module]:
-    """A UNet's residual and transformer blocks; the parts of a transformer's lists, which stock training finds too."""
-    if isinstance(unet, UNetModel):
-        return [block for block in unet.modules() if isinstance(block, ResBlock | BasicTransformerBlock)]
-    lists = [part for part in unet.children() if isinstance(part, nn.ModuleList)]
-    return [block for blocks in lists for block in blocks]
-
-
-def _recomputing(forward: Any) -> Any:
-    def run(*args: Any, **kwargs: Any) -> Any:
-        if not torch.is_grad_enabled():
-            return forward(*args, **kwargs)
-        tensors: list[Tensor] = []
-
-        def noted(tensor: Tensor) -> Tensor:
-            tensors.append(tensor)
-            return tensor
-
-        # Blocks write into the options (their number) and into tensors, and backward needs both as they are here.
-        arguments = _with_tensors((args, kwargs), noted)
-        if not any(tensor.requires_grad for tensor in tensors):
-            return forward(*args, **kwargs)  # nothing to keep less of
-
-        def block(*tensors: Tensor) -> Any:
-            given = iter(tensors)
-            args, kwargs = _with_tensors(arguments, lambda _: next(given))
-            return forward(*args, **kwargs)
-
-        return _Recomputed.apply(block, *tensors)  # type: ignore[no-untyped-call]
-
-    return run
-
-
-class _Recomputed(torch.autograd.Function):
-    """A block of which only the inputs are kept.
-
-    torch.utils.checkpoint does the same, but the gradients are wrong without a word where a block adds to its own input
-    in place, as Flux' do.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, block: Any, *tensors: Tensor) -> Any:
-        ctx.block = block
-        ctx.save_for_backward(*tensors)
-        return block(*(tensor.clone() for tensor in tensors))
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
-        inputs = [tensor.detach().requires_grad_(tensor.requires_grad) for tensor in ctx.saved_tensors]
-        with torch.enable_grad(), torch.autograd.graph.allow_mutation_on_saved_tensors():
-            found = ctx.block(*(tensor.clone() for tensor in inputs))
-            pairs = list(zip(found if isinstance(found, tuple) else (found,), gradients, strict=True))
-            used = [(output, gradient) for output, gradient in pairs if gradient is not None and output.requires_grad]
-            torch.autograd.backward([output for output, _ in used], [gradient for _, gradient in used])
-        return None, *(tensor.grad for tensor in inputs)
-
-
-def _with_tensors(value: Any, replaced: Callable[[Tensor], Tensor]) -> Any:
-    """The same with other tensors, in new containers: what is in lists, tuples, dictionaries and dataclasses."""
-    if isinstance(value, Tensor):
-        return replaced(value)
-    if isinstance(value, list | tuple) and type(value) in (list, tuple):
-        return type(value)(_with_tensors(part, replaced) for part in value)
-    if type(value) is dict:
-        return {key: _with_tensors(part, replaced) for key, part in value.items()}
-    if is_dataclass(value) and not isinstance(value, type):
-        return replace(
-            value, **{part.name: _with_tensors(getattr(value, part.name), replaced) for part in fields(value)}
-        )
-    return value
