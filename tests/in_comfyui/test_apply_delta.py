@@ -141,10 +141,10 @@ def test_another_strength_does_not_read_the_file_again(comfyui, small_unet, appl
     assert {type(value) for value in kept(stamp).values()} == {float}
 
 
-def test_partial_may_be_left_out(comfyui):
-    """Graphs for the API that were made without it run."""
+def test_later_inputs_may_be_left_out(comfyui):
+    """Graphs for the API that were made without them run."""
     inputs = comfyui.nodes["PeRFlowApplyDelta"].GET_NODE_INFO_V1()["input"]
-    assert list(inputs["optional"]) == ["partial"]
+    assert list(inputs["optional"]) == ["partial", "edges"]
 
 
 @pytest.fixture

@@ -109,7 +109,7 @@ def flow_lines(edges: Sequence[float], prediction_chosen: bool, windows: int = 0
     windows: their number on the node, 0 where it is not set.
     """
     lines = [f"flow, {counted(len(edges) - 1, 'window')}: sigma {' '.join(f'{edge:.4g}' for edge in edges)}"]
-    if is_part(edges):
+    if edges[0] < 1 or edges[-1] > 0:
         lines.append(
             "This is a part of the path, and another model takes the rest: use Window Schedule for each of them."
         )
@@ -118,11 +118,6 @@ def flow_lines(edges: Sequence[float], prediction_chosen: bool, windows: int = 0
     if windows not in (0, len(edges) - 1):
         lines.append(f"edges is used, windows ({windows}) is not.")
     return lines
-
-
-def is_part(edges: Sequence[float]) -> bool:
-    """Whether another model has the rest of the path."""
-    return edges[0] < 1 or edges[-1] > 0
 
 
 def check_no_edges(edges: Sequence[float] | None) -> None:

@@ -19,7 +19,7 @@ from ....perflow_core.training.descent import Descent, WindowLosses
 from ....perflow_core.training.reflow import Batch, Reflow, Segment
 from ....perflow_core.training.time_points import TimePoints
 from ..sampling.base_sampling import base_of
-from ..sampling.flow_windows import FlowBase, check_no_edges, is_part
+from ..sampling.flow_windows import FlowBase, check_no_edges
 from .examples import Examples, Together
 from .training_unet import TrainingUNet
 
@@ -128,7 +128,7 @@ class DeltaTraining:
     @property
     def is_part(self) -> bool:
         """Whether another model has the rest of the path."""
-        return is_part(self.chord.own_edges)
+        return len(self.chord.windows.own) < self.chord.K
 
     def preview(self) -> Tensor:
         """The first example's prompt in four steps, x0 of shape [1, C, H, W] in the UNet's scale."""
