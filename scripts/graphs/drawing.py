@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from .files import File
+from .files import File, Own
 
 Json = dict[str, Any]
 
@@ -19,6 +19,7 @@ GROUP_HEAD = 50  # a group's title, above the first node's
 GREEN = {"color": "#232", "bgcolor": "#353"}  # our own nodes
 DARK = {"color": "#222", "bgcolor": "#000"}  # notes: inline code is unreadable on the usual yellow
 BYPASSED = 4
+DYNAMIC = "COMFY_DYNAMICCOMBO_V3"  # a choice that may bring widgets of its own
 CORE_PACKS = {"nodes", "comfy_extras", "comfy_api_nodes"}
 VIEWERS = {"SaveGLB": ""}  # the page adds a viewer to these and saves a value for it behind the others
 # Other packs, by the folder they are in: what ComfyUI's Manager writes for one of the registry, and for a checkout.
@@ -228,7 +229,7 @@ def _note_height(text: str, width: float) -> float:
 def _is_widget(entry: Sequence[Any]) -> bool:
     kind, options = entry[0], entry[1] if len(entry) > 1 else {}
     return not options.get("forceInput") and (
-        isinstance(kind, list) or kind in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+        isinstance(kind, list) or kind in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", DYNAMIC)
     )
 
 
@@ -236,11 +237,15 @@ def _value(name: str, entry: Sequence[Any], inputs: Json) -> list[Any]:
     """What the page saves for one widget: mostly one value, two where it adds a widget of its own."""
     kind, options = entry[0], entry[1] if len(entry) > 1 else {}
     choices = kind if isinstance(kind, list) else options.get("options", [])
+    if kind == DYNAMIC:
+        choices = [choice["key"] for choice in choices]
     value = inputs.get(name)
     if value is None or isinstance(value, Socket):
         value = options.get("default", choices[0] if choices else {"INT": 0, "FLOAT": 0.0, "STRING": ""}.get(kind))
     if isinstance(value, File):
         value = value.name
+    elif isinstance(value, Own):
+        value = str(value)
     elif choices and value not in choices and not options.get("image_upload"):
         raise ValueError(f"{name} is {value}, expected one of {', '.join(map(str, choices))}.")
     if name in ("seed", "noise_seed") or options.get("control_after_generate"):

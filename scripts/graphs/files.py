@@ -38,6 +38,15 @@ class File(NamedTuple):
         return not self.repository.startswith("https://")
 
 
+class Own(str):
+    """The name of what only the user has: a folder of pictures, a delta that was trained. It has no address."""
+
+
+def trained(prefix: str) -> Own:
+    """The first file that Train PeRFlow Delta writes with that filename_prefix."""
+    return Own(f"{prefix}_00001_.safetensors")
+
+
 def file_list(*files: File) -> str:
     return "**Files**\n" + "\n".join(file.line for file in files)
 
@@ -51,6 +60,84 @@ SD3 = File(
     "stabilityai/stable-diffusion-3-medium",
     licence="The page asks you to accept its licence.",
 )
+
+SD35 = File(
+    "checkpoints",
+    "sd3.5_medium_incl_clips_t5xxlfp8scaled.safetensors",
+    "Comfy-Org/stable-diffusion-3.5-fp8",
+    licence="11.6 GB, Stability AI Community License",
+)
+Z_IMAGE = File(
+    "diffusion_models",
+    "z_image_bf16.safetensors",
+    "Comfy-Org/z_image",
+    "split_files/diffusion_models/z_image_bf16.safetensors",
+    "12.3 GB, Apache-2.0",
+)
+Z_IMAGE_TEXT = File(
+    "text_encoders",
+    "qwen_3_4b.safetensors",
+    "Comfy-Org/z_image_turbo",
+    "split_files/text_encoders/qwen_3_4b.safetensors",
+    "8.0 GB, Apache-2.0",
+)
+FLUX_VAE = File(
+    "vae",
+    "ae.safetensors",
+    "Comfy-Org/Lumina_Image_2.0_Repackaged",
+    "split_files/vae/ae.safetensors",
+    "0.3 GB, Apache-2.0",
+)
+FLUX = File(
+    "diffusion_models",
+    "flux1-dev.safetensors",
+    "Comfy-Org/flux1-dev",
+    licence="23.8 GB, FLUX.1 [dev] Non-Commercial License",
+)
+_FLUX_TEXT = "comfyanonymous/flux_text_encoders"
+FLUX_CLIP_L = File("text_encoders", "clip_l.safetensors", _FLUX_TEXT, licence="0.2 GB")
+FLUX_T5 = File("text_encoders", "t5xxl_fp16.safetensors", _FLUX_TEXT, licence="9.8 GB, Apache-2.0")
+_QWEN_IMAGE = "Comfy-Org/Qwen-Image_ComfyUI"
+QWEN_IMAGE = File(
+    "diffusion_models",
+    "qwen_image_fp8_e4m3fn.safetensors",
+    _QWEN_IMAGE,
+    "split_files/diffusion_models/qwen_image_fp8_e4m3fn.safetensors",
+    "20.4 GB, Apache-2.0",
+)
+QWEN_IMAGE_TEXT = File(
+    "text_encoders",
+    "qwen_2.5_vl_7b_fp8_scaled.safetensors",
+    _QWEN_IMAGE,
+    "split_files/text_encoders/qwen_2.5_vl_7b_fp8_scaled.safetensors",
+    "9.4 GB, Apache-2.0",
+)
+QWEN_IMAGE_VAE = File(
+    "vae", "qwen_image_vae.safetensors", _QWEN_IMAGE, "split_files/vae/qwen_image_vae.safetensors", "0.3 GB, Apache-2.0"
+)
+_WAN = "Comfy-Org/Wan_2.2_ComfyUI_Repackaged"
+WAN_HIGH = File(
+    "diffusion_models",
+    "wan2.2_t2v_high_noise_14B_fp8_scaled.safetensors",
+    _WAN,
+    "split_files/diffusion_models/wan2.2_t2v_high_noise_14B_fp8_scaled.safetensors",
+    "14.3 GB, Apache-2.0",
+)
+WAN_LOW = File(
+    "diffusion_models",
+    "wan2.2_t2v_low_noise_14B_fp8_scaled.safetensors",
+    _WAN,
+    "split_files/diffusion_models/wan2.2_t2v_low_noise_14B_fp8_scaled.safetensors",
+    "14.3 GB, Apache-2.0",
+)
+WAN_TEXT = File(
+    "text_encoders",
+    "umt5_xxl_fp8_e4m3fn_scaled.safetensors",
+    "Comfy-Org/Wan_2.1_ComfyUI_repackaged",
+    "split_files/text_encoders/umt5_xxl_fp8_e4m3fn_scaled.safetensors",
+    "6.7 GB, Apache-2.0",
+)
+WAN_VAE = File("vae", "wan_2.1_vae.safetensors", _WAN, "split_files/vae/wan_2.1_vae.safetensors", "0.3 GB, Apache-2.0")
 
 SD15_DELTA = File(
     "perflow",

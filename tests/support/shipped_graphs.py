@@ -10,6 +10,7 @@ Json = dict[str, Any]
 
 FOLDER = PACK / "workflows"
 TITLES = sorted(path.stem for path in FOLDER.glob("*.json"))
+BYPASSED = 4
 NOTES = ("MarkdownNote", "Note")
 IPADAPTER_PLUS = "comfyui_ipadapter_plus"
 INTERFACE = json.loads((PACK / "tests" / "ipadapter_plus_interface.json").read_text(encoding="utf-8"))
@@ -29,6 +30,20 @@ def nodes_of(graph: Json) -> list[Json]:
 def models_of(graph: Json) -> list[Json]:
     """The model files that its loaders ask for: name, url, directory."""
     return [model for node in graph["nodes"] for model in node["properties"].get("models", [])]
+
+
+def trained_by_the_user(graph: Json) -> set[str]:
+    """The delta files, without an address, that its user makes first; Apply PeRFlow Delta is bypassed until then."""
+    appliers = [node for node in nodes_of(graph) if node["type"] == "PeRFlowApplyDelta" and node["mode"] == BYPASSED]
+    return {node["widgets_values"][0] for node in appliers if "models" not in node["properties"]}
+
+
+def without_bypass(graph: Json) -> Json:
+    """A copy as it is when what was bypassed at first is used."""
+    graph = copy.deepcopy(graph)
+    for node in graph["nodes"]:
+        node["mode"] = 0
+    return graph
 
 
 def pack_of(node: Json) -> str:

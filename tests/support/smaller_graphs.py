@@ -2,6 +2,7 @@
 
 import copy
 
+import stored_words
 from shipped_graphs import TRIPOSR_INTERFACE, Json
 
 SMALLER = 8  # a picture of 512 x 512 becomes one of 64 x 64
@@ -10,6 +11,8 @@ _LENGTHS = {"width", "height", "target_width", "target_height", "crop_w", "crop_
 _MOST: dict[str, dict[str, int]] = {
     "KSampler": {"steps": 6},
     "EmptyLatentImage": {"batch_size": 4},
+    "EmptySD3LatentImage": {"batch_size": 4},
+    "EmptyHunyuanLatentVideo": {"length": 5},
     "InstaFlowNoise": {"frames": 4},
     "PeRFlowTrainDelta": {"steps": 2, "batch_size": 2, "rank": 4, "solving_steps": 1},
     "VAEDecodeHunyuan3D": {"octree_resolution": 16},
@@ -31,6 +34,9 @@ def smaller(prompt: Json) -> Json:
         for name, value in node["inputs"].items():
             if name in _LENGTHS and isinstance(value, int):
                 node["inputs"][name] = value // divisor
+    for node in prompt.values():
+        if node["class_type"] == "EmptySD3LatentImage":  # a model of patches rounds up
+            node["inputs"] |= {name: node["inputs"][name] // 16 * 16 for name in ("width", "height")}
     return prompt
 
 
@@ -97,6 +103,26 @@ def _skip_triposplat(prompt: Json) -> None:
             node["inputs"]["samples"] = ["nothing", 0]
 
 
+def _store_words(prompt: Json) -> None:
+    """Text encoders of flow models have one size, for GPUs: what they say comes from a file."""
+    for key, node in list(prompt.items()):
+        kind = node["inputs"].get("type")
+        if node["class_type"] in ("CLIPLoader", "DualCLIPLoader") and kind in stored_words.WIDTHS:
+            del prompt[key]
+            for encoder, other in list(prompt.items()):
+                if other["inputs"].get("clip") == [key, 0]:
+                    inputs = {"folder_name": stored_words.folder(kind)}
+                    prompt[encoder] = {"class_type": "LoadTrainingDataset", "inputs": inputs}
+                    _take_output(prompt, encoder, 1)
+
+
+def _take_output(prompt: Json, key: str, number: int) -> None:
+    for node in prompt.values():
+        for name, value in node["inputs"].items():
+            if value == [key, 0]:
+                node["inputs"][name] = [key, number]
+
+
 def _skip_triposr(prompt: Json) -> None:
     """Its pack is not here, and gets the description of its image encoder from the network."""
     for key, node in list(prompt.items()):
@@ -110,5 +136,6 @@ _CHANGES = (
     _shrink_wonder3d,
     _shrink_hunyuan3d,
     _skip_triposplat,
+    _store_words,
     _skip_triposr,
 )

@@ -12,6 +12,7 @@ from PIL import Image
 from trial.small_models.tables import TABLES
 
 TITLE_BAR = 30
+TRAINING = "PeRFlow train a delta of a flow model"
 
 
 @pytest.fixture(params=graphs.TITLES)
@@ -76,6 +77,7 @@ def test_every_model_file_has_its_address(graph, server):
     known = set(server.get("/models"))
     for node in graphs.nodes_of(graph):
         asked = [value for value in node["widgets_values"] if re.search(r"\.(safetensors|ckpt|pt|bin)$", str(value))]
+        asked = [name for name in asked if name not in graphs.trained_by_the_user(graph)]
         models = node["properties"].get("models", [])
         assert sorted(model["name"] for model in models) == sorted(asked), node["type"]
         assert {model["directory"] for model in models} <= known
@@ -90,7 +92,23 @@ def test_a_note_names_every_model_file(graph):
 
 def test_there_is_a_small_model_for_every_file_and_no_other():
     asked = {f"{model['directory']}/{model['name']}" for title in graphs.TITLES for model in files(title)}
-    assert asked == TABLES["graphs"](Path()).keys()
+    trained = {f"perflow/{name}" for title in graphs.TITLES for name in graphs.trained_by_the_user(graphs.read(title))}
+    assert asked | trained == TABLES["graphs"](Path()).keys()
+
+
+def test_a_note_says_how_to_train_what_its_user_has_to_train(graph):
+    """With which graph, and with which filename_prefix, which is the name of the file without its number."""
+    notes = "\n".join(node["widgets_values"][0] for node in graph["nodes"] if node["type"] == "MarkdownNote")
+    trainers = [node for node in graphs.nodes_of(graph) if node["type"] == "PeRFlowTrainDelta"]
+    for name in graphs.trained_by_the_user(graph):
+        prefix = name.removesuffix("_00001_.safetensors")
+        assert prefix != name
+        if trainers:
+            assert prefix in trainers[0]["widgets_values"]
+        else:
+            assert TRAINING in notes
+            assert f"`{prefix}" in notes
+            assert "Ctrl+B" in notes
 
 
 def files(title):

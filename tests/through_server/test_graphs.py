@@ -4,9 +4,11 @@ import io
 import re
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import shipped_graphs as graphs
+import stored_words
 from model_files import read_glb, splats_in
 from PIL import Image, ImageSequence
 from smaller_graphs import sizes, smaller
@@ -14,11 +16,13 @@ from trial.small_models.tables import TABLES
 
 # What our nodes say below their widgets.
 TEXTS = {
-    "PeRFlowApplyDelta": r"SD1\.5 difference, \d+ tensors, .+\ndiff_eps, 4 windows",
-    "PeRFlowModelSampling": r"(velocity|ddim_eps|diff_eps), 4 windows(\nThis model predicts noise.*)?",
-    "PeRFlowWindowSchedule": r"\d+( [\d|]+)*",
+    "PeRFlowApplyDelta": r"SD1\.5 difference, \d+ tensors, .+\ndiff_eps, 4 windows"
+    r"|unknown low-rank difference of rank \d+, \d+ tensors, .+\nflow, [24] windows: sigma .+",
+    "PeRFlowModelSampling": r"(velocity|ddim_eps|diff_eps), 4 windows(\nThis model predicts noise.*)?"
+    r"|flow, 2 windows: sigma .+\nThis is a part of the path.+",
+    "PeRFlowWindowSchedule": r"\d+( [\d|]+)*(\nThe last step ends at sigma 0\.875, where another model goes on\.)?",
     "PeRFlowExtractDelta": r".+\.safetensors, .+\nkept [\d.]+ % of the difference.*",
-    "PeRFlowTrainDelta": r".+\.safetensors, \d+ MB, 2 steps, .+\nloss .+ in the last tenth\n4 pictures",
+    "PeRFlowTrainDelta": r".+\.safetensors, \d+ MB, 2 steps, .+\nloss .+ in the last tenth\n4 pictures.*",
     "PCMPhaseSchedule": r"[\d.]+( [\d.]+)*\n.+",
     "InstaFlowModelSampling": r"Rectified flow: .+",
     "PeRFlowPromptToPrompt": r"(Edit \d+: .+\n?)+",
@@ -95,6 +99,7 @@ def test_sides_of_hunyuan3d(complete_info):
 def fresh_server(server):
     """What it keeps from here on was made, and checked, by a graph of this file."""
     server.forget()
+    stored_words.write(server.base)
     return server
 
 
@@ -108,9 +113,12 @@ def server_for(request):
     return find
 
 
-def test_picture(graph, prompt, server_for):
+def test_picture(graph, complete_info, server_for):
+    """With what is bypassed at first, a delta that is trained before, in use."""
+    from trial.server import to_api
+
     server = server_for(graph)
-    prompt = smaller(prompt)
+    prompt = smaller(to_api(graphs.without_bypass(graph), complete_info))
     start = len(server.log.read_text(encoding="utf-8"))
     history = server.run(prompt)
     outputs = history["outputs"]
@@ -123,15 +131,23 @@ def test_picture(graph, prompt, server_for):
 
 def assert_pictures(server, prompt, outputs):
     """The pictures that the graph saves are there, as large as it says, and not flat."""
-    savers = [name for name, node in prompt.items() if node["class_type"] in ("SaveImage", "SaveAnimatedWEBP")]
+    kinds = ("SaveImage", "SaveAnimatedWEBP", "SaveVideo")
+    savers = [name for name, node in prompt.items() if node["class_type"] in kinds]
     expected = sizes(prompt)
     for saver in savers:
         for image in outputs[saver]["images"]:
-            picture = Image.open(io.BytesIO(server.image(**image)))
-            assert picture.size in expected
-            for frame in ImageSequence.Iterator(picture):
-                assert np.asarray(frame.convert("RGB")).std() > 5
+            for picture in pictures_in(server.image(**image), image["filename"]):
+                assert picture.size in expected
+                assert np.asarray(picture).std() > 5
     assert savers or any(node["class_type"] == "PeRFlowExtractDelta" for node in prompt.values())
+
+
+def pictures_in(content, name):
+    """The picture, or every frame of a film."""
+    if name.endswith(".mp4"):
+        with av.open(io.BytesIO(content)) as film:
+            return [frame.to_image() for frame in film.decode(video=0)]
+    return [frame.convert("RGB") for frame in ImageSequence.Iterator(Image.open(io.BytesIO(content)))]
 
 
 def assert_models(server, prompt, outputs):

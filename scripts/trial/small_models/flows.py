@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import safe_open
 
-from .random_tensors import find_comfyui, generator
-from .sparse_files import Tensors, save
+from perflow_core.weights.lora_file import delta_metadata, lora_pair
+
+from .random_tensors import find_comfyui, generator, shapes_of
+from .sparse_files import Tensors, save, zeros
+from .unets import UNET
 
 Config = dict[str, Any]
 
@@ -161,6 +165,42 @@ def make_flow(path: Path, name: str, seed: int = 0) -> Path:
     # Lightricks' files say what cannot be read from the tensors.
     metadata = {"config": json.dumps({"transformer": config})} if config.get("image_model") == "ltxav" else None
     return save(flow(name, seed), path, metadata)
+
+
+def make_qwen_image(path: Path, seed: int = 0) -> Path:
+    """Write one block of Qwen-Image, as wide as ComfyUI takes for granted: zeros but at its two ends (fp16)."""
+    find_comfyui()
+    from comfy.supported_models import QwenImage
+
+    config: Config = dict(image_model="qwen_image", in_channels=64, num_layers=1)
+    shapes = shapes_of(lambda: QwenImage(config).get_model({}).diffusion_model)
+    ends = ("img_in.weight", "proj_out.weight")
+    return save(
+        {name: _tensor(name, shape, seed).half() if name in ends else zeros(shape) for name, shape in shapes.items()},
+        path,
+    )
+
+
+def make_flow_delta(
+    path: Path, transformer: Path, edges: str = "1,0.9,0.75,0.5,0", rank: int = 2, seed: int = 3
+) -> Path:
+    """Write a low-rank PeRFlow delta of the linear layers of a flow model's file, as Train PeRFlow Delta does (fp16).
+
+    A checkpoint's transformer is below its prefix. edges: the sigmas of the windows.
+    """
+    delta: Tensors = {}
+    with safe_open(str(transformer), "pt") as file:
+        names = list(file.keys())
+        prefix = UNET if any(name.startswith(UNET) for name in names) else ""
+        for name in names:
+            shape = file.get_slice(name).get_shape()
+            if name.startswith(prefix) and name.endswith(".weight") and len(shape) == 2:
+                layer = f"diffusion_model.{name.removeprefix(prefix).removesuffix('.weight')}"
+                up = 0.02 * torch.randn(shape[0], rank, generator=generator(f"{layer} up", seed))
+                down = torch.randn(rank, shape[1], generator=generator(f"{layer} down", seed)) / math.sqrt(shape[1])
+                delta |= lora_pair(layer, up.half(), down.half())
+    facts = {"prediction_type": "velocity", "windows": str(edges.count(",")), "edges": edges}
+    return save(delta, path, delta_metadata([rank], base_prediction="flow", **facts))
 
 
 def flow(name: str, seed: int) -> Tensors:

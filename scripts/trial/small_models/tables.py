@@ -6,9 +6,15 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from .checkpoints import make_checkpoint, make_refiner_checkpoint, make_sd3_checkpoint, make_sdxl_checkpoint
+from .checkpoints import (
+    make_checkpoint,
+    make_refiner_checkpoint,
+    make_sd3_checkpoint,
+    make_sd35_checkpoint,
+    make_sdxl_checkpoint,
+)
 from .deltas import make_delta
-from .flows import known_flows, make_flow
+from .flows import known_flows, make_flow, make_flow_delta, make_qwen_image
 from .hunyuan3d import make_hunyuan3d
 from .image_prompts import make_clip_vision, make_ip_adapter
 from .loras import make_lora, make_pcm_lora, make_sd3_lora
@@ -17,7 +23,7 @@ from .text_models import make_text_encoder
 from .trained import make_trained_checkpoint, make_trained_delta
 from .triposplat import make_triposplat_decoder
 from .unets import SD15_TINY, SD21_SMALL, SDXL_SMALL, make_controlnet, make_unet
-from .vaes import make_vae
+from .vaes import make_flux_vae, make_vae, make_wan_vae
 from .wonder3d import make_wonder3d
 
 Table = dict[str, Callable[[Path], object]]  # a file's name -> what writes it
@@ -26,6 +32,12 @@ TRAINED_CHECKPOINT = "checkpoints/drawn-scenes.safetensors"
 TRAINED_DELTA = "perflow/drawn-scenes-perflow.safetensors"
 SD15 = "checkpoints/v1-5-pruned-emaonly-fp16.safetensors"
 SDXL = "checkpoints/sd_xl_base_1.0.safetensors"
+SD35 = "checkpoints/sd3.5_medium_incl_clips_t5xxlfp8scaled.safetensors"
+Z_IMAGE = "diffusion_models/z_image_bf16.safetensors"
+QWEN_IMAGE = "diffusion_models/qwen_image_fp8_e4m3fn.safetensors"
+FLUX = "diffusion_models/flux1-dev.safetensors"
+WAN_HIGH = "diffusion_models/wan2.2_t2v_high_noise_14B_fp8_scaled.safetensors"
+WAN_LOW = "diffusion_models/wan2.2_t2v_low_noise_14B_fp8_scaled.safetensors"
 
 
 def trained(_: Path) -> Table:
@@ -70,6 +82,33 @@ def graphs(models: Path) -> Table:
         "diffusion_models/triposplat_fp16.safetensors": save_name,
         "vae/flux2-vae.safetensors": save_name,
         "checkpoints/model.ckpt": save_name,  # TripoSR's pack is not here
+        SD35: make_sd35_checkpoint,
+        # ComfyUI knows Z-Image by its real width, which takes a minute: what it gets is a transformer of SD3.5's layout.
+        Z_IMAGE: partial(make_flow, name="sd3.5", seed=25),
+        QWEN_IMAGE: make_qwen_image,
+        FLUX: partial(make_flow, name="flux"),
+        WAN_HIGH: partial(make_flow, name="wan2.1", seed=26),
+        WAN_LOW: partial(make_flow, name="wan2.1", seed=27),
+        "vae/ae.safetensors": make_flux_vae,
+        "vae/qwen_image_vae.safetensors": make_wan_vae,
+        "vae/wan_2.1_vae.safetensors": partial(make_wan_vae, seed=28),
+        # Only names: text encoders of one size, of up to seven thousand million weights.
+        "text_encoders/qwen_3_4b.safetensors": save_name,
+        "text_encoders/qwen_2.5_vl_7b_fp8_scaled.safetensors": save_name,
+        "text_encoders/clip_l.safetensors": save_name,
+        "text_encoders/t5xxl_fp16.safetensors": save_name,
+        "text_encoders/umt5_xxl_fp8_e4m3fn_scaled.safetensors": save_name,
+        # As a user has trained them.
+        "perflow/my-perflow-sd3.5_00001_.safetensors": partial(make_flow_delta, transformer=models / SD35),
+        "perflow/my-perflow-z-image_00001_.safetensors": partial(make_flow_delta, transformer=models / Z_IMAGE),
+        "perflow/my-perflow-qwen-image_00001_.safetensors": partial(make_flow_delta, transformer=models / QWEN_IMAGE),
+        "perflow/my-perflow-flux_00001_.safetensors": partial(make_flow_delta, transformer=models / FLUX),
+        "perflow/my-perflow-wan2.2-high_00001_.safetensors": partial(
+            make_flow_delta, transformer=models / WAN_HIGH, edges="1,0.94,0.875"
+        ),
+        "perflow/my-perflow-wan2.2-low_00001_.safetensors": partial(
+            make_flow_delta, transformer=models / WAN_LOW, edges="0.875,0.6,0"
+        ),
     }
 
 

@@ -1,4 +1,4 @@
-"""The VAEs of Stable Diffusion (4 channels) and SD3 (16 channels) in their real sizes."""
+"""The VAEs of Stable Diffusion (4 channels), SD3 and Flux (16 channels) in their real sizes, and Wan's, a narrow one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from .random_tensors import find_comfyui, random, shapes_of
+from .random_tensors import find_comfyui, generator, random, shapes_of
 from .sparse_files import Tensors, save
 
 VAE = "first_stage_model."
@@ -15,12 +15,41 @@ VAE = "first_stage_model."
 _CONFIG: dict[str, Any] = dict(in_channels=3, out_ch=3, double_z=True, resolution=256)
 _CONFIG |= dict(ch=128, ch_mult=[1, 2, 4, 4], num_res_blocks=2, attn_resolutions=[], dropout=0.0)
 
+_WAN_CONFIG: dict[str, Any] = dict(dim=16, z_dim=16, dim_mult=[1, 2, 4, 4], num_res_blocks=2, attn_scales=[])
+_WAN_CONFIG |= dict(temperal_downsample=[False, True, True])
+
 _ATTENTION = {"norm": "group_norm", "proj_out": "to_out.0", "q": "to_q", "k": "to_k", "v": "to_v"}  # diffusers' names
 
 
 def make_vae(path: Path, seed: int = 0) -> Path:
     """Write a VAE of Stable Diffusion alone, with the names of diffusers' folder vae (fp16)."""
     return save({_diffusers_name(name): _linear(name, tensor) for name, tensor in vae("", seed).items()}, path)
+
+
+def make_flux_vae(path: Path, seed: int = 0) -> Path:
+    """Write a VAE for latents of 16 channels alone (fp16)."""
+    return save(vae("", seed, channels=16), path)
+
+
+def make_wan_vae(path: Path, seed: int = 0) -> Path:
+    """Write the VAE of Wan 2.1, which Qwen-Image has too; ComfyUI reads its width from the file (fp16)."""
+    find_comfyui()
+    from comfy.ldm.wan.vae import WanVAE
+
+    shapes = shapes_of(lambda: WanVAE(**_WAN_CONFIG))
+    return save({name: _of_frames(name, shape, seed).half() for name, shape in shapes.items()}, path)
+
+
+def _of_frames(name: str, shape: torch.Size, seed: int) -> torch.Tensor:
+    """Weights that keep the size of what passes through. Kernels of three frames look at the last one alone."""
+    if name.endswith("gamma"):
+        return torch.ones(shape)
+    if len(shape) == 1:
+        return torch.zeros(shape)
+    weight = torch.zeros(shape)
+    middle = weight.flatten(2)[..., -1] if shape[-1] == 1 else weight.view(*shape[:2], -1, *shape[-2:])[:, :, -1, 1, 1]
+    middle.copy_(torch.randn(shape[:2], generator=generator(name, seed)) / shape[1] ** 0.5)
+    return weight
 
 
 def vae(prefix: str, seed: int, channels: int = 4) -> Tensors:

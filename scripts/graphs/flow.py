@@ -1,0 +1,244 @@
+"""Flow-matching models: a delta is trained, and used with the models that most people have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import files
+from .drawing import Graph, Socket, graph
+from .parts import LIGHTHOUSE, UNWANTED, decode, empty_latent, ksampler, prompts, save
+
+TRAINING = "PeRFlow train a delta of a flow model"
+DELTA_TITLE = "Your delta: train it, then Ctrl+B"  # of a node that is bypassed until its file is there
+SD35_PREFIX = "my-perflow-sd3.5"
+FOLDER = "my-pictures"
+SD3_LATENT = "EmptySD3LatentImage"
+
+
+@graph(TRAINING)
+def train(g: Graph) -> None:
+    g.column(440)
+    g.note(f"""## Train a delta of a flow model
+
+{files.file_list(files.SD35)}
+
+Nobody publishes PeRFlow for flow models (SD3.5, Z-Image, Flux, Qwen-Image, Wan and others): you train your own.
+*Train PeRFlow Delta* lets the model learn to make its pictures in four steps. Two 4-step pictures of one seed then show
+the effect: one without the delta, one with it.
+
+1. Run. The model first draws 16 pictures of the prompt itself, which are then learnt. A four-step picture on the node
+shows the progress every 25 steps. If you interrupt it, it saves what was trained.
+2. Press R, choose your file in *Apply PeRFlow Delta* (after the first run it is the one that is there), and remove its
+bypass (Ctrl+B).
+3. Run again. The training is not repeated while its inputs stay the same.
+
+**Your own pictures**, ten are enough for a try: put them in the folder `input/{FOLDER}` of ComfyUI and press R. Remove
+the bypass of the group *2b* and connect LATENT of *VAE Encode* to *latents* of *Train PeRFlow Delta*, in place of the
+empty latents. Write into the positive prompt what the pictures have in common. With a text file beside each picture,
+take Load Image-Text (from Folder) and Make Training Dataset instead: they give `latents` and `positive`.
+
+200 steps show that it works; a good delta takes many thousands and more varied pictures. Add prompts, or continue with
+*resume_from*. If memory runs out, turn on *offloading* in *Train PeRFlow Delta*.
+
+**Another model**: exchange the loaders, with ModelSamplingAuraFlow or ModelSamplingSD3 before *Train PeRFlow Delta* if
+your graphs have it, and take the CFG of your graphs. We have tried this on small models only.
+""")
+    g.column(380, "1  Model and prompts")
+    checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD35)
+    base, vae = checkpoint["MODEL"], checkpoint["VAE"]
+    positive, negative = prompts(g, checkpoint["CLIP"])
+    empty = g.add("CLIPTextEncode", title="Empty prompt", tall=130, clip=checkpoint["CLIP"], text="")["CONDITIONING"]
+    g.column(340, "2a  No pictures: the model draws them")
+    nothing = empty_latent(g, 512, SD3_LATENT, batch_size=16)
+    g.group("2b  Or your own pictures")
+    loaded = g.add("LoadImageDataSetFromFolder", bypassed=True, folder=files.Own(FOLDER))["images"]
+    size: dict[str, Any] = {"width": 512, "height": 512, "crop": "center"}
+    scaled = g.add("ImageScale", bypassed=True, image=loaded, upscale_method="lanczos", **size)["IMAGE"]
+    g.add("VAEEncode", bypassed=True, pixels=scaled, vae=vae)
+    g.column(400, "3  Train")
+    inputs: dict[str, Any] = {"model": base, "latents": nothing, "positive": positive, "negative": empty}
+    trained = g.add("PeRFlowTrainDelta", tall=860, **inputs, steps=200, filename_prefix=SD35_PREFIX)
+    g.column(400, "4  How the loss went")
+    g.add("PreviewImage", title="By window", tall=340, images=trained["loss_by_window"])
+    g.add("LossGraphNode", tall=340, loss=trained["loss_map"], filename_prefix=f"{SD35_PREFIX}-loss")
+    g.column(400, "5  Without, 4 steps")
+    latent = empty_latent(g, 512, SD3_LATENT)
+    image = decode(g, ksampler(g, base, positive, negative, latent, steps=4, cfg=4.5), vae)
+    g.add("SaveImage", tall=460, images=image, filename_prefix=f"{SD35_PREFIX}-without")
+    g.column(400, "6  With, 4 steps")
+    applied = delta(g, base, SD35_PREFIX, title=None)
+    image = decode(g, ksampler(g, applied, positive, negative, latent, steps=4, cfg=4.5), vae)
+    g.add("SaveImage", tall=460, images=image, filename_prefix=f"{SD35_PREFIX}-with")
+
+
+@graph("PeRFlow SD3.5 four steps")
+def sd35(g: Graph) -> None:
+    g.column(420)
+    g.note(f"""## SD3.5 medium: four steps
+
+{files.file_list(files.SD35)}
+
+{train_first(SD35_PREFIX, "It is made for this model: run it as it is.")}
+
+**Settings**: `euler`, any scheduler, 4 or 8 steps. CFG as in the training, 4.5 here.
+""")
+    g.column(390, "1  Model and delta")
+    checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD35)
+    model = delta(g, checkpoint["MODEL"], SD35_PREFIX)
+    g.column(400, "2  Prompts and size")
+    conditioning = prompts(g, checkpoint["CLIP"])
+    four_steps(g, model, conditioning, empty_latent(g, 1024, SD3_LATENT), checkpoint["VAE"], 4.5, "PeRFlow-SD3.5")
+
+
+@graph("PeRFlow Z-Image four steps")
+def z_image(g: Graph) -> None:
+    prefix = "my-perflow-z-image"
+    g.column(420)
+    g.note(f"""## Z-Image: four steps
+
+{files.file_list(files.Z_IMAGE, files.Z_IMAGE_TEXT, files.FLUX_VAE)}
+
+{train_first(prefix, exchanged(prefix, "the three loaders and ModelSamplingAuraFlow"))}
+
+**Settings**: `euler`, any scheduler, 4 or 8 steps. CFG as in the training, 4 here. *shift* as in the training, 3 here.
+Z-Image Turbo takes few steps by itself and needs no delta.
+""")
+    g.column(390, "1  Model and delta")
+    model, clip, vae = loaders(g, files.Z_IMAGE, files.Z_IMAGE_TEXT, "lumina2", files.FLUX_VAE)
+    model = delta(g, g.add("ModelSamplingAuraFlow", model=model, shift=3.0)["MODEL"], prefix)
+    g.column(400, "2  Prompts and size")
+    conditioning = prompts(g, clip)
+    four_steps(g, model, conditioning, empty_latent(g, 1024, SD3_LATENT), vae, 4.0, "PeRFlow-Z-Image")
+
+
+@graph("PeRFlow Qwen-Image four steps")
+def qwen_image(g: Graph) -> None:
+    prefix = "my-perflow-qwen-image"
+    g.column(420)
+    g.note(f"""## Qwen-Image: four steps
+
+{files.file_list(files.QWEN_IMAGE, files.QWEN_IMAGE_TEXT, files.QWEN_IMAGE_VAE)}
+
+{train_first(prefix, exchanged(prefix, "the three loaders and ModelSamplingAuraFlow"))}
+
+**Settings**: `euler`, any scheduler, 4 or 8 steps. CFG as in the training, 4 here. *shift* as in the training, 3.1 here.
+""")
+    g.column(390, "1  Model and delta")
+    model, clip, vae = loaders(g, files.QWEN_IMAGE, files.QWEN_IMAGE_TEXT, "qwen_image", files.QWEN_IMAGE_VAE)
+    model = delta(g, g.add("ModelSamplingAuraFlow", model=model, shift=3.1)["MODEL"], prefix)
+    g.column(400, "2  Prompts and size")
+    conditioning = prompts(g, clip)
+    four_steps(g, model, conditioning, empty_latent(g, 1328, SD3_LATENT), vae, 4.0, "PeRFlow-Qwen-Image")
+
+
+@graph("PeRFlow Flux four steps")
+def flux(g: Graph) -> None:
+    prefix = "my-perflow-flux"
+    g.column(420)
+    g.note(f"""## Flux: four steps
+
+{files.file_list(files.FLUX, files.FLUX_CLIP_L, files.FLUX_T5, files.FLUX_VAE)}
+
+{train_first(prefix, exchanged(prefix, "the loaders and FluxGuidance", "Leave `negative` and its CFG out: CFG is 1."))}
+
+**Settings**: `euler`, any scheduler, 4 or 8 steps, CFG 1. *FluxGuidance* as in the training: 3.5 here. To change it
+afterwards, train with a range: FluxGuidance says where it begins, *guidance_up_to* in *Train PeRFlow Delta* where it
+ends.
+""")
+    g.column(390, "1  Model and delta")
+    model = g.add("UNETLoader", unet_name=files.FLUX)["MODEL"]
+    texts: dict[str, Any] = {"clip_name1": files.FLUX_CLIP_L, "clip_name2": files.FLUX_T5, "type": "flux"}
+    clip = g.add("DualCLIPLoader", **texts)["CLIP"]
+    vae = g.add("VAELoader", vae_name=files.FLUX_VAE)["VAE"]
+    model = delta(g, model, prefix)
+    g.column(400, "2  Prompt, guidance and size")
+    prompt = g.add("CLIPTextEncode", title="Positive prompt", tall=160, clip=clip, text=LIGHTHOUSE)["CONDITIONING"]
+    positive = g.add("FluxGuidance", conditioning=prompt, guidance=3.5)["CONDITIONING"]
+    none = g.add("ConditioningZeroOut", title="No negative prompt at CFG 1", conditioning=prompt)["CONDITIONING"]
+    four_steps(g, model, (positive, none), empty_latent(g, 1024, SD3_LATENT), vae, 1.0, "PeRFlow-Flux")
+
+
+@graph("PeRFlow Wan 2.2 four steps with two experts")
+def wan(g: Graph) -> None:
+    high, low = "my-perflow-wan2.2-high", "my-perflow-wan2.2-low"
+    edges = {high: "1, 0.94, 0.875", low: "0.875, 0.6, 0"}
+    g.column(440)
+    g.note(f"""## Wan 2.2: a video in four steps, two of each expert
+
+{files.file_list(files.WAN_HIGH, files.WAN_LOW, files.WAN_TEXT, files.WAN_VAE)}
+
+Wan 2.2 has two models: one for much noise, down to sigma 0.875, and one for the rest. Each gets its own delta and its
+own two windows; *Window Schedule* gives the steps of its part.
+
+**The deltas have to be trained first**, since nobody publishes any. Until then *Apply PeRFlow Delta* is bypassed, and
+the video is what the models themselves make in four steps: unfinished. The graph *{TRAINING}* shows how: take its
+*Train PeRFlow Delta* twice, on each of the two models after its ModelSamplingSD3, with *edges* `{edges[high]}` and
+`{edges[low]}` and *filename_prefix* `{high}` and `{low}`. Both need videos: load them and encode them with this VAE
+(VAE Encode); a part of the path cannot make its own. Then press R, choose the files and remove the bypass (Ctrl+B).
+
+*Model Sampling PeRFlow* sets the windows without a delta. A trained file says its windows itself, and *edges* in
+*Apply PeRFlow Delta* would override them.
+
+**Settings**: `euler`, CFG and shift as in the training. In *Sample: high noise* add_noise is on, in *Sample: low
+noise* off. We have tried this on small models only.
+""")
+    g.column(390, "1  Text encoder and VAE")
+    clip = g.add("CLIPLoader", clip_name=files.WAN_TEXT, type="wan")["CLIP"]
+    vae = g.add("VAELoader", vae_name=files.WAN_VAE)["VAE"]
+    g.group("2  Prompts and size")
+    text = "a fox runs through a snowy forest at sunrise, the camera follows it"
+    positive, negative = prompts(g, clip, text, f"{UNWANTED}, static")
+    latent = g.add("EmptyHunyuanLatentVideo", width=640, height=640, length=81)["LATENT"]
+    sampler = g.add("KSamplerSelect", sampler_name="euler")["SAMPLER"]
+    parts = {"positive": positive, "negative": negative, "sampler": sampler, "cfg": 3.5}
+    for column, name, file, prefix in ((3, "high noise", files.WAN_HIGH, high), (4, "low noise", files.WAN_LOW, low)):
+        g.column(390, f"{column}  {name.capitalize()}")
+        model = g.add("UNETLoader", unet_name=file)["MODEL"]
+        model = g.add("ModelSamplingSD3", model=model, shift=5.0)["MODEL"]
+        model = g.add("PeRFlowModelSampling", tall=270, model=model, windows=2, edges=edges[prefix])["MODEL"]
+        model = delta(g, model, prefix)
+        sigmas = g.add("PeRFlowWindowSchedule", tall=290, model=model, steps=2)["SIGMAS"]
+        how: dict[str, Any] = {"add_noise": column == 3, "noise_seed": 1234 if column == 3 else 0, **parts}
+        sampled = g.add(
+            "SamplerCustom", title=f"Sample: {name}", model=model, sigmas=sigmas, latent_image=latent, **how
+        )
+        latent = sampled["output"]
+    g.column(500, "5  Video")
+    video = g.add("CreateVideo", images=decode(g, latent, vae), fps=16.0)["VIDEO"]
+    g.add("SaveVideo", tall=560, video=video, filename_prefix="video/PeRFlow-Wan2.2")
+
+
+def train_first(prefix: str, how: str) -> str:
+    return f"""**The delta has to be trained first**, since nobody publishes one: with the graph *{TRAINING}*. {how} Then
+press R and remove the bypass of *Apply PeRFlow Delta* (Ctrl+B); it holds the name of the first file that the training
+writes, `{files.trained(prefix)}`. Until then the picture is what the model itself makes in four steps: unfinished."""
+
+
+def exchanged(prefix: str, what: str, also: str = "") -> str:
+    how = f"There, put {what} of this graph in place of *Load Checkpoint*, and write `{prefix}` as *filename_prefix*."
+    return f"{how} {also}".strip()
+
+
+def loaders(
+    g: Graph, model: files.File, text: files.File, kind: str, vae: files.File
+) -> tuple[Socket, Socket, Socket]:
+    """The model, the text encoder and the VAE, each by its own loader."""
+    return (
+        g.add("UNETLoader", unet_name=model)["MODEL"],
+        g.add("CLIPLoader", clip_name=text, type=kind)["CLIP"],
+        g.add("VAELoader", vae_name=vae)["VAE"],
+    )
+
+
+def delta(g: Graph, model: Socket, prefix: str, title: str | None = DELTA_TITLE) -> Socket:
+    """Bypassed: the file is there after its training."""
+    name = files.trained(prefix)
+    return g.add("PeRFlowApplyDelta", title=title, tall=310, bypassed=True, model=model, delta_name=name)["MODEL"]
+
+
+def four_steps(
+    g: Graph, model: Socket, conditioning: tuple[Socket, Socket], latent: Socket, vae: Socket, cfg: float, name: str
+) -> None:
+    g.column(330, "3  Four steps")
+    samples = ksampler(g, model, *conditioning, latent, steps=4, cfg=cfg)
+    save(g, decode(g, samples, vae), name)
