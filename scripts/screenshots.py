@@ -63,6 +63,7 @@ def main() -> None:
 @contextlib.contextmanager
 def server(comfyui: Path) -> Iterator[ComfyServer]:
     """A ComfyUI with small models under every name that the graphs ask for, and the trained one."""
+    import thumbnails
     from trial.installed_pack import install_pack
     from trial.server import ComfyServer
 
@@ -77,7 +78,8 @@ def server(comfyui: Path) -> Iterator[ComfyServer]:
         for variable, name in OTHER_PACKS.items():
             if os.environ.get(variable):
                 install_pack(Path(os.environ[variable]).absolute(), base / "custom_nodes" / name)
-        paths = cached_models.write_model_paths(base / "model_paths.yaml", comfyui, "graphs", "trained")
+        flow = ["trained_flow"] if thumbnails.has_flow_model() else []
+        paths = cached_models.write_model_paths(base / "model_paths.yaml", comfyui, "graphs", "trained", *flow)
         with ComfyServer(comfyui, base, arguments=["--extra-model-paths-config", str(paths)]) as running:
             yield running
 
@@ -102,7 +104,7 @@ def take_thumbnails(open_page: Callable[..., ComfyPage], running: ComfyServer, g
         for plot in [node for node in page.nodes() if node["type"] == PLOT]:
             page.run([PLOT], only=plot)
         card = page.shot(page.fit([thumbnails.most_telling_part(page.nodes(), page.groups(), used_by)]))
-        if title in thumbnails.GRAPHS:
+        if thumbnails.has_pictures(title):
             made = thumbnails.pictures(running, thumbnails.for_small_model(title, graph))
             card = thumbnails.over(card, made)
         save_thumbnail(card, WORKFLOWS / f"{title}.jpg")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from demo_options import SMALL
+from environment import PACK
 from PIL import Image
 from trial.small_models.tables import TRAINED_CHECKPOINT, TRAINED_DELTA
 
@@ -29,6 +30,14 @@ SMALLER = 4  # times: the graphs are for 512 pixels
 SIZES = {"EmptyLatentImage": (0, 1), "ImageScale": (1, 2), "SolidMask": (1, 2), "MaskComposite": (0, 1)}
 GUIDANCE = {"KSampler": 3, "CFGGuider": 0}
 PERFLOWS_OWN = 5  # the graphs have PeRFlow's CFG below it and the base's above
+
+# What the small flow model has to be stored in, and the names that it gets: graphs of its layout are made with it.
+FLOW_WEIGHTS = ("flow_autoencoder", "flow_delta", "flow_teacher")
+FLOW_CHECKPOINT, FLOW_DELTA = "drawn-scenes-flow.safetensors", "drawn-scenes-flow-perflow.safetensors"
+FLOW_GRAPHS = ("PeRFlow SD3.5 four steps", "PeRFlow train a delta of a flow model")
+FLOW_SIZE = {"EmptySD3LatentImage": (128, 128, 1)}
+LEFT_OUT = ("PeRFlowTrainDelta", "PreviewImage", "LossGraphNode")  # it is trained already
+MUTED = 2
 
 # Title of a graph -> title or type of a node -> its first values, where the usual prompt is not what is to be shown.
 GRAPHS: dict[str, dict[str, list[str]]] = {
@@ -52,8 +61,20 @@ GRAPHS: dict[str, dict[str, list[str]]] = {
 }
 
 
+def has_pictures(title: str) -> bool:
+    """Whether a small trained model can run the graph."""
+    return title in GRAPHS or (title in FLOW_GRAPHS and has_flow_model())
+
+
+def has_flow_model() -> bool:
+    stored = PACK / "small_model" / "weights"
+    return all((stored / f"{name}.safetensors").is_file() for name in FLOW_WEIGHTS)
+
+
 def for_small_model(title: str, graph: Json) -> Json:
     """A copy of the graph, in the form that the page saves, with what the small model needs."""
+    if title in FLOW_GRAPHS:
+        return for_small_flow_model(graph)
     graph = with_our_picture(graph)
     for node in graph["nodes"]:
         kind, values = node["type"], node.get("widgets_values")
@@ -70,6 +91,29 @@ def for_small_model(title: str, graph: Json) -> Json:
         words = GRAPHS[title].get(node.get("title") or kind, [])
         if words:
             values[: len(words)] = words
+    return graph
+
+
+def for_small_flow_model(graph: Json) -> Json:
+    """The same for the flow model: the delta is in use, and what would train it is left out."""
+    graph = copy.deepcopy(graph)
+    made_by = {node["id"]: node["type"] for node in graph["nodes"]}
+    from_delta = {link[0] for link in graph["links"] if made_by[link[1]] == "PeRFlowApplyDelta"}
+    for node in graph["nodes"]:
+        kind, values = node["type"], node.get("widgets_values")
+        if kind == "CheckpointLoaderSimple":
+            values[0] = FLOW_CHECKPOINT
+        elif kind == "PeRFlowApplyDelta":
+            node["mode"], values[0] = 0, FLOW_DELTA
+        elif kind == "CLIPTextEncode":
+            values[0] = SMALL["prompt"] if node.get("title") == "Positive prompt" else SMALL["negative"]
+        elif kind == "KSampler":
+            accelerated = node["inputs"][0]["link"] in from_delta
+            values[GUIDANCE[kind]] = SMALL["cfg" if accelerated else "base_cfg"]
+        elif kind in LEFT_OUT:
+            node["mode"] = MUTED
+        elif kind in FLOW_SIZE:
+            values[: len(FLOW_SIZE[kind])] = FLOW_SIZE[kind]
     return graph
 
 

@@ -26,22 +26,24 @@ Nobody publishes PeRFlow for flow models (SD3.5, Z-Image, Flux, Qwen-Image, Wan 
 *Train PeRFlow Delta* lets the model learn to make its pictures in four steps. Two 4-step pictures of one seed then show
 the effect: one without the delta, one with it.
 
-1. Run. The model first draws 16 pictures of the prompt itself, which are then learnt. A four-step picture on the node
-shows the progress every 25 steps. If you interrupt it, it saves what was trained.
-2. Press R, choose your file in *Apply PeRFlow Delta* (after the first run it is the one that is there), and remove its
-bypass (Ctrl+B).
+1. Run. The model first draws 16 pictures of the prompt itself, and then learns from them. The node shows a four-step
+picture every 25 steps. If you interrupt it, it saves what was trained.
+2. Press R and remove the bypass of *Apply PeRFlow Delta* (Ctrl+B). It holds the name of the first file that the
+training writes; after more trainings choose the one you want.
 3. Run again. The training is not repeated while its inputs stay the same.
 
-**Your own pictures**, ten are enough for a try: put them in the folder `input/{FOLDER}` of ComfyUI and press R. Remove
-the bypass of the group *2b* and connect LATENT of *VAE Encode* to *latents* of *Train PeRFlow Delta*, in place of the
-empty latents. Write into the positive prompt what the pictures have in common. With a text file beside each picture,
-take Load Image-Text (from Folder) and Make Training Dataset instead: they give `latents` and `positive`.
+**Your own pictures** (ten are enough for a try): put them in the folder `input/{FOLDER}` of ComfyUI and press R.
+Remove the bypass of the three nodes in group 2b, and connect LATENT of *VAE Encode* to *latents* of *Train PeRFlow
+Delta*, in place of the empty latents. Write into the positive prompt what the pictures have in common. If you have a
+text file for each picture, use Load Image-Text (from Folder) and Make Training Dataset instead: they give `latents`
+and `positive`.
 
-200 steps show that it works; a good delta takes many thousands and more varied pictures. Add prompts, or continue with
-*resume_from*. If memory runs out, turn on *offloading* in *Train PeRFlow Delta*.
+200 steps show that it works; a good delta takes many thousands of steps and more varied pictures. Add prompts, train
+at the size you will use, and continue a file with *resume_from*. If memory runs out, turn on *offloading*.
 
-**Another model**: exchange the loaders, with ModelSamplingAuraFlow or ModelSamplingSD3 before *Train PeRFlow Delta* if
-your graphs have it, and take the CFG of your graphs. We have tried this on small models only.
+**Another model**: put its loaders in place of *Load Checkpoint*. If your graphs have ModelSamplingAuraFlow or
+ModelSamplingSD3, the training needs it too, with the same shift. Use the CFG of your graphs. We have tried this on
+small models only.
 """)
     g.column(380, "1  Model and prompts")
     checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD35)
@@ -121,7 +123,8 @@ def qwen_image(g: Graph) -> None:
 
 {train_first(prefix, exchanged(prefix, "the three loaders and ModelSamplingAuraFlow"))}
 
-**Settings**: `euler`, any scheduler, 4 or 8 steps. CFG as in the training, 4 here. *shift* as in the training, 3.1 here.
+**Settings**: `euler`, any scheduler, 4 or 8 steps. CFG as in the training, 4 here. *shift* as in the training, 3.1
+here.
 """)
     g.column(390, "1  Model and delta")
     model, clip, vae = loaders(g, files.QWEN_IMAGE, files.QWEN_IMAGE_TEXT, "qwen_image", files.QWEN_IMAGE_VAE)
@@ -139,7 +142,7 @@ def flux(g: Graph) -> None:
 
 {files.file_list(files.FLUX, files.FLUX_CLIP_L, files.FLUX_T5, files.FLUX_VAE)}
 
-{train_first(prefix, exchanged(prefix, "the loaders and FluxGuidance", "Leave `negative` and its CFG out: CFG is 1."))}
+{train_first(prefix, exchanged(prefix, "the loaders and FluxGuidance", "Do not connect *negative* there."))}
 
 **Settings**: `euler`, any scheduler, 4 or 8 steps, CFG 1. *FluxGuidance* as in the training: 3.5 here. To change it
 afterwards, train with a range: FluxGuidance says where it begins, *guidance_up_to* in *Train PeRFlow Delta* where it
@@ -171,10 +174,10 @@ Wan 2.2 has two models: one for much noise, down to sigma 0.875, and one for the
 own two windows; *Window Schedule* gives the steps of its part.
 
 **The deltas have to be trained first**, since nobody publishes any. Until then *Apply PeRFlow Delta* is bypassed, and
-the video is what the models themselves make in four steps: unfinished. The graph *{TRAINING}* shows how: take its
+the video is what the models themselves make in four steps: unfinished. The graph *{TRAINING}* shows how. Use its
 *Train PeRFlow Delta* twice, on each of the two models after its ModelSamplingSD3, with *edges* `{edges[high]}` and
-`{edges[low]}` and *filename_prefix* `{high}` and `{low}`. Both need videos: load them and encode them with this VAE
-(VAE Encode); a part of the path cannot make its own. Then press R, choose the files and remove the bypass (Ctrl+B).
+`{edges[low]}` and *filename_prefix* `{high}` and `{low}`. Both need videos, encoded by this VAE (Load Video, Get Video
+Components, VAE Encode): one expert alone cannot make them. Then press R and remove the two bypasses (Ctrl+B).
 
 *Model Sampling PeRFlow* sets the windows without a delta. A trained file says its windows itself, and *edges* in
 *Apply PeRFlow Delta* would override them.
@@ -209,9 +212,10 @@ noise* off. We have tried this on small models only.
 
 
 def train_first(prefix: str, how: str) -> str:
-    return f"""**The delta has to be trained first**, since nobody publishes one: with the graph *{TRAINING}*. {how} Then
-press R and remove the bypass of *Apply PeRFlow Delta* (Ctrl+B); it holds the name of the first file that the training
-writes, `{files.trained(prefix)}`. Until then the picture is what the model itself makes in four steps: unfinished."""
+    return f"""**The delta has to be trained first**, since nobody publishes one: with the graph *{TRAINING}*. {how}
+Then press R and remove the bypass of *Apply PeRFlow Delta* (Ctrl+B); it holds the name of the first file that the
+training writes, `{files.trained(prefix)}`. Until then the picture is what the model itself makes in four steps:
+unfinished."""
 
 
 def exchanged(prefix: str, what: str, also: str = "") -> str:
@@ -219,9 +223,7 @@ def exchanged(prefix: str, what: str, also: str = "") -> str:
     return f"{how} {also}".strip()
 
 
-def loaders(
-    g: Graph, model: files.File, text: files.File, kind: str, vae: files.File
-) -> tuple[Socket, Socket, Socket]:
+def loaders(g: Graph, model: files.File, text: files.File, kind: str, vae: files.File) -> tuple[Socket, Socket, Socket]:
     """The model, the text encoder and the VAE, each by its own loader."""
     return (
         g.add("UNETLoader", unet_name=model)["MODEL"],

@@ -24,8 +24,9 @@ def write(base: Path) -> None:
         random = torch.Generator().manual_seed(0)
         values = {"pooled_output": None if pooled is None else torch.randn(1, pooled, generator=random)}
         words = [[torch.randn(1, TOKENS, width, generator=random), values]]
+        shard = {"latents": [{"samples": torch.zeros(1, 4, 8, 8)}], "conditioning": [words]}
         for place in ("output", "datasets"):
             there = base / place / folder(kind)
             there.mkdir(parents=True, exist_ok=True)
-            torch.save({"latents": [{"samples": torch.zeros(1, 4, 8, 8)}], "conditioning": [words]}, there / "shard_0000.pkl")
+            torch.save(shard, there / "shard_0000.pkl")
             (there / "metadata.json").write_text(json.dumps({"num_samples": 1, "num_shards": 1, "shard_size": 1}))

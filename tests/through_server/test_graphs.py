@@ -20,7 +20,7 @@ TEXTS = {
     r"|unknown low-rank difference of rank \d+, \d+ tensors, .+\nflow, [24] windows: sigma .+",
     "PeRFlowModelSampling": r"(velocity|ddim_eps|diff_eps), 4 windows(\nThis model predicts noise.*)?"
     r"|flow, 2 windows: sigma .+\nThis is a part of the path.+",
-    "PeRFlowWindowSchedule": r"\d+( [\d|]+)*(\nThe last step ends at sigma 0\.875, where another model goes on\.)?",
+    "PeRFlowWindowSchedule": r"[\d.]+( [\d.|]+)*(\nThe last step ends at sigma 0\.875, where another model goes on\.)?",
     "PeRFlowExtractDelta": r".+\.safetensors, .+\nkept [\d.]+ % of the difference.*",
     "PeRFlowTrainDelta": r".+\.safetensors, \d+ MB, 2 steps, .+\nloss .+ in the last tenth\n4 pictures.*",
     "PCMPhaseSchedule": r"[\d.]+( [\d.]+)*\n.+",
@@ -127,6 +127,26 @@ def test_picture(graph, complete_info, server_for):
     assert_texts(prompt, outputs, kept_from_before(history))
     lines = server.log.read_text(encoding="utf-8")[start:].splitlines()
     assert not [line for line in lines if TROUBLE.search(line) and not EXPECTED.search(line)]
+
+
+def test_pictures_of_ones_own(server_for, object_info):
+    """As the note of the training graph says: the group 2b in use, its latents in place of the empty ones."""
+    from trial.server import to_api
+
+    graph = graphs.without_bypass(graphs.read("PeRFlow train a delta of a flow model"))
+    server = server_for(graph)
+    (loader,) = [node for node in graph["nodes"] if node["type"] == "LoadImageDataSetFromFolder"]
+    folder = server.base / "input" / loader["widgets_values"][0]
+    folder.mkdir()
+    for i, size in enumerate(((40, 50), (64, 30), (90, 90))):
+        Image.new("RGB", size, (60 * i, 90, 200)).save(folder / f"{i}.png")
+    prompt = smaller(to_api(graph, object_info))
+    (trainer,) = [key for key, node in prompt.items() if node["class_type"] == "PeRFlowTrainDelta"]
+    (encoder,) = [key for key, node in prompt.items() if node["class_type"] == "VAEEncode"]
+    prompt[trainer]["inputs"]["latents"] = [encoder, 0]
+    prompt = {key: node for key, node in prompt.items() if node["class_type"] not in ("SaveImage", "PreviewImage")}
+    (text,) = server.run(prompt)["outputs"][trainer]["text"]
+    assert "\n3 pictures\nflow, 4 windows" in text
 
 
 def assert_pictures(server, prompt, outputs):

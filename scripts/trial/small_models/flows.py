@@ -181,12 +181,12 @@ def make_qwen_image(path: Path, seed: int = 0) -> Path:
     )
 
 
-def make_flow_delta(
-    path: Path, transformer: Path, edges: str = "1,0.9,0.75,0.5,0", rank: int = 2, seed: int = 3
+def make_low_rank_delta(
+    path: Path, transformer: Path, edges: str = "1,0.9,0.75,0.5,0", layers: str = "", rank: int = 2, seed: int = 3
 ) -> Path:
     """Write a low-rank PeRFlow delta of the linear layers of a flow model's file, as Train PeRFlow Delta does (fp16).
 
-    A checkpoint's transformer is below its prefix. edges: the sigmas of the windows.
+    A checkpoint's transformer is below its prefix. edges: the sigmas of the windows; layers: in whose names this is.
     """
     delta: Tensors = {}
     with safe_open(str(transformer), "pt") as file:
@@ -194,7 +194,7 @@ def make_flow_delta(
         prefix = UNET if any(name.startswith(UNET) for name in names) else ""
         for name in names:
             shape = file.get_slice(name).get_shape()
-            if name.startswith(prefix) and name.endswith(".weight") and len(shape) == 2:
+            if name.startswith(prefix) and name.endswith(".weight") and layers in name and len(shape) == 2:
                 layer = f"diffusion_model.{name.removeprefix(prefix).removesuffix('.weight')}"
                 up = 0.02 * torch.randn(shape[0], rank, generator=generator(f"{layer} up", seed))
                 down = torch.randn(rank, shape[1], generator=generator(f"{layer} down", seed)) / math.sqrt(shape[1])

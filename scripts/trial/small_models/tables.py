@@ -14,7 +14,7 @@ from .checkpoints import (
     make_sdxl_checkpoint,
 )
 from .deltas import make_delta
-from .flows import known_flows, make_flow, make_flow_delta, make_qwen_image
+from .flows import known_flows, make_flow, make_low_rank_delta, make_qwen_image
 from .hunyuan3d import make_hunyuan3d
 from .image_prompts import make_clip_vision, make_ip_adapter
 from .loras import make_lora, make_pcm_lora, make_sd3_lora
@@ -83,7 +83,7 @@ def graphs(models: Path) -> Table:
         "vae/flux2-vae.safetensors": save_name,
         "checkpoints/model.ckpt": save_name,  # TripoSR's pack is not here
         SD35: make_sd35_checkpoint,
-        # ComfyUI knows Z-Image by its real width, which takes a minute: what it gets is a transformer of SD3.5's layout.
+        # ComfyUI knows Z-Image by its real width, which takes a minute: in its place is one of SD3.5's layout.
         Z_IMAGE: partial(make_flow, name="sd3.5", seed=25),
         QWEN_IMAGE: make_qwen_image,
         FLUX: partial(make_flow, name="flux"),
@@ -99,15 +99,17 @@ def graphs(models: Path) -> Table:
         "text_encoders/t5xxl_fp16.safetensors": save_name,
         "text_encoders/umt5_xxl_fp8_e4m3fn_scaled.safetensors": save_name,
         # As a user has trained them.
-        "perflow/my-perflow-sd3.5_00001_.safetensors": partial(make_flow_delta, transformer=models / SD35),
-        "perflow/my-perflow-z-image_00001_.safetensors": partial(make_flow_delta, transformer=models / Z_IMAGE),
-        "perflow/my-perflow-qwen-image_00001_.safetensors": partial(make_flow_delta, transformer=models / QWEN_IMAGE),
-        "perflow/my-perflow-flux_00001_.safetensors": partial(make_flow_delta, transformer=models / FLUX),
+        "perflow/my-perflow-sd3.5_00001_.safetensors": partial(make_low_rank_delta, transformer=models / SD35),
+        "perflow/my-perflow-z-image_00001_.safetensors": partial(make_low_rank_delta, transformer=models / Z_IMAGE),
+        "perflow/my-perflow-qwen-image_00001_.safetensors": partial(
+            make_low_rank_delta, transformer=models / QWEN_IMAGE, layers="to_out"
+        ),
+        "perflow/my-perflow-flux_00001_.safetensors": partial(make_low_rank_delta, transformer=models / FLUX),
         "perflow/my-perflow-wan2.2-high_00001_.safetensors": partial(
-            make_flow_delta, transformer=models / WAN_HIGH, edges="1,0.94,0.875"
+            make_low_rank_delta, transformer=models / WAN_HIGH, edges="1,0.94,0.875"
         ),
         "perflow/my-perflow-wan2.2-low_00001_.safetensors": partial(
-            make_flow_delta, transformer=models / WAN_LOW, edges="0.875,0.6,0"
+            make_low_rank_delta, transformer=models / WAN_LOW, edges="0.875,0.6,0"
         ),
     }
 

@@ -1,4 +1,4 @@
-"""The VAEs of Stable Diffusion (4 channels), SD3 and Flux (16 channels) in their real sizes, and Wan's, a narrow one."""
+"""The VAEs of Stable Diffusion (4 channels), SD3 and Flux (16 channels) in their real sizes; Wan's is narrow."""
 
 from __future__ import annotations
 
