@@ -9,7 +9,7 @@ from .drawing import Graph, Socket, graph
 from .parts import LIGHTHOUSE, UNWANTED, decode, empty_latent, ksampler, prompts, save
 
 TRAINING = "PeRFlow train a delta of a flow model"
-DELTA_TITLE = "Your delta: train it, then Ctrl+B"  # of a node that is bypassed until its file is there
+MODEL_AND_DELTA = "1  Model and your delta (train it first)"
 SD35_PREFIX = "my-perflow-sd3.5"
 FOLDER = "my-pictures"
 SD3_LATENT = "EmptySD3LatentImage"
@@ -68,7 +68,7 @@ small models only.
     image = decode(g, ksampler(g, base, positive, negative, latent, steps=4, cfg=4.5), vae)
     g.add("SaveImage", tall=460, images=image, filename_prefix=f"{SD35_PREFIX}-without")
     g.column(400, "6  With, 4 steps")
-    applied = delta(g, base, SD35_PREFIX, title=None)
+    applied = delta(g, base, SD35_PREFIX)
     image = decode(g, ksampler(g, applied, positive, negative, latent, steps=4, cfg=4.5), vae)
     g.add("SaveImage", tall=460, images=image, filename_prefix=f"{SD35_PREFIX}-with")
 
@@ -84,7 +84,7 @@ def sd35(g: Graph) -> None:
 
 **Settings**: `euler`, any scheduler, 4 or 8 steps. CFG as in the training, 4.5 here.
 """)
-    g.column(390, "1  Model and delta")
+    g.column(390, MODEL_AND_DELTA)
     checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD35)
     model = delta(g, checkpoint["MODEL"], SD35_PREFIX)
     g.column(400, "2  Prompts and size")
@@ -105,7 +105,7 @@ def z_image(g: Graph) -> None:
 **Settings**: `euler`, any scheduler, 4 or 8 steps. CFG as in the training, 4 here. *shift* as in the training, 3 here.
 Z-Image Turbo takes few steps by itself and needs no delta.
 """)
-    g.column(390, "1  Model and delta")
+    g.column(390, MODEL_AND_DELTA)
     model, clip, vae = loaders(g, files.Z_IMAGE, files.Z_IMAGE_TEXT, "lumina2", files.FLUX_VAE)
     model = delta(g, g.add("ModelSamplingAuraFlow", model=model, shift=3.0)["MODEL"], prefix)
     g.column(400, "2  Prompts and size")
@@ -126,7 +126,7 @@ def qwen_image(g: Graph) -> None:
 **Settings**: `euler`, any scheduler, 4 or 8 steps. CFG as in the training, 4 here. *shift* as in the training, 3.1
 here.
 """)
-    g.column(390, "1  Model and delta")
+    g.column(390, MODEL_AND_DELTA)
     model, clip, vae = loaders(g, files.QWEN_IMAGE, files.QWEN_IMAGE_TEXT, "qwen_image", files.QWEN_IMAGE_VAE)
     model = delta(g, g.add("ModelSamplingAuraFlow", model=model, shift=3.1)["MODEL"], prefix)
     g.column(400, "2  Prompts and size")
@@ -148,7 +148,7 @@ def flux(g: Graph) -> None:
 afterwards, train with a range: FluxGuidance says where it begins, *guidance_up_to* in *Train PeRFlow Delta* where it
 ends.
 """)
-    g.column(390, "1  Model and delta")
+    g.column(390, MODEL_AND_DELTA)
     model = g.add("UNETLoader", unet_name=files.FLUX)["MODEL"]
     texts: dict[str, Any] = {"clip_name1": files.FLUX_CLIP_L, "clip_name2": files.FLUX_T5, "type": "flux"}
     clip = g.add("DualCLIPLoader", **texts)["CLIP"]
@@ -195,7 +195,7 @@ noise* off. We have tried this on small models only.
     sampler = g.add("KSamplerSelect", sampler_name="euler")["SAMPLER"]
     parts = {"positive": positive, "negative": negative, "sampler": sampler, "cfg": 3.5}
     for column, name, file, prefix in ((3, "high noise", files.WAN_HIGH, high), (4, "low noise", files.WAN_LOW, low)):
-        g.column(390, f"{column}  {name.capitalize()}")
+        g.column(390, f"{column}  {name.capitalize()} (train the delta first)")
         model = g.add("UNETLoader", unet_name=file)["MODEL"]
         model = g.add("ModelSamplingSD3", model=model, shift=5.0)["MODEL"]
         model = g.add("PeRFlowModelSampling", tall=270, model=model, windows=2, edges=edges[prefix])["MODEL"]
@@ -232,10 +232,10 @@ def loaders(g: Graph, model: files.File, text: files.File, kind: str, vae: files
     )
 
 
-def delta(g: Graph, model: Socket, prefix: str, title: str | None = DELTA_TITLE) -> Socket:
+def delta(g: Graph, model: Socket, prefix: str) -> Socket:
     """Bypassed: the file is there after its training."""
     name = files.trained(prefix)
-    return g.add("PeRFlowApplyDelta", title=title, tall=310, bypassed=True, model=model, delta_name=name)["MODEL"]
+    return g.add("PeRFlowApplyDelta", tall=310, bypassed=True, model=model, delta_name=name)["MODEL"]
 
 
 def four_steps(

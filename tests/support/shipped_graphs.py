@@ -38,11 +38,12 @@ def trained_by_the_user(graph: Json) -> set[str]:
     return {node["widgets_values"][0] for node in appliers if "models" not in node["properties"]}
 
 
-def without_bypass(graph: Json) -> Json:
-    """A copy as it is when what was bypassed at first is used."""
+def without_bypass(graph: Json, *kinds: str) -> Json:
+    """A copy as it is when nodes of these types, bypassed at first, are in use."""
     graph = copy.deepcopy(graph)
     for node in graph["nodes"]:
-        node["mode"] = 0
+        if node["type"] in kinds:
+            node["mode"] = 0
     return graph
 
 
