@@ -29,3 +29,13 @@ def test_a_missing_model_is_named(page):
     assert "gone.safetensors" in report
     assert report.count(".safetensors") == report.count("gone.safetensors")
     assert "checkpoint" in report.lower()
+
+
+def test_a_delta_that_is_trained_later_is_not_reported(page):
+    """Its node is bypassed, and so is the one with a folder of the user's: the graph opens without a complaint."""
+    graph = graphs.read("PeRFlow train a delta of a flow model")
+    (applier,) = [node for node in graph["nodes"] if node["type"] == "PeRFlowApplyDelta"]
+    applier["widgets_values"][0] = "trained-later_00001_.safetensors"
+    page.load(graph)
+    assert not page.notices()
+    assert not page.errors

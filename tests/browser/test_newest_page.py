@@ -19,7 +19,9 @@ TITLES = [
     "PeRFlow SDXL text to image",
     "PeRFlow make a delta",
     "PeRFlow text to 3D from Wonder3D views",
+    "PeRFlow Wan 2.2 four steps with two experts",
     "PeRFlow train a delta",
+    "PeRFlow train a delta of a flow model",
 ]
 
 
@@ -45,6 +47,10 @@ def test_opens_as_drawn(page, object_info, title):
 
 def test_a_missing_model_is_named(page):
     test_missing.test_a_missing_model_is_named(page)
+
+
+def test_a_delta_that_is_trained_later_is_not_reported(page):
+    test_missing.test_a_delta_that_is_trained_later_is_not_reported(page)
 
 
 def test_enter_adds_the_node(page):
