@@ -1,6 +1,7 @@
 """Everything the pack does for Stable Diffusion, on small flow models of the real layouts through stock loaders."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -219,7 +220,18 @@ class TestSteps:
 
     @pytest.mark.parametrize("steps", [4, 5, 6, 8, 12])
     @pytest.mark.parametrize(
-        "scheduler", ["simple", "sgm_uniform", "karras", "exponential", "ddim_uniform", "beta", "normal", "kl_optimal"]
+        "scheduler",
+        [
+            "simple",
+            "sgm_uniform",
+            "karras",
+            "exponential",
+            "ddim_uniform",
+            "beta",
+            "normal",
+            "linear_quadratic",
+            "kl_optimal",
+        ],
     )
     def test_every_scheduler_lands_on_the_windows(self, model, run, taken, scheduler, steps):
         sigmas = taken(model_sampling(run, model), scheduler, steps)
@@ -289,6 +301,26 @@ class TestSteps:
         sigmas = torch.tensor([1.0, 0.8, 0.0])
         run("SamplerCustomAdvanced", noise=noise, guider=guider, sampler=sampler, sigmas=sigmas, latent_image=latent)
         assert seen == pytest.approx([1, 0.9, 0.8, 0.75, 0.5], abs=1e-6)
+
+    def test_a_lora_and_the_same_on_the_prompts(self, comfyui, model, run, sampled):
+        """A LoRA hook with a delta below it."""
+        from flow_models import conditioning, empty_latent
+
+        delta, lora = (train(comfyui, "sd3.5", model, learning_rate=1e-2, seed=seed)[0] for seed in (1, 2))
+        loras = comfyui.base / "models" / "loras"
+        loras.mkdir(parents=True, exist_ok=True)
+        shutil.copy(lora, loras / lora.name)
+        accelerated = apply(run, model, delta)
+        styled = run("LoraLoaderModelOnly", model=accelerated, lora_name=lora.name, strength_model=0.8)[0]
+        hooks = run("CreateHookLoraModelOnly", lora_name=lora.name, strength_model=0.8)[0]
+        inputs = {"strength": 1.0, "set_cond_area": "default", "hooks": hooks}
+        positive, negative = conditioning("sd3.5", 1), conditioning("sd3.5", 0, tokens=3)
+        pair = run("PairConditioningSetProperties", positive_NEW=positive, negative_NEW=negative, **inputs)
+        how = {"seed": 5, "steps": 4, "cfg": 3.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
+        how |= {"positive": pair[0], "negative": pair[1], "latent_image": empty_latent("sd3.5", model)}
+        found, wanted = run("KSampler", model=accelerated, **how)[0]["samples"].flatten(), sampled(styled, cfg=3.0)
+        assert (found - wanted).abs().max() < 1e-4 * wanted.std()
+        assert (wanted - sampled(accelerated, cfg=3.0)).abs().max() > 1e-2 * wanted.std()
 
     def test_two_halves_are_one_run(self, model, run):
         from flow_models import conditioning, empty_latent
@@ -513,6 +545,24 @@ class TestTwoExperts:
         ):
             with pytest.raises(ValueError, match=r"^edges is .+, expected sigmas that fall and lie between 1 and 0"):
                 call()
+
+
+def test_a_rectified_flow_in_a_unet(comfyui, small_unet, run):
+    """A fine-tune of a Stable Diffusion UNet as a flow, with the node that says so before ours: shift 2.5."""
+    from node_training import train_on
+
+    flow = run("ModelSamplingSD3", model=small_unet, shift=2.5)[0]
+    edges = [2.5 * u / (1 + 1.5 * u) for u in (1, 0.75, 0.5, 0.25, 0)]
+    path, losses, _ = train_on(comfyui, flow)
+    assert torch.tensor(losses).isfinite().all()
+    with safetensors.safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    assert (metadata["base_prediction"], metadata["prediction_type"]) == ("flow", "velocity")
+    assert [float(edge) for edge in metadata["edges"].split(",")] == pytest.approx(edges)
+    inputs = {"steps": 4, "denoise": 1.0, "end": "zero", "steps_per_window": ""}
+    assert run("PeRFlowWindowSchedule", model=apply(run, flow, path), **inputs)[0].tolist() == pytest.approx(edges)
+    with pytest.raises(ValueError, match=r"was trained on a flow model, and this is no flow model"):
+        apply(run, small_unet, path)
 
 
 def test_edges_are_for_flow_models(comfyui, small_unet, run):
