@@ -48,7 +48,7 @@ def toy_judge(monkeypatch):
 def test_quality_and_its_figure(here, random_weights, tmp_path):
     rows, picture = tmp_path / "rows.json", tmp_path / "quality.png"
     where = ("--weights", str(random_weights), "--results", str(tmp_path), "--json", str(rows))
-    printed = here("small_model/measure_quality.py", "--quick", "--pictures", "3", *where)
+    printed = here("small_model/measure_quality.py", "--quick", "--pictures", "3", "--at-once", "3", *where)
     assert printed.startswith("4 cells, ")
     assert f"{len(json.loads(rows.read_text()))} rows in {rows}" in printed
     assert "| PeRFlow | euler |" in here("small_model/draw_quality.py", str(rows), "--out", str(picture))
@@ -59,7 +59,7 @@ def test_quality_and_its_figure(here, random_weights, tmp_path):
 def test_quality_of_the_flow_model_and_its_figure(here, random_flow, tmp_path):
     rows = tmp_path / "rows.json"
     where = ("--weights", str(random_flow), "--results", str(tmp_path), "--json", str(rows))
-    printed = here("small_model/measure_quality.py", "--flow", "--quick", "--pictures", "3", *where)
+    printed = here("small_model/measure_quality.py", "--flow", "--quick", "--pictures", "3", "--at-once", "3", *where)
     assert printed.startswith("8 cells, ")
     table = here("small_model/draw_quality.py", str(rows), "--flow", "--out", str(tmp_path / "flow.png"))
     assert all(f"| {name} | euler |" in table for name in ("PeRFlow", "PeRFlow without alignment", "plain reflow"))

@@ -106,7 +106,8 @@ def test_classifier(restored, monkeypatch, capsys):
 
 @pytest.fixture
 def packed_to(tmp_path, monkeypatch):
-    """Where pack writes."""
+    """Where pack writes; its table is made with two drawings."""
+    monkeypatch.setattr(pack, "BATCH", 2)
     monkeypatch.setattr(pack, "WEIGHTS", tmp_path / "weights")
     return tmp_path / "weights"
 
