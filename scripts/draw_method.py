@@ -1,4 +1,4 @@
-"""Draws docs/method.png, the figure of docs/method.md, from perflow_core.
+"""Draws docs/method.png and docs/method-flow.png, the figures of docs/method.md, from perflow_core.
 
 `python scripts/draw_method.py` needs Python and nothing else.
 """
@@ -15,9 +15,10 @@ from user_cache import run_program
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from method_example import Paths
     from torch import Tensor
 
-PICTURE = PACK / "docs" / "method.png"
+FOLDER = PACK / "docs"
 SIZE, RESOLUTION = (8, 4), 200  # inches and dots an inch: shown at 800 pixels, it is twice as sharp
 
 # Okabe and Ito's blue and vermilion, told apart by every kind of colour sight; the lines differ in style too.
@@ -28,12 +29,15 @@ BASE, PERFLOW, STRAY = "#9aa3b2", "#0072b2", "#d55e00"
 def main() -> None:
     environment.enter()  # from here on inside our environment
     sys.path.append(str(PACK))
-    figure, (left, right) = house_pyplot().subplots(1, 2, figsize=SIZE, width_ratios=(1, 1.1), layout="constrained")
-    draw_chords(left)
-    draw_paths(right)
-    figure.savefig(PICTURE, dpi=RESOLUTION)
-    shrink(PICTURE)
-    say(f"{PICTURE} ({PICTURE.stat().st_size / 1000:.0f} kB)")
+    pyplot = house_pyplot()
+    for name, draw_left, draw_right in (("method", draw_chords, draw_paths), ("method-flow", draw_line, draw_flow)):
+        figure, (left, right) = pyplot.subplots(1, 2, figsize=SIZE, width_ratios=(1, 1.1), layout="constrained")
+        draw_left(left)
+        draw_right(right)
+        picture = FOLDER / f"{name}.png"
+        figure.savefig(picture, dpi=RESOLUTION)
+        shrink(picture)
+        say(f"{picture} ({picture.stat().st_size / 1000:.0f} kB)")
 
 
 def house_pyplot() -> Any:
@@ -82,17 +86,50 @@ def draw_paths(axes: Axes) -> None:
     for w in range(0, method_example.WINDOWS, 2):
         axes.axvspan(w, w + 1, color=BAND, lw=0, zorder=0)
     edges = place(found.sigmas, found.sigmas)
-    exact = f"base model, {len(found.base) - 1} steps"
-    axes.plot(place(found.fine_sigmas, found.sigmas), found.base, color=BASE, lw=4, label=exact)
-    stray = "base model, 4 steps:\nthe slope at the window's start"
-    axes.plot(edges, found.base_steps, "--s", color=STRAY, lw=1.8, ms=5, label=stray)
-    straight = "PeRFlow, 4 steps:\nthe slope to the window's end"
-    axes.plot(edges, found.perflow_steps, "-o", color=PERFLOW, lw=1.8, ms=6, label=straight)
+    draw_three(axes, place(found.fine_sigmas, found.sigmas), edges, found)
     timesteps = method_example.window_chord().windows.edge_timesteps
     names = [f"{sigma:.3g}\n{T:g}" for sigma, T in zip(found.sigmas.tolist(), timesteps, strict=True)]
     axes.set_xticks(edges, names)
     axes.set(xlabel="noise level $\\sigma$ = s / c, and timestep", ylabel="X = z / c", xlim=(-0.1, 4.1), ylim=(0, 1.75))
+    axes.set_title("Sampled: straight in $\\sigma$, window by window", loc="left")
+
+
+def draw_three(axes: Axes, fine: Tensor, edges: Tensor, found: Paths) -> None:
+    """The exact path, four steps of the base model, and four of PeRFlow; fine and edges: where their levels stand."""
+    axes.plot(fine, found.base, color=BASE, lw=4, label=f"base model, {len(found.base) - 1} steps")
+    stray = "base model, 4 steps:\nthe slope at the window's start"
+    axes.plot(edges, found.base_steps, "--s", color=STRAY, lw=1.8, ms=5, label=stray)
+    straight = "PeRFlow, 4 steps:\nthe slope to the window's end"
+    axes.plot(edges, found.perflow_steps, "-o", color=PERFLOW, lw=1.8, ms=6, label=straight)
     axes.legend(loc="upper left", frameon=False, fontsize=9.5, labelspacing=0.8)
+
+
+def draw_line(axes: Axes) -> None:
+    """A flow model's signal and noise: the path of the levels has no arc, so a chord of it lies on it."""
+    import method_example
+
+    chord = method_example.flow_chord()
+    axes.plot((0, 1), (1, 0), color=BASE, lw=4)
+    sigma = chord.s
+    axes.plot(1 - sigma, sigma, "-o", color=PERFLOW, lw=1.8, ms=6, clip_on=False, zorder=3)
+    for level, T in zip(sigma.tolist(), chord.windows.edge_timesteps, strict=True):
+        axes.annotate(f"{T:g}", (1 - level, level), (1 - level + 0.04, level + 0.02), va="bottom")
+    axes.text(0.42, 0.42, "base model and PeRFlow: $\\sigma$ = t", color=FAINT, rotation=-45, ha="center", va="center")
+    axes.set(xlim=(0, 1.14), ylim=(0, 1.14), aspect="equal", xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
+    axes.set(xlabel="signal 1 - $\\sigma$ (beside the dots: 1000 u)", ylabel="noise $\\sigma$")
+    axes.set_title("A flow model's levels: a line already", loc="left")
+
+
+def draw_flow(axes: Axes) -> None:
+    """x over sigma, at the windows' true widths."""
+    import method_example
+
+    found = method_example.flow_paths()
+    for start, end in found.sigmas.unfold(0, 2, 2).tolist():
+        axes.axvspan(end, start, color=BAND, lw=0, zorder=0)
+    draw_three(axes, found.fine_sigmas, found.sigmas, found)
+    axes.set_xticks(found.sigmas.tolist(), [f"{sigma:g}" for sigma in found.sigmas.tolist()])
+    axes.set(xlabel="noise level $\\sigma$", ylabel="x", xlim=(1.02, -0.02), ylim=(0, 2.4))
     axes.set_title("Sampled: straight in $\\sigma$, window by window", loc="left")
 
 

@@ -1,4 +1,4 @@
-"""The numbers of docs/method.png: the chord of four windows, and a made-up picture of one pixel on its way along it.
+"""The numbers of the method page's figures: four windows, and a made-up picture of one pixel on its way through them.
 
 The pixel is dark or bright, x0 = -2 or 2 (each with a spread of 0.2), so the best denoiser is a formula and the base
 model's path can be followed as exactly as one likes. Everything else is perflow_core's own.
@@ -12,14 +12,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from perflow_core.sampling.chord import WindowChord
+from perflow_core.sampling.chord import WindowChord, shifted
 from perflow_core.sampling.schedule import window_schedule
 from perflow_core.sampling.solvers import sample_euler, sample_heun
+from perflow_core.sampling.windows import Windows
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 
 WINDOWS = 4
 START = 0.6  # X at sigma 14.6: a pixel that is almost all noise
+FLOW_START, SHIFT = 0.22, 3.0  # x of a flow model at sigma 1, all noise; the shift of its time, as in SD3
 DARK, BRIGHT, SPREAD = -2.0, 2.0, 0.2
 FINE = 500  # steps a window of the path that counts as exact
 
@@ -44,13 +46,24 @@ def window_chord() -> WindowChord:
     return WindowChord.from_alphas_cumprod(alphas_cumprod(), WINDOWS)
 
 
+def flow_chord() -> WindowChord:
+    return WindowChord.of_flow(shifted(Windows.even(WINDOWS).edges, SHIFT).tolist(), SHIFT)
+
+
 def paths() -> Paths:
-    chord = window_chord()
+    return paths_of(base_model, window_chord(), START)
+
+
+def flow_paths() -> Paths:
+    return paths_of(flow_model, flow_chord(), FLOW_START)
+
+
+def paths_of(base: Denoiser, chord: WindowChord, X: float) -> Paths:
     sigmas = window_schedule(chord, WINDOWS, end="reference")
-    start = torch.tensor([START], dtype=torch.float64)
-    fine_sigmas, base = exact_path(base_model, start, sigmas)
-    perflow_steps = trace(sample_euler, ideal_student(chord), start, sigmas)
-    return Paths(fine_sigmas, base, sigmas, perflow_steps, trace(sample_euler, base_model, start, sigmas))
+    start = torch.tensor([X], dtype=torch.float64)
+    fine_sigmas, exact = exact_path(base, start, sigmas)
+    perflow_steps = trace(sample_euler, ideal_student(base, chord), start, sigmas)
+    return Paths(fine_sigmas, exact, sigmas, perflow_steps, trace(sample_euler, base, start, sigmas))
 
 
 def base_model(X: Tensor, sigma: Tensor) -> Tensor:
@@ -62,7 +75,17 @@ def base_model(X: Tensor, sigma: Tensor) -> Tensor:
     return (share * guess).sum(dim=0, keepdim=True)
 
 
-def ideal_student(chord: WindowChord) -> Denoiser:
+def flow_model(x: Tensor, sigma: Tensor) -> Tensor:
+    """The same of a flow model, at x = (1 - sigma) x0 + sigma noise."""
+    a = 1 - sigma
+    variance = a**2 * SPREAD**2 + sigma**2
+    means = torch.tensor([DARK, BRIGHT], dtype=torch.float64)
+    share = torch.softmax(-((x - a * means) ** 2) / (2 * variance), dim=0)
+    guess = means + a * SPREAD**2 / variance * (x - a * means)
+    return (share * guess).sum(dim=0, keepdim=True)
+
+
+def ideal_student(base: Denoiser, chord: WindowChord) -> Denoiser:
     """What PeRFlow trains towards: from a window's start, the one slope that leads to where the base model's path ends.
 
     eps = (X_s - X_e) / (sigma_s - sigma_e); called at window starts only.
@@ -71,7 +94,7 @@ def ideal_student(chord: WindowChord) -> Denoiser:
 
     def model(X: Tensor, sigma: Tensor) -> Tensor:
         w = int(chord.window(sigma))
-        _, path = exact_path(base_model, X, edges[w : w + 2])
+        _, path = exact_path(base, X, edges[w : w + 2])
         eps = (X - path[-1]) / (edges[w] - edges[w + 1])
         return X - sigma * eps
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from demo_options import SMALL
 from environment import PACK
 from PIL import Image
-from trial.small_models.tables import TRAINED_CHECKPOINT, TRAINED_DELTA
+from trial.small_models.tables import FLOW_CHECKPOINT, FLOW_DELTA, TRAINED_CHECKPOINT, TRAINED_DELTA
 
 from small_model.gallery.sheets import DRAWN
 
@@ -31,9 +31,8 @@ SIZES = {"EmptyLatentImage": (0, 1), "ImageScale": (1, 2), "SolidMask": (1, 2), 
 GUIDANCE = {"KSampler": 3, "CFGGuider": 0}
 PERFLOWS_OWN = 5  # the graphs have PeRFlow's CFG below it and the base's above
 
-# What the small flow model has to be stored in, and the names that it gets: graphs of its layout are made with it.
+# What the small flow model is stored in, where it is there; graphs of its layout are made with it.
 FLOW_WEIGHTS = ("flow_autoencoder", "flow_delta", "flow_teacher")
-FLOW_CHECKPOINT, FLOW_DELTA = "drawn-scenes-flow.safetensors", "drawn-scenes-flow-perflow.safetensors"
 FLOW_GRAPHS = ("PeRFlow SD3.5 four steps", "PeRFlow train a delta of a flow model")
 FLOW_SIZE = {"EmptySD3LatentImage": (128, 128, 1)}
 LEFT_OUT = ("PeRFlowTrainDelta", "PreviewImage", "LossGraphNode")  # it is trained already
@@ -102,9 +101,9 @@ def for_small_flow_model(graph: Json) -> Json:
     for node in graph["nodes"]:
         kind, values = node["type"], node.get("widgets_values")
         if kind == "CheckpointLoaderSimple":
-            values[0] = FLOW_CHECKPOINT
+            values[0] = Path(FLOW_CHECKPOINT).name
         elif kind == "PeRFlowApplyDelta":
-            node["mode"], values[0] = 0, FLOW_DELTA
+            node["mode"], values[0] = 0, Path(FLOW_DELTA).name
         elif kind == "CLIPTextEncode":
             values[0] = SMALL["prompt"] if node.get("title") == "Positive prompt" else SMALL["negative"]
         elif kind == "KSampler":

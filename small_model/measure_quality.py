@@ -1,16 +1,18 @@
 """How good few-step pictures are: a table like Table 1 of the PeRFlow paper, sampled through ComfyUI.
 
-    python small_model/measure_quality.py --weights FOLDER [--pictures 2000] [--json FILE] [--quick]
+    python small_model/measure_quality.py [--flow] [--weights FOLDER] [--pictures 2000] [--json FILE] [--quick]
     python small_model/measure_quality.py --checkpoint FILE --delta FILE --reference FOLDER [--pictures N] [--json FILE]
 
-Without --checkpoint it is about the small model of drawn pictures. A row has
-  passes       of the UNet for a picture: the calls, twice as many with CFG above 1
+Without --checkpoint it is about the small model of drawn pictures, with --flow about the flow model. A row has
+  passes       of the network for a picture: the calls, twice as many with CFG above 1
   frechet      Fréchet distance to held-out drawings in the features of the domain's classifier, less the bias that few
                pictures give it (one near 0 may come out negative); not comparable with FID
   attributes   share of the attributes named by the caption that the classifier finds
   paired       difference to the base's own 100-step end point from the same noise, relative to its size
 and the error (one standard deviation, jackknife) of each. The narrow UNet is sampled, inside ComfyUI's model class and
-with its samplers and this pack's nodes; --wide checks on 64 pictures that the wide checkpoint gives the same.
+with its samplers and this pack's nodes; --wide checks on 64 pictures that the wide checkpoint gives the same. The flow
+model's checkpoint is sampled itself, with the last places of a caption, which are alike, taken together; --wide checks
+that the captions of CLIP Text Encode give the same. A delta in the file flow_reflow is the plain reflow (windows = 1).
 
 With --checkpoint the table is about a real model: torchmetrics' FID and CLIP score, to a folder of pictures with
 captions (NAME.txt beside NAME.jpg). Their networks are downloaded at run time.
@@ -57,7 +59,9 @@ def main() -> None:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--flow", action="store_true", help="the flow model in place of the SD1.5-like one")
     parser.add_argument("--pictures", type=int, default=None, help="of a cell (2000)")
+    parser.add_argument("--claimed", type=int, default=5000, help="of a cell that a claim rests on")
     parser.add_argument("--at-once", type=int, default=25, help="pictures sampled together; 1000 on a GPU")
     parser.add_argument(
         "--precision",
@@ -66,15 +70,17 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="of the small model; bfloat16 is faster where the CPU has AMX",
     )
     parser.add_argument("--json", type=Path, help="where the rows go")
-    parser.add_argument("--quick", action="store_true", help=f"four cells with {QUICK} pictures, to try this")
+    parser.add_argument("--quick", action="store_true", help=f"a few cells with {QUICK} pictures, to try this")
     parser.add_argument("--cfg", type=float, default=3.0, help="of the base")
-    parser.add_argument("--perflow-cfg", type=float, help="of PeRFlow (1 for the small model, else as --cfg)")
+    parser.add_argument("--perflow-cfg", type=float, help="of PeRFlow (1 for small models, else as --cfg)")
     parser.add_argument("--weights", type=Path, default=REPOSITORY / "small_model" / "weights")
     parser.add_argument("--results", type=Path, help="folder of what is known so far (in the cache)")
     parser.add_argument(
         "--part", type=part, default=(1, 1), metavar="I/N", help="sample only every Nth cell, from the Ith"
     )
-    parser.add_argument("--wide", action="store_true", help="first check the wide checkpoint against the narrow model")
+    parser.add_argument(
+        "--wide", action="store_true", help="first check the checkpoint as users load it against what is sampled"
+    )
     parser.add_argument("--checkpoint", type=Path, help="a real model")
     parser.add_argument("--delta", type=Path, help="its PeRFlow delta")
     parser.add_argument("--reference", type=Path, help="folder of pictures with captions")
@@ -82,6 +88,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if bool(options.checkpoint) != bool(options.reference):
         parser.error("--checkpoint and --reference go together")
+    if options.checkpoint and options.flow:
+        parser.error("--flow is about a small model, --checkpoint about a real one: choose one of them")
     options.pictures = options.pictures or (QUICK if options.quick else 2000)
     if options.perflow_cfg is None:
         options.perflow_cfg = options.cfg if options.checkpoint else 1.0
@@ -102,19 +110,22 @@ def drawn_table(comfyui: Any, options: argparse.Namespace) -> list[dict[str, Any
     from small_model.quality import table, wide_check
     from small_model.quality.cells import Guidance, planned
     from small_model.quality.drawn_judge import REFERENCE_COUNT
+    from small_model.quality.flow_models import FlowModels
+    from small_model.quality.narrow_models import NarrowModels
 
-    amounts = table.Amounts(*[options.pictures] * 3) if options.quick else table.Amounts(options.pictures)
+    few = [options.pictures] * 3
+    amounts = table.Amounts(*few) if options.quick else table.Amounts(options.pictures, options.claimed)
     guidance, precision = Guidance(options.cfg, options.perflow_cfg), getattr(torch, options.precision)
     references = 500 if options.quick else REFERENCE_COUNT
-    how = (amounts, guidance, options.at_once, precision, references)
-    work = table.table_of(comfyui, options.weights, options.results, *how)
-    cells = planned(work.models.roots(), work.models.has_delta(), options.quick)
+    models = (FlowModels if options.flow else NarrowModels)(comfyui, options.weights, precision)
+    work = table.table_of(comfyui, models, options.results, amounts, guidance, options.at_once, references)
+    cells = planned(models.family, models.roots(), models.deltas(), options.quick)
     if options.wide:
         print(wide_check.check(comfyui, work), flush=True)
     mine = cells[options.part[0] - 1 :: options.part[1]]
     left, rate = work.left(mine), work.rate()
     print(
-        f"{len(mine)} cells, {left} passes of the UNet (CFG {options.cfg:g}, PeRFlow's {options.perflow_cfg:g}), "
+        f"{len(mine)} cells, {left} passes of the network (CFG {options.cfg:g}, PeRFlow's {options.perflow_cfg:g}), "
         f"about {left / rate / 3600:.1f} hours at {rate:.0f} a second; held-out drawings, minutes once; "
         f"kept in {options.results}",
         flush=True,

@@ -17,6 +17,10 @@ from environment import PACK, UserError, say
 
 SOURCES = Path(__file__).with_name("small_models")
 TRAINED = PACK / "small_model"
+MADE_OF = {  # the weights that a table's files are made of
+    "trained": ("autoencoder", "delta", "teacher"),
+    "trained_flow": ("flow_autoencoder", "flow_delta", "flow_teacher"),
+}
 UNUSED_FOR = 24 * 3600  # seconds after which models made by other sources are thrown away
 
 
@@ -54,9 +58,9 @@ def write_model_paths(file: Path, comfyui: Path, *tables: str) -> Path:
 def version(table: str, comfyui: Path) -> str:
     """Changes with every line that decides what is in the files, and with ComfyUI, whose modules give their names."""
     sources = [*sorted(SOURCES.glob("*.py")), comfyui / "comfyui_version.py"]
-    if table == "trained":
-        weights = (TRAINED / "weights" / f"{name}.safetensors" for name in ("autoencoder", "delta", "teacher"))
-        sources += [*sorted(TRAINED.glob("networks/*.py")), *weights]
+    if table in MADE_OF:
+        weights = (TRAINED / "weights" / f"{name}.safetensors" for name in MADE_OF[table])
+        sources += [*sorted(TRAINED.glob("networks/*.py")), *(file for file in weights if file.is_file())]
     digest = hashlib.sha256()
     for source in sources:
         digest.update(source.read_bytes())

@@ -23,10 +23,9 @@ from ..scenes.words import ATTRIBUTES, named_attributes
 from . import classifier, degradations
 from .cells import BASE, LORA, TUNED
 from .frechet import Gaussian, gaussian
-from .narrow_models import NarrowModels, sha256
 from .store import Judged, Store
+from .stored_models import StoredModels, sha256
 
-SCALE = 0.18215  # ComfyUI's SD1.5 latents are the autoencoder's divided by this
 STYLE_OF = {BASE: None, TUNED: "woodcut", LORA: "neon"}
 REFERENCE = 10_000_000  # the first of the drawings that others are compared with; prompts are those from 0 on
 REFERENCE_COUNT = 10_000
@@ -38,7 +37,7 @@ class DrawnJudge:
     """Everything is by picture number; number n's prompt is the caption of held-out drawing n."""
 
     def __init__(
-        self, models: NarrowModels, results: Path, reference_count: int = REFERENCE_COUNT, device: torch.device = CPU
+        self, models: StoredModels, results: Path, reference_count: int = REFERENCE_COUNT, device: torch.device = CPU
     ) -> None:
         self._device = device
         self._network = classifier.classifier().to(device)
@@ -46,7 +45,8 @@ class DrawnJudge:
         for module in (self._encoder, self._decoder):
             module.eval().requires_grad_(False)
             module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._sampled = models.precision  # samples are decoded in the UNet's precision, drawings in float32
+        self._as_trained = models.latent_format.process_in
+        self._sampled = models.precision  # samples are decoded in the network's precision, drawings in float32
         self._decoder_of_samples = copy.deepcopy(self._decoder).to(self._sampled)
         self._digest_of_network = short(sha256(classifier.WEIGHTS))
         networks = sha256(classifier.WEIGHTS) + sha256(models.file("autoencoder"))
@@ -61,12 +61,14 @@ class DrawnJudge:
     @torch.no_grad()
     def decode(self, samples: Tensor) -> Tensor:
         """ComfyUI's LATENT samples as pictures [n, 3, 128, 128] in 0..1, on the judge's device."""
-        latents = (SCALE * samples).to(self._device, self._sampled).contiguous(memory_format=torch.channels_last)
+        latents = (
+            self._as_trained(samples).to(self._device, self._sampled).contiguous(memory_format=torch.channels_last)
+        )
         return torch.cat([self._decoder_of_samples(part).float().clamp(0, 1) for part in torch.split(latents, BATCH)])
 
     def of_samples(self, numbers: Sequence[int], samples: Tensor) -> Judged:
         found = self.of_pictures(numbers, self.decode(samples))
-        return found | {"latents": (SCALE * samples).half()}
+        return found | {"latents": self._as_trained(samples).half()}
 
     @torch.no_grad()
     def of_pictures(self, numbers: Sequence[int], pictures: Tensor) -> Judged:

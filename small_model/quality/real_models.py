@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import math
 import sys
 from collections.abc import Sequence
 from functools import cached_property
@@ -18,7 +17,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from . import sampling
-from .cells import BASE, BASE_SAMPLERS, Cell, Guidance, Model
+from .cells import BASE, DELTA, SD15, Cell, Guidance, Model
 from .frechet import Gaussian, frechet, gaussian, jackknife
 from .rows import Row, with_errors
 from .store import Store
@@ -39,9 +38,9 @@ def real_table(comfyui: Any, options: argparse.Namespace) -> list[Row]:
         raise UserError(f"{options.reference} has {len(captioned)} pictures with a caption, expected 2 or more.")
     judge = RealJudge()
     real = RealTable(comfyui, options, captioned, judge)
-    cells = [Cell(Model(BASE), sampler, steps) for steps in STEPS for sampler in BASE_SAMPLERS]
+    cells = [Cell(Model(BASE), sampler, steps) for steps in STEPS for sampler in SD15.samplers]
     if options.delta:
-        cells[:0] = [Cell(Model(BASE, True), "euler", steps) for steps in STEPS[:2]]
+        cells[:0] = [Cell(Model(BASE, DELTA), "euler", steps) for steps in STEPS[:2]]
     if options.quick:
         cells = cells[:2]
     left = sum(cell.calls * sum(map(len, real.missing(cell))) for cell in cells)
@@ -139,18 +138,13 @@ class RealTable:
         model, clip, vae = self._loaded
         encode = self._nodes["CLIPTextEncode"]()
         texts = [encode.encode(clip, caption)[0][0] for caption in captions]
-        longest = math.lcm(*(text.shape[1] for text, _ in texts))
-        padded = [text.repeat(1, longest // text.shape[1], 1) for text, _ in texts]  # as ComfyUI evens out lengths
-        others = {}
-        if "pooled_output" in texts[0][1]:
-            others["pooled_output"] = torch.cat([options["pooled_output"] for _, options in texts])
         side = self._options.size // 8
         samples = sampling.sample(
             self._nodes,
             self._accelerated if cell.model.delta else model,
             cell,
             sampling.noise_of(numbers, (4, side, side)),
-            [[torch.cat(padded), others]],
+            [sampling.together(texts)],
             encode.encode(clip, "")[0],
             self._guidance.of(cell.model),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..networks.text_model import embeddings, features
-from .cells import BASE_SAMPLERS, END_POINT, WINDOWS, Cell
+from .cells import SAMPLERS, SD15, WINDOWS, Cell, Family
 
 LATENT = (4, 16, 16)
 
@@ -39,7 +40,17 @@ class Texts:
         return [[features(torch.tensor(self.tokens(captions)), self._words, self._positions), {}]]
 
 
-def sample(nodes: Any, model: Any, cell: Cell, noise: Tensor, positive: Any, negative: Any, cfg: float) -> Tensor:
+def together(texts: Sequence[Any]) -> list[Any]:
+    """One entry of CONDITIONING with the rows of several of CLIP Text Encode, as ComfyUI evens out their lengths."""
+    longest = math.lcm(*(text.shape[1] for text, _ in texts))
+    rows = torch.cat([text.repeat(1, longest // text.shape[1], 1) for text, _ in texts])
+    pooled = [options["pooled_output"] for _, options in texts if "pooled_output" in options]
+    return [rows, {"pooled_output": torch.cat(pooled)} if pooled else {}]
+
+
+def sample(
+    nodes: Any, model: Any, cell: Cell, noise: Tensor, positive: Any, negative: Any, cfg: float, family: Family = SD15
+) -> Tensor:
     """LATENT samples [n, ...] of one batch; checks that the model was called as often as the table will say."""
     import comfy.patcher_extension
     import comfy.sample
@@ -54,20 +65,20 @@ def sample(nodes: Any, model: Any, cell: Cell, noise: Tensor, positive: Any, neg
     counted = model.clone()
     counted.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.PREDICT_NOISE, "quality", count)
     start, options = torch.zeros_like(noise), dict(disable_pbar=True, seed=0)
-    if cell.model.delta:
+    if cell.model.delta and family.by_nodes:
         sampler, sigmas = perflow_sampling(nodes, counted, cell)
         found = comfy.sample.sample_custom(counted, noise, cfg, sampler, sigmas, positive, negative, start, **options)
     else:
-        names = END_POINT[1] if cell.is_end_point else BASE_SAMPLERS[cell.sampler]
+        names = SAMPLERS[cell.sampler]
         found = comfy.sample.sample(counted, noise, cell.steps, cfg, *names, positive, negative, start, **options)
     if calls != cell.calls:
         raise AssertionError(f"{cell.sampler} with {cell.steps} steps called the model {calls} times, not {cell.calls}")
     return found
 
 
-def with_delta(nodes: Any, model: Any, delta: str) -> Any:
+def with_delta(nodes: Any, model: Any, delta: str, align: bool = True) -> Any:
     """The MODEL with a delta of that name, by the pack's node with what it has as defaults."""
-    inputs = dict(strength=1.0, prediction_type="auto", windows=0, align_steps=True)
+    inputs = dict(strength=1.0, prediction_type="auto", windows=0, align_steps=align)
     return nodes["PeRFlowApplyDelta"].execute(model, delta, **inputs).result[0]
 
 

@@ -1,9 +1,9 @@
-"""The table of the small model: what is sampled, what is known of it, and the rows."""
+"""The table of a small model: what is sampled, what is known of it, and the rows."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from . import claims, sampling
-from .cells import BASE, BASE_SAMPLERS, Cell, Guidance, Model, end_point
+from .cells import BASE, SAMPLERS, Cell, Guidance, Model, end_point
 from .drawn_judge import BATCH, REFERENCE_COUNT, DrawnJudge
-from .narrow_models import NarrowModels
 from .rows import Row, row
 from .store import Judged, Store
+from .stored_models import StoredModels
 
 AT_ONCE = 25  # pictures sampled at once: measured on a CPU, a fifth faster than 100; a GPU wants a thousand
 
@@ -40,7 +40,7 @@ class Table:
     """What is sampled, judged and stored below `results`, `batch` pictures a file."""
 
     nodes: Any
-    models: NarrowModels
+    models: StoredModels
     judge: DrawnJudge
     results: Path
     amounts: Amounts
@@ -51,7 +51,7 @@ class Table:
     def __post_init__(self) -> None:
         self._rows: dict[Cell, Row] = {}
         self._drawings: list[Row] = []
-        self._texts = sampling.Texts()
+        self._texts = self.models.texts()
         self._negative = self._texts([""])
 
     def store(self, cell: Cell) -> Store:
@@ -62,7 +62,7 @@ class Table:
         return list(self.store(cell).missing(self.amounts.of(cell)))
 
     def passes(self, cell: Cell) -> int:
-        """Of the UNet for one picture."""
+        """Of the network for one picture."""
         return cell.passes(self.guidance.of(cell.model))
 
     def left(self, cells: Sequence[Cell]) -> int:
@@ -71,27 +71,27 @@ class Table:
 
     def rate(self) -> float:
         """Passes a second, measured on two steps of one batch."""
-        cell = Cell(Model(BASE), next(iter(BASE_SAMPLERS)), 2)
+        cell = Cell(Model(BASE), next(iter(SAMPLERS)), 2)
         self.sample(cell, range(8))  # the first time is slower
-        count = max(BATCH, self.at_once)
         began = time.perf_counter()
-        self.sample(cell, range(count))
-        return self.passes(cell) * count / (time.perf_counter() - began)
+        self.sample(cell, range(self.at_once))
+        return self.passes(cell) * self.at_once / (time.perf_counter() - began)
 
     def sample(self, cell: Cell, numbers: Sequence[int]) -> Tensor:
-        """LATENT samples [n, 4, 16, 16] of those pictures, a few at once."""
+        """LATENT samples [n, C, 16, 16] of those pictures, a few at once."""
         n = self.at_once
         return torch.cat([self._sample(cell, numbers[i : i + n]) for i in range(0, len(numbers), n)])
 
     def _sample(self, cell: Cell, numbers: Sequence[int]) -> Tensor:
         positive = self._texts(self.judge.prompts(numbers))
-        model, noise, cfg = self.models[cell.model], sampling.noise_of(numbers), self.guidance.of(cell.model)
-        return sampling.sample(self.nodes, model, cell, noise, positive, self._negative, cfg)
+        model, noise, cfg = self.models[cell.model], self.models.noise(numbers), self.guidance.of(cell.model)
+        family = self.models.family
+        return sampling.sample(self.nodes, model, cell, noise, positive, self._negative, cfg, family)
 
     def fill(self, cell: Cell) -> int:
         """Sample and judge what is missing of a cell, a few batches at once, each of which becomes a file.
 
-        Returns the passes of the UNet that it took.
+        Returns the passes of the network that it took.
         """
         store, missing, some = self.store(cell), self.missing(cell), max(1, self.at_once // self.batch)
         for i in range(0, len(missing), some):
@@ -115,7 +115,7 @@ class Table:
             if cell not in self._rows and not self.missing(cell):
                 self._rows[cell] = self._row(cell)
         found = [self._rows[cell] for cell in cells if cell in self._rows]
-        return self._drawings + found + best_of(found)
+        return self._drawings + found + best_of(found, self.models.family.samplers)
 
     def _drawings_row(self, decoded: bool) -> Row:
         name = "held-out drawings" + (", through the autoencoder" if decoded else "")
@@ -135,28 +135,27 @@ class Table:
 
     def claims(self, known: dict[Cell, Judged]) -> list[str]:
         roots = {cell.model.root for cell in known}
-        return claims.claims(known, {root: self.judge.reference(root) for root in roots})
+        return claims.claims(known, {root: self.judge.reference(root) for root in roots}, self.models.family.samplers)
 
 
 def table_of(
-    comfyui: Any, weights: Path, results: Path, amounts: Amounts, guidance: Guidance, at_once: int,
-    precision: torch.dtype = torch.float32, references: int = REFERENCE_COUNT,
+    comfyui: Any, models: StoredModels, results: Path, amounts: Amounts, guidance: Guidance, at_once: int,
+    references: int = REFERENCE_COUNT,
 ) -> Table:  # fmt: skip
-    """The table of the narrow models in a folder, compared with so many drawings, sampled on ComfyUI's device."""
+    """The table of the models of a folder, compared with so many drawings, sampled on ComfyUI's device."""
     import comfy.model_management
 
-    models = NarrowModels(comfyui, weights, precision)
     judge = DrawnJudge(models, results, references, comfy.model_management.get_torch_device())
     return Table(comfyui.nodes, models, judge, results, amounts, guidance, at_once=at_once)
 
 
-def best_of(rows: Sequence[Row]) -> list[Row]:
+def best_of(rows: Sequence[Row], samplers: Collection[str]) -> list[Row]:
     """The base's best sampler at every number of steps that all of them have, by Fréchet distance."""
     found = []
-    compared = [one for one in rows if one["model"] == BASE and one["sampler"] in BASE_SAMPLERS]
+    compared = [one for one in rows if one["model"] == BASE and one["sampler"] in samplers]
     for steps in sorted({one["steps"] for one in compared}):
         same = [one for one in compared if one["steps"] == steps]
-        if len(same) == len(BASE_SAMPLERS):
+        if len(same) == len(samplers):
             best = min(same, key=lambda row: row["frechet"])
             found.append(best | {"sampler": "best of them", "which": best["sampler"]})
     return found

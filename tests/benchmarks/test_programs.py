@@ -81,6 +81,31 @@ def test_training_memory(here):
     assert printed.count("less the adapters' state / sampling:") == 2
 
 
+def test_flow_memory(here):
+    """2.24B weights in bf16, and 16 bytes for each number of the adapters."""
+    (row,) = here("benchmarks/flow_memory.py", "--models", "SD3.5 medium").splitlines()[1:]
+    *_, parameters, weights, adapters, rest, together, _ = row.split()
+    assert (parameters, weights) == ("2.24B", "4.5")
+    assert 0.4 < float(rest) < 2
+    assert float(together) == pytest.approx(float(weights) + float(adapters) + float(rest), abs=0.11)
+
+
+def test_what_is_counted_of_tensors():
+    import flow_memory
+    import torch
+
+    known = torch.empty(1000, device="meta")
+    with flow_memory.Live([known]) as live:
+        one = known + 1
+        assert live.now == 4000
+        two = one[:10] + known[:10]
+        assert live.now == 4040
+        del one
+        assert live.now == 40
+        known.add_(two[0])
+    assert live.highest == 4040
+
+
 PROGRAM = """
 import sys
 sys.path.append({folder!r})

@@ -16,6 +16,7 @@ sys.path.append(str(Path(__file__).parent))  # test_newest_page.py runs tests of
 
 RENDERINGS = ("classic", "nodes2")
 MISSING = "there is no Chromium"
+LONGEST = ("graphs", "newest_page", "run", "screenshots", "help")
 SIZE = 1280, 800  # of the window; Chromium paints without a GPU here
 
 
@@ -23,10 +24,11 @@ SIZE = 1280, 800  # of the window; Chromium paints without a GPU here
 def pytest_collection_modifyitems(items):
     """Files with such tests last: Playwright keeps an event loop running, and ComfyUI here needs one of its own.
 
-    The one that takes longest comes first among them, so that both processes end at about the same time.
+    Those that take longest come first among them, so that both processes end at about the same time.
     """
     files = {item.path for item in items if needs_browser(item)}  # whole ones: a process is given files, not tests
-    items.sort(key=lambda item: (item.path in files, item.path.stem != "test_newest_page"))
+    order = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (item.path in files, order.get(item.path.stem, len(order))))
     try:
         missing = not find_chromium()
     except UserError as error:

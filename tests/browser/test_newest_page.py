@@ -62,7 +62,7 @@ def test_help_is_shown(page):
 
 
 def test_run(page, server):
-    running.texts_come_and_go(page, server, *running.run(page, server))
+    running.run(page, server)
 
 
 def test_a_click_opens_the_graph(page):

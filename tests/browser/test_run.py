@@ -9,7 +9,7 @@ SAME_TEXTS = "texts => JSON.stringify(comfyPage.texts()) === JSON.stringify(text
 
 
 def test_run(page, server):
-    """What becomes of the texts later does not hang on the rendering; the newest page tries it in the other."""
+    """What becomes of the texts later does not hang on the rendering, so one is enough."""
     graph, texts, delta = run(page, server)
     if not page.nodes2:
         texts_come_and_go(page, server, graph, texts, delta)

@@ -28,7 +28,8 @@ def makers(monkeypatch, tmp_path):
     monkeypatch.setattr(cached_models.subprocess, "run", run)
     (tmp_path / "weights.py").write_text("seed = 1")
     (tmp_path / "comfyui_version.py").write_text("1")
-    weights = [f"weights/{name}.safetensors" for name in ("autoencoder", "delta", "teacher", "classifier")]
+    stored = ("autoencoder", "delta", "teacher", "classifier", "flow_teacher", "flow_autoencoder")
+    weights = [f"weights/{name}.safetensors" for name in stored]
     for name in ("networks/widen.py", "trainers/muon.py", *weights):
         (tmp_path / "small_model" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "small_model" / name).write_text("1")
@@ -53,13 +54,27 @@ def test_made_anew_after_a_change(makers, tmp_path, table, changed):
     assert len(makers) == 2
 
 
-@pytest.mark.parametrize("changed", ["networks/widen.py", "weights/teacher.safetensors"])
-@pytest.mark.parametrize(("table", "times"), [("trained", 2), ("graphs", 1)])
-def test_the_trained_model_is_made_anew_after_training(makers, tmp_path, table, times, changed):
+@pytest.mark.parametrize(
+    ("changed", "made_anew"),
+    [
+        ("networks/widen.py", {"trained", "trained_flow"}),
+        ("weights/teacher.safetensors", {"trained"}),
+        ("weights/flow_teacher.safetensors", {"trained_flow"}),
+        ("weights/flow_delta.safetensors", {"trained_flow"}),  # which comes later than the others
+    ],
+)
+@pytest.mark.parametrize("table", ["trained", "trained_flow", "graphs"])
+def test_a_trained_model_is_made_anew_after_training(makers, tmp_path, table, changed, made_anew):
     first = cached_models.folder(table, tmp_path)
     (tmp_path / "small_model" / changed).write_text("2")
-    assert (cached_models.folder(table, tmp_path) != first) == (times == 2)
-    assert len(makers) == times
+    assert (cached_models.folder(table, tmp_path) != first) == (table in made_anew)
+    assert len(makers) == 1 + (table in made_anew)
+
+
+def test_weights_that_are_not_stored_yet_are_in_no_way(makers, tmp_path):
+    (tmp_path / "small_model/weights/flow_teacher.safetensors").unlink()
+    folders = [cached_models.folder(table, tmp_path) for table in ("trained", "trained_flow")]
+    assert [folder.name.rpartition("-")[0] for folder in folders] == ["trained", "trained_flow"]
 
 
 @pytest.mark.parametrize("changed", ["trainers/muon.py", "weights/classifier.safetensors"])

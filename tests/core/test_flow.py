@@ -37,16 +37,17 @@ def mixture_velocity(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
     return (share[..., None] * (noise - x0)).sum(1)
 
 
-def exact_end(x: torch.Tensor, start: float, end: float, n: int = 4000) -> torch.Tensor:
-    """The ODE by the classical Runge-Kutta method."""
+def exact_end(x: torch.Tensor, start: torch.Tensor, end: torch.Tensor, n: int = 1000) -> torch.Tensor:
+    """The ODE by the classical Runge-Kutta method, each row from its start to its end."""
     h = (end - start) / n
+    step = h[:, None]
     for i in range(n):
-        s = torch.full((len(x),), start + i * h, dtype=torch.float64)
+        s = start + i * h
         k1 = mixture_velocity(x, s)
-        k2 = mixture_velocity(x + h / 2 * k1, s + h / 2)
-        k3 = mixture_velocity(x + h / 2 * k2, s + h / 2)
-        k4 = mixture_velocity(x + h * k3, s + h)
-        x = x + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+        k2 = mixture_velocity(x + step / 2 * k1, s + h / 2)
+        k3 = mixture_velocity(x + step / 2 * k2, s + h / 2)
+        k4 = mixture_velocity(x + step * k3, s + h)
+        x = x + step / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
     return x
 
 
@@ -71,7 +72,7 @@ def test_the_path_is_the_models_own(shift):
 
 def test_every_shift_has_exact_ends():
     """A shift of resolution, as Flux' node computes it, is any number."""
-    for shift in np.exp(np.random.default_rng(0).uniform(-4, 5, 2000)):
+    for shift in np.exp(np.random.default_rng(0).uniform(-4, 5, 300)):
         chord = flow_chord(4, float(shift))
         assert (chord.windows.edges[0], chord.windows.edges[-1]) == (1, 0)
         assert window_schedule(chord, 4).tolist() == pytest.approx(chord.s.tolist(), rel=1e-12)
@@ -133,7 +134,7 @@ def test_the_walk_converges_to_the_ode(random, solver, order):
     chord = flow_chord()
     w, x0, noise = torch.arange(4), MEANS[[0, 1, 2, 0]] + SPREAD * random(4, 3), random(4, 3)
     X_s = window_start(chord, w, TeacherTrajectory.of_flow(chord, 1).start(w, x0), noise)
-    exact = torch.cat([exact_end(X_s[i : i + 1], float(chord.s[i]), float(chord.s[i + 1])) for i in range(4)])
+    exact = exact_end(X_s, chord.s[:-1], chord.s[1:])
     errors = []
     for n in (40, 80):
         trajectory = TeacherTrajectory.of_flow(chord, n, solver)

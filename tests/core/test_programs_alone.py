@@ -7,9 +7,10 @@ from programs import run
 def test_draw_method(monkeypatch, tmp_path):
     import draw_method
 
-    monkeypatch.setattr(draw_method, "PICTURE", tmp_path / "method.png")
+    monkeypatch.setattr(draw_method, "FOLDER", tmp_path)
     run(monkeypatch, "scripts/draw_method.py")
-    assert (tmp_path / "method.png").stat().st_size > 10_000
+    for name in ("method", "method-flow"):
+        assert (tmp_path / f"{name}.png").stat().st_size > 10_000
 
 
 def test_lock(monkeypatch, tmp_path):

@@ -1,6 +1,7 @@
 """Everything the pack does for Stable Diffusion, on small flow models of the real layouts through stock loaders."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import safetensors.torch
 import torch
 
 NO_GRADIENT = r"has an operation without a gradient .+: update ComfyUI, or train on"  # nor has it for Train LoRA
-REFUSED = {"joyimage": NO_GRADIENT, "ernie": NO_GRADIENT, "ltxav": "holds several tensors, .+: train on latents of"}
+REFUSED = {"joyimage": NO_GRADIENT, "ernie": NO_GRADIENT}
 
 
 @pytest.fixture
@@ -16,25 +17,32 @@ def model(flow_model, layout):
     return flow_model(layout)
 
 
+def random_latent(like):
+    """Where it is nested, each of its parts."""
+    random = torch.Generator().manual_seed(5)
+    if not like.is_nested:
+        return torch.randn(like.shape, generator=random)
+    return type(like)([torch.randn(part.shape, generator=random) for part in like.unbind()])
+
+
 def train(comfyui, layout, model, **inputs):
     from flow_models import conditioning, empty_latent
     from node_training import train_on
 
-    drawn = empty_latent(layout, model)["samples"]
-    if not drawn.is_nested:
-        drawn = torch.randn(drawn.shape, generator=torch.Generator().manual_seed(5))
+    drawn = random_latent(empty_latent(layout, model)["samples"])
     return train_on(comfyui, model, [{"samples": drawn}], [conditioning(layout, 1)], rank=2, **inputs)
 
 
 @pytest.fixture
 def sampled(run, layout):
-    """What stock KSampler makes of noise in four steps."""
+    """What stock KSampler makes of noise in four steps, flat."""
     from flow_models import conditioning, empty_latent
 
     def sample(model, scheduler="simple", steps=4, cfg=1.0):
         prompts = {"positive": conditioning(layout, 1), "negative": conditioning(layout, 0, tokens=3)}
         how = {"seed": 5, "steps": steps, "cfg": cfg, "sampler_name": "euler", "scheduler": scheduler, "denoise": 1.0}
-        return run("KSampler", model=model, **prompts, **how, latent_image=empty_latent(layout, model))[0]["samples"]
+        found = run("KSampler", model=model, **prompts, **how, latent_image=empty_latent(layout, model))[0]["samples"]
+        return torch.cat([part.flatten() for part in (found.unbind() if found.is_nested else [found])])
 
     return sample
 
@@ -51,9 +59,9 @@ def training_on(comfyui, layout, model, checkpointing, latent=None, offloading=F
 
     module = comfyui.module("nodes.comfyui.training.delta_training")
     if latent is None:
-        shape = empty_latent(layout, model, batch=2)["samples"].shape
-        latent = torch.randn(shape, generator=torch.Generator().manual_seed(5))
-    positive = [[conditioning(layout, seed)[0] for seed in range(1, len(latent) + 1)]]
+        latent = random_latent(empty_latent(layout, model, batch=2)["samples"])
+    count = len(latent.unbind()[0] if latent.is_nested else latent)
+    positive = [[conditioning(layout, seed)[0] for seed in range(1, count + 1)]]
     examples = module.Examples(model, [{"samples": latent}], positive, None)
     settings = SETTINGS | {"rank": 2, "prediction_type": "velocity", "gradient_checkpointing": checkpointing}
     settings["offloading"] = offloading
@@ -65,7 +73,9 @@ def training_on(comfyui, layout, model, checkpointing, latent=None, offloading=F
     return training
 
 
-@pytest.mark.parametrize("layout", ["sd3.5", "flux", "flux2", "chroma", "ltxv", "wan2.1", "z-image"], indirect=True)
+@pytest.mark.parametrize(
+    "layout", ["sd3.5", "flux", "flux2", "chroma", "ltxv", "ltxav", "wan2.1", "z-image"], indirect=True
+)
 def test_the_gradient_is_that_of_the_loss(comfyui, layout, flow_model):
     """Also where blocks add to their inputs in place, with and without checkpointing: against a finite difference."""
     gradients, slopes = [], []
@@ -168,9 +178,7 @@ def test_windows_change_no_step_that_is_on_them(model, layout, run, sampled):
     with_windows = model_sampling(run, model)
     before, after = (m.get_model_object("model_sampling") for m in (model, with_windows))
     assert after is before
-    found, expected = sampled(with_windows), sampled(model)
-    parts = zip(*((s.tensors if s.is_nested else [s]) for s in (found, expected)), strict=True)
-    assert all(torch.equal(one, other) for one, other in parts)
+    assert torch.equal(sampled(with_windows), sampled(model))
 
 
 class TestSteps:
@@ -212,7 +220,18 @@ class TestSteps:
 
     @pytest.mark.parametrize("steps", [4, 5, 6, 8, 12])
     @pytest.mark.parametrize(
-        "scheduler", ["simple", "sgm_uniform", "karras", "exponential", "ddim_uniform", "beta", "normal", "kl_optimal"]
+        "scheduler",
+        [
+            "simple",
+            "sgm_uniform",
+            "karras",
+            "exponential",
+            "ddim_uniform",
+            "beta",
+            "normal",
+            "linear_quadratic",
+            "kl_optimal",
+        ],
     )
     def test_every_scheduler_lands_on_the_windows(self, model, run, taken, scheduler, steps):
         sigmas = taken(model_sampling(run, model), scheduler, steps)
@@ -282,6 +301,26 @@ class TestSteps:
         sigmas = torch.tensor([1.0, 0.8, 0.0])
         run("SamplerCustomAdvanced", noise=noise, guider=guider, sampler=sampler, sigmas=sigmas, latent_image=latent)
         assert seen == pytest.approx([1, 0.9, 0.8, 0.75, 0.5], abs=1e-6)
+
+    def test_a_lora_and_the_same_on_the_prompts(self, comfyui, model, run, sampled):
+        """A LoRA hook with a delta below it."""
+        from flow_models import conditioning, empty_latent
+
+        delta, lora = (train(comfyui, "sd3.5", model, learning_rate=1e-2, seed=seed)[0] for seed in (1, 2))
+        loras = comfyui.base / "models" / "loras"
+        loras.mkdir(parents=True, exist_ok=True)
+        shutil.copy(lora, loras / lora.name)
+        accelerated = apply(run, model, delta)
+        styled = run("LoraLoaderModelOnly", model=accelerated, lora_name=lora.name, strength_model=0.8)[0]
+        hooks = run("CreateHookLoraModelOnly", lora_name=lora.name, strength_model=0.8)[0]
+        inputs = {"strength": 1.0, "set_cond_area": "default", "hooks": hooks}
+        positive, negative = conditioning("sd3.5", 1), conditioning("sd3.5", 0, tokens=3)
+        pair = run("PairConditioningSetProperties", positive_NEW=positive, negative_NEW=negative, **inputs)
+        how = {"seed": 5, "steps": 4, "cfg": 3.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
+        how |= {"positive": pair[0], "negative": pair[1], "latent_image": empty_latent("sd3.5", model)}
+        found, wanted = run("KSampler", model=accelerated, **how)[0]["samples"].flatten(), sampled(styled, cfg=3.0)
+        assert (found - wanted).abs().max() < 1e-4 * wanted.std()
+        assert (wanted - sampled(accelerated, cfg=3.0)).abs().max() > 1e-2 * wanted.std()
 
     def test_two_halves_are_one_run(self, model, run):
         from flow_models import conditioning, empty_latent
@@ -506,6 +545,24 @@ class TestTwoExperts:
         ):
             with pytest.raises(ValueError, match=r"^edges is .+, expected sigmas that fall and lie between 1 and 0"):
                 call()
+
+
+def test_a_rectified_flow_in_a_unet(comfyui, small_unet, run):
+    """A fine-tune of a Stable Diffusion UNet as a flow, with the node that says so before ours: shift 2.5."""
+    from node_training import train_on
+
+    flow = run("ModelSamplingSD3", model=small_unet, shift=2.5)[0]
+    edges = [2.5 * u / (1 + 1.5 * u) for u in (1, 0.75, 0.5, 0.25, 0)]
+    path, losses, _ = train_on(comfyui, flow)
+    assert torch.tensor(losses).isfinite().all()
+    with safetensors.safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    assert (metadata["base_prediction"], metadata["prediction_type"]) == ("flow", "velocity")
+    assert [float(edge) for edge in metadata["edges"].split(",")] == pytest.approx(edges)
+    inputs = {"steps": 4, "denoise": 1.0, "end": "zero", "steps_per_window": ""}
+    assert run("PeRFlowWindowSchedule", model=apply(run, flow, path), **inputs)[0].tolist() == pytest.approx(edges)
+    with pytest.raises(ValueError, match=r"was trained on a flow model, and this is no flow model"):
+        apply(run, small_unet, path)
 
 
 def test_edges_are_for_flow_models(comfyui, small_unet, run):

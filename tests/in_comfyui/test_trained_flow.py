@@ -3,11 +3,13 @@
 Its weights are random here: what is tested does not hang on how good the training was.
 """
 
+import flow_files
 import pytest
 import torch
+from environment import UserError
 from torch.nn.functional import pad
 
-from small_model.networks import flow_transformer, text_model
+from small_model.networks import flow_transformer, storage, text_model
 from small_model.trainers.train_autoencoder import first_weights
 
 PROMPTS = ["a red house on a hill at dawn", "a boat"]
@@ -29,15 +31,24 @@ def trained():
 
 
 @pytest.fixture(scope="module")
-def loaded(comfyui, trained):
+def stored(trained, tmp_path_factory):
+    """A folder as small_model/weights is one; 16 bits hold these weights as they are."""
+    folder = tmp_path_factory.mktemp("stored")
+    transformer, encoder, decoder = trained
+    parts = torch.nn.ModuleDict({"encoder": encoder, "decoder": decoder})
+    storage.write(transformer.state_dict(), folder / "flow_teacher.safetensors", 16)
+    storage.write(parts.state_dict(), folder / "flow_autoencoder.safetensors", 16)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def loaded(comfyui, stored):
     """MODEL, CLIP, VAE by the stock loader."""
     import comfy.sd
-    from trial.small_models.trained import flow_checkpoint
+    from trial.small_models.trained import make_flow_checkpoint
 
-    transformer, encoder, decoder = trained
-    parts = torch.nn.ModuleDict({"encoder": encoder, "decoder": decoder}).state_dict()
     file = comfyui.base / "models" / "checkpoints" / "narrow-flow.safetensors"
-    yield comfy.sd.load_checkpoint_guess_config(str(flow_checkpoint(transformer.state_dict(), parts, file)))[:3]
+    yield comfy.sd.load_checkpoint_guess_config(str(make_flow_checkpoint(file, stored)))[:3]
     file.unlink()
 
 
@@ -88,3 +99,32 @@ def test_the_autoencoder_computes_the_same(loaded, trained):
         z = encoder(pixels.movedim(-1, 1))
         assert relative(latent_format.process_in(vae.encode(pixels)), z) < 2e-2
         assert relative(vae.decode(latent_format.process_out(z)).movedim(-1, 1), decoder(z).clamp(0, 1)) < 2e-2
+
+
+def test_its_delta_is_what_was_trained(comfyui, loaded, tmp_path, run):
+    """Of the pairs as stored, without alphas: up down is added, and the windows are the file's."""
+    from trial.small_models.trained import make_flow_delta
+
+    said, pairs = flow_files.metadata("flow_delta"), flow_files.low_rank()
+    without = {name: tensor for name, tensor in pairs.items() if not name.endswith(".alpha")}
+    storage.write(without, tmp_path / "flow_delta.safetensors", 8, said)
+    file = make_flow_delta(comfyui.base / "models" / "perflow" / "narrow-flow-delta.safetensors", tmp_path)
+    model = run("PeRFlowApplyDelta", model=loaded[0], delta_name=file.name, strength=1.0, prediction_type="auto",
+                windows=0, align_steps=True)[0]  # fmt: skip
+    file.unlink()
+    layer = "diffusion_model.joint_blocks.0.x_block.attn.qkv"
+    import comfy.lora
+
+    (weight, _), *patches = model.get_key_patches()[f"{layer}.weight"]
+    before = weight.detach().float()
+    added = comfy.lora.calculate_weight(patches, before.clone(), f"{layer}.weight") - before
+    change = pairs[f"{layer}.lora_up.weight"] @ pairs[f"{layer}.lora_down.weight"]
+    assert relative(added, change) < 2e-2
+    assert model.get_attachment("perflow_edges") == pytest.approx([1, 0.9, 0.75, 0.5, 0])
+
+
+def test_a_model_that_is_not_stored_yet_is_told(tmp_path):
+    from trial.small_models.trained import make_flow_checkpoint
+
+    with pytest.raises(UserError, match=r"There is no .*flow_teacher\.safetensors: train the flow model"):
+        make_flow_checkpoint(tmp_path / "checkpoint.safetensors", tmp_path)

@@ -10,7 +10,7 @@ import torch
 from environment import UserError
 from PIL import Image
 
-from small_model.quality.cells import BASE, Cell, Model
+from small_model.quality.cells import BASE, DELTA, Cell, Model
 from small_model.quality.real_models import RealJudge, RealTable, captioned_pictures
 
 
@@ -49,7 +49,7 @@ def test_rows_of_a_checkpoint_with_a_delta(comfyui, captioned, tmp_path):
         checkpoint=checkpoint, delta=delta, results=tmp_path / "results", size=64, cfg=3.0, perflow_cfg=3.0, pictures=10
     )
     table = RealTable(comfyui, Namespace(**told), captioned, Colours())
-    cells = [Cell(Model(BASE), "euler", 4), Cell(Model(BASE, True), "euler", 4)]
+    cells = [Cell(Model(BASE), "euler", 4), Cell(Model(BASE, DELTA), "euler", 4)]
     for cell in cells:
         table.fill(cell)
     again = RealTable(comfyui, Namespace(**told), captioned, Colours())

@@ -7,7 +7,7 @@ import torch
 from environment import UserError
 
 from small_model import draw_quality
-from small_model.quality.cells import BASE, BASE_SAMPLERS, Cell, Model
+from small_model.quality.cells import BASE, DELTA, FLOW, REFLOW, SD15, Cell, Model
 from small_model.quality.claims import claims
 from small_model.quality.frechet import Gaussian, frechet, gaussian
 from small_model.quality.rows import attributes, difference, distance, paired, row
@@ -62,18 +62,29 @@ def table_of(shifts: dict[Cell, float]):
 
 @pytest.fixture
 def shifts():
-    cells = {Cell(Model(BASE), sampler, steps): 4 / steps for sampler in BASE_SAMPLERS for steps in (4, 8, 16, 50)}
-    cells |= {Cell(Model(BASE, True), "euler", steps): 0.3 for steps in (4, 8)}
-    return cells | {Cell(Model(BASE, True, 64), "euler", 4): 0.31}
+    cells = {Cell(Model(BASE), sampler, steps): 4 / steps for sampler in SD15.samplers for steps in (4, 8, 16, 50)}
+    cells |= {Cell(Model(BASE, DELTA), "euler", steps): 0.3 for steps in (4, 8)}
+    return cells | {Cell(Model(BASE, DELTA, 64), "euler", 4): 0.31}
 
 
 def test_claims(shifts):
     known, _ = table_of(shifts)
-    said = claims(known, {BASE: STANDARD})
+    said = claims(known, {BASE: STANDARD}, SD15.samplers)
     assert "PeRFlow's 4 steps are better than the base's best 8" in said[0]
     assert "PeRFlow's 8 steps are worse than the base's best 16" in said[1]
     assert any("is at most half of the base's best 4-step one" in sentence for sentence in said)
     assert any(sentence.startswith("Rank 64 keeps 99 % of the gain") for sentence in said)
+
+
+def test_claims_of_the_flow_model():
+    """Its samplers are others, and plain reflow is beside PeRFlow."""
+    shifts = {Cell(Model(BASE), sampler, steps): 4 / steps for sampler in FLOW.samplers for steps in (4, 8, 16)}
+    shifts |= {Cell(Model(BASE, DELTA), "euler", steps): 0.3 for steps in (4, 8)}
+    known, _ = table_of(shifts | {Cell(Model(BASE, REFLOW), "euler", 4): 0.6, Cell(Model(BASE), "UniPC", 8): 0.4})
+    said = claims(known, {BASE: STANDARD}, FLOW.samplers)
+    assert said[0].startswith("PeRFlow's 4 steps are better than the base's best 8 (UniPC)")
+    assert said[1].startswith("PeRFlow's 8 steps are worse than the base's best 16")
+    assert said[2].startswith("PeRFlow's 4 steps are better than plain reflow's 4")
 
 
 def test_claims_and_rows_name_the_same_best(shifts):
@@ -84,17 +95,19 @@ def test_claims_and_rows_name_the_same_best(shifts):
     distances = {cell: frechet(gaussian(known[cell]["features"]), STANDARD) for cell in (few, many)}
     assert distances[few] > distances[many]
     assert distance(known[few], STANDARD).value < distance(known[many], STANDARD).value
-    assert "the base's best 8 (UniPC)" in claims(known, {BASE: STANDARD})[0]
+    assert "the base's best 8 (UniPC)" in claims(known, {BASE: STANDARD}, SD15.samplers)[0]
 
 
 def test_claims_without_their_cells_are_not_made(shifts):
     known, _ = table_of({cell: shift for cell, shift in shifts.items() if cell.steps != 16 and not cell.model.rank})
-    assert not any("16" in sentence or "Rank" in sentence for sentence in claims(known, {BASE: STANDARD}))
+    assert not any(
+        "16" in sentence or "Rank" in sentence for sentence in claims(known, {BASE: STANDARD}, SD15.samplers)
+    )
 
 
 def test_the_best_of_the_samplers_has_a_row(shifts):
     _, rows = table_of(shifts | {Cell(Model(BASE), "UniPC", 4): 0.5})
-    best = best_of(rows)
+    best = best_of(rows, SD15.samplers)
     assert [(one["steps"], one["sampler"]) for one in best] == [(n, "best of them") for n in (4, 8, 16, 50)]
     assert best[0]["which"] == "UniPC"
 
@@ -108,10 +121,15 @@ def test_more_steps_that_are_not_better_are_said(shifts):
 
 def test_markdown(shifts):
     _, rows = table_of(shifts | {Cell(Model(BASE), "UniPC", 4): 0.5})
-    lines = draw_quality.table(rows + best_of(rows)).splitlines()
+    lines = draw_quality.table(rows + best_of(rows, SD15.samplers)).splitlines()
     assert len(lines) == 2 + len(rows)
     assert len({line.count("|") for line in lines}) == 1
     assert any(line.startswith("| base | **UniPC** | 4 | 4 | 8 | 0.") for line in lines)
+
+
+def test_end_points_are_on_no_curve():
+    ends, others = ({"model": BASE, "sampler": "DPM++ 2M", "steps": steps} for steps in (100, 25))
+    assert draw_quality.points([ends, others], BASE, "DPM++ 2M") == [others]
 
 
 def test_the_figure_is_drawn(shifts, tmp_path):

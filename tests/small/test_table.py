@@ -9,11 +9,11 @@ from environment import UserError
 from small_model.networks import storage
 from small_model.networks.autoencoder import Decoder, Encoder
 from small_model.quality import narrow_models, sampling
-from small_model.quality.cells import BASE, BASE_SAMPLERS, LORA, Cell, Guidance, Model
+from small_model.quality.cells import BASE, DELTA, LORA, SD15, Cell, Guidance, Model
 from small_model.quality.drawn_judge import DrawnJudge
 from small_model.quality.table import Amounts, Table
 
-PERFLOW = Model(BASE, True)
+PERFLOW = Model(BASE, DELTA)
 CELLS = [Cell(Model(BASE), "euler", 4), Cell(PERFLOW, "euler", 4)]
 
 
@@ -92,7 +92,7 @@ def test_a_row_has_numbers_and_errors(table):
 
 @pytest.mark.parametrize(
     ("model", "sampler", "steps"),
-    [(Model(BASE), sampler, steps) for sampler in BASE_SAMPLERS for steps in (4, 8)]
+    [(Model(BASE), sampler, steps) for sampler in SD15.samplers for steps in (4, 8)]
     + [(PERFLOW, "euler", 2), (PERFLOW, "euler", 6), (PERFLOW, "heun", 4), (PERFLOW, "ab2", 6)],
 )
 def test_calls_are_as_planned(table, model, sampler, steps):
@@ -101,7 +101,7 @@ def test_calls_are_as_planned(table, model, sampler, steps):
 
 
 def test_the_lora_and_the_delta_are_on_their_models(table):
-    models = (Model(BASE), PERFLOW, Model(LORA), Model(LORA, True), Model(BASE, True, 16))
+    models = (Model(BASE), PERFLOW, Model(LORA), Model(LORA, DELTA), Model(BASE, DELTA, 16))
     samples = [table(1).sample(Cell(model, "euler", 4), range(1)) for model in models]
     for i, one in enumerate(samples):
         assert all(not torch.allclose(one, other) for other in samples[i + 1 :])
@@ -124,7 +124,7 @@ def test_a_picture_is_the_same_in_every_batch(table):
 
 def test_bfloat16_is_close_and_kept_apart(comfyui, models, weights, tmp_path):
     rounded = narrow_models.NarrowModels(comfyui, weights, torch.bfloat16)
-    model, texts, noise = Model(BASE, True), sampling.Texts(), sampling.noise_of(range(1))
+    model, texts, noise = Model(BASE, DELTA), sampling.Texts(), sampling.noise_of(range(1))
     told = Cell(model, "euler", 4), noise, texts(["a house"]), texts([""]), 1.0
     one, other = (sampling.sample(comfyui.nodes, of[model], *told) for of in (models, rounded))
     assert 1e-4 < float((one - other).norm() / one.norm()) < 0.05

@@ -1,12 +1,21 @@
 """The trainers at their smallest size, and pack."""
 
+import flow_files
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from small_model.networks import storage
 from small_model.networks.flow_transformer import flow_transformer
-from small_model.trainers import pack, train_autoencoder, train_classifier, train_flow, train_style, train_teacher
+from small_model.trainers import (
+    pack,
+    train_autoencoder,
+    train_classifier,
+    train_flow,
+    train_style,
+    train_teacher,
+    training_loop,
+)
 from small_model.trainers.restore import restore
 
 HOW = dict(pictures=8, minutes=0.01, batch=2, rate=1e-4)
@@ -95,16 +104,63 @@ def test_classifier(restored, monkeypatch, capsys):
     assert "through the autoencoder: subject " in capsys.readouterr().out
 
 
-def test_pack_stores_what_was_trained(restored, tokenizer, monkeypatch, capsys):
+@pytest.fixture
+def packed_to(tmp_path, monkeypatch):
+    """Where pack writes; its table is made with two drawings."""
+    monkeypatch.setattr(pack, "BATCH", 2)
+    monkeypatch.setattr(pack, "WEIGHTS", tmp_path / "weights")
+    return tmp_path / "weights"
+
+
+def test_pack_stores_the_flow_model(tmp_path, packed_to, tokenizer, capsys):
+    torch.manual_seed(0)
+    network, pair = flow_transformer(), train_autoencoder.first_weights(from_stored=True, channels=16)
+    both = dict(zip(("encoder", "decoder"), (part.state_dict() for part in pair), strict=True))
+    weights = [weight for part in both.values() for weight in part.values()]
+    training_loop.save({**both, "state": training_loop.first_state(weights)}, tmp_path / "autoencoder.pt")
+    state = training_loop.first_state(network.parameters())
+    training_loop.save({"unet": network.state_dict(), "state": state}, tmp_path / "flow.pt")
+    pack.main(tmp_path, tokenizer, None, flow=True)
+    assert capsys.readouterr().out.count("stored") == 2
+    assert {file.name for file in packed_to.iterdir()} == {"flow_autoencoder.safetensors", "flow_teacher.safetensors"}
+    stored, _ = storage.read(packed_to / "flow_teacher.safetensors")
+    assert stored.keys() == dict(network.named_parameters()).keys()  # places are computed
+    name = "transformer_blocks.0.attn.to_q.weight"
+    assert float((stored[name] - network.state_dict()[name]).norm() / stored[name].norm()) < 1e-2
+    assert sum(file.stat().st_size for file in packed_to.iterdir()) < 11.5e6
+
+
+def test_pack_stores_a_low_rank_delta_alone(tmp_path, packed_to, tokenizer, capsys):
+    """Its alphas are its ranks, which is what loaders take without them."""
+    pairs, said = flow_files.low_rank(), flow_files.metadata("flow_delta")
+    save_file(pairs, tmp_path / "trained.safetensors", said)
+    pack.main(tmp_path, tokenizer, tmp_path / "trained.safetensors", flow=True)
+    assert [file.name for file in packed_to.iterdir()] == ["flow_delta.safetensors"]
+    found, metadata = storage.read(packed_to / "flow_delta.safetensors")
+    assert metadata == said
+    assert found.keys() == {name for name in pairs if not name.endswith(".alpha")}
+    up, down = (f"diffusion_model.joint_blocks.0.x_block.attn.qkv.lora_{half}.weight" for half in ("up", "down"))
+    change = pairs[up] @ pairs[down]
+    error = float((found[up] @ found[down] - change).norm() / change.norm())
+    assert 1e-4 < error < 1e-2
+    assert f"{pack.relative(pack.changes(found), pack.changes(pairs)):.2e}  stored" in capsys.readouterr().out
+
+
+def test_pack_refuses_another_delta_for_the_flow_model(tmp_path, packed_to, tokenizer):
+    delta = storage.WEIGHTS / "delta.safetensors"
+    with pytest.raises(SystemExit, match=r"delta\.safetensors has 0 low-rank tensors and windows at the sigmas None"):
+        pack.main(tmp_path, tokenizer, delta, flow=True)
+    assert not packed_to.exists()
+
+
+def test_pack_stores_what_was_trained(restored, packed_to, tokenizer, capsys):
     """A student's delta is the difference to the teacher as stored."""
-    weights = restored / "weights"
-    monkeypatch.setattr(pack, "WEIGHTS", weights)
     delta, metadata = storage.read(storage.WEIGHTS / "delta.safetensors")
     save_file(delta, restored / "student.safetensors", metadata)
     pack.main(restored, tokenizer, restored / "student.safetensors")
     assert capsys.readouterr().out.count("stored") == 3
-    teacher, _ = storage.read(weights / "teacher.safetensors")
-    packed, said = storage.read(weights / "delta.safetensors")
+    teacher, _ = storage.read(packed_to / "teacher.safetensors")
+    packed, said = storage.read(packed_to / "delta.safetensors")
     before, _ = storage.read(storage.WEIGHTS / "teacher.safetensors")
     assert said == metadata
     name = "mid_block.resnets.0.conv1.weight"

@@ -7,6 +7,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 # What runs each program; test_programs.py counts that none is missing.
 RUN_BY = {
+    "benchmarks/flow_memory.py": "benchmarks/test_programs.py",
     "benchmarks/gpu.py": "benchmarks/test_programs.py",
     "benchmarks/overhead.py": "benchmarks/test_programs.py",
     "benchmarks/prompt_to_prompt.py": "benchmarks/test_programs.py",

@@ -93,7 +93,7 @@ class DeltaTraining:
         """What step i trains on."""
         draw, segment = self.segment(i)
         T = self.reflow.points.timesteps(draw.w, self.rounds.uniform(i, len(draw.w)))
-        student = partial(self._call, prompts=self._conditions(draw, draw.dropped), student=True)
+        student = partial(self._call, prompts=self._conditions(draw, draw.dropped, student=True), student=True)
         return Batch(segment, T, student)
 
     def segment(self, i: int) -> tuple[Draw, Segment]:
@@ -111,7 +111,7 @@ class DeltaTraining:
         chord = self.base.chord(1)
         trajectory = self.base.trajectory(chord, DRAWING_STEPS).to(self.unet.device, torch.float32)
         guidance = self.drawing_guidance
-        prompts = [self._prompt(i, dropped) for dropped in ([True, False] if guidance != 1 else [False])]
+        prompts = [self._prompt(i, dropped, student=False) for dropped in ([True, False] if guidance != 1 else [False])]
         network, chord = self._network(prompts, student=False), chord.to(self.unet.device, torch.float32)
         d = self.base.derivative(network, chord, trajectory, guidance)
         with torch.no_grad():
@@ -133,7 +133,7 @@ class DeltaTraining:
     def preview(self) -> Tensor:
         """The first example's prompt in four steps, x0 of shape [1, C, H, W] in the UNet's scale."""
         guided = self.settings.guidance == 0 and self.examples.negative is not None
-        prompts = [self._prompt(0, dropped) for dropped in ([True, False] if guided else [False])]
+        prompts = [self._prompt(0, dropped, student=True) for dropped in ([True, False] if guided else [False])]
         network = self._network(prompts, student=True)
         denoise = denoiser(network, self.settings.prediction_type, self.reflow.chord, PREVIEW_CFG)
         sigmas = window_schedule(self.chord, 4).to(torch.float32).to(self.unet.device)
@@ -160,7 +160,7 @@ class DeltaTraining:
         B, guided = settings.batch_size, settings.guidance not in (0, 1)
         draw = draw_batch(self.reflow.points, examples.groups, B, dropout, settings.seed, number)
         dropped = [False] * B if settings.guidance else draw.dropped
-        prompts = [self._conditions(draw, rows) for rows in ([[True] * B] if guided else []) + [dropped]]
+        prompts = [self._conditions(draw, rows, student=False) for rows in ([[True] * B] if guided else []) + [dropped]]
         network = self._network(prompts, student=False)
         teacher = self.base.derivative(network, self.reflow.chord, self.reflow.trajectory, settings.guidance)
         x0 = examples.x0(draw.examples)
@@ -169,10 +169,12 @@ class DeltaTraining:
         w, x0, noise = (part.to(self.unet.device) for part in (draw.w, x0, noise))
         return draw, self.reflow.segment(teacher, w, x0, noise)
 
-    def _conditions(self, draw: Draw, dropped: list[bool]) -> list[Together]:
+    def _conditions(self, draw: Draw, dropped: list[bool], student: bool) -> list[Together]:
+        self.unet.adapters.on = student  # a part of the network may encode the prompts further, as LTX-2's does
         return self.examples.conditions(draw.examples, dropped, self.unet.device, draw.guidance)
 
-    def _prompt(self, i: int, dropped: bool) -> list[Together]:
+    def _prompt(self, i: int, dropped: bool, student: bool) -> list[Together]:
+        self.unet.adapters.on = student
         return self.examples.conditions([i], [dropped], self.unet.device)
 
     def _network(self, prompts: list[list[Together]], student: bool) -> UNet:

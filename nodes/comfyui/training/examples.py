@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import comfy.sampler_helpers
 import comfy.samplers
+import comfy.utils
 import torch
 from comfy.conds import CONDRegular
 from comfy.model_patcher import ModelPatcher
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from .training_unet import Conditions
 
+Shapes = tuple[torch.Size, ...]  # of the parts of a latent, without the batch
 Entry = list[Any]  # [embedding, options], one prompt of a CONDITIONING
 GUIDANCE = "guidance"  # what models of Flux' kind are given beside the prompt
 UNUSABLE = ("control", "gligen", "hooks", "area", "mask")
@@ -25,7 +27,10 @@ class Together(NamedTuple):
 
 
 class Examples:
-    """Latents in the UNet's scale, each with its prompt, and what a prompt is replaced by when it is dropped."""
+    """Latents in the UNet's scale, each with its prompt, and what a prompt is replaced by when it is dropped.
+
+    latents: [C, ...] each, or [1, N] where a latent has several parts, whose shapes are in `shapes`.
+    """
 
     def __init__(
         self,
@@ -37,7 +42,7 @@ class Examples:
     ):
         self.model = model.model
         self.together = True  # False for a model that takes one prompt in a call
-        self.latents = _latents(model, latents)
+        self.latents, self.shapes = _latents(model, latents)
         self.positive = _prompts(positive, len(self.latents), "positive")
         self.negative = _prompts(negative, len(self.latents), "negative") if negative else None
         self.guidance_up_to = guidance_up_to
@@ -51,13 +56,13 @@ class Examples:
     @property
     def groups(self) -> list[list[int]]:
         """The examples of each size, by index."""
-        by_shape: dict[torch.Size, list[int]] = {}
-        for i, latent in enumerate(self.latents):
-            by_shape.setdefault(latent.shape, []).append(i)
+        by_shape: dict[Shapes, list[int]] = {}
+        for i, shapes in enumerate(self.shapes):
+            by_shape.setdefault(shapes, []).append(i)
         return list(by_shape.values())
 
     def x0(self, examples: Sequence[int]) -> Tensor:
-        """[B, C, H, W]."""
+        """[B, C, ...]."""
         return torch.stack([self.latents[i] for i in examples])
 
     def conditions(
@@ -104,6 +109,7 @@ class Examples:
             device,
             "negative" if dropped else "positive",
             latent_image=noise,
+            latent_shapes=[torch.Size([1, *shape]) for shape in self.shapes[i]],
         )
         return {key: cond.process_cond(batch_size=1, area=None) for key, cond in entry["model_conds"].items()}
 
@@ -112,26 +118,25 @@ def _fit_together(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return one.keys() == other.keys() and all(one[key].can_concat(other[key]) for key in one)
 
 
-def _latents(model: ModelPatcher, latents: Sequence[dict[str, Any]]) -> list[Tensor]:
+def _latents(model: ModelPatcher, latents: Sequence[dict[str, Any]]) -> tuple[list[Tensor], list[Shapes]]:
+    """Each as one tensor, and the shapes of its parts: a video and its sound are packed as ComfyUI's samplers do it."""
     channels = model.model.latent_format.latent_channels
-    found = []
+    found, shapes = [], []
     for latent in latents:
         samples = latent["samples"]
-        if samples.is_nested:
+        parts = samples.unbind() if samples.is_nested else [samples]
+        if not 3 <= parts[0].ndim <= 5 or parts[0].shape[1] != channels:
             raise ValueError(
-                "A latent holds several tensors, such as a video and its sound, expected one tensor: train on latents "
-                "of pictures or of a video without sound."
+                f"A latent has shape {tuple(parts[0].shape)}, expected (pictures, {channels}, ...): encode the "
+                "pictures with the VAE of this model's family."
             )
-        if not 3 <= samples.ndim <= 5 or samples.shape[1] != channels:
-            raise ValueError(
-                f"A latent has shape {tuple(samples.shape)}, expected (pictures, {channels}, ...): encode the pictures "
-                "with the VAE of this model's family."
-            )
-        for sample in samples.float().cpu():  # an empty one stays so
+        packed = comfy.utils.pack_latents(parts)[0] if len(parts) > 1 else parts[0]
+        for sample in packed.float().cpu():  # an empty one stays so
             found.append(model.model.process_latent_in(sample[None].clone())[0] if sample.any() else sample)
+            shapes.append(tuple(part.shape[1:] for part in parts))
     if not found:
         raise ValueError("There are no latents, expected at least one picture to learn from: connect VAE Encode.")
-    return found
+    return found, shapes
 
 
 def _prompts(conditionings: Sequence[Sequence[Entry]], count: int, name: str) -> list[Entry]:

@@ -1,8 +1,8 @@
 """Parts of a UNet that keep their inputs only and compute again in backward (Chen et al. 2016)."""
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator
-from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -94,15 +94,24 @@ class _Recomputed(torch.autograd.Function):
 
 
 def _with_tensors(value: Any, replaced: Callable[[Tensor], Tensor]) -> Any:
-    """The same with other tensors, in new containers: what is in lists, tuples, dictionaries and dataclasses."""
+    """The same with other tensors, in new containers: lists, tuples, dictionaries, and objects that hold tensors."""
     if isinstance(value, Tensor):
         return replaced(value)
     if isinstance(value, list | tuple) and type(value) in (list, tuple):
         return type(value)(_with_tensors(part, replaced) for part in value)
     if type(value) is dict:
         return {key: _with_tensors(part, replaced) for key, part in value.items()}
-    if is_dataclass(value) and not isinstance(value, type):
-        return replace(
-            value, **{part.name: _with_tensors(getattr(value, part.name), replaced) for part in fields(value)}
-        )
+    held = {name: part for name, part in _attributes(value).items() if isinstance(part, Tensor)}
+    if held:
+        value = copy.copy(value)
+        for name, part in held.items():
+            object.__setattr__(value, name, replaced(part))
     return value
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    """Of an object that is no module: dataclasses, and classes of a model's own such as LTX-2's compressed times."""
+    if isinstance(value, type | nn.Module) or callable(value):
+        return {}
+    slots = {name: getattr(value, name, None) for name in getattr(type(value), "__slots__", ())}
+    return slots | getattr(value, "__dict__", {})

@@ -78,9 +78,10 @@ def _take_steps(
 def _picture(training: DeltaTraining) -> tuple[object, ...] | None:
     """A picture in four steps; a rough one where the user has no preview method, for which samplers show none.
 
-    None for models of which ComfyUI has no preview, and for those that make a part of a picture only.
+    None for models of which ComfyUI has no preview, for those that make a part of a picture only, and for latents of
+    several parts.
     """
-    if training.is_part:
+    if training.is_part or len(training.examples.shapes[0]) > 1:
         return None
     latent_format = training.unet.patcher.model.latent_format
     previewer = latent_preview.get_previewer(training.unet.device, latent_format)
@@ -124,8 +125,8 @@ def _reason(error: Exception, training: DeltaTraining, step: int) -> str:
     if not _is_out_of_memory(error):
         return str(error)
     settings = training.settings
-    shapes = {tuple(latent.shape[1:]) for latent in training.examples.latents}
-    sizes = " and ".join(f"{height}x{width}" for height, width in sorted(shapes, reverse=True)[:2])
+    shapes = {tuple(first[1:]) for first, *_ in training.examples.shapes}  # without channels
+    sizes = " and ".join("x".join(map(str, shape)) for shape in sorted(shapes, reverse=True)[:2])
     switches = {"gradient_checkpointing": settings.gradient_checkpointing}
     if training.unet.patcher.load_device != training.unet.patcher.offload_device:
         switches["offloading"] = settings.offloading

@@ -20,7 +20,7 @@ from .image_prompts import make_clip_vision, make_ip_adapter
 from .loras import make_lora, make_pcm_lora, make_sd3_lora
 from .sparse_files import save_name
 from .text_models import make_text_encoder
-from .trained import make_trained_checkpoint, make_trained_delta
+from .trained import STORED, make_flow_checkpoint, make_flow_delta, make_trained_checkpoint, make_trained_delta
 from .triposplat import make_triposplat_decoder
 from .unets import SD15_TINY, SD21_SMALL, SDXL_SMALL, make_controlnet, make_unet
 from .vaes import make_flux_vae, make_vae, make_wan_vae
@@ -30,6 +30,8 @@ Table = dict[str, Callable[[Path], object]]  # a file's name -> what writes it
 
 TRAINED_CHECKPOINT = "checkpoints/drawn-scenes.safetensors"
 TRAINED_DELTA = "perflow/drawn-scenes-perflow.safetensors"
+FLOW_CHECKPOINT = "checkpoints/drawn-scenes-flow.safetensors"
+FLOW_DELTA = "perflow/drawn-scenes-flow-perflow.safetensors"
 SD15 = "checkpoints/v1-5-pruned-emaonly-fp16.safetensors"
 SDXL = "checkpoints/sd_xl_base_1.0.safetensors"
 SD35 = "checkpoints/sd3.5_medium_incl_clips_t5xxlfp8scaled.safetensors"
@@ -42,6 +44,12 @@ WAN_LOW = "diffusion_models/wan2.2_t2v_low_noise_14B_fp8_scaled.safetensors"
 
 def trained(_: Path) -> Table:
     return {TRAINED_CHECKPOINT: make_trained_checkpoint, TRAINED_DELTA: make_trained_delta}
+
+
+def trained_flow(_: Path) -> Table:
+    """The delta is trained on the checkpoint, so the checkpoint may be there before it."""
+    delta: Table = {FLOW_DELTA: make_flow_delta} if (STORED / "flow_delta.safetensors").is_file() else {}
+    return {FLOW_CHECKPOINT: make_flow_checkpoint, **delta}
 
 
 def graphs(models: Path) -> Table:
@@ -122,4 +130,4 @@ def flow_file(name: str) -> str:
     return f"diffusion_models/flow-{name}.safetensors"
 
 
-TABLES = {"trained": trained, "graphs": graphs, "flows": flows}
+TABLES = {"trained": trained, "trained_flow": trained_flow, "graphs": graphs, "flows": flows}

@@ -1,7 +1,6 @@
-"""The trained model of small_model as ComfyUI's loaders take it: widened to SD1.5's layout (fp16).
+"""The trained models of small_model as ComfyUI's loaders take them (fp16): SD1.5's layout, widened, and SD3.5's.
 
-It is stored narrow. Every file is written in names that are ComfyUI's own or that it maps, with no library but torch
-and safetensors.
+Every file is written in names that are ComfyUI's own or that it maps.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from environment import PACK
+from environment import PACK, UserError
 
 from small_model.networks import autoencoder, flow_transformer, storage, text_model, widen
 
@@ -38,6 +37,26 @@ def make_trained_delta(path: Path, stored: Path = STORED) -> Path:
     """Write the PeRFlow delta, by diffusers' names, with what it says of itself."""
     delta, metadata = storage.read(stored / "delta.safetensors")
     return save({name: widen.widened(name, tensor).half() for name, tensor in delta.items()}, path, metadata)
+
+
+def make_flow_checkpoint(path: Path, stored: Path = STORED) -> Path:
+    """Write the SD3.5 checkpoint of the stored flow model."""
+    transformer, _ = storage.read(present(stored / "flow_teacher.safetensors"))
+    parts, _ = storage.read(present(stored / "flow_autoencoder.safetensors"))
+    return flow_checkpoint(transformer, parts, path)
+
+
+def make_flow_delta(path: Path, stored: Path = STORED) -> Path:
+    """Write its PeRFlow delta, as Train PeRFlow Delta named it, with what it says of itself."""
+    delta, metadata = storage.read(present(stored / "flow_delta.safetensors"))
+    return save({name: tensor.half() for name, tensor in delta.items()}, path, metadata)
+
+
+def present(file: Path) -> Path:
+    """Raises UserError for what is not stored yet."""
+    if not file.is_file():
+        raise UserError(f"There is no {file}: train the flow model and store it, as small_model/README.md says.")
+    return file
 
 
 def flow_checkpoint(transformer: Tensors, autoencoder_parts: Tensors, path: Path) -> Path:
