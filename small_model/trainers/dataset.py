@@ -18,6 +18,7 @@ from ..scenes.styles import styled
 from .devices import as_tensor, placed, processes
 from .training_loop import save
 
+AUTOENCODER, DECODER = "autoencoder.pt", "decoder.pt"  # states of trainings, in their folder
 PART = 256  # pictures that a process draws at once
 
 
@@ -52,7 +53,7 @@ def latents_of(folder: Path, count: int, style: str | None = None) -> tuple[Tens
     file, parts = folder / f"{name}.pt", [folder / f"{name}-{i}.pt" for i in range(group.num_processes)]
     if not file.exists():
         mine = np.array_split(np.arange(count), group.num_processes)[group.process_index]
-        encoder, _ = trained_autoencoder(folder / "autoencoder.pt")
+        encoder, _ = trained_autoencoder(folder)
         latents = []
         with ProcessPoolExecutor() as pool:
             for batch in np.array_split(mine, max(1, len(mine) // 50)):
@@ -70,7 +71,18 @@ def latents_of(folder: Path, count: int, style: str | None = None) -> tuple[Tens
     return torch.load(file, weights_only=True), captions
 
 
-def trained_autoencoder(file: Path) -> tuple[Encoder, Decoder]:
-    """The narrow autoencoder from its training's state, on the device."""
-    encoder, decoder = pair_of(*averaged(file, "encoder", "decoder"))
+def trained_autoencoder(folder: Path) -> tuple[Encoder, Decoder]:
+    """The narrow autoencoder from its training's state, on the device; its decoder from where that was trained on.
+
+    Raises ValueError for a decoder that was trained on for another encoder.
+    """
+    encoder, decoder = pair_of(*averaged(folder / AUTOENCODER, "encoder", "decoder"))
+    if (later := folder / DECODER).is_file():
+        before = torch.load(later, weights_only=True, mmap=True, map_location="cpu")["encoder"]
+        if any(not torch.equal(before[name], weight) for name, weight in encoder.state_dict().items()):
+            raise ValueError(
+                f"{later} was trained for another encoder than that of {AUTOENCODER}, expected the same: take it away, "
+                "or bring its autoencoder back."
+            )
+        decoder.load_state_dict(averaged(later, "decoder")[0])
     return placed(encoder).eval().requires_grad_(False), placed(decoder).eval().requires_grad_(False)

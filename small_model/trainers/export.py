@@ -22,9 +22,9 @@ from ..networks.unet import narrow_unet
 from .dataset import latents_of, trained_autoencoder
 
 
-def vae_of(file: Path) -> AutoencoderTiny:
+def vae_of(folder: Path) -> AutoencoderTiny:
     """The autoencoder at TAESD's width in diffusers' class."""
-    encoder, decoder = trained_autoencoder(file)
+    encoder, decoder = trained_autoencoder(folder)
     weights = {f"encoder.layers.{name}": tensor for name, tensor in widen(encoder).items()}
     for name, tensor in widen(decoder).items():  # TAESD counts its clamp as a layer, diffusers does not
         place, _, rest = name.partition(".")
@@ -43,7 +43,7 @@ def export(folder: Path, tokenizer: Path, pictures: int) -> None:
     weights = text_model("")
     text.load_state_dict({name: weights[name.removeprefix("text_model.")] for name in text.state_dict()})
     StableDiffusionPipeline(
-        vae=vae_of(folder / "autoencoder.pt"),
+        vae=vae_of(folder),
         text_encoder=text,
         tokenizer=CLIPTokenizer.from_pretrained(tokenizer, model_max_length=POSITIONS),
         unet=unet,

@@ -61,7 +61,7 @@ def main(folder: Path, tokenizer: Path, student: Path | None, flow: bool = False
         store("flow_delta", delta, DELTA_BITS, changes, metadata)
         return
     kind = FLOW if flow else SD15
-    encoder, decoder = trained_autoencoder(folder / "autoencoder.pt")
+    encoder, decoder = trained_autoencoder(folder)
     both = torch.nn.ModuleDict({"encoder": encoder, "decoder": decoder})
     drawn = [picture(seed) for seed in range(BATCH)]  # held out
     x = as_tensor(np.stack([pixels for pixels, _ in drawn]))

@@ -3,6 +3,7 @@
 `python -m small_model.trainers.train_autoencoder FOLDER --pictures 48000 --minutes 40`, on two cores
 `torchrun --nproc_per_node 2 -m small_model.trainers.train_autoencoder ...`. With --from-stored it begins with the
 weights in this repository; with --channels 16 it is the SD3-like model's, which begins with the other's inner layers.
+With --decoder-alone the trained encoder stays as it is, and so do latents; the state is FOLDER/decoder.pt.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch.nn.functional import avg_pool2d
 
 from ..networks import storage
 from ..networks.autoencoder import LATENT_CHANNELS, Decoder, Encoder
-from .dataset import pictures_of
+from .dataset import AUTOENCODER, DECODER, pictures_of, trained_autoencoder
 from .devices import DEVICE, arithmetic, broadcast, placed, processes
 from .muon import optimizers_of
 from .training_loop import Losses, Training, arguments
@@ -62,18 +63,20 @@ def train(
     rate: float,
     from_stored: bool,
     channels: int = LATENT_CHANNELS,
+    decoder_alone: bool = False,
 ) -> None:
     """Train for so many minutes, all runs together, at a rate that falls to zero; the state is in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     pixels = torch.from_numpy(pictures_of(folder, pictures)[0]).to(DEVICE)
     torch.manual_seed(processes().process_index)  # no two processes have the same noise
-    encoder, decoder = first_weights(from_stored, channels)
-    weights = list(placed(nn.ModuleList([encoder, decoder])).parameters())
+    encoder, decoder = trained_autoencoder(folder) if decoder_alone else first_weights(from_stored, channels)
+    both = placed(nn.ModuleList([encoder, decoder.requires_grad_(True)])).train()
+    weights = [weight for weight in both.parameters() if weight.requires_grad]
     broadcast(weights)
     optimizers = optimizers_of(weights, [encoder[0], encoder[-1], decoder[1], decoder[-1]], rate)
-    networks = {"encoder": encoder, "decoder": decoder}
-    training = Training(networks, optimizers, folder / "autoencoder.pt", longest_average=0.999)
-    training.state.setdefault("standardised", from_stored and channels == LATENT_CHANNELS)
+    networks, file = {"encoder": encoder, "decoder": decoder}, folder / (DECODER if decoder_alone else AUTOENCODER)
+    training = Training(networks, optimizers, file, longest_average=0.999)
+    training.state.setdefault("standardised", decoder_alone or (from_stored and channels == LATENT_CHANNELS))
 
     def losses(step: int, done: float) -> Losses:
         if done >= STANDARDISED_AT and not training.state["standardised"]:
@@ -129,5 +132,6 @@ if __name__ == "__main__":
     parser = arguments(__doc__, 8000, 60, BATCH, RATE)
     parser.add_argument("--from-stored", action="store_true", help="begin with the weights in this repository")
     parser.add_argument("--channels", type=int, default=LATENT_CHANNELS, help="of the latents")
+    parser.add_argument("--decoder-alone", action="store_true", help="train its decoder on")
     train(**vars(parser.parse_args()))
     processes().destroy_process_group()

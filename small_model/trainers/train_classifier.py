@@ -61,9 +61,9 @@ def tensors(pictures: Sequence[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
 
 
-def through_autoencoder(state: Path, numbers: Sequence[int], noise: float) -> Tensor:
+def through_autoencoder(folder: Path, numbers: Sequence[int], noise: float) -> Tensor:
     """Those pictures as the autoencoder gives them back, [count, 3, 64, 64] uint8."""
-    encoder, decoder = trained_autoencoder(state)
+    encoder, decoder = trained_autoencoder(folder)
     parts = []
     for i in range(0, len(numbers), 50):
         full = as_tensor(np.stack([picture(number)[0] for number in numbers[i : i + 50]]))
@@ -79,7 +79,7 @@ def training_pictures(folder: Path, count: int) -> tuple[Tensor, Tensor]:
     if not file.exists():
         with ProcessPoolExecutor(2) as pool:
             pixels = tensors(list(pool.map(drawn_sometimes_styled, plain, chunksize=64)))
-        pixels = torch.cat([pixels, through_autoencoder(folder / "autoencoder.pt", again, NOISE)])
+        pixels = torch.cat([pixels, through_autoencoder(folder, again, NOISE)])
         save(pixels, file)
     pixels = torch.load(file, weights_only=True)
     return pixels, labels([*plain, *again])
@@ -127,7 +127,7 @@ def tested(network: Classifier, folder: Path) -> dict[str, dict[str, float]]:
     """Accuracy on held-out drawings as they are, through the autoencoder, blurred and grainy, and in other styles."""
     plain = tensors([drawn(number) for number in range(TESTED)])
     sets = {"drawings": plain}
-    sets["through the autoencoder"] = through_autoencoder(folder / "autoencoder.pt", range(TESTED // 2), 0.0)
+    sets["through the autoencoder"] = through_autoencoder(folder, range(TESTED // 2), 0.0)
     sets["blurred and grainy"] = (255 * grainy(blurred(plain.float() / 255, 0.8), 0.04)).to(torch.uint8)
     sets |= {style: tensors([drawn(number, style) for number in range(TESTED // 2)]) for style in STYLES}
     wanted = labels(range(TESTED))

@@ -57,7 +57,7 @@ def test_the_stored_weights_come_back_as_a_training_leaves_them(tmp_path):
     assert found.keys() == stored.keys()
     assert all(torch.equal(found[name], stored[name]) for name in stored)
     stored, _ = read(WEIGHTS / "autoencoder.safetensors")
-    for part, network in zip(("encoder", "decoder"), trained_autoencoder(tmp_path / "autoencoder.pt"), strict=True):
+    for part, network in zip(("encoder", "decoder"), trained_autoencoder(tmp_path), strict=True):
         assert all(torch.equal(weight, stored[f"{part}.{name}"]) for name, weight in network.state_dict().items())
 
 

@@ -16,6 +16,7 @@ from small_model.trainers import (
     train_teacher,
     training_loop,
 )
+from small_model.trainers.dataset import trained_autoencoder
 from small_model.trainers.restore import restore
 
 HOW = dict(pictures=8, minutes=0.01, batch=2, rate=1e-4)
@@ -51,6 +52,24 @@ def test_autoencoder_goes_on_from_its_state(tmp_path, capsys):
     assert again["step"] > first["step"] > 0
     assert again["seconds"] >= 60 * longer["minutes"]
     assert again["standardised"]
+
+
+def test_the_decoder_alone(tmp_path):
+    """The encoder stays as it is; the decoder goes on, is what the folder's autoencoder has, and fits no other."""
+    train_autoencoder.train(tmp_path, **HOW, from_stored=True)
+    before = storage.averaged(tmp_path / "autoencoder.pt", "encoder", "decoder")
+    for minutes in (HOW["minutes"], 1.01 * HOW["minutes"]):
+        train_autoencoder.train(tmp_path, **HOW | {"minutes": minutes}, from_stored=False, decoder_alone=True)
+    after = [network.state_dict() for network in trained_autoencoder(tmp_path)]
+    same = [all(torch.equal(one[name], other[name]) for name in one) for one, other in zip(before, after, strict=True)]
+    assert same == [True, False]
+    other = torch.load(tmp_path / "autoencoder.pt", weights_only=True)
+    other["state"]["ema"][0] += 1
+    training_loop.save(other, tmp_path / "autoencoder.pt")
+    with pytest.raises(
+        ValueError, match=r"decoder.pt was trained for another encoder than that of autoencoder.pt, exp"
+    ):
+        trained_autoencoder(tmp_path)
 
 
 def test_latents_become_standardised(tmp_path, monkeypatch):

@@ -30,7 +30,7 @@ def test_the_latents_are_of_drawings_that_nobody_had_made_before(folder):
     pictures, captions = pictures_of(folder, 6)
     assert latents.shape == (6, 4, 16, 16)
     assert json.loads((folder / "latents.json").read_text(encoding="utf-8")) == captions
-    _, decoder = trained_autoencoder(folder / "autoencoder.pt")
+    _, decoder = trained_autoencoder(folder)
     with torch.no_grad():
         off = decoder(latents.float()).clamp(0, 1) - as_tensor(pictures)
     assert off.square().mean().sqrt() < 0.06  # 31.9 dB on the average are 0.025
