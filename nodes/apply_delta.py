@@ -5,7 +5,6 @@ from comfy_api.latest import io
 
 from ..perflow_core.errors import counted, tensors_named
 from ..perflow_core.sampling.parameterization import usual_base
-from ..perflow_core.sampling.windows import parse_edges
 from ..perflow_core.weights.delta_file import (
     metadata_base_prediction,
     metadata_edges,
@@ -17,7 +16,7 @@ from ..perflow_core.weights.unet_layout import TRAINED_WINDOWS
 from .comfyui import folders, node_text, shared_inputs
 from .comfyui.advice import with_advice
 from .comfyui.sampling.base_sampling import base_of, other_base_lines
-from .comfyui.sampling.flow_windows import FlowBase, check_no_edges, flow_lines
+from .comfyui.sampling.flow_windows import EDGES, FlowBase, edges_text, flow_lines, given_edges, same_edges
 from .comfyui.sampling.perflow_model import trained_prediction, with_flow_windows, with_perflow_sampling
 from .comfyui.sampling.perflow_sampling import Base
 from .comfyui.weights.delta_patches import fitting_delta, patches
@@ -95,13 +94,12 @@ class PeRFlowApplyDelta(io.ComfyNode):
         if strength == 0:
             return io.NodeOutput(model, ui=node_text.show(cls, "Strength 0: the model is unchanged."))
         base = base_of(model)  # first: the error for a wrong model comes before that for a wrong file
-        given = parse_edges(edges)
+        given = given_edges(base, edges)
         with with_advice():
             delta = fitting_delta(model, folders.delta_path(delta_name), partial, strength)
             if isinstance(base, FlowBase):
                 accelerated, lines = on_flow(model, base, delta, prediction_type, windows, align_steps, given)
             else:
-                check_no_edges(given)
                 accelerated, lines = on_stable_diffusion(model, base, delta, prediction_type, windows, align_steps)
         applied = [*(model.get_attachment(APPLIED) or []), (delta.file.name, strength)]
         accelerated.add_patches(patches(delta), strength)
@@ -134,10 +132,15 @@ def on_flow(
     given: list[float] | None,
 ) -> tuple[ModelPatcher, list[str]]:
     """The same for a flow model, where the file says which sigmas the windows have, if the node does not."""
-    edges = given or metadata_edges(delta.file)
+    trained, before = metadata_edges(delta.file), model.get_attachment(EDGES)
+    edges = given or trained
     if edges is None or (windows and not given and windows != len(edges) - 1):
         edges = base.edges(windows or metadata_windows(delta.file) or TRAINED_WINDOWS)
-    return with_flow_windows(model, base, edges, align), flow_lines(edges, choice != shared_inputs.AUTO, windows)
+    lines = flow_lines(edges, choice != shared_inputs.AUTO, windows)
+    for whose, others in (("The file was trained with", trained), ("The model before had", before)):
+        if others and not same_edges(others, edges):
+            lines.append(f"{whose} other windows, sigma {edges_text(others)}, which are not used.")
+    return with_flow_windows(model, base, edges, align), lines
 
 
 def applied_lines(delta: DeltaFit, applied: list[tuple[str, float]], sampling: str) -> list[str]:

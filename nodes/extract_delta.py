@@ -9,6 +9,7 @@ import comfy.utils
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
+from ..perflow_core.errors import counted
 from ..perflow_core.sampling.parameterization import like_base, usual_base
 from ..perflow_core.weights.extraction import Extraction, largest_names, source_dtype
 from ..perflow_core.weights.unet_layout import UNetLayout
@@ -86,8 +87,11 @@ class PeRFlowExtractDelta(io.ComfyNode):
             if prediction_type != shared_inputs.AUTO:
                 remarks.append(PREDICTION_UNUSED)
             prediction_type = like_base(flow.predicts)
-            edges = model_perflow.get_attachment(EDGES)
-            facts = flow.metadata(flow.chord(edges if edges and len(edges) == windows + 1 else windows))
+            chord = flow.chord(model_perflow.get_attachment(EDGES) or windows)
+            own = len(chord.windows.own)
+            if own != windows:
+                remarks.append(f"windows ({windows}) is not used: model_perflow has {counted(own, 'window')}.")
+            windows, facts = own, flow.metadata(chord)
         elif prediction_type == shared_inputs.AUTO:
             sampling = model_perflow.get_model_object("model_sampling")
             known = isinstance(sampling, PeRFlowSampling)

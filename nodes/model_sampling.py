@@ -3,10 +3,9 @@
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..perflow_core.sampling.windows import parse_edges
 from .comfyui import node_text, shared_inputs
 from .comfyui.sampling.base_sampling import base_of, other_prediction_lines
-from .comfyui.sampling.flow_windows import FlowBase, check_no_edges, flow_lines
+from .comfyui.sampling.flow_windows import FlowBase, flow_lines, given_edges
 from .comfyui.sampling.perflow_model import trained_prediction, with_flow_windows, with_perflow_sampling
 from .comfyui.weights.unet_weights import layout_of
 
@@ -46,13 +45,12 @@ class PeRFlowModelSampling(io.ComfyNode):
     ) -> io.NodeOutput:
         shared_inputs.check_ranges(cls, prediction_type=prediction_type, windows=windows)
         base = base_of(model)  # first, for its error about models of another kind
-        given = parse_edges(edges)
+        given = given_edges(base, edges)
         if isinstance(base, FlowBase):
             levels = given or base.edges(windows)
             accelerated = with_flow_windows(model, base, levels, align_steps)
             lines = flow_lines(levels, prediction_type != shared_inputs.AUTO, windows)
         else:
-            check_no_edges(given)
             remarks = []
             if prediction_type == shared_inputs.AUTO:
                 prediction_type = trained_prediction(model, layout_of(model))

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
@@ -10,14 +9,19 @@ from comfy_api.latest import io
 from ..perflow_core.drawing.picture_sheet import to_tensor
 from ..perflow_core.drawing.plots import draw_losses
 from ..perflow_core.errors import counted
-from ..perflow_core.sampling import tolerances
 from ..perflow_core.sampling.parameterization import PredictionType, like_base
-from ..perflow_core.sampling.windows import parse_edges
 from ..perflow_core.weights.delta_file import metadata_edges, metadata_prediction_type, metadata_windows
 from .comfyui import folders, node_text, shared_inputs
 from .comfyui.advice import with_advice
 from .comfyui.sampling.base_sampling import base_of
-from .comfyui.sampling.flow_windows import EDGES, FlowBase, flow_lines
+from .comfyui.sampling.flow_windows import (
+    EDGES,
+    FlowBase,
+    edges_text,
+    flow_lines,
+    given_edges,
+    same_edges,
+)
 from .comfyui.sampling.perflow_sampling import Base, PeRFlowSampling
 from .comfyui.training import trained_files
 from .comfyui.training.delta_training import DeltaTraining, Settings
@@ -196,12 +200,15 @@ class PeRFlowTrainDelta(io.ComfyNode):
         values = {name: value for name, (value, *_) in widgets.items()}
         shared_inputs.check_ranges(cls, **values)
         steps, rank = values.pop("steps"), values["rank"]
-        values["edges"] = parse_edges(values.get("edges", ""))
         base, unet = teacher_of(model[0]), layout_of(model[0])
+        values["edges"] = edges = given_edges(base, values.get("edges", ""))
         resumed = None
         if resume_from and resume_from[0] != NOTHING:
             resumed = trained_files.read_resumed(folders.delta_path(resume_from[0]))
             values["rank"] = resumed.file.rank
+            trained = metadata_edges(resumed.file)
+            if edges and trained and same_edges(edges, trained):
+                values["edges"] = trained  # in all of their digits
         chosen = values["prediction_type"] != shared_inputs.AUTO
         values["prediction_type"] = chosen_prediction(base, values["prediction_type"], resumed)
         settings = Settings(**values)
@@ -282,11 +289,11 @@ def check_settings(settings: Settings, resumed: Resumed | None, with_negative: b
 def check_edges(training: DeltaTraining, resumed: Resumed) -> None:
     """Raises ValueError for a flow model's delta whose windows are elsewhere."""
     edges, own = metadata_edges(resumed.file), training.chord.own_edges
-    if edges is None or (len(edges) == len(own) and np.allclose(edges, own, rtol=0, atol=tolerances.SAME_LEVEL)):
+    if edges is None or same_edges(edges, own):
         return
-    found, expected = (" ".join(f"{edge:.4g}" for edge in part) for part in (edges, own))
     raise ValueError(
-        f"{resumed.file.name} has windows at the sigmas {found}, and the node has {expected}, expected the same: "
+        f"{resumed.file.name} has windows at the sigmas {edges_text(edges)}, and the node has {edges_text(own)}, "
+        "expected the same: "
         "give the model the shift that the file was trained at, or the same edges, or start anew with resume_from "
         "none."
     )

@@ -155,14 +155,15 @@ def draw_schedule(chord: WindowChord, alphas_cumprod: Tensor | None, sigmas: Ten
     _draw_curves(canvas, axes, chord, alphas_cumprod)
     _draw_steps(canvas, axes, chord, sigmas)
     steps = max(len(sigmas) - 1, 0)
-    canvas.text(LEFT, 36, f"{counted(steps, 'step')}, {counted(chord.K, 'window')}", "lm")
+    canvas.text(LEFT, 36, f"{counted(steps, 'step')}, {counted(len(chord.windows.own), 'window')}", "lm")
     return canvas.finished()
 
 
 def _draw_schedule_frame(canvas: Canvas, axes: Axes, chord: WindowChord) -> None:
     edges = chord.windows.edge_timesteps
     for w, (start, end) in enumerate(pairwise(edges)):
-        canvas.box(axes.x(start), TOP, axes.x(end), BOTTOM, BANDS[w % 2])
+        if w in chord.windows.own:  # the rest of the path is another model's
+            canvas.box(axes.x(start), TOP, axes.x(end), BOTTOM, BANDS[w % 2])
     labelled = edges if chord.K <= 10 else [edges[0], edges[-1]]
     for T in labelled:
         canvas.tick_below(axes.x(T), f"{T:.4g}")

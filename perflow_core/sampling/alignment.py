@@ -27,12 +27,13 @@ def align_to_windows(chord: WindowChord, sigmas: Tensor, from_noise: bool = Fals
     top = path.sigma(path.t.new_tensor(float(NUM_TIMESTEPS)))
     T = path.timestep(levels.clamp(max=top)).numpy()
     near = tolerances.GRID * max(chord.shift, 1)
-    is_noise = T[0] >= NUM_TIMESTEPS - (0 if windows.whole else near)
+    start = NUM_TIMESTEPS * windows.span[0]
+    is_noise = T[0] >= start - (0 if windows.whole else near)
     keeps_first = bool(levels[0] <= top * (1 + tolerances.SAME_LEVEL) and (is_noise or not from_noise))
     if keeps_first and is_window_grid(T, windows, near):
         return sigmas
     mean_step = (T[0] - T[-1]) / n
-    T_s = windows.snapped(T[0], mean_step) if not from_noise else NUM_TIMESTEPS
+    T_s = windows.snapped(T[0], mean_step) if not from_noise else max(T[0], start)
     T_e = windows.snapped(T[-1], mean_step)
     if T_s <= T_e:
         return sigmas

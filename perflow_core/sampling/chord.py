@@ -15,10 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import listed
 from ..host import host_float64
 from . import tolerances
 from .windows import NUM_TIMESTEPS, Float64, Windows, by_window, checked_edges, edge_entries
 
+NARROWEST = 2 * tolerances.EDGE / NUM_TIMESTEPS  # of a flow model's windows: no level is on two edges
 Time = TypeVar("Time", Tensor, Float64)
 
 
@@ -108,7 +110,13 @@ class WindowChord:
         own = np.array(checked_edges(edges), dtype=np.float64)
         sigma = np.concatenate([[1.0] * bool(own[0] < 1), own, [0.0] * bool(own[-1] > 0)])
         start, end = unshifted(own[[0, -1]], shift).tolist()
-        windows, s = Windows(unshifted(sigma, shift), False, (start, end)), torch.from_numpy(sigma)
+        u = unshifted(sigma, shift)
+        if (narrowest := float(-np.diff(u).max())) < NARROWEST:
+            raise ValueError(
+                f"The window edges {listed(edges[:9])} make a window of {narrowest:.1g} of the path's time at shift "
+                f"{shift:.4g}, expected at least {NARROWEST:g} for each: move the edges apart."
+            )
+        windows, s = Windows(u, False, (start, end)), torch.from_numpy(sigma)
         return cls.through(windows, shift, torch.ones_like(s), s)
 
     @classmethod

@@ -47,6 +47,11 @@ class Windows:
         return len(self.edges) - 1
 
     @property
+    def is_part(self) -> bool:
+        """Whether another model has the rest of the path."""
+        return len(self.own) < self.K
+
+    @property
     def own(self) -> range:
         """The windows of the span."""
         return range(int(self.edges[0] > self.span[0]), self.K - int(self.edges[-1] < self.span[1]))

@@ -191,6 +191,12 @@ def test_edges_that_are_none(edges):
         WindowChord.of_flow(edges, SHIFT)
 
 
+@pytest.mark.parametrize("edges", [[1.0, 1 - 1e-11, 0.0], [1.0, 1e-9, 0.0], [0.5001, 0.5]])
+def test_windows_too_narrow_for_a_step(edges):
+    with pytest.raises(ValueError, match=r"make a window of .+ at shift 3, expected at least 0.0002 for each: move"):
+        WindowChord.of_flow(edges, SHIFT)
+
+
 @pytest.mark.parametrize("text", ["1", "1, x", "1,,0", "0, 1", "1.5, 0", "1, nan, 0", ","])
 def test_texts_that_are_no_edges(text):
     with pytest.raises(ValueError, match=r"^edges is .+, expected sigmas that fall .+: at least 2 and at most 101.$"):
@@ -240,6 +246,11 @@ class TestTwoExperts:
         u = float(unshifted(torch.tensor(0.7).double(), low.shift))
         assert window_schedule(low, 2, denoise=u).tolist() == pytest.approx([0.7, 0.6, 0])
         assert len(window_schedule(high, 2, denoise=u)) == 0
+
+    def test_its_own_steps_stay_on_an_empty_latent(self, chords):
+        for chord in chords[:2]:
+            sigmas = window_schedule(chord, 2).float()
+            assert align_to_windows(chord, sigmas, from_noise=True) is sigmas
 
     def test_only_own_windows_are_trained(self, chords):
         for chord in chords[:2]:

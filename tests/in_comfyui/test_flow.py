@@ -173,6 +173,37 @@ def model_sampling(run, model, windows=4, align_steps=True, prediction_type="aut
     return run("PeRFlowModelSampling", model=model, **inputs)[0]
 
 
+def test_an_empty_latent_of_another_model_is_taken_as_samplers_take_it(comfyui, model, layout):
+    """Empty Latent Image has 4 channels; a picture for a model of videos is one frame."""
+    from flow_models import conditioning
+
+    latent_format = model.model.latent_format
+    if latent_format.latent_dimensions == 1 or layout == "ltxav":
+        return  # sound, alone or beside a video
+    examples = comfyui.module("nodes.comfyui.training.examples").Examples
+    frames = [1] * (latent_format.latent_dimensions - 2)
+    for channels in (4, latent_format.latent_channels):
+        found = examples(model, [{"samples": torch.zeros(2, channels, 8, 8)}], [conditioning(layout, 1)], None)
+        assert found.missing == [0, 1]
+        assert found.latents[0].shape == (latent_format.latent_channels, *frames, 8, 8)
+    pictures = [{"samples": torch.ones(1, latent_format.latent_channels, 8, 8)}]
+    assert examples(model, pictures, [conditioning(layout, 1)], None).latents[0].shape == found.latents[0].shape
+
+
+@pytest.mark.parametrize("layout", ["sd3.5"], indirect=True)
+def test_latents_and_prompts_that_are_no_numbers(comfyui, model, layout):
+    from flow_models import conditioning, empty_latent
+    from node_training import train_on
+
+    good, prompt = random_latent(empty_latent(layout, model)["samples"]), conditioning(layout, 1)
+    with pytest.raises(ValueError, match=r"^A latent holds NaN or Inf"):
+        train_on(comfyui, model, [{"samples": good * torch.nan}], [prompt])
+    with pytest.raises(ValueError, match=r"^positive holds NaN or Inf"):
+        train_on(comfyui, model, [{"samples": good}], [[[prompt[0][0] * torch.inf, prompt[0][1]]]])
+    with pytest.raises(ValueError, match=r"^A latent has shape .+, expected \(pictures, 16, height, width\): encode"):
+        train_on(comfyui, model, [{"samples": good[:, :, None]}], [prompt])
+
+
 def test_windows_change_no_step_that_is_on_them(model, layout, run, sampled):
     """simple stands on the edges of four windows; the network and its sampling are as before."""
     with_windows = model_sampling(run, model)
@@ -462,11 +493,41 @@ class TestGuidanceAsAnInput:
             with safetensors.safe_open(path, framework="pt") as file:
                 assert file.metadata()["embedded_guidance"] == said
 
-    def test_a_model_that_takes_none(self, comfyui, flow_model):
+    @pytest.mark.parametrize(
+        ("layout", "kind"), [("sd3.5", "SD3"), ("flux-schnell", "Flux"), ("hunyuan-image", "Huny")]
+    )
+    def test_a_model_that_takes_none(self, comfyui, layout, kind, flow_model):
+        model = flow_model(layout)
         with pytest.raises(
-            ValueError, match=r"^guidance_up_to is 4, .+ \(SD3\) does not take guidance as an input, exp"
+            ValueError, match=rf"^guidance_up_to is 4, .+ \({kind}.*\) does not take guidance as an inp"
         ):
-            train(comfyui, "sd3.5", flow_model("sd3.5"), guidance_up_to=4.0)
+            train(comfyui, layout, model, guidance_up_to=4.0)
+        with safetensors.safe_open(train(comfyui, layout, model)[0], framework="pt") as file:
+            assert "embedded_guidance" not in file.metadata()
+
+    def test_a_prompt_without_guidance(self, comfyui, model):
+        """FluxDisableGuidance: it stays without, and the others' is drawn."""
+        from flow_models import conditioning, empty_latent
+        from node_training import train_on
+
+        (entry,) = conditioning("flux", 1)
+        latents = [{"samples": torch.randn(empty_latent("flux", model, batch=2)["samples"].shape)}]
+        positive = [[entry, [entry[0], entry[1] | {"guidance": None}]]]
+        path, losses, _ = train_on(comfyui, model, latents, positive, rank=2, guidance_up_to=6.0, steps=6)
+        assert len(losses) == 6
+        with safetensors.safe_open(path, framework="pt") as file:
+            assert file.metadata()["embedded_guidance"] == "3.5-6"
+
+    def test_it_draws_pictures_without_cfg(self, comfyui, model):
+        from flow_models import conditioning, empty_latent
+        from node_training import SETTINGS
+
+        module = comfyui.module("nodes.comfyui.training.delta_training")
+        prompts = [conditioning("flux", 1)], [conditioning("flux", 0)]
+        examples = module.Examples(model, [empty_latent("flux", model)], *prompts)
+        settings = module.Settings(**SETTINGS | {"rank": 2, "prediction_type": "velocity"})
+        with torch.inference_mode(False):
+            assert module.DeltaTraining(model, examples, settings).drawing_guidance == 1
 
 
 class TestTwoExperts:
@@ -528,6 +589,67 @@ class TestTwoExperts:
         for edges, found in ((self.HIGH, "1 0.95 0.875"), ("0.875, 0.5, 0", "0.875 0.5 0")):
             with pytest.raises(ValueError, match=f"at the sigmas 0.875 0.6 0, and the node has {found}, expected the"):
                 train(comfyui, layout, model, edges=edges, resume_from=path.name)
+
+    def test_extracted(self, comfyui, model, run):
+        pair = {"model_perflow": model_sampling(run, model, edges=self.LOW), "model_base": model}
+        how = {"filename_prefix": "part", "rank": 2, "energy": 0.0, "prediction_type": "auto", "windows": 4}
+        output = comfyui.nodes["PeRFlowExtractDelta"].execute(**pair, **how)
+        assert "windows (4) is not used: model_perflow has 2 windows." in output.ui["text"][0]
+        with safetensors.safe_open(output.result[0], framework="pt") as file:
+            assert (file.metadata()["windows"], file.metadata()["edges"]) == ("2", "0.875,0.6,0")
+
+    def test_other_windows_than_the_files_are_said(self, comfyui, model, layout):
+        path, _, _ = train(comfyui, layout, model, edges=self.LOW)
+        how = {"strength": 1.0, "prediction_type": "auto", "align_steps": True, "delta_name": path.name}
+        node = comfyui.nodes["PeRFlowApplyDelta"]
+        said = node.execute(model, windows=4, **how)
+        assert "The file was trained with other windows, sigma 0.875 0.6 0, which are not used." in said.ui["text"][0]
+        again = node.execute(said.result[0], windows=0, **how)
+        assert "The model before had other windows, sigma 1 0.9" in again.ui["text"][0]
+        assert "other windows" not in node.execute(model, windows=0, **how).ui["text"][0]
+
+    @pytest.mark.parametrize(
+        ("edges", "inputs", "text"),
+        [
+            (HIGH, {}, "2 of 4 steps leave this model's part of the path (sigma 1 to 0.875)"),
+            (LOW, {"start_at_step": 2}, "1 of 2 steps leave this model's part of the path (sigma 0.875 to 0)"),
+            (HIGH, {"end_at_step": 2, "return_with_leftover_noise": "enable"}, None),
+        ],
+    )
+    def test_steps_of_the_other_model_are_said(self, model, layout, run, caplog, edges, inputs, text):
+        from flow_models import conditioning, empty_latent
+
+        node = model_sampling(run, run("ModelSamplingSD3", model=model, shift=8.0)[0], edges=edges)
+        prompts = {"positive": conditioning(layout, 1), "negative": conditioning(layout, 0)}
+        how = {"add_noise": "enable", "noise_seed": 5, "steps": 4, "cfg": 1.0, "sampler_name": "euler"}
+        how |= {"scheduler": "simple", "start_at_step": 0, "end_at_step": 4, "return_with_leftover_noise": "disable"}
+        latent = empty_latent(layout, model)
+        if "start_at_step" in inputs:
+            latent["samples"] = torch.ones_like(latent["samples"])
+        with caplog.at_level("INFO"):
+            run("KSamplerAdvanced", model=node, latent_image=latent, **prompts, **how | inputs)
+        said = "\n".join(record.getMessage() for record in caplog.records)
+        if text:
+            assert f"{text}, so the picture is rougher: use Window Schedule for each of the two models" in said
+        else:
+            assert "leave this" not in said
+
+    def test_a_start_below_the_part(self, comfyui, run, model):
+        high = model_sampling(run, model, edges=self.HIGH)
+        inputs = {"steps": 2, "denoise": 0.3, "end": "zero", "steps_per_window": ""}
+        output = comfyui.nodes["PeRFlowWindowSchedule"].execute(high, **inputs)
+        assert len(output.result[0]) == 0
+        assert output.ui["text"][0].startswith("No steps: this model's part of the path ends at sigma 0.875, above")
+
+    def test_resumed_with_the_digits_that_are_shown(self, comfyui, model, layout, run):
+        node = run("ModelSamplingSD3", model=model, shift=8.0)[0]
+        path, _, _ = train(comfyui, layout, node, windows=3)
+        again, _, _ = train(comfyui, layout, node, edges="1, 0.9412, 0.8, 0", resume_from=path.name)
+        edges = []
+        for file in (path, again):
+            with safetensors.safe_open(file, framework="pt") as opened:
+                edges.append(opened.metadata()["edges"])
+        assert edges[0] == edges[1]
 
     def test_it_cannot_draw_pictures(self, comfyui, model, layout):
         from flow_models import conditioning, empty_latent

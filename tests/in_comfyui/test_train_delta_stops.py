@@ -51,6 +51,20 @@ def steps_of(path) -> str:
         return file.metadata()["steps"]
 
 
+@pytest.mark.parametrize("kind", [IndexError, ValueError, OSError])
+def test_any_error_keeps_what_was_trained(small_unet, train, written, after_step, kind):
+    def fail():
+        raise kind("of another's code")
+
+    after_step(2, fail)
+    with pytest.raises(
+        (RuntimeError, ValueError), match=r"of another's code\. What was trained until then is in .+\.saf"
+    ):
+        train(small_unet, steps=50)
+    delta, _ = written()
+    assert steps_of(delta) == "2"
+
+
 def test_interrupt_keeps_what_was_trained(comfyui, small_unet, train, written, after_step, said, weights):
     import comfy.model_management
 

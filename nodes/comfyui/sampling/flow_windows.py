@@ -13,15 +13,16 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ....perflow_core.errors import counted, listed
+from ....perflow_core.errors import counted, shown
 from ....perflow_core.sampling import tolerances
 from ....perflow_core.sampling.chord import WindowChord, shifted
 from ....perflow_core.sampling.parameterization import BasePrediction, Derivative, UNet, velocity_predictor
-from ....perflow_core.sampling.windows import Windows
+from ....perflow_core.sampling.windows import Windows, parse_edges
 from ....perflow_core.training.trajectory import TeacherTrajectory
 from .perflow_sampling import WindowSteps
 
 PREDICTION_UNUSED = "prediction_type is not used: a flow model predicts its velocity."
+MOST_SHOWN, AS_SHOWN = 12, 1e-4  # edges in a line; how near they are when four digits are the same
 EDGES = "perflow_edges"  # the MODEL's note: the sigmas of its window edges, falling
 
 
@@ -108,7 +109,7 @@ def flow_lines(edges: Sequence[float], prediction_chosen: bool, windows: int = 0
 
     windows: their number on the node, 0 where it is not set.
     """
-    lines = [f"flow, {counted(len(edges) - 1, 'window')}: sigma {' '.join(f'{edge:.4g}' for edge in edges)}"]
+    lines = [f"flow, {counted(len(edges) - 1, 'window')}: sigma {edges_text(edges)}"]
     if edges[0] < 1 or edges[-1] > 0:
         lines.append(
             "This is a part of the path, and another model takes the rest: use Window Schedule for each of them."
@@ -120,10 +121,22 @@ def flow_lines(edges: Sequence[float], prediction_chosen: bool, windows: int = 0
     return lines
 
 
-def check_no_edges(edges: Sequence[float] | None) -> None:
-    """Raises ValueError where edges are given for a model that is not a flow model."""
-    if edges:
+def edges_text(edges: Sequence[float]) -> str:
+    """Sigmas for a reader, the middle of a long list left out."""
+    shown = [f"{edge:.4g}" for edge in edges]
+    return " ".join(shown if len(shown) <= MOST_SHOWN else [*shown[: MOST_SHOWN - 2], "...", shown[-1]])
+
+
+def same_edges(one: Sequence[float], other: Sequence[float]) -> bool:
+    """As far as `edges_text` shows them."""
+    return len(one) == len(other) and all(abs(a - b) < AS_SHOWN for a, b in zip(one, other, strict=True))
+
+
+def given_edges(base: Any, text: str) -> list[float] | None:
+    """The node's input `edges`, None where it is empty. Raises ValueError for other than edges, or another model."""
+    if text and not isinstance(base, FlowBase):
         raise ValueError(
-            f"edges is {listed(edges[:9])} for a model that is not a flow model, expected none: clear edges and set "
+            f'edges is "{shown(text, 40)}" for a model that is not a flow model, expected none: clear edges and set '
             "windows."
         )
+    return parse_edges(text or "")

@@ -7,6 +7,7 @@ import torch
 from comfy.supported_models_base import BASE
 from torch import Tensor
 
+from ....perflow_core.sampling import tolerances
 from ....perflow_core.sampling.alignment import align_to_windows
 from ....perflow_core.sampling.chord import WindowChord
 from ....perflow_core.sampling.parameterization import (
@@ -19,8 +20,10 @@ from ....perflow_core.sampling.parameterization import (
     noise_predictor,
 )
 from ....perflow_core.sampling.schedule import scaled_at_reference_end
-from ....perflow_core.sampling.windows import NUM_TIMESTEPS, percent_timestep
+from ....perflow_core.sampling.windows import NUM_TIMESTEPS, Float64, percent_timestep
 from ....perflow_core.training.trajectory import TeacherTrajectory
+
+EACH_MODEL = "Window Schedule for each of the two models"
 
 
 class Base(NamedTuple):
@@ -63,8 +66,12 @@ class WindowSteps:
     """The steps of a MODEL whose path has windows: how they are laid and what is said about them."""
 
     family = "PeRFlow"
-    for_parts = "Window Schedule with SplitSigmas"
     chord: WindowChord
+
+    @property
+    def for_parts(self) -> str:
+        """What gives the parts of a path the steps of the whole."""
+        return EACH_MODEL if self.chord.windows.is_part else "Window Schedule with SplitSigmas"
 
     def align(self, sigmas: Tensor, from_noise: bool) -> Tensor:
         return align_to_windows(self.chord, sigmas, from_noise)
@@ -76,6 +83,8 @@ class WindowSteps:
     def rough_text(self, sigmas: Tensor, part: bool) -> str | None:
         T, own = self.chord.path_timesteps(sigmas), self.chord.windows
         across, steps = own.steps_across(T), len(T) - 1
+        if own.is_part:
+            return self._outside_text(T)
         if not across:
             return None
         windows = len(own.spanned(T[0] / NUM_TIMESTEPS, T[-1] / NUM_TIMESTEPS)) - 1
@@ -90,6 +99,18 @@ class WindowSteps:
         crosses = "crosses" if across == 1 else "cross"
         return (
             f"{across} of {steps} steps {crosses} a window edge, where the path bends: the picture is rougher{advice}"
+        )
+
+    def _outside_text(self, T: Float64) -> str | None:
+        """For a model that has a part of the path: what it is called with where it was not trained."""
+        start, end = (NUM_TIMESTEPS * t for t in self.chord.windows.span)
+        outside = int(((T[:-1] > start + tolerances.EDGE) | (T[1:] < end - tolerances.EDGE)).sum())
+        if not outside:
+            return None
+        edges, steps = self.chord.own_edges, len(T) - 1
+        return (
+            f"{outside} of {steps} steps leave this model's part of the path (sigma {edges[0]:.4g} to "
+            f"{edges[-1]:.4g}), so the picture is rougher: use {EACH_MODEL}"
         )
 
 

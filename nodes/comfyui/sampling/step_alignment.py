@@ -26,9 +26,12 @@ class AlignsSteps(Protocol):
     """
 
     family: str
-    for_parts: str  # what gives the parts of one path the steps of the whole
     sigma_min: Tensor
     sigma_max: Tensor
+
+    @property
+    def for_parts(self) -> str:
+        """What gives the parts of one path the steps of the whole."""
 
     def align(self, sigmas: Tensor, from_noise: bool) -> Tensor:
         """As many steps, at the places they belong to; the same object where nothing moves. Shape of `sigmas`."""

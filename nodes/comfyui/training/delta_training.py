@@ -19,7 +19,7 @@ from ....perflow_core.training.descent import Descent, WindowLosses
 from ....perflow_core.training.reflow import Batch, Reflow, Segment
 from ....perflow_core.training.time_points import TimePoints
 from ..sampling.base_sampling import base_of
-from ..sampling.flow_windows import FlowBase, check_no_edges
+from ..sampling.flow_windows import FlowBase
 from .examples import Examples, Together
 from .training_unet import TrainingUNet
 
@@ -63,11 +63,8 @@ class DeltaTraining:
     def __init__(self, model: ModelPatcher, examples: Examples, settings: Settings):
         self.settings, self.examples = settings, examples
         self.base = base_of(model)
-        if isinstance(self.base, FlowBase):
-            self.chord = self.base.chord(settings.edges or settings.windows)
-        else:
-            check_no_edges(settings.edges)
-            self.chord = self.base.chord(settings.windows)
+        edges = settings.edges if isinstance(self.base, FlowBase) else None
+        self.chord = self.base.chord(edges or settings.windows)  # type: ignore[arg-type]
         points = TimePoints.coarse(self.chord.windows, settings.points_per_window)
         trajectory = self.base.trajectory(self.chord, settings.solving_steps)
         memory = settings.gradient_checkpointing, settings.offloading
@@ -120,19 +117,22 @@ class DeltaTraining:
 
     @property
     def drawing_guidance(self) -> float:
-        """CFG of the teacher's own pictures: that of the training; without one a usual one, if there is a negative."""
-        if self.settings.guidance:
-            return self.settings.guidance
-        return DRAWING_CFG if self.examples.negative is not None else 1.0
+        """CFG of the teacher's own pictures: that of the training; without one a usual one, if CFG is of use."""
+        return self.settings.guidance or (DRAWING_CFG if self.uses_cfg else 1.0)
+
+    @property
+    def uses_cfg(self) -> bool:
+        """Whether the student is guided at sampling: not if guidance is an input of the network."""
+        return self.examples.negative is not None and not self.examples.takes_guidance
 
     @property
     def is_part(self) -> bool:
         """Whether another model has the rest of the path."""
-        return len(self.chord.windows.own) < self.chord.K
+        return self.chord.windows.is_part
 
     def preview(self) -> Tensor:
         """The first example's prompt in four steps, x0 of shape [1, C, H, W] in the UNet's scale."""
-        guided = self.settings.guidance == 0 and self.examples.negative is not None
+        guided = self.settings.guidance == 0 and self.uses_cfg
         prompts = [self._prompt(0, dropped, student=True) for dropped in ([True, False] if guided else [False])]
         network = self._network(prompts, student=True)
         denoise = denoiser(network, self.settings.prediction_type, self.reflow.chord, PREVIEW_CFG)

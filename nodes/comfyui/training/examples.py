@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import comfy.sample
 import comfy.sampler_helpers
 import comfy.samplers
 import comfy.utils
@@ -15,6 +16,7 @@ from .training_unet import Conditions
 
 Shapes = tuple[torch.Size, ...]  # of the parts of a latent, without the batch
 Entry = list[Any]  # [embedding, options], one prompt of a CONDITIONING
+RATIOS = ("downscale_ratio_spacial", "downscale_ratio_temporal")  # of the model that an empty latent was made for
 GUIDANCE = "guidance"  # what models of Flux' kind are given beside the prompt
 UNUSABLE = ("control", "gligen", "hooks", "area", "mask")
 
@@ -45,6 +47,13 @@ class Examples:
         self.latents, self.shapes = _latents(model, latents)
         self.positive = _prompts(positive, len(self.latents), "positive")
         self.negative = _prompts(negative, len(self.latents), "negative") if negative else None
+        network = model.model.diffusion_model
+        self.takes_guidance = bool(getattr(getattr(network, "params", None), "guidance_embed", False))
+        if guidance_up_to and not self.takes_guidance:
+            raise ValueError(
+                f"guidance_up_to is {guidance_up_to:g}, and this model ({type(self.model).__name__}) does not take "
+                "guidance as an input, expected 0: set guidance_up_to to 0; for CFG use guidance."
+            )
         self.guidance_up_to = guidance_up_to
         self.embedded_guidance: set[float] = set()  # what the model was given so far, or the ends of its range
 
@@ -87,17 +96,14 @@ class Examples:
         return [Together(rows, comfy.samplers.cond_cat(those)) for rows, those in groups]
 
     def _draw_guidance(self, encoded: dict[str, Any], place: float) -> None:
-        if GUIDANCE in encoded:
-            own = encoded[GUIDANCE].cond
-            self.embedded_guidance.add(float(own))
-            if self.guidance_up_to:
-                self.embedded_guidance.add(self.guidance_up_to)
-                encoded[GUIDANCE] = CONDRegular(torch.lerp(own, torch.full_like(own, self.guidance_up_to), place))
-        elif self.guidance_up_to:
-            raise ValueError(
-                f"guidance_up_to is {self.guidance_up_to:g}, and this model ({type(self.model).__name__}) does not "
-                "take guidance as an input, expected 0: set guidance_up_to to 0; for CFG use guidance."
-            )
+        """In place of its prompt's own guidance; a prompt may be without any."""
+        if not self.takes_guidance or GUIDANCE not in encoded:
+            return
+        own = encoded[GUIDANCE].cond
+        self.embedded_guidance.add(float(own))
+        if self.guidance_up_to:
+            self.embedded_guidance.add(self.guidance_up_to)
+            encoded[GUIDANCE] = CONDRegular(torch.lerp(own, torch.full_like(own, self.guidance_up_to), place))
 
     def _encoded(self, i: int, dropped: bool, device: torch.device) -> dict[str, Any]:
         prompts = self.negative if dropped and self.negative is not None else self.positive
@@ -123,14 +129,20 @@ def _latents(model: ModelPatcher, latents: Sequence[dict[str, Any]]) -> tuple[li
     channels = model.model.latent_format.latent_channels
     found, shapes = [], []
     for latent in latents:
-        samples = latent["samples"]
+        # As samplers take them: an empty one of another model's, and a picture where the model knows videos.
+        ratios = {name: latent[name] for name in RATIOS if name in latent}
+        samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"], **ratios)
         parts = samples.unbind() if samples.is_nested else [samples]
-        if not 3 <= parts[0].ndim <= 5 or parts[0].shape[1] != channels:
+        dimensions = model.model.latent_format.latent_dimensions
+        if parts[0].ndim != 2 + dimensions or parts[0].shape[1] != channels:
             raise ValueError(
-                f"A latent has shape {tuple(parts[0].shape)}, expected (pictures, {channels}, ...): encode the "
-                "pictures with the VAE of this model's family."
+                f"A latent has shape {tuple(parts[0].shape)}, expected (pictures, {channels}, "
+                f"{('frames, ' if dimensions == 3 else '') + 'height, width' if dimensions > 1 else 'length'}): encode "
+                "the pictures with the VAE of this model's family."
             )
         packed = comfy.utils.pack_latents(parts)[0] if len(parts) > 1 else parts[0]
+        if not packed.isfinite().all():
+            raise ValueError("A latent holds NaN or Inf, expected finite numbers: encode the pictures again.")
         for sample in packed.float().cpu():  # an empty one stays so
             found.append(model.model.process_latent_in(sample[None].clone())[0] if sample.any() else sample)
             shapes.append(tuple(part.shape[1:] for part in parts))
@@ -141,7 +153,9 @@ def _latents(model: ModelPatcher, latents: Sequence[dict[str, Any]]) -> tuple[li
 
 def _prompts(conditionings: Sequence[Sequence[Entry]], count: int, name: str) -> list[Entry]:
     entries = [entry for conditioning in conditionings for entry in conditioning]
-    for _, options in entries:
+    for tokens, options in entries:
+        if not tokens.isfinite().all():
+            raise ValueError(f"{name} holds NaN or Inf, expected finite numbers: encode the prompts again.")
         used = [key for key in UNUSABLE if options.get(key) is not None]
         if used:
             raise ValueError(

@@ -48,7 +48,7 @@ def train(
         logging.info(text)
         node_text.show(node, text)
         raise
-    except (NotFiniteError, RuntimeError, MemoryError) as error:
+    except Exception as error:
         raise _kind(error)(_reason(error, training, first + len(history) + 1) + saved_text()) from error
     path = save()
     return path, _report(history, path, first, time.monotonic() - started), history
@@ -99,6 +99,8 @@ def _picture(training: DeltaTraining) -> tuple[object, ...] | None:
 
 def _kind(error: Exception) -> type[Exception]:
     """What to raise instead: after its own OOM_EXCEPTION, for a GPU's memory, ComfyUI unloads its models."""
+    if isinstance(error, ValueError) and not isinstance(error, NotFiniteError):
+        return ValueError
     of_gpu = isinstance(error, (comfy.model_management.OOM_EXCEPTION, getattr(torch, "AcceleratorError", ())))
     return comfy.model_management.OOM_EXCEPTION if of_gpu and _is_out_of_memory(error) else RuntimeError
 
@@ -123,7 +125,8 @@ def _reason(error: Exception, training: DeltaTraining, step: int) -> str:
             "ComfyUI, or train on another model."
         )
     if not _is_out_of_memory(error):
-        return str(error)
+        text = str(error).strip() or type(error).__name__
+        return text if text.endswith(".") else f"{text}."
     settings = training.settings
     shapes = {tuple(first[1:]) for first, *_ in training.examples.shapes}  # without channels
     sizes = " and ".join("x".join(map(str, shape)) for shape in sorted(shapes, reverse=True)[:2])
