@@ -4,9 +4,10 @@
 
 ComfyUI's own networks, in bfloat16 and at their published sizes, on torch's meta device, with the node's adapters and
 its recomputed blocks: one forward and backward pass, in which every tensor is counted from its making to its end.
-Attention is counted as flash attention has it. Printed, in GB: the weights; the adapters' state (adapters, gradients
-and the optimizer's two averages, 16 bytes a number); the highest sum of everything else; and what a GPU needs without
-and with offloading (with it, two layers of the largest size in place of the weights). CUDA takes about 1 GB more.
+Attention is counted as flash attention has it. Printed, in GB: the weights, with buffers; the adapters' state
+(adapters, gradients and the optimizer's two averages, 16 bytes a number); the highest sum of everything else; and what
+a GPU needs without and with offloading (with it, two layers of the largest size in place of the weights). CUDA takes
+about 1 GB more.
 """
 
 import argparse
@@ -79,10 +80,12 @@ def main() -> None:
 
 
 def row(name: str, found: dict[str, float]) -> str:
-    weights, state, rest = (found[part] / GB for part in ("weights", "state", "rest"))
+    parts = {name: found[name] / GB for name in ("weights", "buffers", "state", "rest")}
+    weights, state, rest = parts["weights"] + parts["buffers"], parts["state"], parts["rest"]
+    offloaded = 2 * found["largest"] / GB + parts["buffers"] + state + rest
     return (
         f"{name:14} {MODELS[name].about:26} {found['parameters'] / 1e9:9.2f}B {weights:8.1f} {state:9.1f} {rest:9.1f} "
-        f"{weights + state + rest:5.1f} {2 * found['largest'] / GB + state + rest:10.1f}"
+        f"{weights + state + rest:5.1f} {offloaded:10.1f}"
     )
 
 
@@ -115,6 +118,7 @@ def measured(comfyui: Any, published: Published, rank: int, batch: int) -> dict[
     return {
         "parameters": sum(weight.numel() for weight in weights),
         "weights": sum(weight.nbytes for weight in weights),
+        "buffers": sum(buffer.nbytes for buffer in model.model.diffusion_model.buffers()),
         "largest": max(weight.nbytes for weight in weights),
         "state": STATE * numbers,
         "rest": live.highest - 4 * numbers,  # the gradients are in the state

@@ -146,8 +146,8 @@ class PeRFlowTrainDelta(io.ComfyNode):
                     options=[NOTHING, *folders.delta_names()],
                     default=NOTHING,
                     optional=True,
-                    tooltip="A delta that this node wrote, to continue from. Its rank is used; windows and prediction "
-                    "type must be the same. The node writes a new file.",
+                    tooltip="A delta that this node wrote, to continue from. Its rank is used; windows, edges and "
+                    "prediction type must be the same. The node writes a new file.",
                 ),
                 shared_inputs.edges(),
                 io.Boolean.Input(

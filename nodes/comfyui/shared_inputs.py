@@ -21,7 +21,7 @@ def prediction_type(auto: str) -> io.Combo.Input:
         "prediction_type",
         options=[AUTO, *PREDICTION_TYPES],
         default=AUTO,
-        tooltip=f"What the UNet's output means. auto: {auto}.",
+        tooltip=f"What the UNet's output means. auto: {auto}. Not used for flow models, which predict their velocity.",
     )
 
 
@@ -61,7 +61,7 @@ def end(reference: str) -> io.Combo.Input:
         options=list(get_args(End)),
         default="zero",
         tooltip="zero: go down to sigma 0, as ComfyUI's samplers do. reference: stop at sigma 0.029 as the official "
-        f"code does{reference}",
+        f"code does{reference} A flow model ends at 0 in both.",
     )
 
 

@@ -45,8 +45,8 @@ def check_is_delta(file: WeightsFile, family: str) -> None:
         )
     if file.family not in (family, "unknown"):
         raise WeightsFileError(
-            f"{file.name} is made for {file.family}, {expected}: choose a delta for {family}, or load an {file.family} "
-            "checkpoint."
+            f"{file.name} is made for {file.family}, {expected}: choose a delta for {family}, or another "
+            f"model, of the kind {file.family}."
         )
 
 
