@@ -84,6 +84,7 @@ def test_the_gradient_is_that_of_the_loss(comfyui, layout, flow_model):
             training = training_on(comfyui, layout, flow_model(layout), checkpointing)
             weights = training.unet.adapters.parameters
             with training.unet.loaded():
+                assert not any(weight.requires_grad for weight in training.unet.patcher.model.parameters())
                 batch = training.batch(0)
                 with training.descent.accumulating():
                     training.reflow.losses(batch).mean().backward()

@@ -111,15 +111,16 @@ def _velocity(sampling: Any) -> Any:
 
 @contextlib.contextmanager
 def _parameters_for_autograd(module: nn.Module) -> Iterator[None]:
-    """Weights that ComfyUI loaded in inference mode seen as ordinary tensors, on the same memory.
+    """Weights that ComfyUI loaded in inference mode seen as ordinary tensors without a gradient, on the same memory.
 
     autograd refuses the former ("Inference tensors cannot be saved for backward"); a copy would take the memory twice.
+    Older ComfyUIs load weights outside of it with a gradient, which nobody asks for here.
     """
     lent = []
     try:
         for part in module.modules():
             for name, parameter in list(part.named_parameters(recurse=False)):
-                if parameter.is_inference() and parameter.is_floating_point():
+                if (parameter.is_inference() or parameter.requires_grad) and parameter.is_floating_point():
                     setattr(part, name, nn.Parameter(_same_memory(parameter), requires_grad=False))
                     lent.append((part, name, parameter))
         yield
