@@ -489,8 +489,10 @@ class TestGuidanceAsAnInput:
         assert {g for part in seen.values() for rows in part for g in rows} == noted == {2.0}
 
     def test_it_is_in_the_file(self, comfyui, model, layout):
-        for up_to, said in ((0.0, "3.5"), (5.0, "3.5-5")):
-            path, _, _ = train(comfyui, layout, model, guidance_up_to=up_to)
+        resumed = {}
+        for up_to, said in ((0.0, "3.5"), (5.0, "3.5 to 5"), (0.0, "3.5 to 5")):  # the last goes on from the second
+            path, _, _ = train(comfyui, layout, model, guidance_up_to=up_to, **resumed)
+            resumed = {"resume_from": path.name} if up_to else {}
             with safetensors.safe_open(path, framework="pt") as file:
                 assert file.metadata()["embedded_guidance"] == said
 
@@ -517,7 +519,7 @@ class TestGuidanceAsAnInput:
         path, losses, _ = train_on(comfyui, model, latents, positive, rank=2, guidance_up_to=6.0, steps=6)
         assert len(losses) == 6
         with safetensors.safe_open(path, framework="pt") as file:
-            assert file.metadata()["embedded_guidance"] == "3.5-6"
+            assert file.metadata()["embedded_guidance"] == "3.5 to 6"
 
     def test_it_draws_pictures_without_cfg(self, comfyui, model):
         from flow_models import conditioning, empty_latent

@@ -25,6 +25,7 @@ from ..weights.save_delta import delta_folder, save_delta
 from ..weights.unet_weights import stored_weights
 from .delta_training import DeltaTraining
 
+EMBEDDED_GUIDANCE, RANGE = "embedded_guidance", " to "  # of what a model of Flux' kind was given: "3.5 to 6"
 OPTIMIZER = "optimizer."
 STATE = ".state"
 STATE_BYTES = 12  # a number of the adapters and the optimizer's two averages of it, float32
@@ -74,7 +75,7 @@ def save(training: DeltaTraining, prefix: str, steps: int, **facts: str) -> Path
     dtype = source_dtype(stored_weights(training.unet.patcher).values())
     adapters, settings = training.unet.adapters, training.settings
     if embedded := sorted(training.examples.embedded_guidance):
-        facts["embedded_guidance"] = f"{embedded[0]:g}" + (f"-{embedded[-1]:g}" if len(embedded) > 1 else "")
+        facts[EMBEDDED_GUIDANCE] = RANGE.join(f"{end:g}" for end in dict.fromkeys((embedded[0], embedded[-1])))
     metadata = delta_metadata(
         [settings.rank],
         **training.reflow.metadata(),
@@ -104,6 +105,8 @@ def load(training: DeltaTraining, resumed: Resumed) -> bool:
     """
     state = resumed.path.with_suffix(STATE)
     tensors = safetensors.torch.load_file(state if state.is_file() else resumed.path)
+    if before := resumed.file.metadata.get(EMBEDDED_GUIDANCE):
+        training.examples.embedded_guidance.update(map(float, before.split(RANGE)))
     try:
         training.unet.adapters.load(tensors)
     except (KeyError, RuntimeError) as error:
