@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from analytic_function import guided, latent, start
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from perflow_core.sampling import phased
@@ -70,6 +70,7 @@ def test_even_steps_on_the_table_are_the_trailing_grid(n):
     assert torch.allclose(even(TABLE, n)[:-1], linear_beta_sigmas()[phased.trailing(n)], rtol=1e-12)
 
 
+@example(n=2, power=0.99999, first=1.0, last=0.0, table=False)
 @given(
     n=st.integers(1, 40),
     power=st.floats(0.2, 7),
@@ -87,7 +88,9 @@ def test_first_last_and_number_stay(n, power, first, last, table):
     assert aligned[-1] == sigmas[-1]
     T = path.timestep(aligned.numpy())
     gaps = -np.diff(T)
-    assert gaps.max() - gaps.min() <= (2 if table else 1e-9)  # the table has whole timesteps, and first and last none
+    kept = aligned is sigmas  # even as far as `tolerances.SAME_LEVEL` tells
+    even_to = 2 if table else 0.02 if kept else 1e-9  # the table has whole timesteps, and first and last none
+    assert gaps.max() - gaps.min() <= even_to
     assert torch.equal(align_evenly(path, aligned), aligned)
 
 
