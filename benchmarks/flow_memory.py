@@ -103,9 +103,8 @@ def measured(comfyui: Any, published: Published, rank: int, batch: int) -> dict[
     for handle in adapters.hook():
         weakref.finalize(model, handle.remove)
     adapters.on = True
-    width = FLOWS[published.layout]
     z = torch.empty(batch, *published.latent, dtype=torch.bfloat16, device="meta")
-    given = conditions(published, width.config, batch)
+    given = conditions(published, batch)
     comfy.model_management.in_training = True
     kept = mock.patch.object(torch.autograd.graph, "allow_mutation_on_saved_tensors", all_kept)
     known = [*weights, *model.model.diffusion_model.buffers(), *adapters.parameters]
@@ -140,7 +139,7 @@ def on_meta(published: Published, layout: Any) -> Any:
     return comfy.model_patcher.ModelPatcher(model, load_device=meta, offload_device=meta)
 
 
-def conditions(published: Published, config: dict[str, Any], batch: int) -> dict[str, Any]:
+def conditions(published: Published, batch: int) -> dict[str, Any]:
     """What the network is called with beside latent and time."""
     import torch
 
@@ -154,7 +153,7 @@ def conditions(published: Published, config: dict[str, Any], batch: int) -> dict
     if published.layout == "flux":
         found["guidance"] = tensor()
     if published.layout == "z-image":
-        found |= {"num_tokens": published.tokens}
+        found["num_tokens"] = published.tokens
     return found
 
 

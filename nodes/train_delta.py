@@ -293,9 +293,8 @@ def check_edges(training: DeltaTraining, resumed: Resumed) -> None:
         return
     raise ValueError(
         f"{resumed.file.name} has windows at the sigmas {edges_text(edges)}, and the node has {edges_text(own)}, "
-        "expected the same: "
-        "give the model the shift that the file was trained at, or the same edges, or start anew with resume_from "
-        "none."
+        "expected the same: give the model the shift that the file was trained at, or the same edges, or start anew "
+        "with resume_from none."
     )
 
 

@@ -67,7 +67,7 @@ class PeRFlowWindowSchedule(io.ComfyNode):
 def steps_text(chord: WindowChord, sigmas: torch.Tensor) -> str:
     """The timesteps by window, and in words what they mean where that is not the usual."""
     if len(sigmas) == 0:
-        if chord.windows.is_part:
+        if chord.windows.span[1] > 0:
             return (
                 f"No steps: this model's part of the path ends at sigma {chord.own_edges[-1]:.4g}, above denoise. The "
                 "other model makes the whole picture, and its sampler adds the noise."

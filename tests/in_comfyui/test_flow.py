@@ -643,6 +643,9 @@ class TestTwoExperts:
         output = comfyui.nodes["PeRFlowWindowSchedule"].execute(high, **inputs)
         assert len(output.result[0]) == 0
         assert output.ui["text"][0].startswith("No steps: this model's part of the path ends at sigma 0.875, above")
+        low = model_sampling(run, model, edges=self.LOW)
+        output = comfyui.nodes["PeRFlowWindowSchedule"].execute(low, **inputs | {"denoise": 0.0})
+        assert output.ui["text"][0] == "No steps: with denoise 0 the latent stays as it is."
 
     def test_resumed_with_the_digits_that_are_shown(self, comfyui, model, layout, run):
         node = run("ModelSamplingSD3", model=model, shift=8.0)[0]

@@ -123,8 +123,8 @@ def flow_lines(edges: Sequence[float], prediction_chosen: bool, windows: int = 0
 
 def edges_text(edges: Sequence[float]) -> str:
     """Sigmas for a reader, the middle of a long list left out."""
-    shown = [f"{edge:.4g}" for edge in edges]
-    return " ".join(shown if len(shown) <= MOST_SHOWN else [*shown[: MOST_SHOWN - 2], "...", shown[-1]])
+    words = [f"{edge:.4g}" for edge in edges]
+    return " ".join(words if len(words) <= MOST_SHOWN else [*words[: MOST_SHOWN - 2], "...", words[-1]])
 
 
 def same_edges(one: Sequence[float], other: Sequence[float]) -> bool:

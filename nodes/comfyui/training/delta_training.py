@@ -19,7 +19,6 @@ from ....perflow_core.training.descent import Descent, WindowLosses
 from ....perflow_core.training.reflow import Batch, Reflow, Segment
 from ....perflow_core.training.time_points import TimePoints
 from ..sampling.base_sampling import base_of
-from ..sampling.flow_windows import FlowBase
 from .examples import Examples, Together
 from .training_unet import TrainingUNet
 
@@ -63,8 +62,7 @@ class DeltaTraining:
     def __init__(self, model: ModelPatcher, examples: Examples, settings: Settings):
         self.settings, self.examples = settings, examples
         self.base = base_of(model)
-        edges = settings.edges if isinstance(self.base, FlowBase) else None
-        self.chord = self.base.chord(edges or settings.windows)  # type: ignore[arg-type]
+        self.chord = self.base.chord(settings.edges or settings.windows)  # type: ignore[arg-type]  # edges: of flows
         points = TimePoints.coarse(self.chord.windows, settings.points_per_window)
         trajectory = self.base.trajectory(self.chord, settings.solving_steps)
         memory = settings.gradient_checkpointing, settings.offloading
