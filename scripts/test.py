@@ -5,6 +5,7 @@
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,9 @@ def main() -> int:
         chromium.install_chromium()
     comfyui = environment.enter(options.comfyui)  # from here on inside our environment
     say(f"ComfyUI: {comfyui}")
+    arguments = all_unless_named(pytest)
+    if arguments:
+        warn_of_a_full_disk()
     for tool in ("RUFF", "MYPY"):
         os.environ[f"{tool}_CACHE_DIR"] = str(environment.cache_root() / tool.lower())
     results = {
@@ -37,7 +41,7 @@ def main() -> int:
         "mypy on the pack": types_of_the_pack_pass(),
         "mypy on scripts": passes("mypy on scripts", SCRIPTS, *MYPY, "."),
         "mypy on training": passes("mypy on training", PACK, *MYPY, "-p", "training", "-p", "small_model"),
-        "pytest": passes("pytest", PACK, "pytest", *all_unless_named(pytest), *IN_TWO_PROCESSES, *pytest),
+        "pytest": passes("pytest", PACK, "pytest", *arguments, *IN_TWO_PROCESSES, *pytest),
     }
     failed = [what for what, passed in results.items() if not passed]
     if failed:
@@ -54,6 +58,16 @@ def all_unless_named(arguments: list[str]) -> list[str]:
     """The folder of all tests, unless pytest is given files or folders of its own."""
     named = any((PACK / argument.partition("::")[0]).exists() for argument in arguments)
     return [] if named else ["tests"]
+
+
+FREE = 14  # GB: small models that stay in the cache, and what tests write until they end
+
+
+def warn_of_a_full_disk() -> None:
+    for folder in (environment.cache_root(), Path(tempfile.gettempdir())):
+        free = shutil.disk_usage(folder).free / 1e9
+        if free < FREE:
+            say(f"{folder} has {free:.1f} GB free, and all tests write about {FREE}: free some if they fail.")
 
 
 MYPY = ("mypy", "--config-file", str(PACK / "pyproject.toml"))

@@ -21,7 +21,7 @@ MADE_OF = {  # the weights that a table's files are made of
     "trained": ("autoencoder", "delta", "teacher"),
     "trained_flow": ("flow_autoencoder", "flow_delta", "flow_teacher"),
 }
-UNUSED_FOR = 24 * 3600  # seconds after which models made by other sources are thrown away
+UNUSED_FOR = 3 * 3600  # seconds after which models made by other sources are thrown away: one set of graphs is 3.5 GB
 
 
 def folder(table: str, comfyui: Path) -> Path:

@@ -2,17 +2,17 @@
 
 import time
 
+import pytest
 import shipped_graphs as graphs
 from graph_on_page import assert_layout
 
 SAME_TEXTS = "texts => JSON.stringify(comfyPage.texts()) === JSON.stringify(texts)"
 
 
+@pytest.mark.parametrize("shared_page", ["classic"], indirect=True)  # in the other one test_newest_page runs it
 def test_run(page, server):
-    """What becomes of the texts later does not hang on the rendering, so one is enough."""
     graph, texts, delta = run(page, server)
-    if not page.nodes2:
-        texts_come_and_go(page, server, graph, texts, delta)
+    texts_come_and_go(page, server, graph, texts, delta)
 
 
 def run(page, server):
