@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import chromium
@@ -31,18 +32,19 @@ def main() -> int:
     comfyui = environment.enter(options.comfyui)  # from here on inside our environment
     say(f"ComfyUI: {comfyui}")
     arguments = all_unless_named(pytest)
-    if arguments:
-        warn_of_a_full_disk()
     for tool in ("RUFF", "MYPY"):
         os.environ[f"{tool}_CACHE_DIR"] = str(environment.cache_root() / tool.lower())
-    results = {
-        "ruff check": passes("ruff check", PACK, "ruff", "check", "."),
-        "ruff format": passes("ruff format", PACK, "ruff", "format", "--check", "."),
-        "mypy on the pack": types_of_the_pack_pass(),
-        "mypy on scripts": passes("mypy on scripts", SCRIPTS, *MYPY, "."),
-        "mypy on training": passes("mypy on training", PACK, *MYPY, "-p", "training", "-p", "small_model"),
-        "pytest": passes("pytest", PACK, "pytest", *arguments, *IN_TWO_PROCESSES, *pytest),
-    }
+    with ThreadPoolExecutor(1) as beside:
+        types = beside.submit(types_pass)
+        if arguments:
+            warn_of_a_full_disk()
+            make_models(comfyui)
+        results = {
+            "ruff check": passes("ruff check", PACK, "ruff", "check", "."),
+            "ruff format": passes("ruff format", PACK, "ruff", "format", "--check", "."),
+            **types.result(),
+        }
+    results["pytest"] = passes("pytest", PACK, "pytest", *arguments, *IN_TWO_PROCESSES, *pytest)
     failed = [what for what, passed in results.items() if not passed]
     if failed:
         say(f"Failed: {', '.join(failed)}.")
@@ -70,17 +72,30 @@ def warn_of_a_full_disk() -> None:
             say(f"{folder} has {free:.1f} GB free, and all tests write about {FREE}: free some if they fail.")
 
 
+def make_models(comfyui: Path) -> None:
+    """Those that most tests ask for, which would otherwise wait for them in each process."""
+    from trial import cached_models
+
+    for table in ("graphs", "flows", "trained"):
+        cached_models.folder(table, comfyui)
+
+
 MYPY = ("mypy", "--config-file", str(PACK / "pyproject.toml"))
 
 
-def types_of_the_pack_pass() -> bool:
+def types_pass() -> dict[str, bool]:
     """mypy sees the pack as ComfyUI does: a package, whose name must not hang on the name of this checkout."""
     from trial.installed_pack import FOLDER, install_pack
 
     with tempfile.TemporaryDirectory() as folder:
         install_pack(PACK, Path(folder) / FOLDER)
         packages = ("-p", f"{FOLDER}.nodes", "-p", f"{FOLDER}.perflow_core")
-        return passes("mypy on the pack", Path(folder), *MYPY, *packages)
+        pack = passes("mypy on the pack", Path(folder), *MYPY, *packages)
+    return {
+        "mypy on the pack": pack,
+        "mypy on scripts": passes("mypy on scripts", SCRIPTS, *MYPY, "."),
+        "mypy on training": passes("mypy on training", PACK, *MYPY, "-p", "training", "-p", "small_model"),
+    }
 
 
 def passes(what: str, where: Path, *command: str) -> bool:
