@@ -41,7 +41,7 @@ class PeRFlowApplyDelta(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "delta_name",
-                    options=folders.delta_names(),
+                    options=folders.delta_choices(),
                     tooltip="A .safetensors file in models/perflow that was made for the same kind of model.",
                 ),
                 io.Float.Input(

@@ -1,5 +1,8 @@
 """Apply PeRFlow Delta on a small real UNet, through the stock loaders: weights, mixing with LoRAs, errors."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -155,6 +158,26 @@ def unharmed(small_unet, weights):
     after = weights.loaded(small_unet)
     assert all(torch.equal(after[key], weight) for key, weight in before.items())
     assert small_unet.get_model_object("model_sampling") is sampling
+
+
+def test_the_folder_is_there(comfyui):
+    """It is made when the pack is loaded, so that a user finds where files go."""
+    import folder_paths
+
+    own, *_ = folder_paths.get_folder_paths("perflow")
+    assert Path(own) == Path(folder_paths.models_dir) / "perflow"
+    assert Path(own).is_dir()
+
+
+def test_without_a_file_the_list_says_what_to_do(comfyui, small_unet, apply_delta, monkeypatch, tmp_path):
+    import folder_paths
+
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "perflow", ([str(tmp_path)], {".safetensors"}))
+    kind, details = comfyui.nodes["PeRFlowApplyDelta"].GET_NODE_INFO_V1()["input"]["required"]["delta_name"]
+    (entry,) = kind if isinstance(kind, list) else details["options"]  # the first in older ComfyUIs
+    assert entry == "no delta yet: put one into models/perflow, press R"
+    with pytest.raises(FileNotFoundError, match=rf"no delta file in {re.escape(str(tmp_path))} yet: put a \.safetens"):
+        apply_delta(small_unet, delta_name=entry)
 
 
 @pytest.mark.usefixtures("unharmed")
