@@ -33,7 +33,8 @@ class PeRFlowApplyDelta(io.ComfyNode):
             category="PeRFlow",
             description="Makes a model a four-step one: it adds the PeRFlow weight difference and "
             "sets the matching sampling. LoRAs, ControlNet, IP-Adapter, CFG and negative prompts keep working.",
-            search_aliases=["perflow", "few step", "4 step", "accelerate", "fast", "rectified flow", "turbo"],
+            search_aliases=["perflow", "few step", "4 steps", "four steps", "accelerate", "speed", "fast"]
+            + ["lightning", "lcm", "turbo", "hyper", "rectified flow"],
             inputs=[
                 io.Model.Input(
                     "model",

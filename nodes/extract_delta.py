@@ -33,7 +33,7 @@ class PeRFlowExtractDelta(io.ComfyNode):
             category="PeRFlow",
             description="Saves the difference of two models as a delta in output/perflow, full or low-rank. A PeRFlow "
             "model minus its base gives a delta for every checkpoint of the family. LoRAs on the models are included.",
-            search_aliases=["perflow", "extract lora", "model difference", "make delta", "subtract"],
+            search_aliases=["extract lora", "model difference", "make delta", "subtract"],
             inputs=[
                 io.Model.Input("model_perflow", tooltip="The model with PeRFlow's weights merged in."),
                 io.Model.Input("model_base", tooltip="The model that the PeRFlow model was made from."),

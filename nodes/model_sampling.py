@@ -18,7 +18,7 @@ class PeRFlowModelSampling(io.ComfyNode):
             display_name="Model Sampling PeRFlow",
             category="PeRFlow",
             description="Sets PeRFlow's sampling on a merged checkpoint, which already contains PeRFlow's weights.",
-            search_aliases=["perflow", "few step", "4 step", "accelerate", "merged checkpoint", "rectified flow"],
+            search_aliases=["few step", "4 steps", "four steps", "accelerate", "merged checkpoint", "rectified flow"],
             inputs=[
                 io.Model.Input(
                     "model",

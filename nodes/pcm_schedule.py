@@ -34,7 +34,7 @@ class PCMPhaseSchedule(io.ComfyNode):
             description="Gives the steps that PCM's LoRAs for SD1.5, SDXL and SD3 were made for. The node shows the "
             "timesteps and the files that they fit.",
             search_aliases=["pcm", "phased consistency", "phased consistency model", "scheduler", "sigmas"]
-            + ["few step", "4 step", "tcd", "trailing", "lcm"],
+            + ["tcd", "trailing", "lcm"],
             inputs=[
                 io.Model.Input(
                     "model",

@@ -15,7 +15,7 @@ class PeRFlowSampler(io.ComfyNode):
             display_name="PeRFlow Sampler",
             category="PeRFlow",
             description="A solver for the custom sampling nodes. No step crosses a window edge, where the path bends.",
-            search_aliases=["perflow", "few step", "4 step", "euler", "heun", "piecewise"],
+            search_aliases=["euler", "heun", "ab2", "piecewise"],
             inputs=[
                 io.Combo.Input(
                     "solver",

@@ -18,7 +18,7 @@ class PeRFlowSchedulePlot(io.ComfyNode):
             display_name="Plot Window Schedule",
             category="PeRFlow",
             description="Draws the windows, PeRFlow's path next to the base model's, and the place of each step.",
-            search_aliases=["perflow", "plot sigmas", "plot schedule", "visualize schedule"],
+            search_aliases=["plot sigmas", "plot schedule", "visualize schedule"],
             inputs=[
                 io.Model.Input("model", tooltip="A model from Apply PeRFlow Delta or Model Sampling PeRFlow."),
                 io.Sigmas.Input(

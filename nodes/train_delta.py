@@ -43,7 +43,7 @@ class PeRFlowTrainDelta(io.ComfyNode):
             description="Trains a PeRFlow of your own model: a low-rank delta that makes it a four-step one. The model "
             "itself is the teacher. Pictures and prompts come from the dataset nodes of Train LoRA, or from any other "
             "nodes.",
-            search_aliases=["perflow", "distill", "train lora", "reflow", "make delta"],
+            search_aliases=["distill", "train lora", "reflow", "make delta"],
             is_input_list=True,
             is_output_node=True,
             inputs=[

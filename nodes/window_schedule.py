@@ -22,7 +22,7 @@ class PeRFlowWindowSchedule(io.ComfyNode):
             category="PeRFlow",
             description="Gives the steps of the official PeRFlow scheduler and shows them on the node, window by "
             "window.",
-            search_aliases=["perflow", "scheduler", "sigmas", "few step", "4 step", "time windows"],
+            search_aliases=["scheduler", "sigmas", "time windows"],
             inputs=[
                 io.Model.Input("model", tooltip="A model from Apply PeRFlow Delta or Model Sampling PeRFlow."),
                 io.Int.Input(
