@@ -12,13 +12,15 @@ from ..perflow_core.weights.delta_file import (
     metadata_windows,
 )
 from ..perflow_core.weights.delta_fit import DeltaFit
+from ..perflow_core.weights.delta_settings import learned_guidance, settings_text
 from ..perflow_core.weights.unet_layout import TRAINED_WINDOWS
 from .comfyui import folders, node_text, shared_inputs
 from .comfyui.advice import with_advice
 from .comfyui.sampling.base_sampling import base_of, other_base_lines
 from .comfyui.sampling.flow_windows import EDGES, FlowBase, edges_text, flow_lines, given_edges, same_edges
-from .comfyui.sampling.perflow_model import trained_prediction, with_flow_windows, with_perflow_sampling
+from .comfyui.sampling.perflow_model import trained_prediction, window_steps, with_flow_windows, with_perflow_sampling
 from .comfyui.sampling.perflow_sampling import Base
+from .comfyui.sampling.step_alignment import LEARNED_GUIDANCE
 from .comfyui.weights.delta_patches import fitting_delta, patches
 
 APPLIED = "perflow_deltas"  # the MODEL's note of what was applied to it: [(file, strength), ...]
@@ -105,8 +107,11 @@ class PeRFlowApplyDelta(io.ComfyNode):
         applied = [*(model.get_attachment(APPLIED) or []), (delta.file.name, strength)]
         accelerated.add_patches(patches(delta), strength)
         accelerated.set_attachments(APPLIED, applied)
+        accelerated.set_attachments(LEARNED_GUIDANCE, learned_guidance(delta.file))
+        own = window_steps(accelerated, cls.__name__).chord.windows.own
+        settings = settings_text(delta.file, delta.unet.family, len(own))
         sampling, *remarks = lines
-        text = "\n".join([*applied_lines(delta, applied, sampling), *remarks])
+        text = "\n".join([settings, *applied_lines(delta, applied, sampling), *remarks])
         return io.NodeOutput(accelerated, ui=node_text.show_with_steps(cls, text, accelerated))
 
 

@@ -182,7 +182,9 @@ class Run:
         """Write the delta of the running average."""
         config = self.config
         path = Path(config.output) / "deltas" / f"{config.save.name}-{self.step:06}.safetensors"
+        guidance = config.teacher.guidance
         facts = {
+            "guidance": guidance if isinstance(guidance, str) else f"{guidance:g}",
             "base_prediction": self.teacher.base_prediction,
             "architecture": self.teacher.architecture,
             "source": f"trained on {self.teacher.name}",

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from model_folders import same_model_folders
 
 pytestmark = pytest.mark.usefixtures("comfyui")
 
@@ -169,15 +170,19 @@ def test_the_folder_is_there(comfyui):
     assert Path(own).is_dir()
 
 
-def test_without_a_file_the_list_says_what_to_do(comfyui, small_unet, apply_delta, monkeypatch, tmp_path):
+def test_without_a_file_the_list_says_what_to_do(comfyui, small_unet, apply_delta, tmp_path):
     import folder_paths
 
-    monkeypatch.setitem(folder_paths.folder_names_and_paths, "perflow", ([str(tmp_path)], {".safetensors"}))
-    kind, details = comfyui.nodes["PeRFlowApplyDelta"].GET_NODE_INFO_V1()["input"]["required"]["delta_name"]
-    (entry,) = kind if isinstance(kind, list) else details["options"]  # the first in older ComfyUIs
-    assert entry == "no delta yet: put one into models/perflow, press R"
-    with pytest.raises(FileNotFoundError, match=rf"no delta file in {re.escape(str(tmp_path))} yet: put a \.safetens"):
-        apply_delta(small_unet, delta_name=entry)
+    with same_model_folders():
+        folder_paths.folder_names_and_paths["perflow"][0][:] = [str(tmp_path)]
+        folder_paths.filename_list_cache.clear()
+        kind, details = comfyui.nodes["PeRFlowApplyDelta"].GET_NODE_INFO_V1()["input"]["required"]["delta_name"]
+        (entry,) = kind if isinstance(kind, list) else details["options"]  # the first in older ComfyUIs
+        assert entry == "no delta yet: put one into models/perflow, press R"
+        with pytest.raises(
+            FileNotFoundError, match=rf"no delta file in {re.escape(str(tmp_path))} yet: put a \.safete"
+        ):
+            apply_delta(small_unet, delta_name=entry)
 
 
 @pytest.mark.usefixtures("unharmed")

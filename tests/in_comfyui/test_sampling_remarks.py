@@ -89,6 +89,40 @@ def test_steps_left_where_the_scheduler_has_them(perflow, remarks, sample, liste
     assert line == f"PeRFlow: 3 of 6 steps cross {ACROSS}"
 
 
+OTHERWISE = (
+    "PeRFlow is made for euler, and this sampler steps otherwise in {} of {} windows: take euler or PeRFlow Sampler"
+)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "steps", "counts"),
+    [("euler", 4, None), ("euler", 8, None), ("ddim", 8, None)]
+    # They begin to look back in the second window, or leave euler's step in the first.
+    + [("dpmpp_2m", 4, (2, 3)), ("res_multistep", 8, (3, 4)), ("uni_pc", 8, (4, 4)), ("heun", 4, (3, 3))]
+    + [("euler_ancestral", 8, (4, 4)), ("lms", 4, (2, 3))],
+)
+def test_samplers_that_look_across_an_edge(perflow, remarks, sample, listed, sampler, steps, counts):
+    model = perflow()
+    said = remarks(lambda: sample(model, listed(model, "simple", steps), sampler=sampler, seed=1))
+    lines = [line for line in said if "is made for euler" in line]
+    assert lines == ([] if counts is None else ["PeRFlow: " + OTHERWISE.format(*counts)])
+
+
+def test_a_callback_still_gets_every_step(perflow, sample, listed, noise):
+    model, seen = perflow(), []
+    sample(model, listed(model, "simple", 6), callback=lambda *given: seen.append(given))
+    assert [(step, total) for step, _, _, total in seen] == [(i, 6) for i in range(6)]
+    assert all(x0.shape == x.shape == noise.shape for _, x0, x, _ in seen)
+
+
+def test_guidance_on_what_was_guided_in_training(perflow, remarks, sample, listed):
+    model = perflow()
+    model.set_attachments("perflow_guidance", 2.5)
+    for cfg, said in ((1.0, False), (3.0, False), (7.5, True)):
+        lines = remarks(lambda cfg=cfg: sample(model, listed(model, "simple", 4), cfg=cfg))
+        assert any("CFG 7.5 is much here: the delta has learned CFG 2.5 already" in line for line in lines) == said
+
+
 @pytest.fixture
 def shown(comfyui, monkeypatch):
     """(node id) -> what it shows when it is node 7 of a graph."""

@@ -8,7 +8,8 @@ TEXTS = {
     "euler.\nInstaFlow: 1 step, CFG 1. 2-Rectified-Flow: 2 to 25 steps, CFG 1 to 2.",
     "PCMPhaseSchedule": "1000 904.762 750 513.158\nShift 3. For pcm_deterministic_4step_shift3, sampler euler, or "
     "pcm_stochastic_shift3, sampler lcm; CFG 1.2.\nThis model ignores grid, phases and end.",
-    "PeRFlowApplyDelta": "SD1.5 difference, 686 tensors, F32, 3438 MB\ndiff_eps, 4 windows",
+    "PeRFlowApplyDelta": "4 steps or more, CFG 4.5 to 7.5\nSD1.5 difference, 686 tensors, F32, 3438 MB\n"
+    "diff_eps, 4 windows",
     "PeRFlowExtractDelta": "perflow-sdxl-delta-rank64_00001_.safetensors, 790 MB, 70 s\n"
     "kept 37.03 % of the difference\n10.9 % of diffusion_model.label_emb.0.0\n15.3 % of diffusion_model.label_emb.0.2\n"
     "15.4 % of diffusion_model.time_embed.2\n"

@@ -12,7 +12,7 @@ def test_the_page_and_the_api_hear_of_the_steps(server, picture, prompt, find_id
     assert pixels.std() > 5
     schedule, delta = find_id(prompt, "PeRFlowWindowSchedule"), find_id(prompt, "PeRFlowApplyDelta")
     assert outputs[schedule]["text"] == ["1000 | 750 | 500 | 250"]
-    assert outputs[delta]["text"][0].startswith("SD1.5 difference, ")
+    assert outputs[delta]["text"][0].startswith("4 steps or more, CFG 4.5 to 7.5\nSD1.5 difference, ")
     shown = {data["node"]: data["text"] for kind, data in events if kind == "progress_text"}
     assert shown[schedule] == "1000 | 750 | 500 | 250"
     assert shown[delta].endswith("diff_eps, 4 windows")

@@ -25,6 +25,7 @@ def test_from_nothing_to_the_delta(run):
     for key, dW in delta.items():
         assert (dW - (average[key] - base[key])).abs().max() < 1e-7, key
     assert (metadata["prediction_type"], metadata["base_prediction"]) == ("ddim_eps", "noise")
+    assert metadata["guidance"] == "cfg_sync"
     assert (metadata["windows"], metadata["architecture"], metadata["rank"]) == ("4", "SD1.5", "full")
     assert (metadata["steps"], metadata["samples"]) == ("24", "96")
     assert {file.name for file in path.parent.iterdir()} == {"perflow-000012.safetensors", path.name}

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import comfy.model_sampling
+import numpy as np
 import torch
 from comfy.supported_models_base import BASE
 from torch import Tensor
@@ -100,6 +101,11 @@ class WindowSteps:
         return (
             f"{across} of {steps} steps {crosses} a window edge, where the path bends: the picture is rougher{advice}"
         )
+
+    def window_starts(self, sigmas: Tensor) -> list[int]:
+        T = self.chord.path_timesteps(sigmas)
+        first = np.diff(self.chord.windows.window_of(T[:-1]), prepend=-1) != 0
+        return np.flatnonzero(first & (np.diff(T) < 0)).tolist()
 
     def _outside_text(self, T: Float64) -> str | None:
         """For a model that has a part of the path: what it is called with where it was not trained."""

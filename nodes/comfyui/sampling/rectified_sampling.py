@@ -34,6 +34,9 @@ class EvenSteps:
     def rough_text(self, sigmas: Tensor, part: bool) -> str | None:
         return None
 
+    def window_starts(self, sigmas: Tensor) -> list[int]:
+        return []
+
 
 class RectifiedFlowSampling(EvenSteps, comfy.model_sampling.ModelSamplingDiscreteFlow, comfy.model_sampling.CONST):
     """InstaFlow and 2-Rectified-Flow: ComfyUI's flow sampling, sigma = t, with v = data - noise.

@@ -12,10 +12,13 @@ from torch import Tensor
 from ....perflow_core.sampling import tolerances
 from .. import node_text
 from .base_sampling import bases_of
+from .euler_check import Callback, EulerCheck
 from .flow_windows import flow_windows
 from .piecewise_sampler import PiecewiseSampler
 
 KEY = "perflow"
+LEARNED_GUIDANCE = "perflow_guidance"  # the MODEL's note: the teacher's CFG that is in its weights, None without
+LARGEST_CFG = 3.0  # of such a model, before it is said that this is much
 OUTER_SAMPLE = comfy.patcher_extension.WrappersMP.OUTER_SAMPLE
 
 
@@ -42,6 +45,9 @@ class AlignsSteps(Protocol):
     def rough_text(self, sigmas: Tensor, part: bool) -> str | None:
         """What is rough about the steps of a list, and what helps; part: `is_part`. None where nothing is."""
 
+    def window_starts(self, sigmas: Tensor) -> list[int]:
+        """The falling steps, by number, that begin a window; none where the path does not bend."""
+
 
 def steps_of(model: ModelPatcher) -> AlignsSteps | None:
     """What moves the steps of a MODEL; None where nothing does."""
@@ -64,6 +70,8 @@ def sample_aligned(
     latent_image: Tensor,
     sampler: Any,
     sigmas: Tensor,
+    denoise_mask: Tensor | None = None,
+    callback: Callback | None = None,
     *args: Any,
     family: str,
     align_steps: bool,
@@ -78,30 +86,55 @@ def sample_aligned(
     half shares its steps by itself, since it gets no sigmas of the other.
     """
     model = executor.class_obj.model_patcher
-    sampling = steps_of(model)
-    if sampling is not None:
-        given, from_noise = sigmas, not torch.count_nonzero(latent_image)
-        sigmas = sampling.align(given, from_noise) if align_steps else given
-        part, aligned = is_part(sampling, noise, sigmas), sigmas is not given
-        remarks = [sampling.steps_text(sigmas)] if aligned else []
-        rough = None if isinstance(sampler, PiecewiseSampler) else sampling.rough_text(sigmas, part)
-        if rough:
-            remarks.append(rough)
-        elif aligned and part:
-            remarks.append(
-                "This is one part of a path, and its steps may differ from those of a single run: use "
-                f"{sampling.for_parts} to get the same steps"
-            )
-        text = ". ".join(remarks) or None
-    else:
-        text = (
+    steps = steps_of(model)
+    if steps is None:
+        other = bases_of(model.get_model_object("model_sampling"))
+        said = [
             f"{family}'s sampling is switched off, so the picture will be wrong: a node after this one has set another "
-            f"({bases_of(model.get_model_object('model_sampling'))}). Take that node away"
-        )
+            f"({other}). Take that node away"
+        ]
+    else:
+        given, from_noise = sigmas, not torch.count_nonzero(latent_image)
+        sigmas = steps.align(given, from_noise) if align_steps else given
+        said = remarks(steps, sampler, noise, sigmas, sigmas is not given) + guided_twice(model, executor.class_obj)
+    show(model, family, said)
+    if steps is None or isinstance(sampler, PiecewiseSampler):
+        return executor(noise, latent_image, sampler, sigmas, denoise_mask, callback, *args, **kwargs)
+    check = EulerCheck(sigmas, steps.window_starts(sigmas), callback)
+    samples = executor(noise, latent_image, sampler, sigmas, denoise_mask, check, *args, **kwargs)
+    if otherwise := check.text():
+        show(model, family, [*said, otherwise])
+    return samples
+
+
+def show(model: ModelPatcher, family: str, said: list[str]) -> None:
+    """In the log, and on the node that gave the MODEL."""
+    text = ". ".join(said) or None
     if text:
         logging.info("%s: %s", family, text)
     node_text.add_steps(model, text)
-    return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+
+
+def remarks(steps: AlignsSteps, sampler: Any, noise: Tensor, sigmas: Tensor, aligned: bool) -> list[str]:
+    """What is to be said of the steps before they are taken."""
+    part, said = is_part(steps, noise, sigmas), [steps.steps_text(sigmas)] if aligned else []
+    rough = None if isinstance(sampler, PiecewiseSampler) else steps.rough_text(sigmas, part)
+    if rough:
+        said.append(rough)
+    elif aligned and part:
+        said.append(
+            "This is one part of a path, and its steps may differ from those of a single run: use "
+            f"{steps.for_parts} to get the same steps"
+        )
+    return said
+
+
+def guided_twice(model: ModelPatcher, guider: Any) -> list[str]:
+    """What is to be said of the guider's CFG; nothing where it has none, or where the weights have learned none."""
+    learned, cfg = model.get_attachment(LEARNED_GUIDANCE), getattr(guider, "cfg", None)
+    if learned is None or not isinstance(cfg, (int, float)) or cfg <= LARGEST_CFG:
+        return []
+    return [f"CFG {cfg:g} is much here: the delta has learned CFG {learned:g} already, so take 1 to 2.5"]
 
 
 def is_part(sampling: AlignsSteps, noise: Tensor, sigmas: Tensor) -> bool:
