@@ -121,7 +121,8 @@ def values(kind: str, options: Json, words: Words) -> str:
 def allowed(kind: str, options: Json, words: Words) -> str:
     """Range or choices, or the type. A choice with an ending is a file of this machine, which is not named."""
     if kind == "COMBO":
-        fixed = [choice for choice in options["options"] if not Path(choice).suffix]
+        # Neither files nor the entry that says what to do where there is none.
+        fixed = [choice for choice in options["options"] if not Path(choice).suffix and ": " not in choice]
         if len(fixed) > 1:
             return words["between choices"].join(fixed)
         return words["or file"].format(*fixed) if fixed else words["file"]
