@@ -13,6 +13,7 @@ from ..perflow_core.sampling.parameterization import PredictionType, like_base
 from ..perflow_core.weights.delta_file import metadata_edges, metadata_prediction_type, metadata_windows
 from .comfyui import folders, node_text, shared_inputs
 from .comfyui.advice import with_advice
+from .comfyui.applied_delta import with_delta
 from .comfyui.sampling.base_sampling import base_of
 from .comfyui.sampling.flow_windows import (
     EDGES,
@@ -175,6 +176,9 @@ class PeRFlowTrainDelta(io.ComfyNode):
                 io.String.Output("path"),
                 io.LossMap.Output("loss_map", tooltip="The loss of each step, for Plot Loss Graph."),
                 io.Image.Output("loss_by_window", tooltip="A picture of the loss of each window over the steps."),
+                io.Model.Output(
+                    "accelerated", tooltip="The model with the trained delta, as Apply PeRFlow Delta gives it."
+                ),
             ],
             **node_text.shows_text(),
         )
@@ -239,7 +243,8 @@ class PeRFlowTrainDelta(io.ComfyNode):
         image = to_tensor(draw_losses(by_window, len(own)))
         text = "\n".join([text, *reported])
         loss_map = {"loss": [losses.mean for losses in history]}
-        return io.NodeOutput(str(path), loss_map, image, ui=node_text.show(cls, text))
+        accelerated, _ = with_delta(model[0], base, str(path))
+        return io.NodeOutput(str(path), loss_map, image, accelerated, ui=node_text.show(cls, text))
 
 
 def teacher_of(model: ModelPatcher) -> Base | FlowBase:

@@ -35,7 +35,7 @@ PERFLOWS_OWN = 5  # the graphs have PeRFlow's CFG below it and the base's above
 FLOW_WEIGHTS = ("flow_autoencoder", "flow_delta", "flow_teacher")
 FLOW_GRAPHS = ("PeRFlow SD3.5 four steps", "PeRFlow train a delta of a flow model")
 FLOW_SIZE = {"EmptySD3LatentImage": (128, 128, 1)}
-LEFT_OUT = ("PeRFlowTrainDelta", "PreviewImage", "LossGraphNode")  # it is trained already
+TRAINING, LEFT_OUT = "PeRFlowTrainDelta", ("PreviewImage", "LossGraphNode")  # of what is trained already
 MUTED = 2
 
 # Title of a graph -> title or type of a node -> its first values, where the usual prompt is not what is to be shown.
@@ -94,10 +94,10 @@ def for_small_model(title: str, graph: Json) -> Json:
 
 
 def for_small_flow_model(graph: Json) -> Json:
-    """The same for the flow model: the delta is in use, and what would train it is left out."""
+    """The same for the flow model, with its delta in use."""
     graph = copy.deepcopy(graph)
     made_by = {node["id"]: node["type"] for node in graph["nodes"]}
-    from_delta = {link[0] for link in graph["links"] if made_by[link[1]] == "PeRFlowApplyDelta"}
+    from_delta = {link[0] for link in graph["links"] if made_by[link[1]] in ("PeRFlowApplyDelta", TRAINING)}
     for node in graph["nodes"]:
         kind, values = node["type"], node.get("widgets_values")
         if kind == "CheckpointLoaderSimple":
@@ -116,6 +116,20 @@ def for_small_flow_model(graph: Json) -> Json:
     return graph
 
 
+def with_trained_delta(prompt: Json) -> Json:
+    """A graph for the API in which the stored delta takes the place of its training."""
+    trainers = {name for name, node in prompt.items() if node["class_type"] == TRAINING}
+    for name in trainers:
+        inputs = {"model": prompt[name]["inputs"]["model"], "delta_name": Path(FLOW_DELTA).name, "strength": 1.0}
+        inputs |= {"prediction_type": "auto", "windows": 0, "align_steps": True}
+        prompt[name] = {"class_type": "PeRFlowApplyDelta", "inputs": inputs}
+    for node in prompt.values():
+        for key, value in node["inputs"].items():
+            if isinstance(value, list) and value[0] in trainers:
+                node["inputs"][key] = [value[0], 0]
+    return prompt
+
+
 def with_our_picture(graph: Json) -> Json:
     """A copy of the graph that loads the picture which the small model is given."""
     graph = copy.deepcopy(graph)
@@ -130,7 +144,7 @@ def pictures(server: ComfyServer, graph: Json) -> list[Image.Image]:
     from trial.server import to_api
 
     saving = [node for node in graph["nodes"] if node["type"] == "SaveImage"]
-    outputs = server.run(to_api(graph, server.object_info()))["outputs"]
+    outputs = server.run(with_trained_delta(to_api(graph, server.object_info())))["outputs"]
     found = []
     for node in sorted(saving, key=lambda node: node["pos"][0]):
         found += [Image.open(io.BytesIO(server.image(**image))) for image in outputs[str(node["id"])]["images"]]

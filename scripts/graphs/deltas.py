@@ -42,21 +42,18 @@ def train(g: Graph) -> None:
     g.column(420)
     g.note(f"""## Train a delta of your own model
 
-{files.file_list(files.SD15, files.SD15_DELTA)}
+{files.file_list(files.SD15)}
 
 The base model makes 16 pictures, and *Train PeRFlow Delta* learns to make such pictures in four steps. Two 4-step
 pictures of one seed then show the effect: one without the delta, one with it.
 
-1. Run. The node shows a four-step picture every 25 steps. If you interrupt it, it saves what was trained.
-2. Press R, choose your file in *Apply PeRFlow Delta*, and remove its bypass (Ctrl+B).
-3. Run again. The training is not repeated while its inputs stay the same.
+Run it. The node shows a four-step picture every 25 steps. If you interrupt it, it saves what was trained. If you run
+the graph again, the training is not repeated while its inputs stay the same. In other graphs, use the file with *Apply
+PeRFlow Delta* (press R to see it in the list).
 
 200 steps of 4 pictures show that it works; a good delta takes many thousands of steps and more varied pictures. Add
 more prompts, or train on your own pictures: Load Image-Text (from Folder) and Make Training Dataset give `latents` and
 `positive`. To continue training a file, choose it in *resume_from*.
-
-*Apply PeRFlow Delta* holds the official delta at first, so that you can compare; you need the file only for that
-({files.NON_COMMERCIAL}).
 """)
     g.column(380, "1  Model and prompts")
     checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD15)
@@ -77,6 +74,5 @@ more prompts, or train on your own pictures: Load Image-Text (from Folder) and M
     image = decode(g, ksampler(g, base, positive, negative, empty_latents, steps=4, cfg=4.5), vae)
     g.add("SaveImage", tall=460, images=image, filename_prefix="my-perflow-without")
     g.column(400, "6  With, 4 steps")
-    applied = g.add("PeRFlowApplyDelta", tall=260, bypassed=True, model=base, delta_name=files.SD15_DELTA)["MODEL"]
-    image = decode(g, ksampler(g, applied, positive, negative, empty_latents, steps=4, cfg=4.5), vae)
+    image = decode(g, ksampler(g, trained["accelerated"], positive, negative, empty_latents, steps=4, cfg=4.5), vae)
     g.add("SaveImage", tall=460, images=image, filename_prefix="my-perflow-with")

@@ -26,11 +26,10 @@ Nobody publishes PeRFlow for flow models (SD3.5, Z-Image, Flux, Qwen-Image, Wan 
 *Train PeRFlow Delta* lets the model learn to make its pictures in four steps. Two 4-step pictures of one seed then show
 the effect: one without the delta, one with it.
 
-1. Run. The model first draws 16 pictures of the prompt itself, and then learns from them. The node shows a four-step
-picture every 25 steps. If you interrupt it, it saves what was trained.
-2. Press R and remove the bypass of *Apply PeRFlow Delta* (Ctrl+B). It holds the name of the first file that the
-training writes; after more trainings choose the one you want.
-3. Run again. The training is not repeated while its inputs stay the same.
+Run it. The model first draws 16 pictures of the prompt itself, and then learns from them. The node shows a four-step
+picture every 25 steps. If you interrupt it, it saves what was trained. If you run the graph again, the training is not
+repeated while its inputs stay the same. In other graphs, use the file with *Apply PeRFlow Delta* (press R to see it in
+the list).
 
 **Your own pictures** (ten are enough for a try): put them in the folder `input/{FOLDER}` of ComfyUI and press R.
 Remove the bypass of the three nodes in group 2b, and connect LATENT of *VAE Encode* to *latents* of *Train PeRFlow
@@ -68,8 +67,7 @@ small models only.
     image = decode(g, ksampler(g, base, positive, negative, latent, steps=4, cfg=4.5), vae)
     g.add("SaveImage", tall=460, images=image, filename_prefix=f"{SD35_PREFIX}-without")
     g.column(400, "6  With, 4 steps")
-    applied = delta(g, base, SD35_PREFIX)
-    image = decode(g, ksampler(g, applied, positive, negative, latent, steps=4, cfg=4.5), vae)
+    image = decode(g, ksampler(g, trained["accelerated"], positive, negative, latent, steps=4, cfg=4.5), vae)
     g.add("SaveImage", tall=460, images=image, filename_prefix=f"{SD35_PREFIX}-with")
 
 

@@ -1,9 +1,11 @@
 """Train PeRFlow Delta on real UNets of small size: what it learns, what it writes, how it goes on."""
 
+from pathlib import Path
+
 import pytest
 import safetensors
 import torch
-from node_training import LoRA, pictures, prompts
+from node_training import LoRA, outputs_on, pictures, prompts
 from safetensors.torch import load_file
 
 PRESETS = ("SD15_TINY", "SD21_SMALL", "SDXL_SMALL")
@@ -42,6 +44,17 @@ def test_it_learns_the_teachers_end_point(train, small_unet, sampled, perflow, a
     path, _, _ = train(small_unet, [{"samples": exact}], **inputs)
     after = relative_error(sampled(apply_delta(small_unet, delta_name=path.name), 2), exact)
     assert after < 0.8 * before
+
+
+def test_the_model_with_the_delta(comfyui, small_unet, apply_delta, sampled, weights):
+    """As Apply PeRFlow Delta gives it, so that the graph that trains samples with it in the same run."""
+    before = weights.loaded(small_unet)
+    path, _, _, accelerated = outputs_on(comfyui, small_unet, learning_rate=1e-2, windows=2)
+    applied = apply_delta(small_unet, delta_name=Path(path).name)
+    assert torch.equal(sampled(accelerated, 2), sampled(applied, 2))
+    assert not torch.equal(sampled(accelerated, 2), sampled(small_unet, 2))
+    after = weights.loaded(small_unet)
+    assert all(torch.equal(after[key], weight) for key, weight in before.items())
 
 
 @pytest.fixture(scope="module")

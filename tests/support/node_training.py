@@ -33,20 +33,19 @@ def prompts(*values: float, width: int = 768, pooled: bool = False) -> list[Any]
     return [[value * tokens, dict(options)] for value in values]
 
 
-def train_on(comfyui: Any, model: Any, latents: Any = None, positive: Any = None, negative: Any = None, **inputs: Any):
-    """The node as the executor calls it, every input a list; returns the path, the losses and the picture."""
+def outputs_on(
+    comfyui: Any, model: Any, latents: Any = None, positive: Any = None, negative: Any = None, **inputs: Any
+) -> tuple[Any, ...]:
+    """The node as the executor calls it, every input a list; returns its outputs."""
     inputs = {key: [value] for key, value in (INPUTS | inputs).items()}
-    path, loss_map, image = (
-        comfyui.nodes["PeRFlowTrainDelta"]
-        .execute(
-            model=[model],
-            latents=latents or [pictures()],
-            positive=positive or [prompts(0.1)],
-            negative=negative,
-            **inputs,
-        )
-        .result
-    )
+    given = {"latents": latents or [pictures()], "positive": positive or [prompts(0.1)], "negative": negative}
+    result: tuple[Any, ...] = comfyui.nodes["PeRFlowTrainDelta"].execute(model=[model], **given, **inputs).result
+    return result
+
+
+def train_on(*given: Any, **inputs: Any) -> tuple[Path, Any, Any]:
+    """The path, the losses and the picture."""
+    path, loss_map, image, _ = outputs_on(*given, **inputs)
     return Path(path), loss_map["loss"], image
 
 

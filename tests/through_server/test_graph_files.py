@@ -99,16 +99,12 @@ def test_there_is_a_small_model_for_every_file_and_no_other():
 def test_a_note_says_how_to_train_what_its_user_has_to_train(graph):
     """With which graph, and with which filename_prefix, which is the name of the file without its number."""
     notes = "\n".join(node["widgets_values"][0] for node in graph["nodes"] if node["type"] == "MarkdownNote")
-    trainers = [node for node in graphs.nodes_of(graph) if node["type"] == "PeRFlowTrainDelta"]
     for name in graphs.trained_by_the_user(graph):
         prefix = name.removesuffix("_00001_.safetensors")
         assert prefix != name
-        if trainers:
-            assert prefix in trainers[0]["widgets_values"]
-        else:
-            assert TRAINING in notes
-            assert f"`{prefix}" in notes
-            assert "Ctrl+B" in notes
+        assert TRAINING in notes
+        assert f"`{prefix}" in notes
+        assert "Ctrl+B" in notes
 
 
 def files(title):
