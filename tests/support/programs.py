@@ -18,6 +18,7 @@ RUN_BY = {
     "scripts/describe_nodes.py": "through_server/test_programs_with_a_server.py",
     "scripts/draw_graphs.py": "through_server/test_programs_with_a_server.py",
     "scripts/draw_method.py": "core/test_programs_alone.py",
+    "scripts/install_small_model.py": "in_comfyui/test_install_small_model.py",
     "scripts/lock.py": "core/test_programs_alone.py",
     "scripts/screenshots.py": "browser/test_screenshots.py",
     "scripts/train.py": "core/test_programs_alone.py",
