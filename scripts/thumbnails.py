@@ -41,6 +41,7 @@ MUTED = 2
 # Title of a graph -> title or type of a node -> its first values, where the usual prompt is not what is to be shown.
 GRAPHS: dict[str, dict[str, list[str]]] = {
     "PeRFlow SD1.5 text to image": {},
+    "PeRFlow SD1.5 all nodes": {},
     "PeRFlow SD1.5 compared with the base model": {
         "Positive prompt": ["a large purple castle in the mountains at night, clear"]
     },

@@ -28,17 +28,37 @@ def sd15(g: Graph) -> None:
 Any SD1.5 checkpoint works.
 
 {SD15_SETTINGS}
-Negative prompts, LoRAs and ControlNet work as usual. Put LoRAs before or after *Apply PeRFlow Delta*.
+Sampler `euler`, any scheduler. Negative prompts, LoRAs and ControlNet work as usual. Put LoRAs before or after *Apply
+PeRFlow Delta*.
+""")
+    checkpoint, model = sd15_with_delta(g)
+    *conditioning, latent = prompts_and_size(g, 2, checkpoint["CLIP"], 512)
+    g.column(330, "3  Four steps")
+    samples = ksampler(g, model, *conditioning, latent, steps=4, cfg=4.5)
+    save(g, decode(g, samples, checkpoint["VAE"]), "PeRFlow")
+
+
+@graph("PeRFlow SD1.5 all nodes")
+def sd15_all_nodes(g: Graph) -> None:
+    g.column(390)
+    g.note(f"""## PeRFlow with all of its nodes
+
+{files.file_list(files.SD15, files.SD15_DELTA)}
+
+*Window Schedule* lays the official steps, *PeRFlow Sampler* never steps across a window edge, and *Plot Window
+Schedule* shows where the steps are.
+
+{SD15_SETTINGS}
 """)
     checkpoint, model = sd15_with_delta(g)
     *conditioning, latent = prompts_and_size(g, 2, checkpoint["CLIP"], 512)
     g.column(320, "3  Four steps")
-    save(g, plotted_steps(g, checkpoint, model, conditioning, latent, steps=4, cfg=4.5), "PeRFlow")
+    save(g, plotted_steps(g, checkpoint, model, conditioning, latent, steps=4, cfg=4.5), "PeRFlow-all-nodes")
     g.note(
         """### A plain KSampler works too
 
-Connect *Apply PeRFlow Delta* to a **KSampler** and use sampler `euler`, any scheduler, 4 steps.
-The model moves the steps to its time windows by itself and says so in the log.
+The graph *PeRFlow SD1.5 text to image* has one: with sampler `euler`, any scheduler and 4 steps, the model moves the
+steps to its time windows by itself and says so.
 """,
         title="KSampler",
     )

@@ -17,7 +17,7 @@ def test_run(page, server):
 
 def run(page, server):
     """The graph, the texts of its nodes after the run, and the id of the one with the delta."""
-    graph = graphs.read("PeRFlow SD1.5 text to image")
+    graph = graphs.read("PeRFlow SD1.5 all nodes")
     ids = {node["type"]: str(node["id"]) for node in graph["nodes"]}
     delta, schedule = ids["PeRFlowApplyDelta"], ids["PeRFlowWindowSchedule"]
     values = {node["type"]: node["widgets_values"] for node in graph["nodes"] if "widgets_values" in node}
