@@ -34,6 +34,7 @@ PERFLOWS_OWN = 5  # the graphs have PeRFlow's CFG below it and the base's above
 # What the small flow model is stored in, where it is there; graphs of its layout are made with it.
 FLOW_WEIGHTS = ("flow_autoencoder", "flow_delta", "flow_teacher")
 FLOW_GRAPHS = ("PeRFlow SD3.5 four steps", "PeRFlow train a delta of a flow model")
+FLOW_BASE_CFG = 2.0
 FLOW_SIZE = {"EmptySD3LatentImage": (128, 128, 1)}
 TRAINING, LEFT_OUT = "PeRFlowTrainDelta", ("PreviewImage", "LossGraphNode")  # of what is trained already
 MUTED = 2
@@ -109,7 +110,7 @@ def for_small_flow_model(graph: Json) -> Json:
             values[0] = SMALL["prompt"] if node.get("title") == "Positive prompt" else SMALL["negative"]
         elif kind == "KSampler":
             accelerated = node["inputs"][0]["link"] in from_delta
-            values[GUIDANCE[kind]] = SMALL["cfg" if accelerated else "base_cfg"]
+            values[GUIDANCE[kind]] = SMALL["cfg"] if accelerated else FLOW_BASE_CFG
         elif kind in LEFT_OUT:
             node["mode"] = MUTED
         elif kind in FLOW_SIZE:
