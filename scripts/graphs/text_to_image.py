@@ -32,9 +32,9 @@ Sampler `euler`, any scheduler. Negative prompts, LoRAs and ControlNet work as u
 PeRFlow Delta*.
 """)
     checkpoint, model = sd15_with_delta(g)
-    *conditioning, latent = prompts_and_size(g, 2, checkpoint["CLIP"], 512)
+    positive, negative, latent = prompts_and_size(g, 2, checkpoint["CLIP"], 512)
     g.column(330, "3  Four steps")
-    samples = ksampler(g, model, *conditioning, latent, steps=4, cfg=4.5)
+    samples = ksampler(g, model, positive, negative, latent, steps=4, cfg=4.5)
     save(g, decode(g, samples, checkpoint["VAE"]), "PeRFlow")
 
 
