@@ -162,7 +162,7 @@ def test_zero_goes_on_to_the_picture_itself(sd15, phases, pcm):
         assert 4e-3 < relative_error(found, tensor(case["final"], pcm["shape"])) < 2.2e-2
 
 
-def test_what_zero_differs_by_as_readme_says(run, perflow, schedule, noise, sd15, phases, t2i, pcm, golden):
+def test_what_zero_differs_by_as_the_method_page_says(run, perflow, schedule, noise, sd15, phases, t2i, pcm, golden):
     """Over every reference case of the systems that have both ends; the other table rows have one end."""
     from analytic_model import relative_error, sample, tensor
     from family_models import laid_out_model, start
@@ -183,7 +183,7 @@ def test_what_zero_differs_by_as_readme_says(run, perflow, schedule, noise, sd15
     for i in range(2):
         case = rectified["cases"][i]
         found.append(off(model, phases(model, case["steps"]), rectified, case, start(rectified)))
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "method.md").read_text(encoding="utf-8")
     said = re.search(r"differs from `reference` by (\S+) to (\S+) in the reference cases", text)
     assert said
     assert [float(f"{bound:.1e}") for bound in (min(found), max(found))] == [float(number) for number in said.groups()]
