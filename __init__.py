@@ -1,4 +1,4 @@
-"""PeRFlow for ComfyUI: Stable Diffusion pictures in four steps."""
+"""PeRFlow for ComfyUI: pictures in four steps."""
 
 from comfy_api.latest import ComfyExtension, io
 

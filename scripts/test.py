@@ -84,9 +84,9 @@ MYPY = ("mypy", "--config-file", str(PACK / "pyproject.toml"))
 
 
 def types_pass() -> dict[str, bool]:
-    """mypy sees the pack as ComfyUI does: a package, whose name must not hang on the name of this checkout."""
     from trial.installed_pack import FOLDER, install_pack
 
+    # The pack as ComfyUI has it: a package, whose name must not hang on the name of this checkout.
     with tempfile.TemporaryDirectory() as folder:
         install_pack(PACK, Path(folder) / FOLDER)
         packages = ("-p", f"{FOLDER}.nodes", "-p", f"{FOLDER}.perflow_core")

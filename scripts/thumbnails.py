@@ -36,7 +36,8 @@ FLOW_WEIGHTS = ("flow_autoencoder", "flow_delta", "flow_teacher")
 FLOW_GRAPHS = ("PeRFlow SD3.5 four steps", "PeRFlow train a delta of a flow model")
 FLOW_BASE_CFG = 2.0
 FLOW_SIZE = {"EmptySD3LatentImage": (128, 128, 1)}
-TRAINING, LEFT_OUT = "PeRFlowTrainDelta", ("PreviewImage", "LossGraphNode")  # of what is trained already
+TRAINING = "PeRFlowTrainDelta"
+LEFT_OUT = ("PreviewImage", "LossGraphNode")  # what they show of the training, which is done already
 MUTED = 2
 
 # Title of a graph -> title or type of a node -> its first values, where the usual prompt is not what is to be shown.

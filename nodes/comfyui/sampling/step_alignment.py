@@ -10,6 +10,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ....perflow_core.sampling import tolerances
+from ....perflow_core.weights.delta_settings import CFG_OF_GUIDED
 from .. import node_text
 from .base_sampling import bases_of
 from .euler_check import Callback, EulerCheck
@@ -134,7 +135,7 @@ def guided_twice(model: ModelPatcher, guider: Any) -> list[str]:
     learned, cfg = model.get_attachment(LEARNED_GUIDANCE), getattr(guider, "cfg", None)
     if learned is None or not isinstance(cfg, (int, float)) or cfg <= LARGEST_CFG:
         return []
-    return [f"CFG {cfg:g} is much here: the delta has learned CFG {learned:g} already, so take 1 to 2.5"]
+    return [f"CFG {cfg:g} is much here: the delta has learned CFG {learned:g} already, so take 1 to {CFG_OF_GUIDED:g}"]
 
 
 def is_part(sampling: AlignsSteps, noise: Tensor, sigmas: Tensor) -> bool:
