@@ -13,8 +13,7 @@ IPADAPTER_PLUS = """This graph needs the node pack
 
 @graph("PeRFlow SD1.5 ControlNet")
 def controlnet(g: Graph) -> None:
-    g.column(420)
-    g.note(f"""## PeRFlow with ControlNet
+    g.head(f"""## PeRFlow with ControlNet
 
 {files.file_list(files.SD15, files.SD15_DELTA, files.DEPTH, files.CANNY)}
 
@@ -35,18 +34,17 @@ With 4 steps, *end_percent* 0.25, 0.5 and 0.75 control the first 1, 2 and 3 step
     image = g.add("LoadImage", tall=340, image="example.png")["IMAGE"]
     edges = g.add("Canny", title="Canny (bypassed)", bypassed=True, image=image)["IMAGE"]
     control = g.add("ControlNetLoader", control_net_name=files.DEPTH)["CONTROL_NET"]
-    g.column(340, "4  Four steps")
     applied = g.add(
         "ControlNetApplyAdvanced", positive=positive, negative=negative, control_net=control, image=edges, strength=1.0
     )
+    g.column(400, "4  Four steps")
     samples = ksampler(g, model, applied["positive"], applied["negative"], latent, steps=4, cfg=4.5)
     save(g, decode(g, samples, checkpoint["VAE"]), "PeRFlow-ControlNet")
 
 
 @graph("PeRFlow SD1.5 IP-Adapter and ControlNet")
 def ip_adapter_sd15(g: Graph) -> None:
-    g.column(420)
-    g.note(f"""## PeRFlow with IP-Adapter and ControlNet
+    g.head(f"""## PeRFlow with IP-Adapter and ControlNet
 
 {IPADAPTER_PLUS}
 
@@ -59,24 +57,23 @@ The ControlNet takes a depth map; near things are white. To switch it off, selec
 **Settings**: 4 steps, CFG 4.5, weight 0.6.
 """)
     checkpoint, model = sd15_with_delta(g)
-    g.column(380, "2  Reference picture")
+    positive, negative, latent = prompts_and_size(g, 2, checkpoint["CLIP"], 512, "best quality, high quality")
+    g.column(380, "3  Reference picture")
     adapted = reference(g, model, files.IP_ADAPTER_SD15)
-    positive, negative, latent = prompts_and_size(g, 3, checkpoint["CLIP"], 512, "best quality, high quality")
     g.column(340, "4  ControlNet")
     depth = g.add("LoadImage", title="Depth map", tall=340, image="example.png")["IMAGE"]
     control = g.add("ControlNetLoader", control_net_name=files.DEPTH)["CONTROL_NET"]
     applied = g.add(
         "ControlNetApplyAdvanced", positive=positive, negative=negative, control_net=control, image=depth, strength=0.8
     )
-    g.column(330, "5  Four steps")
+    g.column(400, "5  Four steps")
     samples = ksampler(g, adapted, applied["positive"], applied["negative"], latent, steps=4, cfg=4.5)
     save(g, decode(g, samples, checkpoint["VAE"]), "PeRFlow-IPAdapter")
 
 
 @graph("PeRFlow SDXL IP-Adapter")
 def ip_adapter_sdxl(g: Graph) -> None:
-    g.column(420)
-    g.note(f"""## PeRFlow SDXL with IP-Adapter
+    g.head(f"""## PeRFlow SDXL with IP-Adapter
 
 {IPADAPTER_PLUS}
 
@@ -89,17 +86,17 @@ encoder (ViT-bigG) is three times as large; both work here.
     checkpoint = g.add("CheckpointLoaderSimple", title="Text encoders and VAE", ckpt_name=files.SDXL)
     unet = g.add("UNETLoader", unet_name=files.SDXL_PERFLOW)
     model = g.add("PeRFlowModelSampling", tall=240, model=unet["MODEL"])["MODEL"]
-    g.column(380, "2  Reference picture")
+    positive, negative, latent = prompts_and_size(g, 2, checkpoint["CLIP"], 1024, "best quality, high quality")
+    g.column(380, "3  Reference picture")
     adapted = reference(g, model, files.IP_ADAPTER_SDXL)
-    positive, negative, latent = prompts_and_size(g, 3, checkpoint["CLIP"], 1024, "best quality, high quality")
-    g.column(330, "4  Six steps")
+    g.column(400, "4  Six steps")
     samples = ksampler(g, adapted, positive, negative, latent, steps=6, cfg=1.5)
     save(g, decode(g, samples, checkpoint["VAE"]), "PeRFlow-SDXL-IPAdapter")
 
 
 def reference(g: Graph, model: Socket, adapter: files.File) -> Socket:
     """The model with a picture as a prompt."""
-    image = g.add("LoadImage", tall=340, image="example.png")["IMAGE"]
+    image = g.add("LoadImage", tall=280, image="example.png")["IMAGE"]
     loaded = g.add("IPAdapterModelLoader", ipadapter_file=adapter)["IPADAPTER"]
     vision = g.add("CLIPVisionLoader", clip_name=files.VIT_H)["CLIP_VISION"]
     return g.add(

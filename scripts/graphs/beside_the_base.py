@@ -11,8 +11,7 @@ from .parts import custom_sampling, decode, empty_latent, ksampler, prompts, pro
 
 @graph("PeRFlow SD1.5 hand-over to the base model")
 def hand_over(g: Graph) -> None:
-    g.column(420)
-    g.note(f"""## PeRFlow composes, the base model finishes
+    g.head(f"""## PeRFlow composes, the base model finishes
 
 {files.file_list(files.SD15, files.SD15_DELTA)}
 
@@ -46,7 +45,7 @@ run, wherever you cut. *KSamplerAdvanced* is different: there, each part shares 
     rest["sampler"] = g.add("KSamplerSelect", sampler_name="dpmpp_2m")["SAMPLER"]
     sigmas = g.add("BasicScheduler", model=base, scheduler="simple", steps=20)["SIGMAS"]
     lower = g.add("SplitSigmas", sigmas=sigmas, step=10)["low_sigmas"]
-    g.column(380, "5  Sample and decode")
+    g.column(400, "5  Sample and decode")
     composed = g.add("SamplerCustomAdvanced", title="Compose", **parts, sigmas=upper, latent_image=latent)["output"]
     samples = g.add("SamplerCustomAdvanced", title="Finish", **rest, sigmas=lower, latent_image=composed)["output"]
     save(g, decode(g, samples, vae), "PeRFlow-hand-over")
@@ -54,8 +53,7 @@ run, wherever you cut. *KSamplerAdvanced* is different: there, each part shares 
 
 @graph("PeRFlow SD1.5 compared with the base model")
 def comparison(g: Graph) -> None:
-    g.column(400)
-    g.note(f"""## The base model at 4 and 25 steps, PeRFlow at 4
+    g.head(f"""## The base model at 4 and 25 steps, PeRFlow at 4
 
 {files.file_list(files.SD15, files.SD15_DELTA)}
 
@@ -66,7 +64,7 @@ The base has CFG 7.5. PeRFlow has 4.5, which its authors use for 4 steps.
 """)
     checkpoint, model = sd15_with_delta(g)
     base, vae = checkpoint["MODEL"], checkpoint["VAE"]
-    g.column(400, "2  Prompts, size and seed")
+    g.column(340, "2  Prompts, size and seed")
     positive, negative = prompts(g, checkpoint["CLIP"])
     latent = empty_latent(g, 512)
     seed = g.add("PrimitiveInt", title="Seed", value=1234)["INT"]
@@ -75,7 +73,7 @@ The base has CFG 7.5. PeRFlow has 4.5, which its authors use for 4 steps.
         ("4  Base, 25 steps", "base-25", base, 25, 7.5),
         ("5  PeRFlow, 4 steps", "PeRFlow-4", model, 4, 4.5),
     ):
-        g.column(400, group)
+        g.column(300, group)
         samples = ksampler(g, sampled, positive, negative, latent, seed=seed, steps=steps, cfg=cfg)
         image = decode(g, samples, vae)
-        g.add("SaveImage", tall=460, images=image, filename_prefix=f"compare-{name}")
+        g.add("SaveImage", tall=360, images=image, filename_prefix=f"compare-{name}")

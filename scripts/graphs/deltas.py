@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import files
-from .drawing import Graph, graph
+from .drawing import LONG_HEAD, Graph, graph
 from .parts import decode, empty_latent, ksampler, prompts
 
 
@@ -39,8 +39,8 @@ weights ({files.NON_COMMERCIAL}).
 
 @graph("PeRFlow train a delta")
 def train(g: Graph) -> None:
-    g.column(420)
-    g.note(f"""## Train a delta of your own model
+    g.head(
+        f"""## Train a delta of your own model
 
 {files.file_list(files.SD15)}
 
@@ -54,7 +54,9 @@ PeRFlow Delta* (press R to see it in the list).
 200 steps of 4 pictures show that it works; a good delta takes many thousands of steps and more varied pictures. Add
 more prompts, or train on your own pictures: Load Image-Text (from Folder) and Make Training Dataset give `latents` and
 `positive`. To continue training a file, choose it in *resume_from*.
-""")
+""",
+        LONG_HEAD,
+    )
     g.column(380, "1  Model and prompts")
     checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD15)
     base, vae = checkpoint["MODEL"], checkpoint["VAE"]
@@ -66,13 +68,13 @@ more prompts, or train on your own pictures: Load Image-Text (from Folder) and M
     g.column(400, "3  Train")
     inputs: dict[str, Any] = {"model": base, "latents": pictures, "positive": positive, "negative": empty}
     trained = g.add("PeRFlowTrainDelta", tall=760, **inputs, steps=200, filename_prefix="my-perflow")
-    g.column(400, "4  How the loss went")
-    g.add("PreviewImage", title="By window", tall=340, images=trained["loss_by_window"])
+    g.column(300, "4  How the loss went")
+    g.add("PreviewImage", title="By window", tall=300, images=trained["loss_by_window"])
     g.add("LossGraphNode", tall=340, loss=trained["loss_map"], filename_prefix="my-perflow-loss")
-    g.column(400, "5  Without, 4 steps")
+    g.column(330, "5  Without, 4 steps")
     empty_latents = empty_latent(g, 512)
     image = decode(g, ksampler(g, base, positive, negative, empty_latents, steps=4, cfg=4.5), vae)
-    g.add("SaveImage", tall=460, images=image, filename_prefix="my-perflow-without")
-    g.column(400, "6  With, 4 steps")
+    g.add("SaveImage", tall=390, images=image, filename_prefix="my-perflow-without")
+    g.column(330, "6  With, 4 steps")
     image = decode(g, ksampler(g, trained["accelerated"], positive, negative, empty_latents, steps=4, cfg=4.5), vae)
-    g.add("SaveImage", tall=460, images=image, filename_prefix="my-perflow-with")
+    g.add("SaveImage", tall=390, images=image, filename_prefix="my-perflow-with")

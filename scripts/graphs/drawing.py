@@ -13,8 +13,9 @@ from .files import File, Own
 Json = dict[str, Any]
 
 SPACE = uuid.UUID("0f6a5c52-6a43-4d0e-8f0b-3a1f6f3d9f11")  # graph ids hang on the title, so that they stay the same
-TITLE, GAP, MARGIN = 30, 40, 20  # a node's title bar, the room between nodes, a group's border
+TITLE, GAP, MARGIN = 30, 24, 20  # a node's title bar, the room between nodes, a group's border
 FRAME, SLOT, WIDGET = 24, 24, 32  # what "Nodes 2.0" of ComfyUI 0.26 needs; other pages need less
+HEAD, LONG_HEAD = 850, 1250  # widths of the first note: over two columns, or over three
 GROUP_HEAD = 50  # a group's title, above the first node's
 GREEN = {"color": "#232", "bgcolor": "#353"}  # our own nodes
 DARK = {"color": "#222", "bgcolor": "#000"}  # notes: inline code is unreadable on the usual yellow
@@ -71,22 +72,32 @@ class Graph:
         self._links: list[list[Any]] = []
         self._groups: list[Json] = []
         self._x, self._y, self._width = 0.0, 0.0, 0.0
+        self._below_head = (0.0, 0.0)  # columns that begin left of the first number start at the second
         self._group: Json | None = None
 
     def column(self, width: float, group: str | None = None) -> None:
         """Start a new column to the right of everything so far, and a group in it."""
         self._close_group()
         self._x += self._width + 2 * MARGIN + GAP if self._width else 0
-        self._y, self._width = 0.0, width
+        right, below = self._below_head
+        self._y, self._width = below if self._x < right else 0.0, width
         if group:
             self.group(group)
 
     def group(self, title: str) -> None:
         """Start a group below what the column holds."""
-        self._close_group()
-        self._y += GAP if self._y else 0
+        if self._group:
+            self._close_group()
+            self._y += GAP
         self._group = {"title": title, "bounding": [self._x - MARGIN, self._y, self._width + 2 * MARGIN, 0.0]}
         self._y += GROUP_HEAD
+
+    def head(self, text: str, width: float = HEAD) -> None:
+        """The note that is read first: above the first columns, as wide as two or three of them to be short."""
+        self._width = width
+        self.note(text)
+        self._below_head = (width, self._y)
+        self._y, self._width = 0.0, 0.0
 
     def note(self, text: str, title: str = "Read me") -> Node:
         """Markdown; lines are joined to paragraphs, since the page would show every line break."""
@@ -115,7 +126,7 @@ class Graph:
         self._y += size + GAP
         node = Node(saved)
         self._nodes.append(node)
-        self._connect(node, inputs)
+        self.connect(node, **inputs)
         return node
 
     def save(self) -> Json:
@@ -201,7 +212,8 @@ class Graph:
             return {"cnr_id": "perflow", "ver": self._versions["perflow"]}
         return dict(OTHER_PACKS[folder])
 
-    def _connect(self, node: Node, inputs: Json) -> None:
+    def connect(self, node: Node, **inputs: Any) -> None:
+        """Set those of its inputs that are sockets; for a node that was added before what it is connected to."""
         for name, value in inputs.items():
             if not isinstance(value, Socket):
                 continue

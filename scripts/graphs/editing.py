@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import files
-from .drawing import Graph, graph
+from .drawing import LONG_HEAD, Graph, graph
 from .parts import UNWANTED, decode, empty_latent, ksampler, save
 from .pictures import sd15_model
 
@@ -17,8 +17,8 @@ PHOTO_EDITED = "a drawing of a girl in a red dress on a green hill\na drawing of
 
 @graph("PeRFlow SD1.5 edit by words")
 def by_words(g: Graph) -> None:
-    g.column(400)
-    g.note(f"""## PeRFlow: edit by words
+    g.head(
+        f"""## PeRFlow: edit by words
 
 {files.file_list(files.SD15, files.SD15_DELTA)}
 
@@ -31,10 +31,12 @@ may change in *blend*, such as `lighthouse, castle`; the rest stays the source.
 **emphasis** makes words of the edits stronger or weaker: `snowy 2`.
 
 It works without PeRFlow too: leave out *Apply PeRFlow Delta* and take 25 steps.
-""")
+""",
+        LONG_HEAD,
+    )
     model, clip, vae = sd15_model(g)
-    g.column(400, "2  Source and edits")
     latent = empty_latent(g, 512)
+    g.column(400, "2  Source and edits")
     edit = g.add(
         "PeRFlowPromptToPrompt",
         tall=660,
@@ -45,16 +47,15 @@ It works without PeRFlow too: leave out *Apply PeRFlow Delta* and take 25 steps.
         edited=EDITED,
         emphasis="snowy 2",
     )
-    negative = g.add("CLIPTextEncode", title="Negative prompt", tall=120, clip=clip, text=UNWANTED)["CONDITIONING"]
     g.column(340, "3  Four steps")
+    negative = g.add("CLIPTextEncode", title="Negative prompt", tall=120, clip=clip, text=UNWANTED)["CONDITIONING"]
     samples = ksampler(g, edit["MODEL"], edit["positive"], negative, edit["LATENT"], steps=4, cfg=4.5)
-    save(g, decode(g, samples, vae), "PeRFlow-edit-by-words", title="Source, then its edits")
+    save(g, decode(g, samples, vae), "PeRFlow-edit-by-words", title="Source, then its edits", beside=True)
 
 
 @graph("PeRFlow SD1.5 edit a photo")
 def photo(g: Graph) -> None:
-    g.column(400)
-    g.note(f"""## PeRFlow: edit a photo
+    g.head(f"""## PeRFlow: edit a photo
 
 {files.file_list(files.SD15, files.SD15_DELTA)}
 
@@ -94,7 +95,7 @@ way from the noise 0.67, with CFG 3 on both ways 0.18 (of the latent, root mean 
         source=source,
         edited=PHOTO_EDITED,
     )
-    g.column(340, "6  Sample and decode")
+    g.column(400, "6  Sample and decode")
     guider = g.add("CFGGuider", model=edit["MODEL"], positive=edit["positive"], negative=negative, cfg=1.0)["GUIDER"]
     samples = g.add("SamplerCustomAdvanced", **parts, guider=guider, sigmas=sigmas, latent_image=edit["LATENT"])
     save(g, decode(g, samples["output"], vae), "PeRFlow-edit-a-photo", title="The picture made again, then its edits")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import files
-from .drawing import Graph, Socket, graph
+from .drawing import LONG_HEAD, Graph, Socket, graph
 from .parts import LIGHTHOUSE, UNWANTED, decode, empty_latent, ksampler, prompts, save
 
 TRAINING = "PeRFlow train a delta of a flow model"
@@ -17,8 +17,8 @@ SD3_LATENT = "EmptySD3LatentImage"
 
 @graph(TRAINING)
 def train(g: Graph) -> None:
-    g.column(440)
-    g.note(f"""## Train a delta of a flow model
+    g.head(
+        f"""## Train a delta of a flow model
 
 {files.file_list(files.SD35)}
 
@@ -43,7 +43,9 @@ at the size you will use, and continue a file with *resume_from*. If memory runs
 **Another model**: put its loaders in place of *Load Checkpoint*. If your graphs have ModelSamplingAuraFlow or
 ModelSamplingSD3, the training needs it too, with the same shift. Use the CFG of your graphs. We have tried this on
 small models only.
-""")
+""",
+        LONG_HEAD,
+    )
     g.column(380, "1  Model and prompts")
     checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD35)
     base, vae = checkpoint["MODEL"], checkpoint["VAE"]
@@ -59,29 +61,31 @@ small models only.
     g.column(400, "3  Train")
     inputs: dict[str, Any] = {"model": base, "latents": nothing, "positive": positive, "negative": empty}
     trained = g.add("PeRFlowTrainDelta", tall=860, **inputs, steps=200, filename_prefix=SD35_PREFIX)
-    g.column(400, "4  How the loss went")
-    g.add("PreviewImage", title="By window", tall=340, images=trained["loss_by_window"])
+    g.column(300, "4  How the loss went")
+    g.add("PreviewImage", title="By window", tall=300, images=trained["loss_by_window"])
     g.add("LossGraphNode", tall=340, loss=trained["loss_map"], filename_prefix=f"{SD35_PREFIX}-loss")
-    g.column(400, "5  Without, 4 steps")
+    g.column(330, "5  Without, 4 steps")
     latent = empty_latent(g, 512, SD3_LATENT)
     image = decode(g, ksampler(g, base, positive, negative, latent, steps=4, cfg=4.5), vae)
-    g.add("SaveImage", tall=460, images=image, filename_prefix=f"{SD35_PREFIX}-without")
-    g.column(400, "6  With, 4 steps")
+    g.add("SaveImage", tall=390, images=image, filename_prefix=f"{SD35_PREFIX}-without")
+    g.column(330, "6  With, 4 steps")
     image = decode(g, ksampler(g, trained["accelerated"], positive, negative, latent, steps=4, cfg=4.5), vae)
-    g.add("SaveImage", tall=460, images=image, filename_prefix=f"{SD35_PREFIX}-with")
+    g.add("SaveImage", tall=390, images=image, filename_prefix=f"{SD35_PREFIX}-with")
 
 
 @graph("PeRFlow SD3.5 four steps")
 def sd35(g: Graph) -> None:
-    g.column(420)
-    g.note(f"""## SD3.5 medium: four steps
+    g.head(
+        f"""## SD3.5 medium: four steps
 
 {files.file_list(files.SD35)}
 
 {train_first(SD35_PREFIX, "It is made for this model: run it as it is.")}
 
 **Settings**: `euler`, any scheduler, 4 or 8 steps. CFG as in the training, 4.5 here.
-""")
+""",
+        LONG_HEAD,
+    )
     g.column(390, MODEL_AND_DELTA)
     checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD35)
     model = delta(g, checkpoint["MODEL"], SD35_PREFIX)
@@ -93,8 +97,8 @@ def sd35(g: Graph) -> None:
 @graph("PeRFlow Z-Image four steps")
 def z_image(g: Graph) -> None:
     prefix = "my-perflow-z-image"
-    g.column(420)
-    g.note(f"""## Z-Image: four steps
+    g.head(
+        f"""## Z-Image: four steps
 
 {files.file_list(files.Z_IMAGE, files.Z_IMAGE_TEXT, files.FLUX_VAE)}
 
@@ -102,20 +106,23 @@ def z_image(g: Graph) -> None:
 
 **Settings**: `euler`, any scheduler, 4 or 8 steps. CFG as in the training, 4 here. *shift* as in the training, 3 here.
 Z-Image Turbo takes few steps by itself and needs no delta.
-""")
+""",
+        LONG_HEAD,
+    )
     g.column(390, MODEL_AND_DELTA)
-    model, clip, vae = loaders(g, files.Z_IMAGE, files.Z_IMAGE_TEXT, "lumina2", files.FLUX_VAE)
+    model = g.add("UNETLoader", unet_name=files.Z_IMAGE)["MODEL"]
     model = delta(g, g.add("ModelSamplingAuraFlow", model=model, shift=3.0)["MODEL"], prefix)
     g.column(400, "2  Prompts and size")
+    clip = g.add("CLIPLoader", clip_name=files.Z_IMAGE_TEXT, type="lumina2")["CLIP"]
     conditioning = prompts(g, clip)
-    four_steps(g, model, conditioning, empty_latent(g, 1024, SD3_LATENT), vae, 4.0, "PeRFlow-Z-Image")
+    four_steps(g, model, conditioning, empty_latent(g, 1024, SD3_LATENT), files.FLUX_VAE, 4.0, "PeRFlow-Z-Image")
 
 
 @graph("PeRFlow Qwen-Image four steps")
 def qwen_image(g: Graph) -> None:
     prefix = "my-perflow-qwen-image"
-    g.column(420)
-    g.note(f"""## Qwen-Image: four steps
+    g.head(
+        f"""## Qwen-Image: four steps
 
 {files.file_list(files.QWEN_IMAGE, files.QWEN_IMAGE_TEXT, files.QWEN_IMAGE_VAE)}
 
@@ -123,20 +130,25 @@ def qwen_image(g: Graph) -> None:
 
 **Settings**: `euler`, any scheduler, 4 or 8 steps. CFG as in the training, 4 here. *shift* as in the training, 3.1
 here.
-""")
+""",
+        LONG_HEAD,
+    )
     g.column(390, MODEL_AND_DELTA)
-    model, clip, vae = loaders(g, files.QWEN_IMAGE, files.QWEN_IMAGE_TEXT, "qwen_image", files.QWEN_IMAGE_VAE)
+    model = g.add("UNETLoader", unet_name=files.QWEN_IMAGE)["MODEL"]
     model = delta(g, g.add("ModelSamplingAuraFlow", model=model, shift=3.1)["MODEL"], prefix)
     g.column(400, "2  Prompts and size")
+    clip = g.add("CLIPLoader", clip_name=files.QWEN_IMAGE_TEXT, type="qwen_image")["CLIP"]
     conditioning = prompts(g, clip)
-    four_steps(g, model, conditioning, empty_latent(g, 1328, SD3_LATENT), vae, 4.0, "PeRFlow-Qwen-Image")
+    four_steps(
+        g, model, conditioning, empty_latent(g, 1328, SD3_LATENT), files.QWEN_IMAGE_VAE, 4.0, "PeRFlow-Qwen-Image"
+    )
 
 
 @graph("PeRFlow Flux four steps")
 def flux(g: Graph) -> None:
     prefix = "my-perflow-flux"
-    g.column(420)
-    g.note(f"""## Flux: four steps
+    g.head(
+        f"""## Flux: four steps
 
 {files.file_list(files.FLUX, files.FLUX_CLIP_L, files.FLUX_T5, files.FLUX_VAE)}
 
@@ -145,18 +157,18 @@ def flux(g: Graph) -> None:
 **Settings**: `euler`, any scheduler, 4 or 8 steps, CFG 1. *FluxGuidance* as in the training: 3.5 here. To change it
 afterwards, train with a range: FluxGuidance says where it begins, *guidance_up_to* in *Train PeRFlow Delta* where it
 ends.
-""")
+""",
+        LONG_HEAD,
+    )
     g.column(390, MODEL_AND_DELTA)
-    model = g.add("UNETLoader", unet_name=files.FLUX)["MODEL"]
     texts: dict[str, Any] = {"clip_name1": files.FLUX_CLIP_L, "clip_name2": files.FLUX_T5, "type": "flux"}
     clip = g.add("DualCLIPLoader", **texts)["CLIP"]
-    vae = g.add("VAELoader", vae_name=files.FLUX_VAE)["VAE"]
-    model = delta(g, model, prefix)
+    model = delta(g, g.add("UNETLoader", unet_name=files.FLUX)["MODEL"], prefix)
     g.column(400, "2  Prompt, guidance and size")
-    prompt = g.add("CLIPTextEncode", title="Positive prompt", tall=160, clip=clip, text=LIGHTHOUSE)["CONDITIONING"]
+    prompt = g.add("CLIPTextEncode", title="Positive prompt", tall=130, clip=clip, text=LIGHTHOUSE)["CONDITIONING"]
     positive = g.add("FluxGuidance", conditioning=prompt, guidance=3.5)["CONDITIONING"]
     none = g.add("ConditioningZeroOut", title="No negative prompt at CFG 1", conditioning=prompt)["CONDITIONING"]
-    four_steps(g, model, (positive, none), empty_latent(g, 1024, SD3_LATENT), vae, 1.0, "PeRFlow-Flux")
+    four_steps(g, model, (positive, none), empty_latent(g, 1024, SD3_LATENT), files.FLUX_VAE, 1.0, "PeRFlow-Flux")
 
 
 @graph("PeRFlow Wan 2.2 four steps with two experts")
@@ -221,15 +233,6 @@ def exchanged(prefix: str, what: str, also: str = "") -> str:
     return f"{how} {also}".strip()
 
 
-def loaders(g: Graph, model: files.File, text: files.File, kind: str, vae: files.File) -> tuple[Socket, Socket, Socket]:
-    """The model, the text encoder and the VAE, each by its own loader."""
-    return (
-        g.add("UNETLoader", unet_name=model)["MODEL"],
-        g.add("CLIPLoader", clip_name=text, type=kind)["CLIP"],
-        g.add("VAELoader", vae_name=vae)["VAE"],
-    )
-
-
 def delta(g: Graph, model: Socket, prefix: str) -> Socket:
     """Bypassed: the file is there after its training."""
     name = files.trained(prefix)
@@ -237,8 +240,16 @@ def delta(g: Graph, model: Socket, prefix: str) -> Socket:
 
 
 def four_steps(
-    g: Graph, model: Socket, conditioning: tuple[Socket, Socket], latent: Socket, vae: Socket, cfg: float, name: str
+    g: Graph,
+    model: Socket,
+    conditioning: tuple[Socket, Socket],
+    latent: Socket,
+    vae: Socket | files.File,
+    cfg: float,
+    name: str,
 ) -> None:
+    """In columns of their own, with the VAE's loader where it has one of its own."""
     g.column(330, "3  Four steps")
+    decoder = g.add("VAELoader", vae_name=vae)["VAE"] if isinstance(vae, files.File) else vae
     samples = ksampler(g, model, *conditioning, latent, steps=4, cfg=cfg)
-    save(g, decode(g, samples, vae), name)
+    save(g, decode(g, samples, decoder), name, beside=True)

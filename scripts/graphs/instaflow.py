@@ -9,8 +9,7 @@ from .parts import LIGHTHOUSE, decode, empty_latent, ksampler, prompts, prompts_
 
 @graph("InstaFlow one step")
 def one_step(g: Graph) -> None:
-    g.column(400)
-    g.note(f"""## InstaFlow: a picture in one step
+    g.head(f"""## InstaFlow: a picture in one step
 
 {files.file_list(files.INSTAFLOW, files.SD15)}
 
@@ -26,13 +25,12 @@ and uses dreamshaper's text encoder and VAE. You can do the same with *ModelMerg
     positive, negative, latent = prompts_and_size(g, 2, clip, 512)
     g.column(330, "3  One step")
     samples = ksampler(g, model, positive, negative, latent, steps=1, cfg=1.0)
-    save(g, decode(g, samples, vae), "InstaFlow")
+    save(g, decode(g, samples, vae), "InstaFlow", beside=True)
 
 
 @graph("InstaFlow ControlNet")
 def controlnet(g: Graph) -> None:
-    g.column(420)
-    g.note(f"""## InstaFlow with ControlNet
+    g.head(f"""## InstaFlow with ControlNet
 
 {files.file_list(files.INSTAFLOW, files.SD15, files.CANNY)}
 
@@ -50,16 +48,15 @@ depth map or a skeleton.
     image = g.add("LoadImage", tall=340, image="example.png")["IMAGE"]
     edges = g.add("Canny", image=image)["IMAGE"]
     control = g.add("ControlNetLoader", control_net_name=files.CANNY)["CONTROL_NET"]
-    g.column(340, "4  One step")
     applied = g.add("ControlNetApplyAdvanced", positive=positive, negative=negative, control_net=control, image=edges)
+    g.column(400, "4  One step")
     samples = ksampler(g, model, applied["positive"], applied["negative"], latent, steps=1, cfg=1.0)
     save(g, decode(g, samples, vae), "InstaFlow-ControlNet")
 
 
 @graph("InstaFlow one step then SDXL refiner")
 def with_sdxl_refiner(g: Graph) -> None:
-    g.column(420)
-    g.note(f"""## InstaFlow in one step, then SDXL's refiner to 1024
+    g.head(f"""## InstaFlow in one step, then SDXL's refiner to 1024
 
 {files.file_list(files.INSTAFLOW, files.SD15, files.SDXL_REFINER)}
 
@@ -78,9 +75,9 @@ score 6 for the positive and 2.5 for the empty negative prompt.
     checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SDXL_REFINER)
     wanted = refiner_prompt(g, checkpoint["CLIP"], "Positive prompt", LIGHTHOUSE, 6.0)
     unwanted = refiner_prompt(g, checkpoint["CLIP"], "Negative prompt", "", 2.5)
-    g.column(340, "5  Refine at 1024")
     scaled = g.add("ImageScale", image=image, upscale_method="bilinear", width=1024, height=1024)["IMAGE"]
     start = g.add("VAEEncode", pixels=scaled, vae=checkpoint["VAE"])["LATENT"]
+    g.column(400, "5  Refine at 1024")
     samples = ksampler(
         g, checkpoint["MODEL"], wanted, unwanted, start, steps=15, cfg=5.0, scheduler="ddim_uniform", denoise=0.3
     )
@@ -89,8 +86,7 @@ score 6 for the positive and 2.5 for the empty negative prompt.
 
 @graph("2-Rectified-Flow eight steps")
 def two_rectified_flow(g: Graph) -> None:
-    g.column(400)
-    g.note(f"""## 2-Rectified-Flow: eight steps with guidance
+    g.head(f"""## 2-Rectified-Flow: eight steps with guidance
 
 {files.file_list(files.TWO_RECTIFIED_FLOW, files.SD15)}
 
@@ -106,14 +102,13 @@ evenly.
     positive, negative, latent = prompts_and_size(g, 2, clip, 512)
     g.column(330, "3  Eight steps")
     samples = ksampler(g, model, positive, negative, latent, steps=8, cfg=1.5)
-    save(g, decode(g, samples, vae), "2-Rectified-Flow")
+    save(g, decode(g, samples, vae), "2-Rectified-Flow", beside=True)
 
 
 @graph("InstaFlow film between two seeds")
 def interpolation(g: Graph) -> None:
     frames = 16
-    g.column(400)
-    g.note(f"""## A short film between two seeds
+    g.head(f"""## A short film between two seeds
 
 {files.file_list(files.INSTAFLOW, files.SD15)}
 
@@ -134,13 +129,12 @@ If the memory is too small, use fewer frames or a smaller picture.
     guider = g.add("CFGGuider", model=model, positive=positive, negative=negative, cfg=1.0)["GUIDER"]
     solver = g.add("KSamplerSelect", sampler_name="euler")["SAMPLER"]
     sigmas = g.add("BasicScheduler", model=model, scheduler="simple", steps=1)["SIGMAS"]
-    g.column(340, "4  Sample and decode")
+    g.column(400, "4  Sample and decode")
     samples = g.add(
         "SamplerCustomAdvanced", noise=noise, guider=guider, sampler=solver, sigmas=sigmas, latent_image=latent
     )["output"]
     image = decode(g, samples, vae)
-    g.column(500)
-    g.add("SaveAnimatedWEBP", tall=680, images=image, filename_prefix="InstaFlow-film", fps=8.0, lossless=False)
+    g.add("SaveAnimatedWEBP", tall=580, images=image, filename_prefix="InstaFlow-film", fps=8.0, lossless=False)
 
 
 def rectified_model(g: Graph, unet: files.File) -> tuple[Socket, Socket, Socket]:

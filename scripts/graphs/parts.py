@@ -13,8 +13,8 @@ UNWANTED = "blurry, low quality, distorted, watermark, text"
 
 
 def prompts(g: Graph, clip: Socket, positive: str = LIGHTHOUSE, negative: str = UNWANTED) -> tuple[Socket, Socket]:
-    first = g.add("CLIPTextEncode", title="Positive prompt", tall=160, clip=clip, text=positive)
-    second = g.add("CLIPTextEncode", title="Negative prompt", tall=120, clip=clip, text=negative)
+    first = g.add("CLIPTextEncode", title="Positive prompt", tall=130, clip=clip, text=positive)
+    second = g.add("CLIPTextEncode", title="Negative prompt", tall=100, clip=clip, text=negative)
     return first["CONDITIONING"], second["CONDITIONING"]
 
 
@@ -32,7 +32,7 @@ def empty_latent(g: Graph, size: int, kind: str = "EmptyLatentImage", batch_size
 
 def sd15_with_delta(g: Graph) -> tuple[Node, Socket]:
     """The loaded checkpoint and the accelerated model, in a column of their own."""
-    g.column(380, "1  Model and delta")
+    g.column(390, "1  Model and delta")
     checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD15)
     model = g.add("PeRFlowApplyDelta", tall=300, model=checkpoint["MODEL"], delta_name=files.SD15_DELTA)["MODEL"]
     return checkpoint, model
@@ -62,7 +62,8 @@ def decode(g: Graph, samples: Socket, vae: Socket) -> Socket:
     return g.add("VAEDecode", samples=samples, vae=vae)["IMAGE"]
 
 
-def save(g: Graph, image: Socket, name: str, width: float = 500, title: str | None = None) -> None:
-    """The picture, in a column of its own."""
-    g.column(width)
-    g.add("SaveImage", title=title, tall=width + 60, images=image, filename_prefix=name)
+def save(g: Graph, image: Socket, name: str, title: str | None = None, *, beside: bool = False) -> None:
+    """The picture, below what made it or, in a graph of few columns, in a column of its own."""
+    if beside:
+        g.column(440)
+    g.add("SaveImage", title=title, tall=500 if beside else 460, images=image, filename_prefix=name)

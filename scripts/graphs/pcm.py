@@ -11,8 +11,7 @@ NAME_IS_STEPS = "The number in a file's name is the number of steps to take."
 
 @graph("PCM SD1.5 four steps")
 def sd15(g: Graph) -> None:
-    g.column(400)
-    g.note(f"""## PCM SD1.5: four steps
+    g.head(f"""## PCM SD1.5: four steps
 
 {files.file_list(files.SD15, files.PCM_SD15)}
 
@@ -32,8 +31,7 @@ is where the phases ended in training (999, 739, 499, 239).
 
 @graph("PCM SDXL four steps")
 def sdxl(g: Graph) -> None:
-    g.column(400)
-    g.note(f"""## PCM SDXL: four steps
+    g.head(f"""## PCM SDXL: four steps
 
 {files.file_list(files.SDXL, files.PCM_SDXL)}
 
@@ -46,8 +44,7 @@ On SDXL the grid of PCM's sampling code and the phases of training are the same:
 
 @graph("PCM SD3 four steps deterministic")
 def sd3_deterministic(g: Graph) -> None:
-    g.column(400)
-    g.note(f"""## PCM SD3: four steps, deterministic
+    g.head(f"""## PCM SD3: four steps, deterministic
 
 {files.file_list(files.SD3, files.PCM_SD3)}
 
@@ -61,8 +58,7 @@ stock scheduler gives these.
 
 @graph("PCM SD3 four steps stochastic")
 def sd3_stochastic(g: Graph) -> None:
-    g.column(400)
-    g.note(f"""## PCM SD3: four steps, stochastic
+    g.head(f"""## PCM SD3: four steps, stochastic
 
 {files.file_list(files.SD3, files.PCM_SD3_STOCHASTIC)}
 
@@ -111,6 +107,6 @@ def phases(
     g.column(330, "3  Four steps")
     parts = custom_sampling(g, model, conditioning, cfg, sampler)
     sigmas = g.add("PCMPhaseSchedule", tall=380, model=model, steps=steps)["SIGMAS"]
-    g.column(340, "4  Sample and decode")
+    g.column(400, "4  Sample and decode")
     samples = g.add("SamplerCustomAdvanced", **parts, sigmas=sigmas, latent_image=latent)["output"]
     save(g, decode(g, samples, vae), name)

@@ -2,98 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from . import files
-from .drawing import Graph, Node, Socket, graph
-from .parts import custom_sampling, decode, ksampler, prompts_and_size, save, sd15_with_delta
+from .drawing import LONG_HEAD, Graph, graph
+from .parts import custom_sampling, decode, empty_latent, ksampler, prompts, prompts_and_size, save, sd15_with_delta
 
-SD15_SETTINGS = """**Settings**
-
-| steps | CFG |
-|---|---|
-| 4 | 4.5 |
-| 6 | 6 |
-| 8 | 7.5 |
-"""
+SD15_SETTINGS = "**Settings**: 4 steps with CFG 4.5, 6 with CFG 6, or 8 with CFG 7.5. Sampler `euler`, any scheduler."
 
 
 @graph("PeRFlow SD1.5 text to image")
 def sd15(g: Graph) -> None:
-    g.column(390)
-    g.note(f"""## PeRFlow: a picture in four steps
+    g.head(f"""## PeRFlow: a picture in four steps
 
 {files.file_list(files.SD15, files.SD15_DELTA)}
 
 Any SD1.5 checkpoint works.
 
 {SD15_SETTINGS}
-Sampler `euler`, any scheduler. Negative prompts, LoRAs and ControlNet work as usual. Put LoRAs before or after *Apply
-PeRFlow Delta*.
+
+Negative prompts, LoRAs and ControlNet work as usual. Put LoRAs before or after *Apply PeRFlow Delta*.
 """)
     checkpoint, model = sd15_with_delta(g)
     positive, negative, latent = prompts_and_size(g, 2, checkpoint["CLIP"], 512)
     g.column(330, "3  Four steps")
     samples = ksampler(g, model, positive, negative, latent, steps=4, cfg=4.5)
-    save(g, decode(g, samples, checkpoint["VAE"]), "PeRFlow")
+    save(g, decode(g, samples, checkpoint["VAE"]), "PeRFlow", beside=True)
 
 
 @graph("PeRFlow SD1.5 all nodes")
 def sd15_all_nodes(g: Graph) -> None:
-    g.column(390)
-    g.note(f"""## PeRFlow with all of its nodes
+    g.head(
+        f"""## PeRFlow with all of its nodes
 
 {files.file_list(files.SD15, files.SD15_DELTA)}
 
 *Window Schedule* lays the official steps, *PeRFlow Sampler* never steps across a window edge, and *Plot Window
-Schedule* shows where the steps are.
+Schedule* shows where the steps are. A plain KSampler works too, as in *PeRFlow SD1.5 text to image*: the model moves
+its steps to the windows.
 
 {SD15_SETTINGS}
-""")
+""",
+        LONG_HEAD,
+    )
     checkpoint, model = sd15_with_delta(g)
     *conditioning, latent = prompts_and_size(g, 2, checkpoint["CLIP"], 512)
+    g.group("5  See the steps")
+    plot = g.add("PeRFlowSchedulePlot", tall=260, model=model)
     g.column(320, "3  Four steps")
-    save(g, plotted_steps(g, checkpoint, model, conditioning, latent, steps=4, cfg=4.5), "PeRFlow-all-nodes")
-    g.note(
-        """### A plain KSampler works too
-
-The graph *PeRFlow SD1.5 text to image* has one: with sampler `euler`, any scheduler and 4 steps, the model moves the
-steps to its time windows by itself and says so.
-""",
-        title="KSampler",
-    )
+    parts = custom_sampling(g, model, conditioning, cfg=4.5)
+    sigmas = g.add("PeRFlowWindowSchedule", tall=270, model=model, steps=4)["SIGMAS"]
+    g.connect(plot, sigmas=sigmas)
+    g.column(400, "4  Sample and decode")
+    samples = g.add("SamplerCustomAdvanced", **parts, sigmas=sigmas, latent_image=latent)["output"]
+    save(g, decode(g, samples, checkpoint["VAE"]), "PeRFlow-all-nodes")
 
 
 @graph("PeRFlow SDXL text to image")
 def sdxl(g: Graph) -> None:
-    g.column(400)
-    g.note(
-        f"""## PeRFlow SDXL: six steps
+    g.head(f"""## PeRFlow SDXL: six steps
 
 {files.file_list(files.SDXL_PERFLOW, files.SDXL)}
 
 PeRFlow's authors publish SDXL with PeRFlow merged in, so *Load Diffusion Model* loads the UNet and **Model Sampling
 PeRFlow** sets the sampling. Text encoders and VAE are SDXL's own.
 
-**Settings**: 6 steps or more, CFG 1.5 to 2.5, 1024 px.
+**Settings**: 6 steps or more, CFG 1.5 to 2.5, 1024 px. Sampler `euler`, any scheduler.
 
 **With another SDXL checkpoint**: make a delta once (graph *PeRFlow make a delta*), then use *Apply PeRFlow Delta* on
 that checkpoint.
-"""
-    )
+""")
     g.column(380, "1  Model")
     checkpoint = g.add("CheckpointLoaderSimple", title="Text encoders and VAE", ckpt_name=files.SDXL)
     unet = g.add("UNETLoader", unet_name=files.SDXL_PERFLOW)
     model = g.add("PeRFlowModelSampling", tall=240, model=unet["MODEL"])["MODEL"]
-    *conditioning, latent = prompts_and_size(g, 2, checkpoint["CLIP"], 1024)
-    g.column(320, "3  Six steps")
-    save(g, plotted_steps(g, checkpoint, model, conditioning, latent, steps=6, cfg=2.0), "PeRFlow-SDXL")
+    positive, negative, latent = prompts_and_size(g, 2, checkpoint["CLIP"], 1024)
+    g.column(330, "3  Six steps")
+    samples = ksampler(g, model, positive, negative, latent, steps=6, cfg=2.0)
+    save(g, decode(g, samples, checkpoint["VAE"]), "PeRFlow-SDXL", beside=True)
 
 
 @graph("PeRFlow SD2.1 merged checkpoint")
 def sd21_merged(g: Graph) -> None:
-    g.column(400)
-    g.note(f"""## A checkpoint with PeRFlow merged in
+    g.head(
+        f"""## A checkpoint with PeRFlow merged in
 
 {files.file_list(files.SD21_PERFLOW, files.SD21_TEXT, files.SD21_VAE)}
 
@@ -103,22 +93,25 @@ trained for each architecture: *velocity* for SD2.1, *diff_eps* for SD1.5, *ddim
 **Settings**: 8 steps, CFG 7.5, 768 px.
 
 The sampler is a plain KSampler. Any scheduler works: the model moves the steps to its windows.
-""")
+""",
+        LONG_HEAD,
+    )
     g.column(390, "1  Merged model")
     unet = g.add("UNETLoader", unet_name=files.SD21_PERFLOW)
     model = g.add("PeRFlowModelSampling", tall=240, model=unet["MODEL"])["MODEL"]
+    g.column(400, "2  Prompts and size")
     clip = g.add("CLIPLoader", clip_name=files.SD21_TEXT, type="stable_diffusion")["CLIP"]
-    vae = g.add("VAELoader", vae_name=files.SD21_VAE)["VAE"]
-    positive, negative, latent = prompts_and_size(g, 2, clip, 768)
+    positive, negative = prompts(g, clip)
+    latent = empty_latent(g, 768)
     g.column(330, "3  Eight steps")
+    vae = g.add("VAELoader", vae_name=files.SD21_VAE)["VAE"]
     samples = ksampler(g, model, positive, negative, latent, steps=8, cfg=7.5)
-    save(g, decode(g, samples, vae), "PeRFlow-SD21")
+    save(g, decode(g, samples, vae), "PeRFlow-SD21", beside=True)
 
 
 @graph("PeRFlow SD1.5 with LoRAs")
 def loras(g: Graph) -> None:
-    g.column(400)
-    g.note(f"""## PeRFlow with community LoRAs
+    g.head(f"""## PeRFlow with community LoRAs
 
 {files.file_list(files.SD15, files.SD15_DELTA, files.ADD_DETAIL, files.BLINDBOX)}
 
@@ -149,19 +142,6 @@ The second LoRA is bypassed. Select it and press Ctrl+B to switch it on, then pu
         strength_clip=0.8,
     )
     positive, negative, latent = prompts_and_size(g, 3, second["CLIP"], 512)
-    g.column(330, "4  Four steps")
+    g.column(400, "4  Four steps")
     samples = ksampler(g, second["MODEL"], positive, negative, latent, steps=4, cfg=4.5)
     save(g, decode(g, samples, checkpoint["VAE"]), "PeRFlow-LoRA")
-
-
-def plotted_steps(
-    g: Graph, checkpoint: Node, model: Socket, conditioning: Sequence[Socket], latent: Socket, steps: int, cfg: float
-) -> Socket:
-    """The picture, and its steps in a plot."""
-    parts = custom_sampling(g, model, conditioning, cfg)
-    sigmas = g.add("PeRFlowWindowSchedule", tall=270, model=model, steps=steps)["SIGMAS"]
-    g.column(380, "4  Sample, decode, and see the steps")
-    samples = g.add("SamplerCustomAdvanced", **parts, sigmas=sigmas, latent_image=latent)["output"]
-    image = decode(g, samples, checkpoint["VAE"])
-    g.add("PeRFlowSchedulePlot", tall=340, model=model, sigmas=sigmas)
-    return image

@@ -19,8 +19,7 @@ VIEWS = {"Front": 0, "Left: Wonder3D's right": 2, "Back": 3, "Right: Wonder3D's 
 
 @graph("PeRFlow text to 3D")
 def hunyuan3d(g: Graph) -> None:
-    g.column(420)
-    g.note(f"""## Text to 3D: a picture in four steps, then its shape
+    g.head(f"""## Text to 3D: a picture in four steps, then its shape
 
 {files.file_list(*PICTURE, files.HUNYUAN3D)}
 
@@ -139,8 +138,7 @@ take less memory.
 
 @graph("PeRFlow text to 3D with TripoSR")
 def triposr(g: Graph) -> None:
-    g.column(420)
-    g.note(f"""## Text to 3D: a picture in four steps, then TripoSR
+    g.head(f"""## Text to 3D: a picture in four steps, then TripoSR
 
 {files.file_list(*PICTURE, files.TRIPOSR)}
 
