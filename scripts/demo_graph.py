@@ -18,7 +18,7 @@ from sampled_sheet import Pictures, Sheet
 from trial.picture_graph import MANY, PictureGraph
 from trial.server import ComfyServer, to_api
 
-WORKFLOW = PACK / "workflows" / "PeRFlow SD1.5 all nodes.json"
+WORKFLOW = PACK / "workflows" / "17 SD1.5 all nodes.json"
 ENLARGED = 3  # times, where the small model draws
 Prompt = dict[str, dict[str, Any]]
 

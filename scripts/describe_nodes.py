@@ -62,17 +62,23 @@ def page_file(node: str, language: str) -> Path:
 
 
 def page(node: str, interface: Json, language: str) -> str:
-    """A help page: title, first paragraph and the rest as they are in its file, the table between them made anew."""
+    """A help page as it is in its file, the title and the table of inputs made anew.
+
+    A table that is not there yet goes below the first paragraph; move it below the example.
+    """
     shown = interface if language == ENGLISH else translated(node, interface, language)
     title = f"# {interface['display_name']}"
     if language != ENGLISH:
         title = f"# {shown['display_name']} / {interface['display_name']}"
     path = page_file(node, language)
     text = path.read_text(encoding="utf-8") if path.is_file() else f"{title}\n\n{shown['description']}\n"
-    _, first, *rest = text.removesuffix("\n").split("\n\n")
-    if rest and rest[0].startswith(WORDS["head"]):
-        del rest[0]
-    return "\n\n".join([title, first, table(interface, shown, language), *rest]) + "\n"
+    parts = [title, *text.removesuffix("\n").split("\n\n")[1:]]
+    place = next((i for i, part in enumerate(parts) if part.startswith(WORDS["head"])), None)
+    if place is None:
+        place = 2
+        parts.insert(place, "")
+    parts[place] = table(interface, shown, language)
+    return "\n\n".join(parts) + "\n"
 
 
 def translated(node: str, interface: Json, language: str) -> Json:

@@ -1,8 +1,8 @@
 """Pictures of the example graphs, the help pages and the template browser as ComfyUI's web page shows them.
 
-`python scripts/screenshots.py --out DIR` takes them. `--thumbnails` writes workflows/<title>.jpg, which the template
-browser shows. Graphs with nodes of ComfyUI_IPAdapter_plus need IPADAPTER_PLUS_PATH, the folder of that pack; the one
-with nodes of ComfyUI-Flowty-TripoSR needs TRIPOSR_PATH.
+`python scripts/screenshots.py --out DIR` takes them, `--readme` writes the first graph's for the README. Graphs with
+nodes of ComfyUI_IPAdapter_plus need IPADAPTER_PLUS_PATH, the folder of that pack; the one with nodes of
+ComfyUI-Flowty-TripoSR needs TRIPOSR_PATH.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,34 +25,31 @@ from user_cache import run_program
 
 if TYPE_CHECKING:
     from comfy_page import ComfyPage, Json
-    from PIL import Image
     from trial.server import ComfyServer
 
 WORKFLOWS = PACK / "workflows"
-PLOT = "PeRFlowSchedulePlot"
 # TripoSR's pack finds its viewer by its folder's name.
 OTHER_PACKS = {"IPADAPTER_PLUS_PATH": "ipadapter_plus", "TRIPOSR_PATH": "ComfyUI-Flowty-TripoSR"}
 LARGE = 2000, 1200  # pixels of a page with a whole graph
-THUMBNAIL = 768  # pixels, the longer side
-LARGEST = 120_000  # bytes of a thumbnail
+FIRST, README, WIDE = "01 SD1.5 text to image", PACK / "docs" / "first-graph.jpg", (1500, 950)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the pictures go")
-    parser.add_argument("--thumbnails", action="store_true", help="write workflows/<title>.jpg")
+    parser.add_argument("--readme", action="store_true", help=f"write {README.relative_to(PACK).as_posix()}")
     parser.add_argument("--comfyui", metavar="VERSION", help=f"one of {', '.join(environment.VERSIONS)}")
     options = parser.parse_args()
-    if not (options.out or options.thumbnails):
-        raise UserError("There is nothing to do: give --out DIR or --thumbnails (--help says what they are).")
+    if not (options.out or options.readme):
+        raise UserError("There is nothing to do: give --out DIR or --readme (--help says what they are).")
     graphs = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(WORKFLOWS.glob("*.json"))}
     comfyui = environment.enter(options.comfyui)
     from comfy_page import ComfyPage, open_browser
 
     with open_browser() as browser, server(comfyui) as running:
         open_page = partial(ComfyPage, browser, running.port)
-        if options.thumbnails:
-            take_thumbnails(open_page, running, graphs)
+        if options.readme:
+            take_first_graph(open_page(nodes2=True, size=WIDE), graphs[FIRST])
         if options.out:
             take_graphs(open_page(nodes2=True, size=LARGE), graphs, options.out)
             classic = open_page(nodes2=False, size=LARGE)
@@ -63,7 +60,6 @@ def main() -> None:
 @contextlib.contextmanager
 def server(comfyui: Path) -> Iterator[ComfyServer]:
     """A ComfyUI with small models under every name that the graphs ask for, and the trained one."""
-    import thumbnails
     from trial.installed_pack import install_pack
     from trial.server import ComfyServer
 
@@ -78,53 +74,28 @@ def server(comfyui: Path) -> Iterator[ComfyServer]:
         for variable, name in OTHER_PACKS.items():
             if os.environ.get(variable):
                 install_pack(Path(os.environ[variable]).absolute(), base / "custom_nodes" / name)
-        flow = ["trained_flow"] if thumbnails.has_flow_model() else []
-        paths = cached_models.write_model_paths(base / "model_paths.yaml", comfyui, "graphs", "trained", *flow)
+        tables = ("graphs", "trained", "trained_flow")
+        paths = cached_models.write_model_paths(base / "model_paths.yaml", comfyui, *tables)
         with ComfyServer(comfyui, base, arguments=["--extra-model-paths-config", str(paths)]) as running:
             yield running
 
 
-def take_thumbnails(open_page: Callable[..., ComfyPage], running: ComfyServer, graphs: dict[str, Json]) -> None:
-    """Of each graph the part that sets it apart, since a card of the template browser is small and square.
-
-    Over it lies what the graph makes, where the small trained model can run it.
-    """
+def take_first_graph(page: ComfyPage, graph: Json) -> None:
+    """As it looks when the small model has run in it."""
     import thumbnails
-    from comfy_page import MARGIN
 
-    size = THUMBNAIL + MARGIN["left"] + MARGIN["right"], THUMBNAIL + MARGIN["top"] + MARGIN["bottom"]
-    page, used_by = open_page(nodes2=False, size=size), thumbnails.users_of_types(graphs.values())
-    for title, graph in graphs.items():
-        page.load(thumbnails.with_our_picture(graph) if title in thumbnails.GRAPHS else graph, title)
-        missing = {node["type"] for node in page.nodes() if node["missing"]}
-        if missing:
-            variables = " or ".join(OTHER_PACKS)
-            say(f"{title}: no thumbnail, since {', '.join(sorted(missing))} are not here (set {variables}).")
-            continue
-        for plot in [node for node in page.nodes() if node["type"] == PLOT]:
-            page.run([PLOT], only=plot)
-        card = page.shot(page.fit([thumbnails.most_telling_part(page.nodes(), page.groups(), used_by)]))
-        if thumbnails.has_pictures(title):
-            made = thumbnails.pictures(running, thumbnails.for_small_model(title, graph))
-            card = thumbnails.over(card, made)
-        save_thumbnail(card, WORKFLOWS / f"{title}.jpg")
+    page.load(thumbnails.for_small_model(FIRST, graph), FIRST)
+    page.run(["SaveImage"])
+    clip = page.fit()
+    page.shot(clip).save(README, quality=85, optimize=True)
+    say(f"{README} ({README.stat().st_size // 1000} kB)")
     page.close()
 
 
-def save_thumbnail(picture: Image.Image, path: Path) -> None:
-    for quality in range(88, 40, -4):
-        picture.save(path, quality=quality, optimize=True)
-        if path.stat().st_size <= LARGEST:
-            break
-    say(f"{path} ({path.stat().st_size // 1000} kB)")
-
-
 def take_graphs(page: ComfyPage, graphs: dict[str, Json], out: Path) -> None:
-    import thumbnails
-
     for title, graph in graphs.items():
         page.load(graph, title)
-        clip = page.fit([thumbnails.around([item["box"] for item in (*page.nodes(), *page.groups())])])
+        clip = page.fit()
         say(str(page.picture(out / f"{title} {'nodes2' if page.nodes2 else 'classic'}.png", clip)))
 
 

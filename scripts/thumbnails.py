@@ -1,20 +1,19 @@
-"""Thumbnails of the example graphs: the part that sets a graph apart, and what the small trained model makes with it.
+"""Thumbnails of the example graphs: large words, and what the graph makes or does.
 
-For the small model a graph gets its files, words, size and guidance; nodes, links and steps stay.
+The small trained models make the pictures. For them a graph gets their files, words, size and guidance; nodes, links
+and steps stay. Where they cannot run a graph, its thumbnail shows the stages that it has.
 """
 
 from __future__ import annotations
 
 import copy
 import io
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from demo_options import SMALL
-from environment import PACK
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from trial.small_models.tables import FLOW_CHECKPOINT, FLOW_DELTA, TRAINED_CHECKPOINT, TRAINED_DELTA
 
 from small_model.gallery.sheets import DRAWN
@@ -23,61 +22,143 @@ if TYPE_CHECKING:
     from trial.server import ComfyServer
 
 Json = dict[str, Any]
-Box = Sequence[float]  # left, top, right, bottom
-EDGE = 15  # units of the graph around what is shown
+
+
+class Card(NamedTuple):
+    """The large words; what is said of each picture, or, where there is none, the stages from above to below."""
+
+    words: str
+    shown: tuple[str, ...]
+    values: dict[str, list[str]] | None = None  # title or type of a node -> its first values, for the small model
+
+
+SOURCE = "a red house on a hill at noon"
+# Of every graph. Those with values are made by the small models.
+CARDS = {
+    "01 SD1.5 text to image": Card("4 steps", ("SD1.5",), {}),
+    "02 SDXL text to image": Card("SDXL\n6 steps", ("SDXL with PeRFlow", "KSampler", "1024 x 1024")),
+    "03 SD2.1 merged checkpoint": Card("SD2.1\n8 steps", ("merged model", "KSampler", "768 x 768")),
+    "04 Small model without downloads": Card("No download", ("the small model, 4 steps",), {}),
+    "05 SD1.5 compared with the base": Card("Compare", ("base, 4", "base, 25", "PeRFlow, 4"), {}),
+    "06 SD1.5 with LoRAs": Card("LoRAs\n4 steps", ("SD1.5 and the delta", "your LoRAs", "KSampler")),
+    "07 SD1.5 ControlNet": Card("ControlNet\n4 steps", ("depth map, edges or pose", "ControlNet", "KSampler")),
+    "08 SD1.5 IP-Adapter and ControlNet": Card(
+        "IP-Adapter\nControlNet", ("a picture as a prompt", "a depth map", "4 steps")
+    ),
+    "09 SDXL IP-Adapter": Card("IP-Adapter\nSDXL", ("a picture as a prompt", "SDXL with PeRFlow", "6 steps")),
+    "10 SD1.5 image to image": Card(
+        "Image to image", ("3 steps",), {"Positive prompt": ["a red house on a hill at night, snowy"]}
+    ),
+    "11 SD1.5 inpainting": Card("Inpainting", ("4 steps",), {"Positive prompt": ["a green tree on a hill at noon"]}),
+    "12 SD1.5 edit by words": Card(
+        "Edit by words",
+        ("source", "castle", "night", "snowy"),
+        {
+            "PeRFlowPromptToPrompt": [
+                "a lighthouse on a cliff at sunset",
+                "a castle on a cliff at sunset\na lighthouse on a cliff at night\n"
+                "a lighthouse on a cliff at sunset, snowy",
+            ]
+        },
+    ),
+    "13 SD1.5 edit a photo": Card(
+        "Edit a photo",
+        ("made again", "blue", "snowy"),
+        {
+            "Source prompt": [SOURCE],
+            "PeRFlowPromptToPrompt": ["", f"a blue house on a hill at noon\n{SOURCE}, snowy"],
+        },
+    ),
+    "14 SD1.5 refiner to 1024": Card("Refine\nto 1024", ("your picture", "ControlNet-Tile", "4 steps")),
+    "15 SD1.5 text to image then refiner": Card("512, then\n1024", ("4 steps at 512", "ControlNet-Tile", "4 more")),
+    "16 SD1.5 hand-over to the base": Card("Hand over", ("2 steps of PeRFlow, 10 of the base",), {}),
+    "17 SD1.5 all nodes": Card("All nodes", ("schedule, sampler and plot",), {}),
+    "18 Train a delta of a flow model": Card("Train", ("4 steps without", "with the delta"), {}),
+    "19 SD3.5 four steps": Card("SD3.5\n4 steps", ("with your delta",), {}),
+    "20 Z-Image four steps": Card("Z-Image\n4 steps", ("Z-Image", "your delta", "KSampler")),
+    "21 Qwen-Image four steps": Card("Qwen-Image\n4 steps", ("Qwen-Image", "your delta", "KSampler")),
+    "22 Flux four steps": Card("Flux\n4 steps", ("Flux", "your delta", "KSampler")),
+    "23 Wan 2.2 video in four steps": Card("Wan 2.2\n4 steps", ("high noise, 2 steps", "low noise, 2 steps", "video")),
+    "24 Train a delta": Card("Train\nSD1.5", ("pictures by the base", "Train PeRFlow Delta", "4 steps with it")),
+    "25 Make an SDXL delta": Card("Make\na delta", ("SDXL with PeRFlow", "minus SDXL", "a delta file")),
+    "26 InstaFlow one step": Card("InstaFlow\n1 step", ("InstaFlow", "KSampler", "512 x 512")),
+    "27 InstaFlow ControlNet": Card("ControlNet\n1 step", ("edges", "InstaFlow", "512 x 512")),
+    "28 InstaFlow then SDXL refiner": Card("1 step,\nthen refine", ("InstaFlow at 512", "SDXL refiner", "1024 x 1024")),
+    "29 InstaFlow film": Card("Film\nof 16", ("noise of two seeds", "InstaFlow, 1 step each", "16 frames")),
+    "30 2-Rectified-Flow eight steps": Card("8 steps\nwith CFG", ("2-Rectified-Flow", "KSampler", "512 x 512")),
+    "31 PCM SD1.5": Card("PCM SD1.5\n4 steps", ("SD1.5", "PCM's LoRA", "Phase Schedule")),
+    "32 PCM SDXL": Card("PCM SDXL\n4 steps", ("SDXL", "PCM's LoRA", "Phase Schedule")),
+    "33 PCM SD3 deterministic": Card("PCM SD3\neuler", ("SD3", "PCM's LoRA", "4 steps")),
+    "34 PCM SD3 stochastic": Card("PCM SD3\nlcm", ("SD3", "PCM's LoRA", "4 steps")),
+    "35 Text to 3D": Card("Text to 3D", ("a picture in 4 steps", "Hunyuan3D 2", "a mesh")),
+    "36 Text to 3D from Wonder3D views": Card("3D from\n4 views", ("a picture", "Wonder3D's views", "Hunyuan3D 2")),
+    "37 Text to 3D with TripoSplat": Card("3D splats", ("a picture in 4 steps", "TripoSplat", "splats and mesh")),
+    "38 Text to 3D with TripoSR": Card("3D by\nTripoSR", ("a picture in 4 steps", "TripoSR", "a coloured mesh")),
+    "39 Wonder3D twelve views": Card("12 views", ("a picture", "Wonder3D, 4 steps", "6 normals, 6 colours")),
+}
+SIDE = 640  # pixels of a thumbnail
+PAPER, INK, QUIET, BOX, ARROW = "#171b22", "#ffffff", "#b9c4d3", "#2b5a78", "#7fb2d6"
 SMALLER = 4  # times: the graphs are for 512 pixels
 # Places of pixels among a node's values, and the place of CFG.
 SIZES = {"EmptyLatentImage": (0, 1), "ImageScale": (1, 2), "SolidMask": (1, 2), "MaskComposite": (0, 1)}
 GUIDANCE = {"KSampler": 3, "CFGGuider": 0}
 PERFLOWS_OWN = 5  # the graphs have PeRFlow's CFG below it and the base's above
+NO_DOWNLOADS = "04 Small model without downloads"  # has the small model's settings
 
-# What the small flow model is stored in, where it is there; graphs of its layout are made with it.
-FLOW_WEIGHTS = ("flow_autoencoder", "flow_delta", "flow_teacher")
-FLOW_GRAPHS = ("PeRFlow SD3.5 four steps", "PeRFlow train a delta of a flow model")
+# Graphs of the small flow model's layout.
+FLOW_GRAPHS = ("19 SD3.5 four steps", "18 Train a delta of a flow model")
 FLOW_BASE_CFG = 2.0
 FLOW_SIZE = {"EmptySD3LatentImage": (128, 128, 1)}
 TRAINING = "PeRFlowTrainDelta"
 LEFT_OUT = ("PreviewImage", "LossGraphNode")  # what they show of the training, which is done already
 MUTED = 2
 
-# Title of a graph -> title or type of a node -> its first values, where the usual prompt is not what is to be shown.
-GRAPHS: dict[str, dict[str, list[str]]] = {
-    "PeRFlow SD1.5 text to image": {},
-    "PeRFlow SD1.5 all nodes": {},
-    "PeRFlow SD1.5 compared with the base model": {
-        "Positive prompt": ["a large purple castle in the mountains at night, clear"]
-    },
-    "PeRFlow SD1.5 hand-over to the base model": {},
-    "PeRFlow SD1.5 image to image": {"Positive prompt": ["a red house on a hill at night, snowy"]},
-    "PeRFlow SD1.5 inpainting": {"Positive prompt": ["a green tree on a hill at noon"]},
-    "PeRFlow SD1.5 edit by words": {
-        "PeRFlowPromptToPrompt": [
-            "a lighthouse on a cliff at sunset",
-            "a castle on a cliff at sunset\na lighthouse on a cliff at night\na lighthouse on a cliff at sunset, snowy",
-        ]
-    },
-    "PeRFlow SD1.5 edit a photo": {
-        "Source prompt": ["a red house on a hill at noon"],
-        "PeRFlowPromptToPrompt": ["", "a blue house on a hill at noon\na red house on a hill at noon, snowy"],
-    },
-}
+
+def thumbnail(title: str, made: Sequence[Image.Image]) -> Image.Image:
+    """The card, with these pictures or the stages of the graph."""
+    card = Image.new("RGB", (SIDE, SIDE), PAPER)
+    pen, words = ImageDraw.Draw(card), CARDS[title].words
+    lines = len(words.splitlines())
+    top = 40 + 84 * lines
+    pen.multiline_text((SIDE / 2, 28), words, INK, ImageFont.load_default(76), "ma", spacing=8, align="center")
+    (_draw_pictures if made else _draw_stages)(card, top, CARDS[title].shown, made)
+    return card
 
 
-def has_pictures(title: str) -> bool:
-    """Whether a small trained model can run the graph."""
-    return title in GRAPHS or (title in FLOW_GRAPHS and has_flow_model())
+def _draw_pictures(card: Image.Image, top: float, names: Sequence[str], made: Sequence[Image.Image]) -> None:
+    """In rows of two, or all in one row of three; each has its name below."""
+    pen, font, gap, name = ImageDraw.Draw(card), ImageFont.load_default(30), 16, 44
+    across = min(len(made), 3) if len(made) != 4 else 2
+    rows = -(-len(made) // across)
+    side = round(min((SIDE - gap * (across + 1)) / across, (SIDE - top - gap) / rows - name - gap / 2))
+    left = (SIDE - across * side - (across - 1) * gap) / 2
+    top += (SIDE - gap - top - rows * (side + name)) / 2
+    for i, (picture, text) in enumerate(zip(made, names, strict=True)):
+        x, y = round(left + i % across * (side + gap)), round(top + i // across * (side + name))
+        card.paste(picture.resize((side, side), Image.Resampling.LANCZOS), (x, y))
+        pen.text((x + side / 2, y + side + name / 2), text, QUIET, font, "mm")
 
 
-def has_flow_model() -> bool:
-    stored = PACK / "small_model" / "weights"
-    return all((stored / f"{name}.safetensors").is_file() for name in FLOW_WEIGHTS)
+def _draw_stages(card: Image.Image, top: float, stages: Sequence[str], made: Sequence[Image.Image]) -> None:
+    pen, font, edge, tall = ImageDraw.Draw(card), ImageFont.load_default(40), 40, 92
+    apart = (SIDE - edge - top - tall) / (len(stages) - 1)
+    for i, stage in enumerate(stages):
+        y = top + i * apart
+        pen.rounded_rectangle((edge, y, SIDE - edge, y + tall), 18, BOX)
+        pen.text((SIDE / 2, y + tall / 2), stage, INK, font, "mm")
+        if i:
+            pen.line((SIDE / 2, y - apart + tall, SIDE / 2, y - 16), ARROW, 6)
+            pen.polygon([(SIDE / 2 - 15, y - 20), (SIDE / 2 + 15, y - 20), (SIDE / 2, y - 1)], ARROW)
 
 
 def for_small_model(title: str, graph: Json) -> Json:
     """A copy of the graph, in the form that the page saves, with what the small model needs."""
+    if title == NO_DOWNLOADS:
+        return graph
     if title in FLOW_GRAPHS:
         return for_small_flow_model(graph)
     graph = with_our_picture(graph)
+    values_of = CARDS[title].values or {}
     for node in graph["nodes"]:
         kind, values = node["type"], node.get("widgets_values")
         if kind == "CheckpointLoaderSimple":
@@ -90,7 +171,7 @@ def for_small_model(title: str, graph: Json) -> Json:
             values[place] //= SMALLER
         if kind in GUIDANCE:
             values[GUIDANCE[kind]] = SMALL["cfg" if values[GUIDANCE[kind]] < PERFLOWS_OWN else "base_cfg"]
-        words = GRAPHS[title].get(node.get("title") or kind, [])
+        words = values_of.get(node.get("title") or kind, [])
         if words:
             values[: len(words)] = words
     return graph
@@ -152,45 +233,3 @@ def pictures(server: ComfyServer, graph: Json) -> list[Image.Image]:
     for node in sorted(saving, key=lambda node: node["pos"][0]):
         found += [Image.open(io.BytesIO(server.image(**image))) for image in outputs[str(node["id"])]["images"]]
     return [picture.convert("RGB") for picture in found]
-
-
-def over(card: Image.Image, made: list[Image.Image], share: float = 0.5) -> Image.Image:
-    """The card with the pictures in a row over its lower right corner, at most that share of its height."""
-    card, edge = card.copy(), 8
-    side = round(min(share * card.height, (card.width - edge) / len(made) - edge))
-    top = card.height - side - 2 * edge
-    for i, picture in enumerate(reversed(made)):
-        left = card.width - (i + 1) * (side + edge) - edge
-        frame = Image.new("RGB", (side + 2 * edge, side + 2 * edge), "white")
-        frame.paste(picture.resize((side, side), Image.Resampling.LANCZOS), (edge, edge))
-        card.paste(frame, (left, top))
-    return card
-
-
-def users_of_types(graphs: Iterable[Json]) -> Counter[str]:
-    """Node type -> how many graphs have it."""
-    return Counter(kind for graph in graphs for kind in {node["type"] for node in graph["nodes"]})
-
-
-def most_telling_part(nodes: list[Json], groups: list[Json], used_by: Counter[str]) -> Box:
-    """The box around neighbouring groups in which there is most, for its size, that few other graphs have."""
-    nodes = [node for node in nodes if "Note" not in node["type"]]
-    loose = [node for node in nodes if not any(inside(node["box"], group["box"]) for group in groups)]
-    parts = sorted(part["box"] for part in (*groups, *loose))
-    boxes = [around(parts[i : j + 1]) for i in range(len(parts)) for j in range(i + 1, len(parts))]
-
-    def worth(box: Box) -> float:
-        rare = sum(1 / used_by[node["type"]] for node in nodes if inside(node["box"], box))
-        return rare / max(box[2] - box[0], box[3] - box[1])
-
-    return max(boxes or [around(parts)], key=worth)
-
-
-def around(boxes: Sequence[Box]) -> Box:
-    """The box around them all, with an edge."""
-    lefts, tops, rights, bottoms = zip(*boxes, strict=True)
-    return [min(lefts) - EDGE, min(tops) - EDGE, max(rights) + EDGE, max(bottoms) + EDGE]
-
-
-def inside(box: Box, frame: Box) -> bool:
-    return box[0] >= frame[0] and box[1] >= frame[1] and box[2] <= frame[2] and box[3] <= frame[3]

@@ -11,7 +11,7 @@ IPADAPTER_PLUS = """This graph needs the node pack
 [ComfyUI_IPAdapter_plus](https://github.com/cubiq/ComfyUI_IPAdapter_plus) (the same name in the Manager)."""
 
 
-@graph("PeRFlow SD1.5 ControlNet")
+@graph("07 SD1.5 ControlNet", new_seeds=True)
 def controlnet(g: Graph) -> None:
     g.head(f"""## PeRFlow with ControlNet
 
@@ -42,7 +42,7 @@ With 4 steps, *end_percent* 0.25, 0.5 and 0.75 control the first 1, 2 and 3 step
     save(g, decode(g, samples, checkpoint["VAE"]), "PeRFlow-ControlNet")
 
 
-@graph("PeRFlow SD1.5 IP-Adapter and ControlNet")
+@graph("08 SD1.5 IP-Adapter and ControlNet", new_seeds=True)
 def ip_adapter_sd15(g: Graph) -> None:
     g.head(f"""## PeRFlow with IP-Adapter and ControlNet
 
@@ -71,7 +71,7 @@ The ControlNet takes a depth map; near things are white. To switch it off, selec
     save(g, decode(g, samples, checkpoint["VAE"]), "PeRFlow-IPAdapter")
 
 
-@graph("PeRFlow SDXL IP-Adapter")
+@graph("09 SDXL IP-Adapter", new_seeds=True)
 def ip_adapter_sdxl(g: Graph) -> None:
     g.head(f"""## PeRFlow SDXL with IP-Adapter
 

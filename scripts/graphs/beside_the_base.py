@@ -9,7 +9,7 @@ from .drawing import Graph, graph
 from .parts import custom_sampling, decode, empty_latent, ksampler, prompts, prompts_and_size, save, sd15_with_delta
 
 
-@graph("PeRFlow SD1.5 hand-over to the base model")
+@graph("16 SD1.5 hand-over to the base")
 def hand_over(g: Graph) -> None:
     g.head(f"""## PeRFlow composes, the base model finishes
 
@@ -51,9 +51,10 @@ run, wherever you cut. *KSamplerAdvanced* is different: there, each part shares 
     save(g, decode(g, samples, vae), "PeRFlow-hand-over")
 
 
-@graph("PeRFlow SD1.5 compared with the base model")
+@graph("05 SD1.5 compared with the base")
 def comparison(g: Graph) -> None:
-    g.head(f"""## The base model at 4 and 25 steps, PeRFlow at 4
+    g.head(
+        f"""## The base model at 4 and 25 steps, PeRFlow at 4
 
 {files.file_list(files.SD15, files.SD15_DELTA)}
 
@@ -61,7 +62,9 @@ All three use the same seed and prompts. The base model needs its 25 steps; at 4
 at 4 is meant to look like the base at 25: similar in composition, not the same picture.
 
 The base has CFG 7.5. PeRFlow has 4.5, which its authors use for 4 steps.
-""")
+""",
+        794,
+    )
     checkpoint, model = sd15_with_delta(g)
     base, vae = checkpoint["MODEL"], checkpoint["VAE"]
     g.column(340, "2  Prompts, size and seed")

@@ -9,7 +9,7 @@ from .drawing import LONG_HEAD, Graph, graph
 from .parts import decode, empty_latent, ksampler, prompts
 
 
-@graph("PeRFlow make a delta")
+@graph("25 Make an SDXL delta")
 def make(g: Graph) -> None:
     g.column(420)
     g.note(f"""## Make an SDXL delta
@@ -37,7 +37,7 @@ weights ({files.NON_COMMERCIAL}).
     g.add("PeRFlowExtractDelta", tall=560, model_perflow=perflow, model_base=base, filename_prefix=name, rank=64)
 
 
-@graph("PeRFlow train a delta")
+@graph("24 Train a delta")
 def train(g: Graph) -> None:
     g.head(
         f"""## Train a delta of your own model

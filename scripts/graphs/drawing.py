@@ -36,11 +36,18 @@ OTHER_PACKS = {
 GRAPHS: dict[str, Callable[[Graph], None]] = {}
 
 
-def graph(title: str) -> Callable[[Callable[[Graph], None]], Callable[[Graph], None]]:
-    """Put a function that draws into GRAPHS. The title is the file's name and what the template browser shows."""
+def graph(title: str, *, new_seeds: bool = False) -> Callable[[Callable[[Graph], None]], Callable[[Graph], None]]:
+    """Put a function that draws into GRAPHS. The title is the file's name and what the template browser shows.
+
+    The browser sorts by it, so it begins with a number. new_seeds: each run takes another seed, in a graph for playing.
+    """
 
     def put(draw: Callable[[Graph], None]) -> Callable[[Graph], None]:
-        GRAPHS[title] = draw
+        def drawn(g: Graph) -> None:
+            g.after_run = "randomize" if new_seeds else "fixed"
+            draw(g)
+
+        GRAPHS[title] = drawn
         return draw
 
     return put
@@ -67,6 +74,7 @@ class Graph:
 
     def __init__(self, title: str, object_info: Json, versions: dict[str, str]) -> None:
         self.title = title
+        self.after_run = "fixed"  # what becomes of seeds
         self._info, self._versions = object_info, versions
         self._nodes: list[Node] = []
         self._links: list[list[Any]] = []
@@ -173,7 +181,10 @@ class Graph:
             raise ValueError(f"{kind} has no input {', '.join(sorted(unknown))}: it has {', '.join(entries)}.")
         sockets = {name: entry[0] for name, entry in entries.items() if not _is_widget(entry)}
         widgets = [
-            value for name, entry in entries.items() if _is_widget(entry) for value in _value(name, entry, inputs)
+            value
+            for name, entry in entries.items()
+            if _is_widget(entry)
+            for value in _value(name, entry, inputs, self.after_run)
         ]
         widgets += [VIEWERS[kind]] if kind in VIEWERS else []
         properties = {**self._pack(info), "Node name for S&R": kind}
@@ -245,7 +256,7 @@ def _is_widget(entry: Sequence[Any]) -> bool:
     )
 
 
-def _value(name: str, entry: Sequence[Any], inputs: Json) -> list[Any]:
+def _value(name: str, entry: Sequence[Any], inputs: Json, after_run: str) -> list[Any]:
     """What the page saves for one widget: mostly one value, two where it adds a widget of its own."""
     kind, options = entry[0], entry[1] if len(entry) > 1 else {}
     choices = kind if isinstance(kind, list) else options.get("options", [])
@@ -261,5 +272,5 @@ def _value(name: str, entry: Sequence[Any], inputs: Json) -> list[Any]:
     elif choices and value not in choices and not options.get("image_upload"):
         raise ValueError(f"{name} is {value}, expected one of {', '.join(map(str, choices))}.")
     if name in ("seed", "noise_seed") or options.get("control_after_generate"):
-        return [value, "fixed"]
+        return [value, after_run]
     return [value, "image"] if options.get("image_upload") else [value]

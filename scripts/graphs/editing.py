@@ -15,7 +15,7 @@ PHOTO = "a drawing of a girl in a pink dress on a green hill"
 PHOTO_EDITED = "a drawing of a girl in a red dress on a green hill\na drawing of a girl in a pink dress on a snowy hill"
 
 
-@graph("PeRFlow SD1.5 edit by words")
+@graph("12 SD1.5 edit by words")
 def by_words(g: Graph) -> None:
     g.head(
         f"""## PeRFlow: edit by words
@@ -53,7 +53,7 @@ It works without PeRFlow too: leave out *Apply PeRFlow Delta* and take 25 steps.
     save(g, decode(g, samples, vae), "PeRFlow-edit-by-words", title="Source, then its edits", beside=True)
 
 
-@graph("PeRFlow SD1.5 edit a photo")
+@graph("13 SD1.5 edit a photo")
 def photo(g: Graph) -> None:
     g.head(f"""## PeRFlow: edit a photo
 

@@ -47,6 +47,10 @@ def trained(prefix: str) -> Own:
     return Own(f"{prefix}_00001_.safetensors")
 
 
+# The small model of this repository: scripts/install_small_model.py makes them.
+SMALL_CHECKPOINT, SMALL_DELTA = Own("drawn-scenes.safetensors"), Own("drawn-scenes-perflow.safetensors")
+
+
 def file_list(*files: File) -> str:
     return "**Files**\n" + "\n".join(file.line for file in files)
 

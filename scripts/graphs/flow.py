@@ -8,7 +8,7 @@ from . import files
 from .drawing import LONG_HEAD, Graph, Socket, graph
 from .parts import LIGHTHOUSE, UNWANTED, decode, empty_latent, ksampler, prompts, save
 
-TRAINING = "PeRFlow train a delta of a flow model"
+TRAINING = "18 Train a delta of a flow model"
 MODEL_AND_DELTA = "1  Model and your delta (train it first)"
 SD35_PREFIX = "my-perflow-sd3.5"
 FOLDER = "my-pictures"
@@ -73,7 +73,7 @@ small models only.
     g.add("SaveImage", tall=390, images=image, filename_prefix=f"{SD35_PREFIX}-with")
 
 
-@graph("PeRFlow SD3.5 four steps")
+@graph("19 SD3.5 four steps", new_seeds=True)
 def sd35(g: Graph) -> None:
     g.head(
         f"""## SD3.5 medium: four steps
@@ -94,7 +94,7 @@ def sd35(g: Graph) -> None:
     four_steps(g, model, conditioning, empty_latent(g, 1024, SD3_LATENT), checkpoint["VAE"], 4.5, "PeRFlow-SD3.5")
 
 
-@graph("PeRFlow Z-Image four steps")
+@graph("20 Z-Image four steps", new_seeds=True)
 def z_image(g: Graph) -> None:
     prefix = "my-perflow-z-image"
     g.head(
@@ -118,7 +118,7 @@ Z-Image Turbo takes few steps by itself and needs no delta.
     four_steps(g, model, conditioning, empty_latent(g, 1024, SD3_LATENT), files.FLUX_VAE, 4.0, "PeRFlow-Z-Image")
 
 
-@graph("PeRFlow Qwen-Image four steps")
+@graph("21 Qwen-Image four steps", new_seeds=True)
 def qwen_image(g: Graph) -> None:
     prefix = "my-perflow-qwen-image"
     g.head(
@@ -144,7 +144,7 @@ here.
     )
 
 
-@graph("PeRFlow Flux four steps")
+@graph("22 Flux four steps", new_seeds=True)
 def flux(g: Graph) -> None:
     prefix = "my-perflow-flux"
     g.head(
@@ -171,7 +171,7 @@ ends.
     four_steps(g, model, (positive, none), empty_latent(g, 1024, SD3_LATENT), files.FLUX_VAE, 1.0, "PeRFlow-Flux")
 
 
-@graph("PeRFlow Wan 2.2 four steps with two experts")
+@graph("23 Wan 2.2 video in four steps")
 def wan(g: Graph) -> None:
     high, low = "my-perflow-wan2.2-high", "my-perflow-wan2.2-low"
     edges = {high: "1, 0.94, 0.875", low: "0.875, 0.6, 0"}

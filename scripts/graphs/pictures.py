@@ -10,7 +10,7 @@ from .text_to_image import SD15_SETTINGS
 SHARP = "best quality, highly detailed, sharp focus"
 
 
-@graph("PeRFlow SD1.5 image to image")
+@graph("10 SD1.5 image to image", new_seeds=True)
 def image_to_image(g: Graph) -> None:
     g.head(f"""## PeRFlow: image to image
 
@@ -31,7 +31,7 @@ stays. Start at a window edge if you can, with as many steps as there are window
     save(g, decode(g, samples, vae), "PeRFlow-image-to-image")
 
 
-@graph("PeRFlow SD1.5 inpainting")
+@graph("11 SD1.5 inpainting", new_seeds=True)
 def inpainting(g: Graph) -> None:
     g.head(f"""## PeRFlow: inpainting
 
@@ -61,7 +61,7 @@ An inpainting checkpoint (9 input channels) also works: turn on *partial* in *Ap
     save(g, decode(g, samples, vae), "PeRFlow-inpainting")
 
 
-@graph("PeRFlow SD1.5 Refiner to 1024")
+@graph("14 SD1.5 refiner to 1024", new_seeds=True)
 def refiner(g: Graph) -> None:
     g.head(f"""## PeRFlow Refiner: a picture to 1024 in four steps
 
@@ -82,7 +82,7 @@ model more freedom.
     save(g, decode(g, samples, vae), "PeRFlow-refined")
 
 
-@graph("PeRFlow SD1.5 text to image then Refiner")
+@graph("15 SD1.5 text to image then refiner", new_seeds=True)
 def text_to_image_then_refiner(g: Graph) -> None:
     g.head(f"""## PeRFlow: 512 in four steps, then 1024 in four more
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from demo_options import SMALL
+
 from . import files
 from .drawing import LONG_HEAD, Graph, graph
 from .parts import custom_sampling, decode, empty_latent, ksampler, prompts, prompts_and_size, save, sd15_with_delta
@@ -9,7 +11,7 @@ from .parts import custom_sampling, decode, empty_latent, ksampler, prompts, pro
 SD15_SETTINGS = "**Settings**: 4 steps with CFG 4.5, 6 with CFG 6, or 8 with CFG 7.5. Sampler `euler`, any scheduler."
 
 
-@graph("PeRFlow SD1.5 text to image")
+@graph("01 SD1.5 text to image", new_seeds=True)
 def sd15(g: Graph) -> None:
     g.head(f"""## PeRFlow: a picture in four steps
 
@@ -28,7 +30,7 @@ Negative prompts, LoRAs and ControlNet work as usual. Put LoRAs before or after 
     save(g, decode(g, samples, checkpoint["VAE"]), "PeRFlow", beside=True)
 
 
-@graph("PeRFlow SD1.5 all nodes")
+@graph("17 SD1.5 all nodes", new_seeds=True)
 def sd15_all_nodes(g: Graph) -> None:
     g.head(
         f"""## PeRFlow with all of its nodes
@@ -36,7 +38,7 @@ def sd15_all_nodes(g: Graph) -> None:
 {files.file_list(files.SD15, files.SD15_DELTA)}
 
 *Window Schedule* lays the official steps, *PeRFlow Sampler* never steps across a window edge, and *Plot Window
-Schedule* shows where the steps are. A plain KSampler works too, as in *PeRFlow SD1.5 text to image*: the model moves
+Schedule* shows where the steps are. A plain KSampler works too, as in *01 SD1.5 text to image*: the model moves
 its steps to the windows.
 
 {SD15_SETTINGS}
@@ -56,7 +58,7 @@ its steps to the windows.
     save(g, decode(g, samples, checkpoint["VAE"]), "PeRFlow-all-nodes")
 
 
-@graph("PeRFlow SDXL text to image")
+@graph("02 SDXL text to image", new_seeds=True)
 def sdxl(g: Graph) -> None:
     g.head(f"""## PeRFlow SDXL: six steps
 
@@ -67,7 +69,7 @@ PeRFlow** sets the sampling. Text encoders and VAE are SDXL's own.
 
 **Settings**: 6 steps or more, CFG 1.5 to 2.5, 1024 px. Sampler `euler`, any scheduler.
 
-**With another SDXL checkpoint**: make a delta once (graph *PeRFlow make a delta*), then use *Apply PeRFlow Delta* on
+**With another SDXL checkpoint**: make a delta once (graph *25 Make an SDXL delta*), then use *Apply PeRFlow Delta* on
 that checkpoint.
 """)
     g.column(380, "1  Model")
@@ -80,7 +82,7 @@ that checkpoint.
     save(g, decode(g, samples, checkpoint["VAE"]), "PeRFlow-SDXL", beside=True)
 
 
-@graph("PeRFlow SD2.1 merged checkpoint")
+@graph("03 SD2.1 merged checkpoint", new_seeds=True)
 def sd21_merged(g: Graph) -> None:
     g.head(
         f"""## A checkpoint with PeRFlow merged in
@@ -109,7 +111,38 @@ The sampler is a plain KSampler. Any scheduler works: the model moves the steps 
     save(g, decode(g, samples, vae), "PeRFlow-SD21", beside=True)
 
 
-@graph("PeRFlow SD1.5 with LoRAs")
+@graph("04 Small model without downloads", new_seeds=True)
+def small_model(g: Graph) -> None:
+    g.head("""## Try PeRFlow without a download
+
+The repository brings a small model that draws scenes of 128 x 128 pixels. Go to the folder of ComfyUI, and make its two
+files with the Python of your ComfyUI (15 s, 925 MB):
+
+`python custom_nodes/perflow/scripts/install_small_model.py models`
+
+They are `models/checkpoints/drawn-scenes.safetensors` and `models/perflow/drawn-scenes-perflow.safetensors`. Then
+press R, and run this graph. The script comes with `git clone`, not with what the ComfyUI Manager installs.
+
+**Words** that it knows: lighthouse, house, castle, windmill, tree, boat, balloon; a cliff, hill, beach, field, the
+mountains, the sea; dawn, noon, sunset, night; clear, cloudy, rainy, snowy; a colour; small, large; on the left, in the
+middle, on the right.
+
+**Settings**: 4 steps or more, CFG 1, no negative prompt. Its base model needs CFG 3 and 8 steps.
+""")
+    g.column(390, "1  Model and delta")
+    checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SMALL_CHECKPOINT)
+    model = g.add("PeRFlowApplyDelta", tall=300, model=checkpoint["MODEL"], delta_name=files.SMALL_DELTA)["MODEL"]
+    g.column(400, "2  Prompts and size")
+    positive, negative = prompts(g, checkpoint["CLIP"], SMALL["prompt"], SMALL["negative"])
+    latent = empty_latent(g, int(SMALL["size"]))
+    g.column(330, "3  Four steps")
+    samples = ksampler(g, model, positive, negative, latent, steps=4, cfg=SMALL["cfg"])
+    image = decode(g, samples, checkpoint["VAE"])
+    scaled = g.add("ImageScaleBy", title="Four times as large", image=image, upscale_method="lanczos", scale_by=4.0)
+    save(g, scaled["IMAGE"], "PeRFlow-small-model", beside=True)
+
+
+@graph("06 SD1.5 with LoRAs", new_seeds=True)
 def loras(g: Graph) -> None:
     g.head(f"""## PeRFlow with community LoRAs
 

@@ -48,7 +48,7 @@ def write_model_paths(file: Path, comfyui: Path, *tables: str) -> Path:
     Without one they are every model that the graphs ask for.
     """
     found = {}
-    for table in tables or ("graphs",):
+    for table in tables or ("graphs", "trained"):
         kinds = [kind for kind in folder(table, comfyui).iterdir() if kind.is_dir()]
         found[f"small {table}"] = {kind.name: str(kind) for kind in kinds}
     file.write_text(json.dumps(found))  # JSON is YAML

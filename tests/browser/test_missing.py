@@ -20,7 +20,7 @@ def test_without_the_other_pack_its_nodes_are_named(page, object_info, title):
 
 
 def test_a_missing_model_is_named(page):
-    graph = graphs.read("PeRFlow SD1.5 text to image")
+    graph = graphs.read("01 SD1.5 text to image")
     (loader,) = [node for node in graph["nodes"] if node["type"] == "CheckpointLoaderSimple"]
     loader["widgets_values"] = ["gone.safetensors"]
     loader["properties"]["models"][0]["name"] = "gone.safetensors"
@@ -33,7 +33,7 @@ def test_a_missing_model_is_named(page):
 
 def test_a_delta_that_is_trained_later_is_not_reported(page):
     """Its node is bypassed: the graph opens without a complaint."""
-    graph = graphs.read("PeRFlow SD3.5 four steps")
+    graph = graphs.read("19 SD3.5 four steps")
     (applier,) = [node for node in graph["nodes"] if node["type"] == "PeRFlowApplyDelta"]
     applier["widgets_values"][0] = "trained-later_00001_.safetensors"
     page.load(graph)
@@ -42,6 +42,6 @@ def test_a_delta_that_is_trained_later_is_not_reported(page):
 
 
 def test_a_folder_of_the_users_is_not_reported(page):
-    page.load(graphs.read("PeRFlow train a delta of a flow model"))
+    page.load(graphs.read("18 Train a delta of a flow model"))
     assert not page.notices()
     assert not page.errors

@@ -13,15 +13,15 @@ import test_search
 import test_templates
 
 TITLES = [
-    "InstaFlow film between two seeds",
-    "PCM SD1.5 four steps",
-    "PeRFlow SD1.5 edit a photo",
-    "PeRFlow SDXL text to image",
-    "PeRFlow make a delta",
-    "PeRFlow text to 3D from Wonder3D views",
-    "PeRFlow Wan 2.2 four steps with two experts",
-    "PeRFlow train a delta",
-    "PeRFlow train a delta of a flow model",
+    "29 InstaFlow film",
+    "31 PCM SD1.5",
+    "13 SD1.5 edit a photo",
+    "02 SDXL text to image",
+    "25 Make an SDXL delta",
+    "36 Text to 3D from Wonder3D views",
+    "23 Wan 2.2 video in four steps",
+    "24 Train a delta",
+    "18 Train a delta of a flow model",
 ]
 
 

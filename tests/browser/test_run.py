@@ -17,7 +17,7 @@ def test_run(page, server):
 
 def run(page, server):
     """The graph, the texts of its nodes after the run, and the id of the one with the delta."""
-    graph = graphs.read("PeRFlow SD1.5 all nodes")
+    graph = graphs.read("17 SD1.5 all nodes")
     ids = {node["type"]: str(node["id"]) for node in graph["nodes"]}
     delta, schedule = ids["PeRFlowApplyDelta"], ids["PeRFlowWindowSchedule"]
     values = {node["type"]: node["widgets_values"] for node in graph["nodes"] if "widgets_values" in node}
@@ -62,7 +62,7 @@ def after_an_error_the_text_of_the_run_before_goes(page, server, texts):
 
 def texts_come_back_with_their_graph(page, graph, texts, delta):
     """After a reload of the page too; not in another graph, and not where a node has other values."""
-    page.load(graphs.read("InstaFlow one step"))
+    page.load(graphs.read("26 InstaFlow one step"))
     assert page.texts() == {}
     page.open()
     page.load(graph)
@@ -75,7 +75,7 @@ def texts_come_back_with_their_graph(page, graph, texts, delta):
 
 def a_run_that_began_in_another_graph_says_nothing_here(page, graph):
     """Its ids are other nodes' here, and what was kept of it would come back."""
-    other = graphs.read("InstaFlow one step")
+    other = graphs.read("26 InstaFlow one step")
     (sampling,) = [node["id"] for node in other["nodes"] if node["type"] == "InstaFlowModelSampling"]
     tell = "([kind, detail]) => comfyAPI.api.api.dispatchCustomEvent(kind, detail)"
     page.load(graph)

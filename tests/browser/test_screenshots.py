@@ -6,7 +6,7 @@ import shutil
 from programs import run
 
 NODE = "PeRFlowSampler"
-TITLE = "InstaFlow one step"  # the small trained model is not needed for its thumbnail
+TITLE = "26 InstaFlow one step"  # the small trained model is not needed for its thumbnail
 
 
 def test_screenshots(server, browser, repository, monkeypatch, tmp_path):

@@ -15,7 +15,7 @@ IN_ONE_RENDERING = pytest.mark.parametrize("shared_page", ["classic"], indirect=
 
 @IN_ONE_RENDERING
 def test_a_click_opens_the_graph(page):
-    title = "PeRFlow SD1.5 text to image"
+    title = "01 SD1.5 text to image"
     page.open_templates(CATEGORY).filter(has=page.page.get_by_role("heading", name=title, exact=True)).click()
     page.page.get_by_role("dialog").wait_for(state="detached")
     page.settle()

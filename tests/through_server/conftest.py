@@ -13,7 +13,7 @@ from PIL import Image
 def workflow():
     import shipped_graphs as graphs
 
-    return graphs.read("PeRFlow SD1.5 all nodes")
+    return graphs.read("17 SD1.5 all nodes")
 
 
 @pytest.fixture(scope="session")

@@ -83,7 +83,7 @@ def test_sides_of_hunyuan3d(complete_info):
 
     from perflow_core.views.twelve_views import VIEWS
 
-    title = "PeRFlow text to 3D from Wonder3D views"
+    title = "36 Text to 3D from Wonder3D views"
     if graphs.lacking(graphs.read(title), complete_info):
         pytest.skip("This ComfyUI lacks nodes of it, as the graph's note says.")
     prompt = to_api(graphs.read(title), complete_info)
@@ -135,7 +135,7 @@ def test_pictures_of_ones_own(server_for, object_info):
     from trial.server import to_api
 
     kinds = ("LoadImageDataSetFromFolder", "ImageScale", "VAEEncode")
-    graph = graphs.without_bypass(graphs.read("PeRFlow train a delta of a flow model"), *kinds)
+    graph = graphs.without_bypass(graphs.read("18 Train a delta of a flow model"), *kinds)
     server = server_for(graph)
     (loader,) = [node for node in graph["nodes"] if node["type"] == "LoadImageDataSetFromFolder"]
     folder = server.base / "input" / loader["widgets_values"][0]

@@ -36,7 +36,7 @@ def run(ipadapter_server, prompt, picture):
 
 
 CHECKPOINT = "CheckpointLoaderSimple"
-SD15, SDXL = "PeRFlow SD1.5 IP-Adapter and ControlNet", "PeRFlow SDXL IP-Adapter"
+SD15, SDXL = "08 SD1.5 IP-Adapter and ControlNet", "09 SDXL IP-Adapter"
 
 
 @pytest.mark.parametrize("title", [SD15, SDXL])
