@@ -89,8 +89,8 @@ class PeRFlowPromptToPrompt(io.ComfyNode):
                 shared_inputs.share(
                     "blend_threshold",
                     0.3,
-                    "How much attention to the words of blend, as a share of the most, makes a place theirs. "
-                    "Less lets more of the picture change.",
+                    "A place belongs to the words of blend if its attention to them is at least this share of the "
+                    "highest. Less lets more of the picture change.",
                 ),
             ],
             outputs=[

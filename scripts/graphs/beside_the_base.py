@@ -63,11 +63,11 @@ at 4 is meant to look like the base at 25: similar in composition, not the same 
 
 The base has CFG 7.5. PeRFlow has 4.5, which its authors use for 4 steps.
 """,
-        794,
+        764,
     )
     checkpoint, model = sd15_with_delta(g)
     base, vae = checkpoint["MODEL"], checkpoint["VAE"]
-    g.column(340, "2  Prompts, size and seed")
+    g.column(310, "2  Prompts, size and seed")
     positive, negative = prompts(g, checkpoint["CLIP"])
     latent = empty_latent(g, 512)
     seed = g.add("PrimitiveInt", title="Seed", value=1234)["INT"]
@@ -76,7 +76,7 @@ The base has CFG 7.5. PeRFlow has 4.5, which its authors use for 4 steps.
         ("4  Base, 25 steps", "base-25", base, 25, 7.5),
         ("5  PeRFlow, 4 steps", "PeRFlow-4", model, 4, 4.5),
     ):
-        g.column(300, group)
+        g.column(290, group)
         samples = ksampler(g, sampled, positive, negative, latent, seed=seed, steps=steps, cfg=cfg)
         image = decode(g, samples, vae)
         g.add("SaveImage", tall=360, images=image, filename_prefix=f"compare-{name}")

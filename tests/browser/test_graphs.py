@@ -4,6 +4,22 @@ import pytest
 import shipped_graphs as graphs
 from graph_on_page import assert_as_drawn, assert_room_for_texts
 
+# Those that are not for beginners, and have many nodes. In all others one can read the text at first sight.
+LARGE = [
+    "13 SD1.5 edit a photo",
+    "15 SD1.5 text to image then refiner",
+    "16 SD1.5 hand-over to the base",
+    "17 SD1.5 all nodes",
+    "18 Train a delta of a flow model",
+    "23 Wan 2.2 video in four steps",
+    "24 Train a delta",
+    "28 InstaFlow then SDXL refiner",
+    "35 Text to 3D",
+    "36 Text to 3D from Wonder3D views",
+    "37 Text to 3D with TripoSplat",
+    "39 Wonder3D twelve views",
+]
+
 WITH_IPADAPTER = [title for title in graphs.TITLES if graphs.needs_ipadapter_plus(graphs.read(title))]
 
 
@@ -15,6 +31,14 @@ def test_opens_as_drawn(page, object_info, title):
     page.load(graph, title)
     assert_as_drawn(page, graph)
     assert_room_for_texts(page)
+    assert first_sight(page) > (0.23 if title in LARGE else 0.61)
+
+
+def first_sight(page):
+    """The scale at which the page itself shows the whole graph, in a window of 1600 x 1000."""
+    page.page.evaluate("() => app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+    page.settle()
+    return page.page.evaluate("() => app.canvas.ds.scale") * 1600 / page.page.viewport_size["width"]
 
 
 @pytest.mark.parametrize("title", WITH_IPADAPTER)
