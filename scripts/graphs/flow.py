@@ -27,10 +27,10 @@ Nobody publishes PeRFlow for flow models (SD3.5, Z-Image, Flux, Qwen-Image, Wan 
 the effect: one without the delta, one with it.
 
 Run it. It takes about as long as 100 to 150 pictures of 25 steps, and for this model about 8 GB of GPU memory
-(computed for pictures of 1024 x 1024; we have not measured it). The model first draws 16 pictures of the prompt itself,
-and then learns from them. The node shows a four-step picture every 25 steps. If you interrupt it, it saves what was trained. If you run the graph again, the training is not
-repeated while its inputs stay the same. In other graphs, use the file with *Apply PeRFlow Delta* (press R to see it in
-the list).
+(computed for pictures of 1024 x 1024; we have not measured it). The model first draws 16 pictures of the prompt
+itself, and then learns from them. The node shows a four-step picture every 25 steps. If you interrupt it, it saves
+what was trained. If you run the graph again, the training is not repeated while its inputs stay the same. In other
+graphs, use the file with *Apply PeRFlow Delta* (press R to see it in the list).
 
 **Your own pictures** (ten are enough for a try): put them in the folder `input/{FOLDER}` of ComfyUI and press R.
 Remove the bypass of the three nodes in group 2b, and connect LATENT of *VAE Encode* to *latents* of *Train PeRFlow

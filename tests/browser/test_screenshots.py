@@ -6,7 +6,7 @@ import shutil
 from programs import run
 
 NODE = "PeRFlowSampler"
-TITLE = "26 InstaFlow one step"  # the small trained model is not needed for its thumbnail
+TITLE = "01 SD1.5 text to image"
 
 
 def test_screenshots(server, browser, repository, monkeypatch, tmp_path):
@@ -22,7 +22,9 @@ def test_screenshots(server, browser, repository, monkeypatch, tmp_path):
     monkeypatch.setattr(screenshots, "PACK", tmp_path)
     monkeypatch.setattr(screenshots, "server", lambda comfyui: contextlib.nullcontext(server))
     monkeypatch.setattr(comfy_page, "open_browser", lambda: contextlib.nullcontext(browser))
-    run(monkeypatch, "scripts/screenshots.py", "--thumbnails", "--out", str(tmp_path / "large"))
-    assert max(Image.open(tmp_path / f"{TITLE}.jpg").size) == screenshots.THUMBNAIL
+    monkeypatch.setattr(screenshots, "README", tmp_path / "docs" / "first-graph.jpg")
+    screenshots.README.parent.mkdir()
+    run(monkeypatch, "scripts/screenshots.py", "--readme", "--out", str(tmp_path / "large"))
+    assert Image.open(screenshots.README).width > 1000
     expected = {f"{TITLE} classic.png", f"{TITLE} nodes2.png", f"help {NODE}.png", "templates.png"}
     assert {path.name for path in (tmp_path / "large").iterdir()} == expected

@@ -8,6 +8,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 import shipped_graphs as graphs
+import thumbnails
 from PIL import Image
 from trial.small_models.tables import TABLES
 
@@ -122,6 +123,11 @@ def test_one_address_for_a_file():
 
 def test_ids_differ():
     assert len({graphs.read(title)["id"] for title in graphs.TITLES}) == len(graphs.TITLES) > 0
+
+
+def test_every_graph_has_a_card_in_the_order_of_their_numbers():
+    assert list(thumbnails.CARDS) == graphs.TITLES
+    assert [int(title.split()[0]) for title in graphs.TITLES] == list(range(1, len(graphs.TITLES) + 1))
 
 
 def test_thumbnail(title):

@@ -2,6 +2,7 @@
 
 import contextlib
 
+import numpy as np
 import pytest
 from programs import REPOSITORY, module_of, run
 
@@ -56,7 +57,46 @@ def test_describe_nodes(here, monkeypatch, tmp_path, repository):
     assert "heun," in page.read_text(encoding="utf-8")
 
 
-def test_draw_gallery(here, prompt, find, monkeypatch, tmp_path):
+def test_draw_thumbnails(here, server, monkeypatch, tmp_path):
+    """One with a picture by the small model, and one with stages."""
+    import json
+
+    import screenshots
+    import shipped_graphs as graphs
+    from PIL import Image
+
+    draw_thumbnails = module_of(monkeypatch, REPOSITORY / "scripts" / "draw_thumbnails.py")
+    with_picture, with_stages = "04 Small model without downloads", "26 InstaFlow one step"
+    (tmp_path / f"{with_picture}.json").write_text(json.dumps(graphs.read(with_picture)), encoding="utf-8")
+    monkeypatch.setattr(draw_thumbnails, "WORKFLOWS", tmp_path)
+    monkeypatch.setattr(screenshots, "server", lambda comfyui: contextlib.nullcontext(server))
+    here("scripts/draw_thumbnails.py", with_picture, with_stages)
+    for title in (with_picture, with_stages):
+        stored, drawn = Image.open(graphs.FOLDER / f"{title}.jpg"), Image.open(tmp_path / f"{title}.jpg")
+        assert stored.size == drawn.size
+        levels = np.subtract(*(np.asarray(picture, np.float32) for picture in (stored, drawn)))
+        assert np.sqrt(np.square(levels).mean()) < 4  # a picture can differ in a few pixels between processors
+
+
+def test_choose_prompts(here, files, monkeypatch):
+    choose_prompts = module_of(monkeypatch, REPOSITORY / "small_model" / "choose_prompts.py")
+    monkeypatch.setattr(choose_prompts, "small_model", lambda comfyui: files)
+    monkeypatch.setattr(choose_prompts, "SUBJECTS", ("boat",))
+    *ratios, chosen = here("small_model/choose_prompts.py", "--prompts", "3").splitlines()
+    assert len(ratios) == 3
+    assert ratios == sorted(ratios)
+    assert chosen == f"The median: {ratios[1].partition(' ')[2]}"
+    assert "boat" in chosen
+
+
+@pytest.fixture
+def files(prompt, find, tmp_path):
+    """The checkpoint and the delta of the graphs."""
+    checkpoint = find(prompt, "CheckpointLoaderSimple")["inputs"]["ckpt_name"]
+    return [tmp_path / name for name in (checkpoint, find(prompt, "PeRFlowApplyDelta")["inputs"]["delta_name"])]
+
+
+def test_draw_gallery(here, files, monkeypatch, tmp_path):
     """A small sheet with the graphs' random models; a low-rank delta is extracted on the way."""
     from PIL import Image
 
@@ -67,12 +107,8 @@ def test_draw_gallery(here, prompt, find, monkeypatch, tmp_path):
         rows = {"one": [graph.sampled(model, "a boat", 1) for model in ways]}
         return sheets.Sheet("Small", "It is small.", ["base", "PeRFlow", "rank 4"], rows)
 
-    files = (
-        find(prompt, "CheckpointLoaderSimple")["inputs"]["ckpt_name"],
-        find(prompt, "PeRFlowApplyDelta")["inputs"]["delta_name"],
-    )
     draw_gallery = module_of(monkeypatch, REPOSITORY / "small_model" / "draw_gallery.py")
-    monkeypatch.setattr(draw_gallery, "small_model", lambda comfyui: [tmp_path / file for file in files])
+    monkeypatch.setattr(draw_gallery, "small_model", lambda comfyui: files)
     monkeypatch.setattr(draw_gallery, "FOLDER", tmp_path / "gallery")
     monkeypatch.setattr(preparing, "draw_inputs", lambda folder: None)
     monkeypatch.setattr(preparing, "RANKS", (4,))
