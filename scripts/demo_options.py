@@ -2,12 +2,12 @@
 
 import argparse
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from environment import VERSIONS, UserError
 
 # For the small model, which draws 128 pixels and knows the words of small_model/scenes/words.py
-SMALL = dict(size="128", cfg=1.0, base_cfg=3.0, prompt="a lighthouse on a cliff at sunset", negative="")
+SMALL: dict[str, Any] = dict(size="128", cfg=1.0, base_cfg=3.0, prompt="a lighthouse on a cliff at sunset", negative="")
 OWN = dict(size="512", cfg=4.5)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import files
-from .drawing import LONG_HEAD, Graph, graph
+from .drawing import LONG_HEAD, SHORT_HEAD, Graph, graph
 from .parts import UNWANTED, decode, empty_latent, ksampler, save
 from .pictures import sd15_model
 
@@ -55,7 +55,8 @@ It works without PeRFlow too: leave out *Apply PeRFlow Delta* and take 25 steps.
 
 @graph("13 SD1.5 edit a photo")
 def photo(g: Graph) -> None:
-    g.head(f"""## PeRFlow: edit a photo
+    g.head(
+        f"""## PeRFlow: edit a photo
 
 {files.file_list(files.SD15, files.SD15_DELTA)}
 
@@ -67,7 +68,9 @@ Describe the picture in **Source prompt**, as a caption would, and the same with
 
 **CFG** must be 1 on both ways. On a small model, in 8 steps, 0.015 of the picture is lost that way; with CFG 3 on the
 way from the noise 0.67, with CFG 3 on both ways 0.18 (of the latent, root mean square).
-""")
+""",
+        SHORT_HEAD,
+    )
     model, clip, vae = sd15_model(g)
     g.column(340, "2  Picture")
     image = g.add("LoadImage", tall=340, image="example.png")["IMAGE"]

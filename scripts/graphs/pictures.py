@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import files
-from .drawing import Graph, Socket, graph
+from .drawing import SHORT_HEAD, Graph, Socket, graph
 from .parts import UNWANTED, decode, ksampler, prompts, prompts_and_size, save, sd15_with_delta
 from .text_to_image import SD15_SETTINGS
 
@@ -33,7 +33,8 @@ stays. Start at a window edge if you can, with as many steps as there are window
 
 @graph("11 SD1.5 inpainting", new_seeds=True)
 def inpainting(g: Graph) -> None:
-    g.head(f"""## PeRFlow: inpainting
+    g.head(
+        f"""## PeRFlow: inpainting
 
 {files.file_list(files.SD15, files.SD15_DELTA)}
 
@@ -46,7 +47,9 @@ An inpainting checkpoint (9 input channels) also works: turn on *partial* in *Ap
 *InpaintModelConditioning*.
 
 {SD15_SETTINGS}
-""")
+""",
+        SHORT_HEAD,
+    )
     model, clip, vae = sd15_model(g)
     latent = encoded_picture(g, 2, vae)
     g.column(370, "3  What to repaint")

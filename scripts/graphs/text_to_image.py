@@ -5,7 +5,7 @@ from __future__ import annotations
 from demo_options import SMALL
 
 from . import files
-from .drawing import LONG_HEAD, Graph, graph
+from .drawing import LONG_HEAD, SHORT_HEAD, Graph, graph
 from .parts import custom_sampling, decode, empty_latent, ksampler, prompts, prompts_and_size, save, sd15_with_delta
 
 SD15_SETTINGS = "**Settings**: 4 steps with CFG 4.5, 6 with CFG 6, or 8 with CFG 7.5. Sampler `euler`, any scheduler."
@@ -144,7 +144,8 @@ middle, on the right.
 
 @graph("06 SD1.5 with LoRAs", new_seeds=True)
 def loras(g: Graph) -> None:
-    g.head(f"""## PeRFlow with community LoRAs
+    g.head(
+        f"""## PeRFlow with community LoRAs
 
 {files.file_list(files.SD15, files.SD15_DELTA, files.ADD_DETAIL, files.BLINDBOX)}
 
@@ -153,7 +154,9 @@ does not matter.
 
 {SD15_SETTINGS}
 The second LoRA is bypassed. Select it and press Ctrl+B to switch it on, then put its trigger words into the prompt.
-""")
+""",
+        SHORT_HEAD,
+    )
     checkpoint, model = sd15_with_delta(g)
     g.column(340, "2  LoRAs")
     first = g.add(
