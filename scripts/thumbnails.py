@@ -73,7 +73,7 @@ CARDS = {
     "15 SD1.5 text to image then refiner": Card("512, then\n1024", ("4 steps at 512", "ControlNet-Tile", "4 more")),
     "16 SD1.5 hand-over to the base": Card("Hand over", ("2 steps of PeRFlow, 10 of the base",), {}),
     "17 SD1.5 all nodes": Card("All nodes", ("schedule, sampler and plot",), {}),
-    "18 Train a delta of a flow model": Card("Train", ("4 steps without", "with the delta"), {}),
+    "18 Train a delta of a flow model": Card("Train", ("CFG 1", "CFG 2", "delta, CFG 1"), {}),
     "19 SD3.5 four steps": Card("SD3.5\n4 steps", ("with your delta",), {}),
     "20 Z-Image four steps": Card("Z-Image\n4 steps", ("Z-Image", "your delta", "KSampler")),
     "21 Qwen-Image four steps": Card("Qwen-Image\n4 steps", ("Qwen-Image", "your delta", "KSampler")),
@@ -180,8 +180,6 @@ def for_small_model(title: str, graph: Json) -> Json:
 def for_small_flow_model(graph: Json) -> Json:
     """The same for the flow model, with its delta in use."""
     graph = copy.deepcopy(graph)
-    made_by = {node["id"]: node["type"] for node in graph["nodes"]}
-    from_delta = {link[0] for link in graph["links"] if made_by[link[1]] in ("PeRFlowApplyDelta", TRAINING)}
     for node in graph["nodes"]:
         kind, values = node["type"], node.get("widgets_values")
         if kind == "CheckpointLoaderSimple":
@@ -191,8 +189,7 @@ def for_small_flow_model(graph: Json) -> Json:
         elif kind == "CLIPTextEncode":
             values[0] = SMALL["prompt"] if node.get("title") == "Positive prompt" else SMALL["negative"]
         elif kind == "KSampler":
-            accelerated = node["inputs"][0]["link"] in from_delta
-            values[GUIDANCE[kind]] = SMALL["cfg"] if accelerated else FLOW_BASE_CFG
+            values[GUIDANCE[kind]] = min(values[GUIDANCE[kind]], FLOW_BASE_CFG)
         elif kind in LEFT_OUT:
             node["mode"] = MUTED
         elif kind in FLOW_SIZE:

@@ -47,7 +47,7 @@ def train(g: Graph) -> None:
 The base model makes 16 pictures, and *Train PeRFlow Delta* learns to make such pictures in four steps. Two 4-step
 pictures of one seed then show the effect: one without the delta, one with it.
 
-Run it. It takes about as long as 100 to 150 pictures of 25 steps. The node shows a four-step picture every 25 steps.
+Run it. It takes about as long as 100 pictures of 25 steps. The node shows a four-step picture every 25 steps.
 If you interrupt it, it saves what was trained. If you run the graph again, the training is not repeated while its
 inputs stay the same. In other graphs, use the file with *Apply PeRFlow Delta* (press R to see it in the list).
 

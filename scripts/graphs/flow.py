@@ -12,6 +12,7 @@ TRAINING = "18 Train a delta of a flow model"
 MODEL_AND_DELTA = "1  Model and your delta (train it first)"
 SD35_PREFIX = "my-perflow-sd3.5"
 FOLDER = "my-pictures"
+NO_NEGATIVE = "The negative prompt has no effect there; a delta trained with *guidance* 0 takes the model's own CFG."
 SD3_LATENT = "EmptySD3LatentImage"
 
 
@@ -23,10 +24,10 @@ def train(g: Graph) -> None:
 {files.file_list(files.SD35)}
 
 Nobody publishes PeRFlow for flow models (SD3.5, Z-Image, Flux, Qwen-Image, Wan and others): you train your own.
-*Train PeRFlow Delta* lets the model learn to make its pictures in four steps. Two 4-step pictures of one seed then show
-the effect: one without the delta, one with it.
+*Train PeRFlow Delta* lets the model learn to make its pictures in four steps. Three 4-step pictures of one seed then
+show the effect: without the delta at CFG 1 and at CFG 4.5, and with it at CFG 1.
 
-Run it. It takes about as long as 100 to 150 pictures of 25 steps, and for this model about 8 GB of GPU memory
+Run it. It takes about as long as 150 pictures of 25 steps, and for this model about 8 GB of GPU memory
 (computed for pictures of 1024 x 1024; we have not measured it). The model first draws 16 pictures of the prompt
 itself, and then learns from them. The node shows a four-step picture every 25 steps. If you interrupt it, it saves
 what was trained. If you run the graph again, the training is not repeated while its inputs stay the same. In other
@@ -41,9 +42,12 @@ and `positive`.
 200 steps show that it works; a good delta takes many thousands of steps and more varied pictures. Add prompts, train
 at the size you will use, and continue a file with *resume_from*. If memory runs out, turn on *offloading*.
 
+**guidance** 4.5 is trained into the delta, so that CFG 1 is enough, in half the time; the negative prompt then has no
+effect. With *guidance* 0 you sample with CFG and a negative prompt, as without the delta.
+
 **Another model**: put its loaders in place of *Load Checkpoint*. If your graphs have ModelSamplingAuraFlow or
-ModelSamplingSD3, the training needs it too, with the same shift. Use the CFG of your graphs. We have tried this on
-small models only.
+ModelSamplingSD3, the training needs it too, with the same shift. Use the CFG of your graphs as *guidance*.
+We have tried this on small models only.
 """,
         LONG_HEAD,
     )
@@ -61,17 +65,20 @@ small models only.
     g.add("VAEEncode", bypassed=True, pixels=scaled, vae=vae)
     g.column(400, "3  Train")
     inputs: dict[str, Any] = {"model": base, "latents": nothing, "positive": positive, "negative": empty}
-    trained = g.add("PeRFlowTrainDelta", tall=860, **inputs, steps=200, filename_prefix=SD35_PREFIX)
+    how: dict[str, Any] = {"steps": 200, "learning_rate": 0.0005, "guidance": 4.5, "filename_prefix": SD35_PREFIX}
+    trained = g.add("PeRFlowTrainDelta", tall=860, **inputs, **how)
     g.column(300, "4  How the loss went")
     g.add("PreviewImage", title="By window", tall=300, images=trained["loss_by_window"])
     g.add("LossGraphNode", tall=340, loss=trained["loss_map"], filename_prefix=f"{SD35_PREFIX}-loss")
-    g.column(330, "5  Without, 4 steps")
     latent = empty_latent(g, 512, SD3_LATENT)
-    image = decode(g, ksampler(g, base, positive, negative, latent, steps=4, cfg=4.5), vae)
-    g.add("SaveImage", tall=390, images=image, filename_prefix=f"{SD35_PREFIX}-without")
-    g.column(330, "6  With, 4 steps")
-    image = decode(g, ksampler(g, trained["accelerated"], positive, negative, latent, steps=4, cfg=4.5), vae)
-    g.add("SaveImage", tall=390, images=image, filename_prefix=f"{SD35_PREFIX}-with")
+    for group, name, sampled, cfg in (
+        ("5  Without, CFG 1", "without", base, 1.0),
+        ("6  Without, CFG 4.5: twice the time", "without-cfg", base, 4.5),
+        ("7  With the delta, CFG 1", "with", trained["accelerated"], 1.0),
+    ):
+        g.column(330, group)
+        image = decode(g, ksampler(g, sampled, positive, negative, latent, steps=4, cfg=cfg), vae)
+        g.add("SaveImage", tall=390, images=image, filename_prefix=f"{SD35_PREFIX}-{name}")
 
 
 @graph("19 SD3.5 four steps", new_seeds=True)
@@ -83,7 +90,7 @@ def sd35(g: Graph) -> None:
 
 {train_first(SD35_PREFIX, "It is made for this model: run it as it is.")}
 
-**Settings**: `euler`, any scheduler, 4 or 8 steps. CFG as in the training, 4.5 here.
+**Settings**: `euler`, any scheduler, 4 or 8 steps. CFG 1. {NO_NEGATIVE}
 """,
         LONG_HEAD,
     )
@@ -92,7 +99,7 @@ def sd35(g: Graph) -> None:
     model = delta(g, checkpoint["MODEL"], SD35_PREFIX)
     g.column(400, "2  Prompts and size")
     conditioning = prompts(g, checkpoint["CLIP"])
-    four_steps(g, model, conditioning, empty_latent(g, 1024, SD3_LATENT), checkpoint["VAE"], 4.5, "PeRFlow-SD3.5")
+    four_steps(g, model, conditioning, empty_latent(g, 1024, SD3_LATENT), checkpoint["VAE"], 1.0, "PeRFlow-SD3.5")
 
 
 @graph("20 Z-Image four steps", new_seeds=True)
@@ -103,9 +110,9 @@ def z_image(g: Graph) -> None:
 
 {files.file_list(files.Z_IMAGE, files.Z_IMAGE_TEXT, files.FLUX_VAE)}
 
-{train_first(prefix, exchanged(prefix, "the three loaders and ModelSamplingAuraFlow"))}
+{train_first(prefix, exchanged(prefix, "the three loaders and ModelSamplingAuraFlow", "Set *guidance* to 4."))}
 
-**Settings**: `euler`, any scheduler, 4 or 8 steps. CFG as in the training, 4 here. *shift* as in the training, 3 here.
+**Settings**: `euler`, any scheduler, 4 or 8 steps. CFG 1. {NO_NEGATIVE} *shift* as in the training, 3 here.
 Z-Image Turbo takes few steps by itself and needs no delta.
 """,
         LONG_HEAD,
@@ -116,7 +123,7 @@ Z-Image Turbo takes few steps by itself and needs no delta.
     g.column(400, "2  Prompts and size")
     clip = g.add("CLIPLoader", clip_name=files.Z_IMAGE_TEXT, type="lumina2")["CLIP"]
     conditioning = prompts(g, clip)
-    four_steps(g, model, conditioning, empty_latent(g, 1024, SD3_LATENT), files.FLUX_VAE, 4.0, "PeRFlow-Z-Image")
+    four_steps(g, model, conditioning, empty_latent(g, 1024, SD3_LATENT), files.FLUX_VAE, 1.0, "PeRFlow-Z-Image")
 
 
 @graph("21 Qwen-Image four steps", new_seeds=True)
@@ -127,9 +134,9 @@ def qwen_image(g: Graph) -> None:
 
 {files.file_list(files.QWEN_IMAGE, files.QWEN_IMAGE_TEXT, files.QWEN_IMAGE_VAE)}
 
-{train_first(prefix, exchanged(prefix, "the three loaders and ModelSamplingAuraFlow"))}
+{train_first(prefix, exchanged(prefix, "the three loaders and ModelSamplingAuraFlow", "Set *guidance* to 4."))}
 
-**Settings**: `euler`, any scheduler, 4 or 8 steps. CFG as in the training, 4 here. *shift* as in the training, 3.1
+**Settings**: `euler`, any scheduler, 4 or 8 steps. CFG 1. {NO_NEGATIVE} *shift* as in the training, 3.1
 here.
 """,
         LONG_HEAD,
@@ -141,7 +148,7 @@ here.
     clip = g.add("CLIPLoader", clip_name=files.QWEN_IMAGE_TEXT, type="qwen_image")["CLIP"]
     conditioning = prompts(g, clip)
     four_steps(
-        g, model, conditioning, empty_latent(g, 1328, SD3_LATENT), files.QWEN_IMAGE_VAE, 4.0, "PeRFlow-Qwen-Image"
+        g, model, conditioning, empty_latent(g, 1328, SD3_LATENT), files.QWEN_IMAGE_VAE, 1.0, "PeRFlow-Qwen-Image"
     )
 
 
@@ -153,7 +160,7 @@ def flux(g: Graph) -> None:
 
 {files.file_list(files.FLUX, files.FLUX_CLIP_L, files.FLUX_T5, files.FLUX_VAE)}
 
-{train_first(prefix, exchanged(prefix, "the loaders and FluxGuidance", "Do not connect *negative* there."))}
+{train_first(prefix, exchanged(prefix, "the loaders and FluxGuidance", "Set *guidance* to 0 there."))}
 
 **Settings**: `euler`, any scheduler, 4 or 8 steps, CFG 1. *FluxGuidance* as in the training: 3.5 here. To change it
 afterwards, train with a range: FluxGuidance says where it begins, *guidance_up_to* in *Train PeRFlow Delta* where it
