@@ -1,6 +1,7 @@
 """Prompt-to-Prompt on narrow models of the real layouts: the node, and a plain KSampler behind it."""
 
 from contextlib import contextmanager
+from functools import cache
 
 import pytest
 from trial.edited_prompts import DEFAULTS, EDITED, KEY, LATENT, SOURCE, unedited
@@ -8,11 +9,30 @@ from trial.edited_prompts import DEFAULTS, EDITED, KEY, LATENT, SOURCE, unedited
 
 @pytest.fixture(scope="session")
 def clips(comfyui):
-    """(family) -> CLIP, made once."""
+    """(family) -> CLIP, made once; it reads each text once."""
     from trial import small_text_models
 
-    made = {}
-    return lambda family: made[family] if family in made else made.setdefault(family, small_text_models.clip(family))
+    @cache
+    def made(family):
+        clip = small_text_models.clip(family)
+        # Of this CLIP alone: clones, which nodes give other layers, hooks and weights, read anew.
+        clip.encode_from_tokens = remembered(clip.encode_from_tokens)
+        return clip
+
+    return made
+
+
+def remembered(encode):
+    """Most tests read the same few texts, which takes as long as some steps of the narrow models."""
+    known = {}
+
+    def call(tokens, **how):
+        key = repr((tokens, how))
+        if key not in known:
+            known[key] = encode(tokens, **how)
+        return dict(known[key])  # whose caller takes things out
+
+    return call
 
 
 @pytest.fixture
