@@ -5,8 +5,7 @@ import copy
 import stored_words
 from shipped_graphs import TRIPOSR_INTERFACE, Json
 
-SMALLER = 8  # a picture of 512 x 512 becomes one of 64 x 64
-LARGE = 1024  # from here on twice that: the many layers of SDXL and SD3 take long at 128 x 128
+SMALLER = 16  # a picture of 512 x 512 becomes one of 32 x 32
 _LENGTHS = {"width", "height", "target_width", "target_height", "crop_w", "crop_h", "x", "y", "largest_size"}
 _MOST: dict[str, dict[str, int]] = {
     "KSampler": {"steps": 6},
@@ -23,9 +22,8 @@ _MOST: dict[str, dict[str, int]] = {
 
 
 def smaller(prompt: Json) -> Json:
-    """The prompt with every length in pixels divided, by SMALLER or twice that, and what is long or fine cut short."""
+    """The prompt with every length in pixels divided by SMALLER, and what is long or fine cut short."""
     prompt = copy.deepcopy(prompt)
-    divisor = SMALLER * (2 if max(map(max, sizes(prompt)), default=0) >= LARGE else 1)
     for change in _CHANGES:
         change(prompt)
     for node in prompt.values():
@@ -33,7 +31,7 @@ def smaller(prompt: Json) -> Json:
             node["inputs"][name] = min(node["inputs"][name], most)
         for name, value in node["inputs"].items():
             if name in _LENGTHS and isinstance(value, int):
-                node["inputs"][name] = value // divisor
+                node["inputs"][name] = value // SMALLER
     for node in prompt.values():
         if node["class_type"] == "EmptySD3LatentImage":  # a model of patches rounds up
             node["inputs"] |= {name: node["inputs"][name] // 16 * 16 for name in ("width", "height")}
@@ -65,7 +63,7 @@ def _find_edges_in_less(prompt: Json) -> None:
 
 
 def _shrink_wonder3d(prompt: Json) -> None:
-    """Twelve pictures of 128 / SMALLER, since the VAE has its real width.
+    """Twelve pictures of 32 x 32 for 256 x 256, since the VAE has its real width.
 
     The small SD1.5 has one level and the small Wonder3D all four, so the delta of the one does not fit the other, which
     gets the sampling alone.
@@ -79,8 +77,8 @@ def _shrink_wonder3d(prompt: Json) -> None:
             for other in list(prompt.values()):
                 if other["inputs"].get("latent_image") == [key, 2]:
                     other["inputs"]["latent_image"] = ["smaller", 0]
-            scaling = {"upscale_method": "nearest-exact", "width": 128, "height": 128, "crop": "disabled"}
-            prompt["smaller"] = {"class_type": "LatentUpscale", "inputs": {"samples": [key, 2], **scaling}}
+            scaling = {"upscale_method": "nearest-exact", "scale_by": 1 / 8}
+            prompt["smaller"] = {"class_type": "LatentUpscaleBy", "inputs": {"samples": [key, 2], **scaling}}
 
 
 def _shrink_hunyuan3d(prompt: Json) -> None:
