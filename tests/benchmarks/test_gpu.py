@@ -1,4 +1,7 @@
-"""benchmarks/gpu.py at toy size on the CPU: each measurement gives numbers, and an error ends none of the others."""
+"""benchmarks/gpu.py at toy size on the CPU: each measurement gives numbers, and an error ends none of the others.
+
+The program itself, with the steps, is in test_programs.py.
+"""
 
 import full_size
 import gpu
@@ -22,13 +25,6 @@ def small(comfyui, tmp_path_factory):
 def _inference():
     with torch.inference_mode():
         yield
-
-
-def test_steps(small, monkeypatch, capsys):
-    monkeypatch.setattr(gpu_measurements, "MANY", 6)
-    stock, ours = gpu_measurements.steps(small, SIZE, PIXELS)["waits"].values()
-    assert stock == ours
-    assert "waits in a step, PeRFlow Sampler, delta: none" in capsys.readouterr().out
 
 
 def test_a_wait_in_each_step_is_counted():
