@@ -3,13 +3,35 @@
 import contextlib
 import shutil
 
+import pytest
 from programs import run
 
 NODE = "PeRFlowSampler"
 TITLE = "01 SD1.5 text to image"
 
 
-def test_screenshots(server, browser, repository, monkeypatch, tmp_path):
+@pytest.fixture
+def open_page(open_pages, monkeypatch):
+    """What opens a page, for the program: gives it those of the other tests, since one more takes seconds."""
+    from comfy_page import ComfyPage
+
+    sizes = {}
+
+    def get(browser, port, *, nodes2, size):
+        page = open_pages("nodes2" if nodes2 else "classic")
+        assert page.address.endswith(f":{port}")
+        page.tidy()
+        sizes.setdefault(page, page.page.viewport_size)
+        page.page.set_viewport_size(dict(zip(("width", "height"), size, strict=True)))
+        return page
+
+    monkeypatch.setattr(ComfyPage, "close", lambda page: None)
+    yield get
+    for page, before in sizes.items():
+        page.page.set_viewport_size(before)
+
+
+def test_screenshots(server, browser, open_page, repository, monkeypatch, tmp_path):
     import comfy_page
     import screenshots
     from PIL import Image
@@ -21,6 +43,7 @@ def test_screenshots(server, browser, repository, monkeypatch, tmp_path):
     help_page.touch()
     monkeypatch.setattr(screenshots, "PACK", tmp_path)
     monkeypatch.setattr(screenshots, "server", lambda comfyui: contextlib.nullcontext(server))
+    monkeypatch.setattr(comfy_page, "ComfyPage", open_page)
     monkeypatch.setattr(comfy_page, "open_browser", lambda: contextlib.nullcontext(browser))
     monkeypatch.setattr(screenshots, "README", tmp_path / "docs" / "first-graph.jpg")
     screenshots.README.parent.mkdir()
