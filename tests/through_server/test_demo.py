@@ -39,15 +39,15 @@ def test_the_sheet(server, prompt, find, monkeypatch, capsys):
 
     few = [(model, min(steps, 5 + c)) for c, (model, steps) in enumerate(demo_graph.COLUMNS)]  # many take long
     monkeypatch.setattr(demo_graph, "COLUMNS", few)
-    find(prompt, "EmptyLatentImage")["inputs"] |= {"width": 64, "height": 64}
+    find(prompt, "EmptyLatentImage")["inputs"] |= {"width": 32, "height": 32}
     graph, _, _ = demo_graph.graph_like(prompt)
     sheet = demo_graph.sheet_of(graph, ["a lighthouse", "a boat"], 3.0, 1.0)
     pictures = demo_graph.sampled(server, graph, sheet)
     assert capsys.readouterr().out.count("  row ") == 2 * 4
-    assert all(picture.size == (64, 64) for row in pictures for picture in row)
+    assert all(picture.size == (32, 32) for row in pictures for picture in row)
     assert len({picture.tobytes() for row in pictures for picture in row}) == 2 * 4
     drawn = np.asarray(sheet.drawn(pictures, ENLARGED))
-    gap, side = SENTENCES.gap, 64 * ENLARGED
+    gap, side = SENTENCES.gap, 32 * ENLARGED
     last = np.asarray(pictures[1][3].resize((side, side), Image.Resampling.LANCZOS))
     assert np.array_equal(drawn[-gap - side : -gap, -gap - side : -gap], last)
     assert (drawn[: SENTENCES.top] < 128).any()  # titles
