@@ -64,9 +64,9 @@ class PeRFlowPromptToPrompt(io.ComfyNode):
                 ),
                 shared_inputs.share(
                     "cross_steps",
-                    0.8,
-                    "For which share of the steps, from the first, words stay where the source has them. 0.8 "
-                    "is all of 4 steps. Less lets the edit change more.",
+                    0.5,
+                    "For which share of the steps, from the first, words stay where the source has them. 0.5 "
+                    "is 2 of 4 steps, 0.8 is all of them. Less lets the edit change more.",
                 ),
                 shared_inputs.share(
                     "self_steps",

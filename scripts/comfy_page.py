@@ -104,11 +104,13 @@ class ComfyPage:
         """Wait until nothing is being fetched and the layout stands still."""
         quiet, end = 0, time.monotonic() + PATIENCE
         while quiet < 2:
-            self.page.evaluate("() => comfyPage.still(3)")
-            quiet = 0 if self._fetching else quiet + 1
+            still = self.page.evaluate("() => comfyPage.still(3)")
+            quiet = quiet + 1 if still and not self._fetching else 0
             if time.monotonic() > end:
                 urls = [request.url for request in self._fetching]
-                raise UserError(f"The page did not come to rest within {PATIENCE} s; it still waits for {urls}.")
+                raise UserError(
+                    f"The page did not come to rest within {PATIENCE} s; it waits for {urls or 'its layout'}."
+                )
 
     def load(self, graph: Json, name: str = "graph") -> None:
         """Open a graph, with all of it in view."""

@@ -103,7 +103,7 @@ class PictureGraph:
         *,
         emphasis: str = "",
         blend: str = "",
-        cross_steps: float = 0.8,
+        cross_steps: float = 0.5,
         scheduler: str = "simple",
     ) -> list[Link]:
         """The pictures of the source and of its edit by Prompt-to-Prompt."""

@@ -163,28 +163,33 @@ def hand_over(g: PictureGraph, made: Prepared) -> Sheet:
 
 
 def edit_by_words(g: PictureGraph, made: Prepared) -> Sheet:
-    less = 0.5  # of the steps, where the default is 0.8
+    more = 0.8  # of the steps, the authors' for 50 steps; the node's default is 0.5
 
     def edits(model: Link, words: str, places: str, emphasis: str = "", **how: Any) -> list[Link]:
         edit = partial(g.edited, model, LIGHTHOUSE, words, emphasis=emphasis, **how)
-        freer, blended = edit(cross_steps=less), edit(cross_steps=less, blend=places)
-        return [edit()[0], g.sampled(model, words, **how), edit()[1], freer[1], blended[1]]
+        return [
+            edit()[0],
+            g.sampled(model, words, **how),
+            edit(cross_steps=more)[1],
+            edit()[1],
+            edit(blend=places)[1],
+        ]
 
-    castle = ("a castle on a cliff at sunset", "lighthouse, castle")
-    snowy = ("a lighthouse on a cliff at sunset, snowy", "snowy", "snowy 2")
+    castle = (LIGHTHOUSE.replace("lighthouse", "castle"), "lighthouse, castle")
+    snowy = (LIGHTHOUSE.replace("cloudy", "snowy"), "cloudy, snowy", "snowy 2")
     return Sheet(
         "Edit by words",
         f"Prompt-to-Prompt changes words of the source's prompt, “{LIGHTHOUSE}”. The second column is the new prompt "
-        "without it, from the same noise. The third has the node's defaults: words stay at the source's places in all "
-        f"of 4 steps. With cross_steps {less:g} they do so in the first two. In the last column only the places of the "
-        "words that differ may change (blend, with threshold 0.6).",
-        ["source", "new prompt alone", "Prompt-to-Prompt", f"cross_steps {less:g}", f"{less:g} and blend"],
+        f"without it, from the same noise. In the third, with cross_steps {more:g}, words stay at the source's places in "
+        "all of 4 steps, so that the edit changes little. The fourth has the node's defaults: they stay there in the "
+        "first two. In the last column only the places of the words that differ may change (blend, with threshold 0.6).",
+        ["source", "new prompt alone", f"cross_steps {more:g}", "Prompt-to-Prompt", "with blend"],
         {
             "PeRFlow, 4 steps: lighthouse to castle": edits(g.perflow(), *castle),
             "PeRFlow, 4 steps: sunset to night": edits(
-                g.perflow(), "a lighthouse on a cliff at night", "sunset, night"
+                g.perflow(), LIGHTHOUSE.replace("sunset", "night"), "sunset, night"
             ),
-            "PeRFlow, 4 steps: snowy 2": edits(g.perflow(), *snowy),
+            "PeRFlow, 4 steps: cloudy to snowy, snowy 2": edits(g.perflow(), *snowy),
             f"base, {MANY} steps: lighthouse to castle": edits(
                 g.base(), *castle, steps=MANY, cfg=CFG, scheduler="normal"
             ),
