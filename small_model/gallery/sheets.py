@@ -180,9 +180,10 @@ def edit_by_words(g: PictureGraph, made: Prepared) -> Sheet:
     return Sheet(
         "Edit by words",
         f"Prompt-to-Prompt changes words of the source's prompt, “{LIGHTHOUSE}”. The second column is the new prompt "
-        f"without it, from the same noise. In the third, with cross_steps {more:g}, words stay at the source's places in "
-        "all of 4 steps, so that the edit changes little. The fourth has the node's defaults: they stay there in the "
-        "first two. In the last column only the places of the words that differ may change (blend, with threshold 0.6).",
+        f"without it, from the same noise. In the third, with cross_steps {more:g}, words stay at the source's places "
+        "in all of 4 steps, so that the edit changes little. The fourth has the node's defaults: they stay there in "
+        "the first two. In the last column only the places of the words that differ may change (blend, with "
+        "threshold 0.6).",
         ["source", "new prompt alone", f"cross_steps {more:g}", "Prompt-to-Prompt", "with blend"],
         {
             "PeRFlow, 4 steps: lighthouse to castle": edits(g.perflow(), *castle),
