@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from demo_options import SMALL
 from environment import PACK, UserError, say
 from sampled_sheet import Pictures, Sheet
 from trial.picture_graph import MANY, PictureGraph
@@ -22,11 +23,11 @@ WORKFLOW = PACK / "workflows" / "17 SD1.5 all nodes.json"
 ENLARGED = 3  # times, where the small model draws
 Prompt = dict[str, dict[str, Any]]
 
-PROMPTS = (
-    "a lighthouse on a cliff at sunset",
-    "a small red house on a hill at noon, cloudy, on the left",
-    "a large purple castle in the mountains at night, clear",
-    "a yellow balloon above the sea at dawn, in the middle",
+PROMPTS = (  # by the rule of small_model/choose_prompts.py: those that show what is usual
+    SMALL["prompt"],
+    "a small orange house in the mountains at sunset, rainy",
+    "a white castle in the mountains at noon, clear, in the middle",
+    "a small white balloon above a beach at dawn, rainy, in the middle",
 )
 COLUMNS = (("base", 4), ("base", MANY), ("PeRFlow", 4), ("PeRFlow", 8))  # model, steps
 

@@ -7,7 +7,13 @@ from typing import Any, NoReturn
 from environment import VERSIONS, UserError
 
 # For the small model, which draws 128 pixels and knows the words of small_model/scenes/words.py
-SMALL: dict[str, Any] = dict(size="128", cfg=1.0, base_cfg=3.0, prompt="a lighthouse on a cliff at sunset", negative="")
+SMALL: dict[str, Any] = dict(
+    size="128",
+    cfg=1.0,
+    base_cfg=3.0,
+    prompt="a large lighthouse in the mountains at sunset, cloudy, on the left",
+    negative="",
+)
 OWN = dict(size="512", cfg=4.5)
 
 
@@ -22,7 +28,7 @@ def parse(description: str | None, arguments: list[str]) -> argparse.Namespace:
     own = parser.add_argument_group("your own files (both or neither)")
     own.add_argument("--checkpoint", type=Path, metavar="FILE", help="an SD1.5 checkpoint, anywhere on disk")
     own.add_argument("--delta", type=Path, metavar="FILE", help="a PeRFlow delta for SD1.5 (.safetensors)")
-    parser.add_argument("--prompt", help="what to show (default: a lighthouse on a cliff at sunset)")
+    parser.add_argument("--prompt", help=f"what to show (default: {SMALL['prompt']})")
     parser.add_argument("--negative", help="what to avoid (default with your own files: the workflow's)")
     parser.add_argument("--steps", type=int, default=4, help="sampling steps (default: 4)")
     parser.add_argument("--cfg", type=float, help="guidance scale (default: 4.5 with your own files, else 1)")

@@ -55,9 +55,11 @@ CARDS = {
         ("source", "castle", "night", "snowy"),
         {
             "PeRFlowPromptToPrompt": [
-                "a lighthouse on a cliff at sunset",
-                "a castle on a cliff at sunset\na lighthouse on a cliff at night\n"
-                "a lighthouse on a cliff at sunset, snowy",
+                SMALL["prompt"],
+                "\n".join(
+                    SMALL["prompt"].replace(*words)
+                    for words in (("lighthouse", "castle"), ("sunset", "night"), ("cloudy", "snowy"))
+                ),
             ]
         },
     ),
