@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from demo_graph import PROMPTS
 from demo_options import SMALL
 from PIL import Image, ImageDraw, ImageFont
 from trial.small_models.tables import FLOW_CHECKPOINT, FLOW_DELTA, TRAINED_CHECKPOINT, TRAINED_DELTA
@@ -110,6 +111,7 @@ NO_DOWNLOADS = "04 Small model without downloads"  # has the small model's setti
 # Graphs of the small flow model's layout.
 FLOW_GRAPHS = ("19 SD3.5 four steps", "18 Train a delta of a flow model")
 FLOW_BASE_CFG = 2.0
+FLOW_PROMPT = PROMPTS[1]
 FLOW_SIZE = {"EmptySD3LatentImage": (128, 128, 1)}
 TRAINING = "PeRFlowTrainDelta"
 LEFT_OUT = ("PreviewImage", "LossGraphNode")  # what they show of the training, which is done already
@@ -189,7 +191,7 @@ def for_small_flow_model(graph: Json) -> Json:
         elif kind == "PeRFlowApplyDelta":
             node["mode"], values[0] = 0, Path(FLOW_DELTA).name
         elif kind == "CLIPTextEncode":
-            values[0] = SMALL["prompt"] if node.get("title") == "Positive prompt" else SMALL["negative"]
+            values[0] = FLOW_PROMPT if node.get("title") == "Positive prompt" else SMALL["negative"]
         elif kind == "KSampler":
             values[GUIDANCE[kind]] = min(values[GUIDANCE[kind]], FLOW_BASE_CFG)
         elif kind in LEFT_OUT:
