@@ -130,6 +130,21 @@ def test_every_graph_has_a_card_in_the_order_of_their_numbers():
     assert [int(title.split()[0]) for title in graphs.TITLES] == list(range(1, len(graphs.TITLES) + 1))
 
 
+def test_every_graph_that_a_text_names_is_there(repository):
+    """A title in italics, wherever the line breaks."""
+    pages = [repository / "README.md", *(repository / "docs").glob("*.md"), *(repository / "web").rglob("*.md")]
+    texts = [page.read_text(encoding="utf-8") for page in pages]
+    texts += [
+        node["widgets_values"][0]
+        for title in graphs.TITLES
+        for node in graphs.read(title)["nodes"]
+        if node["type"] in graphs.NOTES
+    ]
+    named = {name for text in texts for name in re.findall(r"\*(\d\d [^*]+)\*", " ".join(text.split()))}
+    assert len(named) > 5
+    assert named <= set(graphs.TITLES)
+
+
 def test_thumbnail(title):
     with Image.open(graphs.FOLDER / f"{title}.jpg") as picture:
         picture.load()
