@@ -47,9 +47,10 @@ def train(g: Graph) -> None:
 The base model makes 16 pictures, and *Train PeRFlow Delta* learns to make such pictures in four steps. Two 4-step
 pictures of one seed then show the effect: one without the delta, one with it.
 
-Run it. It takes about as long as 100 pictures of 25 steps. The node shows a four-step picture every 25 steps.
-If you interrupt it, it saves what was trained. If you run the graph again, the training is not repeated while its
-inputs stay the same. In other graphs, use the file with *Apply PeRFlow Delta* (press R to see it in the list).
+Run it. It takes about as long as 100 pictures of 25 steps, and little more memory than sampling. The node shows a
+four-step picture every 25 steps. If you interrupt it, it saves what was trained. If you run the graph again, the
+training is not repeated while its inputs stay the same. In other graphs, use the file with *Apply PeRFlow Delta*
+(press R to see it in the list).
 
 200 steps of 4 pictures show that it works; a good delta takes many thousands of steps and more varied pictures. Add
 more prompts, or train on your own pictures: Load Image-Text (from Folder) and Make Training Dataset give `latents` and
