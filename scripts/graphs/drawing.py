@@ -39,7 +39,7 @@ GRAPHS: dict[str, Callable[[Graph], None]] = {}
 def graph(title: str, *, new_seeds: bool = False) -> Callable[[Callable[[Graph], None]], Callable[[Graph], None]]:
     """Put a function that draws into GRAPHS. The title is the file's name and what the template browser shows.
 
-    The browser sorts by it, so it begins with a number. new_seeds: each run takes another seed, in a graph for playing.
+    The browser can sort by it, so it begins with a number. new_seeds: each run takes another seed, for playing.
     """
 
     def put(draw: Callable[[Graph], None]) -> Callable[[Graph], None]:

@@ -80,7 +80,7 @@ model more freedom.
     g.column(400, "2  Prompts")
     positive, negative = prompts(g, clip, SHARP, UNWANTED)
     g.column(340, "3  Picture at 1024")
-    image = g.add("LoadImage", tall=230, image="example.png")["IMAGE"]
+    image = g.add("LoadImage", tall=340, image="example.png")["IMAGE"]
     samples = refined(g, 4, image, model, vae, positive, negative)
     save(g, decode(g, samples, vae), "PeRFlow-refined")
 

@@ -31,7 +31,7 @@ def test_opens_as_drawn(page, object_info, title):
     page.load(graph, title)
     assert_as_drawn(page, graph)
     assert_room_for_texts(page)
-    assert first_sight(page) > (0.23 if title in LARGE else 0.61)
+    assert first_sight(page) > (0.23 if title in LARGE else 0.6)
 
 
 def first_sight(page):
