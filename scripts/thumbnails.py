@@ -36,7 +36,7 @@ class Card(NamedTuple):
 SOURCE = "a red house on a hill at noon"
 # Of every graph. Those with values are made by the small models.
 CARDS = {
-    "01 SD1.5 text to image": Card("4 steps", ("SD1.5",), {}),
+    "01 SD1.5 text to image": Card("SD1.5\n4 steps", ("drawn by the small model",), {}),
     "02 SDXL text to image": Card("SDXL\n6 steps", ("SDXL with PeRFlow", "KSampler", "1024 x 1024")),
     "03 SD2.1 merged checkpoint": Card("SD2.1\n8 steps", ("merged model", "KSampler", "768 x 768")),
     "04 Small model without downloads": Card("No download", ("the small model, 4 steps",), {}),
@@ -77,7 +77,7 @@ CARDS = {
     "16 SD1.5 hand-over to the base": Card("Hand over", ("2 steps of PeRFlow, 10 of the base",), {}),
     "17 SD1.5 all nodes": Card("All nodes", ("schedule, sampler and plot",), {}),
     "18 Train a delta of a flow model": Card("Train", ("CFG 1", "CFG 2", "delta, CFG 1"), {}),
-    "19 SD3.5 four steps": Card("SD3.5\n4 steps", ("with your delta",), {}),
+    "19 SD3.5 four steps": Card("SD3.5\n4 steps", ("by a small model of this kind",), {}),
     "20 Z-Image four steps": Card("Z-Image\n4 steps", ("Z-Image", "your delta", "KSampler")),
     "21 Qwen-Image four steps": Card("Qwen-Image\n4 steps", ("Qwen-Image", "your delta", "KSampler")),
     "22 Flux four steps": Card("Flux\n4 steps", ("Flux", "your delta", "KSampler")),
@@ -125,7 +125,10 @@ def thumbnail(title: str, made: Sequence[Image.Image]) -> Image.Image:
     lines = len(words.splitlines())
     top = 40 + 84 * lines
     pen.multiline_text((SIDE / 2, 28), words, INK, ImageFont.load_default(76), "ma", spacing=8, align="center")
-    (_draw_pictures if made else _draw_stages)(card, top, CARDS[title].shown, made)
+    if made:
+        _draw_pictures(card, top, CARDS[title].shown, made)
+    else:
+        _draw_stages(card, top, CARDS[title].shown)
     return card
 
 
@@ -143,7 +146,8 @@ def _draw_pictures(card: Image.Image, top: float, names: Sequence[str], made: Se
         pen.text((x + side / 2, y + side + name / 2), text, QUIET, font, "mm")
 
 
-def _draw_stages(card: Image.Image, top: float, stages: Sequence[str], made: Sequence[Image.Image]) -> None:
+def _draw_stages(card: Image.Image, top: float, stages: Sequence[str]) -> None:
+    """Two or more, from above to below."""
     pen, font, edge, tall = ImageDraw.Draw(card), ImageFont.load_default(40), 40, 92
     apart = (SIDE - edge - top - tall) / (len(stages) - 1)
     for i, stage in enumerate(stages):

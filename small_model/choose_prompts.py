@@ -20,21 +20,23 @@ sys.path += [str(REPOSITORY / "scripts"), str(REPOSITORY)]
 
 import environment  # noqa: E402
 from demo import model_paths, run_folder, small_model  # noqa: E402
-from environment import say  # noqa: E402
+from environment import UserError, say  # noqa: E402
 from user_cache import run_program  # noqa: E402
 
 SUBJECTS = ("lighthouse", "house", "castle", "balloon")  # one for each row
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prompts", type=int, default=9, metavar="N", help="for each subject (default: 9)")
+    options = parser.parse_args()
+    if options.prompts < 1:
+        raise UserError(f"--prompts is {options.prompts}: it must be 1 or more.")
     comfyui = environment.enter()
     from sampled_sheet import Sheet, differences
     from trial.picture_graph import CFG, MANY, PictureGraph
     from trial.server import ComfyServer
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prompts", type=int, default=9, metavar="N", help="for each subject (default: 9)")
-    options = parser.parse_args()
     checkpoint, delta = small_model(comfyui)
     with run_folder() as base:
         arguments = ["--extra-model-paths-config", str(model_paths(base, checkpoint, delta))]

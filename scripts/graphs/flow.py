@@ -12,6 +12,7 @@ TRAINING = "18 Train a delta of a flow model"
 MODEL_AND_DELTA = "1  Model and your delta (train it first)"
 SD35_PREFIX = "my-perflow-sd3.5"
 FOLDER = "my-pictures"
+AURA, GUIDANCE_4 = "the three loaders and ModelSamplingAuraFlow", "Set *guidance* and the CFG of group 6 to 4."
 NO_NEGATIVE = "The negative prompt has no effect there; a delta trained with *guidance* 0 takes the model's own CFG."
 SD3_LATENT = "EmptySD3LatentImage"
 
@@ -27,11 +28,11 @@ Nobody publishes PeRFlow for flow models (SD3.5, Z-Image, Flux, Qwen-Image, Wan 
 *Train PeRFlow Delta* lets the model learn to make its pictures in four steps. Three 4-step pictures of one seed then
 show the effect: without the delta at CFG 1 and at CFG 4.5, and with it at CFG 1.
 
-Run it. It takes about as long as 150 pictures of 25 steps, and for this model about 8 GB of GPU memory
-(computed for pictures of 1024 x 1024; we have not measured it). The model first draws 16 pictures of the prompt
-itself, and then learns from them. The node shows a four-step picture every 25 steps. If you interrupt it, it saves
-what was trained. If you run the graph again, the training is not repeated while its inputs stay the same. In other
-graphs, use the file with *Apply PeRFlow Delta* (press R to see it in the list).
+Run it. It takes about as long as 150 pictures of 25 steps, and for this model about 8 GB of GPU memory (computed, not
+measured, for one picture of 1024 x 1024, which is as much as four of 512 x 512). The model first draws 16 pictures of
+the prompt itself, and then learns from them. The node shows a four-step picture every 25 steps. If you interrupt it,
+it saves what was trained. If you run the graph again, the training is not repeated while its inputs stay the same. In
+other graphs, use the file with *Apply PeRFlow Delta* (press R to see it in the list).
 
 **Your own pictures** (ten are enough for a try): put them in the folder `input/{FOLDER}` of ComfyUI and press R.
 Remove the bypass of the three nodes in group 2b, and connect LATENT of *VAE Encode* to *latents* of *Train PeRFlow
@@ -88,7 +89,7 @@ def sd35(g: Graph) -> None:
 
 {files.file_list(files.SD35)}
 
-{train_first(SD35_PREFIX, "It is made for this model: run it as it is.")}
+{train_first(SD35_PREFIX, "It is made for this model: run it as it is, for pictures of 512 x 512.")}
 
 **Settings**: `euler`, any scheduler, 4 or 8 steps. CFG 1. {NO_NEGATIVE}
 """,
@@ -99,7 +100,7 @@ def sd35(g: Graph) -> None:
     model = delta(g, checkpoint["MODEL"], SD35_PREFIX)
     g.column(400, "2  Prompts and size")
     conditioning = prompts(g, checkpoint["CLIP"])
-    four_steps(g, model, conditioning, empty_latent(g, 1024, SD3_LATENT), checkpoint["VAE"], 1.0, "PeRFlow-SD3.5")
+    four_steps(g, model, conditioning, empty_latent(g, 512, SD3_LATENT), checkpoint["VAE"], 1.0, "PeRFlow-SD3.5")
 
 
 @graph("20 Z-Image four steps", new_seeds=True)
@@ -110,7 +111,7 @@ def z_image(g: Graph) -> None:
 
 {files.file_list(files.Z_IMAGE, files.Z_IMAGE_TEXT, files.FLUX_VAE)}
 
-{train_first(prefix, exchanged(prefix, "the three loaders and ModelSamplingAuraFlow", "Set *guidance* to 4."))}
+{train_first(prefix, exchanged(prefix, AURA, GUIDANCE_4))}
 
 **Settings**: `euler`, any scheduler, 4 or 8 steps. CFG 1. {NO_NEGATIVE} *shift* as in the training, 3 here.
 Z-Image Turbo takes few steps by itself and needs no delta.
@@ -134,7 +135,7 @@ def qwen_image(g: Graph) -> None:
 
 {files.file_list(files.QWEN_IMAGE, files.QWEN_IMAGE_TEXT, files.QWEN_IMAGE_VAE)}
 
-{train_first(prefix, exchanged(prefix, "the three loaders and ModelSamplingAuraFlow", "Set *guidance* to 4."))}
+{train_first(prefix, exchanged(prefix, AURA, GUIDANCE_4))}
 
 **Settings**: `euler`, any scheduler, 4 or 8 steps. CFG 1. {NO_NEGATIVE} *shift* as in the training, 3.1
 here.
@@ -160,7 +161,7 @@ def flux(g: Graph) -> None:
 
 {files.file_list(files.FLUX, files.FLUX_CLIP_L, files.FLUX_T5, files.FLUX_VAE)}
 
-{train_first(prefix, exchanged(prefix, "the loaders and FluxGuidance", "Set *guidance* to 0 there."))}
+{train_first(prefix, exchanged(prefix, "the loaders and FluxGuidance", "Set *guidance* to 0 and bypass group 6."))}
 
 **Settings**: `euler`, any scheduler, 4 or 8 steps, CFG 1. *FluxGuidance* as in the training: 3.5 here. To change it
 afterwards, train with a range: FluxGuidance says where it begins, *guidance_up_to* in *Train PeRFlow Delta* where it
@@ -237,7 +238,10 @@ unfinished."""
 
 
 def exchanged(prefix: str, what: str, also: str = "") -> str:
-    how = f"There, put {what} of this graph in place of *Load Checkpoint*, and write `{prefix}` as *filename_prefix*."
+    how = (
+        f"There, put {what} of this graph in place of *Load Checkpoint*, write `{prefix}` as *filename_prefix*, and "
+        "train at the size of this graph."
+    )
     return f"{how} {also}".strip()
 
 

@@ -17,7 +17,7 @@ def sd15(g: Graph) -> None:
 
 {files.file_list(files.SD15, files.SD15_DELTA)}
 
-Any SD1.5 checkpoint works.
+Any SD1.5 checkpoint works. Press R when the files are there.
 
 {SD15_SETTINGS}
 

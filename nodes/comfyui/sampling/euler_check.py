@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ....perflow_core.errors import counted
+
 Callback = Callable[[int, Tensor, Tensor, int], Any]
 ALIKE = 1e-2  # of a step's length
 
@@ -39,7 +41,4 @@ class EulerCheck:
         others = int(torch.stack(self._others).sum()) if self._others else 0
         if not others:
             return None
-        return (
-            f"PeRFlow is made for euler, and this sampler steps otherwise in {others} of {len(self._others)} windows: "
-            "take euler or PeRFlow Sampler"
-        )
+        return f"Take euler or PeRFlow Sampler: this sampler steps otherwise in {counted(others, 'window')}"

@@ -89,18 +89,14 @@ class WindowSteps:
         if not across:
             return None
         windows = len(own.spanned(T[0] / NUM_TIMESTEPS, T[-1] / NUM_TIMESTEPS)) - 1
-        if (T[1:] > T[:-1]).any():  # one that ends at the top looks like a part
-            advice = ". A list that rises keeps its steps"
-        elif part:
-            advice = (
-                f". If the sampler takes the path in parts, use the scheduler simple and a multiple of {own.K} steps"
-            )
-        else:
-            advice = f". Take at least {windows} steps" if steps < windows else ""
         crosses = "crosses" if across == 1 else "cross"
-        return (
-            f"{across} of {steps} steps {crosses} a window edge, where the path bends: the picture is rougher{advice}"
-        )
+        found = f"{across} of {steps} steps {crosses} a window edge, so the picture is rougher"
+        if (T[1:] > T[:-1]).any():  # one that ends at the top looks like a part
+            return f"{found}. A list that rises keeps its steps"
+        if part:
+            advice = f"use the scheduler simple and a multiple of {own.K} steps"
+            return f"{found}. If the sampler takes the path in parts, {advice}"
+        return f"Take {windows} steps or more: {found}" if steps < windows else found
 
     def window_starts(self, sigmas: Tensor) -> list[int]:
         T = self.chord.path_timesteps(sigmas)
