@@ -71,13 +71,14 @@ We have tried this on small models only.
     g.column(300, "4  How the loss went")
     g.add("PreviewImage", title="By window", tall=300, images=trained["loss_by_window"])
     g.add("LossGraphNode", tall=340, loss=trained["loss_map"], filename_prefix=f"{SD35_PREFIX}-loss")
-    latent = empty_latent(g, 512, SD3_LATENT)
+    latent = None
     for group, name, sampled, cfg in (
         ("5  Without, CFG 1", "without", base, 1.0),
         ("6  Without, CFG 4.5: twice the time", "without-cfg", base, 4.5),
         ("7  With the delta, CFG 1", "with", trained["accelerated"], 1.0),
     ):
         g.column(330, group)
+        latent = latent or empty_latent(g, 512, SD3_LATENT)
         image = decode(g, ksampler(g, sampled, positive, negative, latent, steps=4, cfg=cfg), vae)
         g.add("SaveImage", tall=390, images=image, filename_prefix=f"{SD35_PREFIX}-{name}")
 
