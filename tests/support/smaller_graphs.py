@@ -5,6 +5,7 @@ import copy
 import stored_words
 from shipped_graphs import TRIPOSR_INTERFACE, Json
 
+SMALL = 128  # pixels
 SMALLER = 16  # a picture of 512 x 512 becomes one of 32 x 32
 _LENGTHS = {"width", "height", "target_width", "target_height", "crop_w", "crop_h", "x", "y", "largest_size"}
 _MOST: dict[str, dict[str, int]] = {
@@ -22,8 +23,12 @@ _MOST: dict[str, dict[str, int]] = {
 
 
 def smaller(prompt: Json) -> Json:
-    """The prompt with every length in pixels divided by SMALLER, and what is long or fine cut short."""
+    """The prompt with every length in pixels divided by SMALLER, and what is long or fine cut short.
+
+    Pictures of 128 x 128 stay as they are.
+    """
     prompt = copy.deepcopy(prompt)
+    divisor = SMALLER if max(map(max, asked_sizes(prompt)), default=SMALL + 1) > SMALL else 1
     for change in _CHANGES:
         change(prompt)
     for node in prompt.values():
@@ -31,7 +36,7 @@ def smaller(prompt: Json) -> Json:
             node["inputs"][name] = min(node["inputs"][name], most)
         for name, value in node["inputs"].items():
             if name in _LENGTHS and isinstance(value, int):
-                node["inputs"][name] = value // SMALLER
+                node["inputs"][name] = value // divisor
     for node in prompt.values():
         if node["class_type"] == "EmptySD3LatentImage":  # a model of patches rounds up
             node["inputs"] |= {name: node["inputs"][name] // 16 * 16 for name in ("width", "height")}
@@ -39,7 +44,13 @@ def smaller(prompt: Json) -> Json:
 
 
 def sizes(prompt: Json) -> set[tuple[int, int]]:
-    """Every width and height that a node of the prompt asks for."""
+    """Every width and height that a node of the prompt asks for, and what they become by a node that scales."""
+    asked = asked_sizes(prompt)
+    factors = [node["inputs"]["scale_by"] for node in prompt.values() if node["class_type"] == "ImageScaleBy"]
+    return asked | {(round(width * by), round(height * by)) for width, height in asked for by in factors}
+
+
+def asked_sizes(prompt: Json) -> set[tuple[int, int]]:
     inputs = [node["inputs"] for node in prompt.values()]
     return {(values["width"], values["height"]) for values in inputs if {"width", "height"} <= values.keys()}
 
