@@ -48,7 +48,7 @@ its steps to the windows.
     checkpoint, model = sd15_with_delta(g)
     *conditioning, latent = prompts_and_size(g, 2, checkpoint["CLIP"], 512)
     g.group("5  See the steps")
-    plot = g.add("PeRFlowSchedulePlot", tall=260, model=model)
+    plot = g.add("PeRFlowSchedulePlot", tall=340, model=model)
     g.column(320, "3  Four steps")
     parts = custom_sampling(g, model, conditioning, cfg=4.5)
     sigmas = g.add("PeRFlowWindowSchedule", tall=270, model=model, steps=4)["SIGMAS"]
