@@ -7,7 +7,7 @@ from typing import Any
 from . import files
 from .drawing import LONG_HEAD, SHORT_HEAD, Graph, graph
 from .parts import UNWANTED, decode, empty_latent, ksampler, save
-from .pictures import sd15_model
+from .pictures import encoded_picture, sd15_model
 
 SOURCE = "a lighthouse on a cliff at sunset"
 EDITED = "a castle on a cliff at sunset\na lighthouse on a cliff at night\na lighthouse on a snowy cliff at sunset"
@@ -72,10 +72,7 @@ way from the noise 0.67, with CFG 3 on both ways 0.18 (of the latent, root mean 
         SHORT_HEAD,
     )
     model, clip, vae = sd15_model(g)
-    g.column(340, "2  Picture")
-    image = g.add("LoadImage", tall=340, image="example.png")["IMAGE"]
-    scaled = g.add("ImageScale", image=image, upscale_method="lanczos", width=512, height=512, crop="center")["IMAGE"]
-    latent = g.add("VAEEncode", pixels=scaled, vae=vae)["LATENT"]
+    latent = encoded_picture(g, 2, vae)
     g.column(400, "3  Prompts")
     source = g.add("PrimitiveStringMultiline", title="Source prompt", tall=140, value=PHOTO)["STRING"]
     positive = g.add("CLIPTextEncode", title="Source", tall=120, clip=clip, text=source)["CONDITIONING"]
