@@ -87,14 +87,15 @@ window.comfyPage = {
       ? (value + ds.offset[i]) * scale + [canvas.left, canvas.top][i] : value * scale)
   },
 
-  // Resolves when the layout has been the same for some frames, or to false when it has not been so for some seconds.
+  // Resolves when layout and view have been the same for some frames, or to false when it has not been so for some seconds.
   async still(frames, seconds = 20) {
     let last = "", same = 0
     const end = performance.now() + 1000 * seconds
     while (same < frames) {
       if (performance.now() > end) return false
       await new Promise(next => { requestAnimationFrame(next); setTimeout(next, 1000) }) // a hidden page has no frames
-      const now = JSON.stringify([app.graph._nodes.map(node => [node.size, this.box(node)]), document.body.offsetWidth])
+      const boxes = app.graph._nodes.map(node => [node.size, this.box(node)])
+      const now = JSON.stringify([boxes, app.canvas.ds.scale, [...app.canvas.ds.offset], document.body.offsetWidth])
       same = now === last ? same + 1 : 0
       last = now
     }

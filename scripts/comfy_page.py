@@ -114,11 +114,22 @@ class ComfyPage:
 
     def load(self, graph: Json, name: str = "graph") -> None:
         """Open a graph, with all of it in view."""
-        self.errors.clear()
-        self.page.evaluate("([graph, name]) => app.loadGraphData(graph, true, true, name)", [graph, name])
+        self._load(graph, name)
         self.settle()
         if graph["nodes"]:
             self.fit()
+
+    def first_sight(self, graph: Json, name: str) -> float:
+        """Open a graph as the page itself shows all of it; returns the scale that a window 1600 wide would have."""
+        self._load(graph, name)
+        self.page.evaluate("() => app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+        self.settle()
+        scale: float = self.page.evaluate("() => app.canvas.ds.scale")
+        return scale * 1600 / self.page.evaluate("() => innerWidth")
+
+    def _load(self, graph: Json, name: str) -> None:
+        self.errors.clear()
+        self.page.evaluate("([graph, name]) => app.loadGraphData(graph, true, true, name)", [graph, name])
 
     def nodes(self) -> list[Json]:
         """The nodes as they stand on the page: id, type, title, missing, box, widgets, pictures."""

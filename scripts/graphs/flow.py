@@ -164,9 +164,8 @@ def flux(g: Graph) -> None:
 
 {train_first(prefix, exchanged(prefix, "the loaders and FluxGuidance", "Set *guidance* to 0 and bypass group 6."))}
 
-**Settings**: `euler`, any scheduler, 4 or 8 steps, CFG 1. *FluxGuidance* as in the training: 3.5 here. To change it
-afterwards, train with a range: FluxGuidance says where it begins, *guidance_up_to* in *Train PeRFlow Delta* where it
-ends.
+**Settings**: `euler`, any scheduler, 4 or 8 steps, CFG 1, *FluxGuidance* as in the training: 3.5 here; after a training
+with a range (*guidance_up_to*), any value in it.
 """,
         LONG_HEAD,
     )

@@ -52,14 +52,13 @@ An inpainting checkpoint (9 input channels) also works: turn on *partial* in *Ap
     )
     model, clip, vae = sd15_model(g)
     latent = encoded_picture(g, 2, vae)
-    g.column(370, "3  What to repaint")
+    g.column(370, "3  What to repaint, and prompts")
     keep = g.add("SolidMask", title="Keep", value=0.0, width=512, height=512)["MASK"]
     paint = g.add("SolidMask", title="Paint", value=1.0, width=256, height=256)["MASK"]
     mask = g.add("MaskComposite", destination=keep, source=paint, x=128, y=128, operation="add")["MASK"]
     masked = g.add("SetLatentNoiseMask", samples=latent, mask=mask)["LATENT"]
-    g.group("4  Prompts")
     positive, negative = prompts(g, clip, "a castle on a hill, golden light")
-    g.column(400, "5  Four steps")
+    g.column(400, "4  Four steps")
     samples = ksampler(g, model, positive, negative, masked, steps=4, cfg=4.5)
     save(g, decode(g, samples, vae), "PeRFlow-inpainting")
 
@@ -80,7 +79,7 @@ model more freedom.
     g.column(400, "2  Prompts")
     positive, negative = prompts(g, clip, SHARP, UNWANTED)
     g.column(340, "3  Picture at 1024")
-    image = g.add("LoadImage", tall=340, image="example.png")["IMAGE"]
+    image = g.add("LoadImage", tall=310, image="example.png")["IMAGE"]
     samples = refined(g, 4, image, model, vae, positive, negative)
     save(g, decode(g, samples, vae), "PeRFlow-refined")
 
@@ -117,7 +116,7 @@ def sd15_model(g: Graph) -> tuple[Socket, Socket, Socket]:
 def encoded_picture(g: Graph, number: int, vae: Socket) -> Socket:
     """A picture of the user's as a latent, in a column of its own."""
     g.column(340, f"{number}  Picture")
-    image = g.add("LoadImage", tall=340, image="example.png")["IMAGE"]
+    image = g.add("LoadImage", tall=310, image="example.png")["IMAGE"]
     scaled = g.add("ImageScale", image=image, upscale_method="lanczos", width=512, height=512, crop="center")["IMAGE"]
     return g.add("VAEEncode", pixels=scaled, vae=vae)["LATENT"]
 

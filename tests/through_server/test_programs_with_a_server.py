@@ -79,7 +79,10 @@ def test_draw_thumbnails(here, server, monkeypatch, tmp_path):
 
 
 def test_choose_prompts(here, files, monkeypatch):
+    from trial import picture_graph
+
     choose_prompts = module_of(monkeypatch, REPOSITORY / "small_model" / "choose_prompts.py")
+    monkeypatch.setattr(picture_graph, "MANY", 6)
     monkeypatch.setattr(choose_prompts, "small_model", lambda comfyui: files)
     monkeypatch.setattr(choose_prompts, "SUBJECTS", ("boat",))
     *ratios, chosen = here("small_model/choose_prompts.py", "--prompts", "3").splitlines()
