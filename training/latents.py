@@ -1,11 +1,11 @@
 """x0 for the teacher: latents with captions, from files, from pictures or from the teacher itself.
 
 Of a source, `place` says how far it has been read, if it is read in order, and take(numbers) gives x0 [B, 4, h, w] and
-a caption for each; numbers counts the examples of the whole run.
+a caption for each; numbers counts the examples of the whole run. `facts` tell its files from others (`made_with`).
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
@@ -19,8 +19,9 @@ from torch import Tensor
 from perflow_core.training.curriculum import Purpose, generator, normal
 
 from .config import Config
+from .made_with import Facts, digest, of_file
 from .pictures import ShardStream, decoded
-from .prepared_latents import prepare
+from .prepared_latents import Share, prepare
 from .prompts import PromptStore
 from .stopping import TrainingError
 from .teacher import Teacher
@@ -39,12 +40,21 @@ class LatentFiles:
     @cached_property
     def files(self) -> list[tuple[Any, list[str]]]:
         """The latents and the captions of each file. Raises TrainingError."""
-        paths = [self.path] if self.path.is_file() else sorted(self.path.glob("*.safetensors"))
-        if not paths:
+        if not self._paths:
             raise TrainingError(
                 f"data.path {self.path} has no .safetensors file with latents: give such a file or a folder."
             )
-        return [_open(path) for path in paths]
+        return [_open(path) for path in self._paths]
+
+    @cached_property
+    def _paths(self) -> list[Path]:
+        return [self.path] if self.path.is_file() else sorted(self.path.glob("*.safetensors"))
+
+    @cached_property
+    def facts(self) -> Facts:
+        """Raises TrainingError."""
+        captions = digest(captions for _, captions in self.files)
+        return {"the latents": digest(of_file(path) for path in self._paths), "the captions": captions}
 
     @cached_property
     def rows(self) -> list[tuple[int, int]]:
@@ -102,6 +112,8 @@ class PictureStream(ShardStream):
         self.skipped: list[str] = []
         example = teacher.encode_pictures(torch.zeros(1, 3, config.data.resolution, config.data.resolution))
         self.shape = tuple(example.shape[1:])
+        here = (Path(shard) for shard in self.shards)
+        self.facts: Facts = {"the shards": digest([self.shards, *(of_file(path) for path in here if path.is_file())])}
 
     def take(self, numbers: Sequence[int]) -> tuple[Tensor, list[str]]:
         found: list[tuple[str, Tensor]] = []
@@ -119,9 +131,9 @@ class PictureStream(ShardStream):
 
 
 def source(
-    config: Config, teacher: Teacher, prompts: PromptStore, rank: int, processes: int, stopping: Callable[[], bool]
+    config: Config, facts: Facts, teacher: Teacher, prompts: PromptStore, share: Share
 ) -> LatentFiles | PictureStream:
-    """What the configuration names; pictures and prompts become files of latents first.
+    """What the configuration names; pictures and prompts become files of latents first. facts: the run's.
 
     Several processes share the work, so they have to wait for each other before the latents are used.
     """
@@ -129,7 +141,7 @@ def source(
     if data.kind == "latents":
         return LatentFiles(Path(data.path).expanduser(), config.seed)
     if data.kind == "webdataset":
-        return PictureStream(teacher, config, rank, processes)
+        return PictureStream(teacher, config, share.rank, share.processes)
     folder = Path(config.output) / "latents"
-    prepare(config, teacher, prompts, folder, rank, processes, stopping)
+    prepare(config, facts, teacher, prompts, folder, share)
     return LatentFiles(folder, config.seed)

@@ -1,10 +1,14 @@
-"""Latents in files before training begins: of pictures in a folder, or drawn by the teacher for a list of prompts."""
+"""Latents in files before training begins: of pictures in a folder, or drawn by the teacher for a list of prompts.
+
+A file says what it was made with (`made_with`) and which rows it holds; the captions beside it are those of today.
+"""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -15,12 +19,32 @@ from perflow_core.training.curriculum import Purpose, normal
 from perflow_core.training.trajectory import TeacherTrajectory
 
 from .config import Config
+from .made_with import Facts, chosen, differences, digest, of_file
 from .pictures import decoded, folder_pictures
 from .prompts import PromptStore
 from .stopping import Stopped, TrainingError
 from .teacher import Teacher
 
 PART = 256  # rows in a file of prepared latents; a stop loses at most as many
+ABSENT = "is not there"
+
+
+# teacher_batch is left out: a row has the same latents, but for rounding, whatever it is made with.
+PICTURES_DEPEND_ON = {"seed", "data.kind", "data.path", "data.resolution", "the teacher's VAE"}
+SAMPLES_DEPEND_ON = {
+    "seed", "data.kind", "data.resolution", "data.sampling_steps", "data.sampling_guidance",
+    "teacher.prediction_type", "optimizer.precision",
+    "the teacher's UNet", "the teacher's text encoders", "the teacher's noise table",
+}  # fmt: skip
+
+
+class Share(NamedTuple):
+    """This process among those that do the work: whether it is to stop, and how it tells the user."""
+
+    rank: int
+    processes: int
+    stopping: Callable[[], bool]
+    say: Callable[[str], None]
 
 
 class Row(NamedTuple):
@@ -31,13 +55,23 @@ class Row(NamedTuple):
     pixels: Tensor | None = None
 
 
-# How many rows there are, the rows of some numbers, and the latents of some rows.
-Preparation = tuple[int, Callable[[range], list[Row]], Callable[[list[Row]], Tensor]]
+class Preparation(NamedTuple):
+    """The captions of all rows, what those of some numbers depend on, those rows, and the latents of some rows."""
+
+    captions: list[str]
+    facts: Callable[[range], Facts]
+    rows: Callable[[range], list[Row]]
+    latents: Callable[[list[Row]], Tensor]
 
 
-def _pictures(config: Config, teacher: Teacher) -> Preparation:
+def _pictures(config: Config, facts: Facts, teacher: Teacher) -> Preparation:
     """A folder of pictures; those that cannot be read are left out."""
     pictures, skipped = folder_pictures(config.data), list[str]()
+    folder = Path(config.data.path).expanduser()
+    files = [(picture.name, *of_file(folder / picture.name)) for picture in pictures]
+
+    def made_with(numbers: range) -> Facts:
+        return chosen(facts, PICTURES_DEPEND_ON) | {"the pictures": digest(files[numbers.start : numbers.stop])}
 
     def rows(numbers: range) -> list[Row]:
         found = decoded(pictures[numbers.start : numbers.stop], config.data.resolution, skipped)
@@ -49,10 +83,10 @@ def _pictures(config: Config, teacher: Teacher) -> Preparation:
         noise = normal(_shape(config), [row.number for row in some], config.seed, Purpose.POSTERIOR)
         return teacher.encode_pictures(pixels, noise)
 
-    return len(pictures), rows, encoded
+    return Preparation([picture.caption for picture in pictures], made_with, rows, encoded)
 
 
-def _samples(config: Config, teacher: Teacher, prompts: PromptStore) -> Preparation:
+def _samples(config: Config, facts: Facts, teacher: Teacher, prompts: PromptStore) -> Preparation:
     """The teacher's own pictures of the prompts in a file, one a line."""
     data = config.data
     try:
@@ -67,53 +101,104 @@ def _samples(config: Config, teacher: Teacher, prompts: PromptStore) -> Preparat
     trajectory = TeacherTrajectory.plan(teacher.alphas_cumprod, 1, data.sampling_steps).to(
         teacher.device, torch.float32
     )
-    empty = prompts.embed([""])
+    empty, captions = prompts.embed([""]), texts * data.samples_per_prompt
+
+    def made_with(numbers: range) -> Facts:
+        return chosen(facts, SAMPLES_DEPEND_ON) | {"the prompts": digest(captions[numbers.start : numbers.stop])}
 
     def rows(numbers: range) -> list[Row]:
-        return [Row(number, texts[number % len(texts)]) for number in numbers]
+        return [Row(number, captions[number]) for number in numbers]
 
     def sampled(some: list[Row]) -> Tensor:
         noise = normal(_shape(config), [row.number for row in some], config.seed, Purpose.SAMPLE).to(teacher.device)
         conditions = prompts.embed([row.caption for row in some])
         return trajectory.sample(teacher.noise_predictor(conditions, empty, data.sampling_guidance), noise)
 
-    return len(texts) * data.samples_per_prompt, rows, sampled
+    return Preparation(captions, made_with, rows, sampled)
 
 
 def _shape(config: Config) -> tuple[int, int, int]:
     return 4, config.data.resolution // 8, config.data.resolution // 8
 
 
-def prepare(
-    config: Config,
-    teacher: Teacher,
-    prompts: PromptStore,
-    folder: Path,
-    rank: int,
-    processes: int,
-    stopping: Callable[[], bool],
-) -> None:
-    """Write the files of latents that this process still has to write, of data.kind "folder" or "prompts"."""
+def prepare(config: Config, facts: Facts, teacher: Teacher, prompts: PromptStore, folder: Path, share: Share) -> None:
+    """Write what this process has to of the files of latents, of data.kind "folder" or "prompts"; facts: the run's."""
     pictures = config.data.kind == "folder"
-    total, rows, latents_of = _pictures(config, teacher) if pictures else _samples(config, teacher, prompts)
-    size, batch = total * torch.Size(_shape(config)).numel() * 2 / 1e9, config.cache.teacher_batch
+    work = _pictures(config, facts, teacher) if pictures else _samples(config, facts, teacher, prompts)
+    total = len(work.captions)
+    _check_size(config, total)
+    parts = {
+        folder / f"part-{start // PART:06}.safetensors": range(total)[start : start + PART]
+        for start in range(0, total, PART)
+    }
+    if share.rank == 0:
+        _forget_others(folder, parts)
+    unfit = {path: why for path, numbers in parts.items() if (why := _unfit(path, work.facts(numbers)))}
+    share.say(_made_again(folder, unfit))
+    mine = list(parts)[share.rank :: share.processes]
+    todo = [path for path in mine if path in unfit]
+    for path in tqdm(todo, desc="latents", unit="part", disable=share.rank != 0 or not todo):
+        _make(path, work, parts[path], config, share.stopping)
+    for path in mine:
+        _write_captions(path, [work.captions[number] for number in _metadata(path)["numbers"]])
+
+
+def _check_size(config: Config, total: int) -> None:
+    size = total * torch.Size(_shape(config)).numel() * 2 / 1e9
     if size > config.data.latents_gb:
         raise TrainingError(
             f"The latents of {total} pictures need {size:.3g} GB, expected at most data.latents_gb = "
             f"{config.data.latents_gb:g}: raise it, give fewer pictures, or make webdataset shards of them, which are "
             "encoded as they come."
         )
-    paths = {start: folder / f"part-{start // PART:06}.safetensors" for start in range(0, total, PART)}
-    mine = [start for start in list(paths)[rank::processes] if not paths[start].is_file()]
-    for start in tqdm(mine, desc="latents", unit="part", disable=rank != 0 or not mine):
-        part = rows(range(start, min(start + PART, total)))
-        latents = [torch.zeros(0, *_shape(config))]
-        for first in range(0, len(part), batch):
-            if stopping():
-                raise Stopped
-            latents.append(latents_of(part[first : first + batch]).cpu())
-        # The captions first, so that a file of latents always has them beside it.
-        with atomic_write(paths[start].with_suffix(".json")) as unfinished:
-            unfinished.write_text(json.dumps([row.caption for row in part]), encoding="utf-8")
-        with atomic_write(paths[start]) as unfinished:
-            safetensors.torch.save_file({"latents": torch.cat(latents).half()}, unfinished)
+
+
+def _forget_others(folder: Path, parts: Collection[Path]) -> None:
+    """Delete the files of a time when there were more rows."""
+    for path in set(folder.glob("part-*.safetensors")) - set(parts):
+        path.unlink()
+        path.with_suffix(".json").unlink(missing_ok=True)
+
+
+def _unfit(path: Path, facts: Facts) -> str:
+    """Why a file of latents cannot be used, or nothing."""
+    if not path.is_file():
+        return ABSENT
+    try:
+        changed = differences(_metadata(path)["made_with"], facts)
+    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+        return f"cannot be read ({error})"
+    return changed and f"was made with {changed}"
+
+
+def _made_again(folder: Path, unfit: Mapping[Path, str]) -> str:
+    """The sentence that tells the user why files are made again, or nothing."""
+    again = [f"{path.name} {why}" for path, why in unfit.items() if why != ABSENT]
+    return f"Made again in {folder}: {len(again)} of {len(unfit)} files to be made; {again[0]}." if again else ""
+
+
+def _metadata(path: Path) -> dict[str, Any]:
+    """What a file says of itself: made_with, and numbers, those of its rows."""
+    with safetensors.safe_open(str(path), framework="pt") as file:
+        return {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
+
+
+def _make(path: Path, work: Preparation, numbers: range, config: Config, stopping: Callable[[], bool]) -> None:
+    """Write one file of latents. Raises Stopped."""
+    rows, batch = work.rows(numbers), config.cache.teacher_batch
+    latents = [torch.zeros(0, *_shape(config))]
+    for first in range(0, len(rows), batch):
+        if stopping():
+            raise Stopped
+        latents.append(work.latents(rows[first : first + batch]).cpu())
+    metadata = {"made_with": json.dumps(work.facts(numbers)), "numbers": json.dumps([row.number for row in rows])}
+    with atomic_write(path) as unfinished:
+        safetensors.torch.save_file({"latents": torch.cat(latents).half()}, unfinished, metadata)
+
+
+def _write_captions(path: Path, captions: list[str]) -> None:
+    """Beside a file of latents, where others or none are there."""
+    beside, text = path.with_suffix(".json"), json.dumps(captions)
+    if not beside.is_file() or beside.read_text(encoding="utf-8") != text:
+        with atomic_write(beside) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")

@@ -1,4 +1,7 @@
-"""Embeddings of prompts, made once and kept on disk, bounded."""
+"""Embeddings of prompts, made once and kept on disk, bounded.
+
+`DEPENDS_ON` is what they are made with (`made_with`).
+"""
 
 import sqlite3
 from pathlib import Path
@@ -10,6 +13,7 @@ from torch import Tensor
 from .teacher import Prompts, Teacher
 
 BATCH = 32
+DEPENDS_ON = {"the teacher's text encoders", "optimizer.precision"}
 
 
 class PromptStore:

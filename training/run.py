@@ -16,10 +16,11 @@ from tqdm import tqdm
 from perflow_core.training.descent import NotFiniteError
 from perflow_core.training.reflow import Batch, Segment
 
-from . import latents, saving, state, student
+from . import latents, made_with, prompts, saving, state, student
 from .accelerated import AcceleratedDescent
 from .config import Config
 from .plan import plan
+from .prepared_latents import Share
 from .preview import Preview
 from .prompts import PromptStore
 from .segment_cache import Lanes, Rows, SegmentCache
@@ -50,18 +51,28 @@ class Run:
         self.reflow = plan(config, self.teacher)
         self._make_student()
         processes, rank = self.accelerator.num_processes, self.accelerator.process_index
+        self.facts = made_with.of_run(config, self.teacher.digests, processes)
+        found = state.of_this_run(config, self.facts)  # before the caches, which a refused run has to leave as they are
         folder, cache = output / "prompts" / f"process-{rank}", config.cache
+        self.say(made_with.renewed(folder, made_with.chosen(self.facts, prompts.DEPENDS_ON)))
         self.prompts = PromptStore(self.teacher, folder, cache.prompts_gb, cache.prompts_memory_gb)
-        self.source = latents.source(config, self.teacher, self.prompts, rank, processes, self.stop_requested.is_set)
-        self.accelerator.wait_for_everyone()
+        self.source = self._latents(rank, processes)
         lanes = Lanes(rank, processes, config.optimizer.batch_size, config.optimizer.accumulation)
         self.segments = SegmentCache(
             config, self.teacher, self.prompts, self.source, self.reflow, lanes, self.stop_requested.is_set
         )
+        self.say(self.segments.fit(self.facts))
         self.preview = Preview(config, self.teacher, self.prompts, self.reflow, self.source.shape)
         self.step = 0
         self.losses: list[float] = []
-        self._resume()
+        self._resume(found)
+
+    def _latents(self, rank: int, processes: int) -> latents.LatentFiles | latents.PictureStream:
+        """x0; the processes share the work where latents are made first."""
+        share = Share(rank, processes, self.stop_requested.is_set, self.say)
+        source = latents.source(self.config, self.facts, self.teacher, self.prompts, share)
+        self.accelerator.wait_for_everyone()
+        return source
 
     def _make_student(self) -> None:
         config, device = self.config.optimizer, self.accelerator.device
@@ -93,10 +104,9 @@ class Run:
         if not full:
             state.save_only_the_adapter(self.accelerator)
 
-    def _resume(self) -> None:
-        found = state.last(self.config)
+    def _resume(self, found: Path | None) -> None:
         if found:
-            self.step, places = state.load(self.accelerator, self.config, found)
+            self.step, places = state.load(self.accelerator, found)
             self.source.place = places[self.accelerator.process_index]
             state.match_memory_layout(self.optimizer)
             # The state brought back its own learning rate; the configuration may have another.
@@ -108,7 +118,8 @@ class Run:
         self.segments.forget(self.step)
 
     def say(self, text: str) -> None:
-        if self.accelerator.is_main_process:
+        """A line for the user, once for all processes; nothing to say is not said."""
+        if text and self.accelerator.is_main_process:
             tqdm.write(text, file=sys.stderr)
 
     def train(self) -> Path:
@@ -173,7 +184,7 @@ class Run:
 
     def _save(self) -> None:
         places = gather_object([self.segments.place(self.step)])
-        state.save(self.accelerator, self.config, self.step, places)
+        state.save(self.accelerator, self.config, self.facts, self.step, places)
         self.segments.forget(self.step)
         if self.step % self.config.save.every == 0:
             self._delta()

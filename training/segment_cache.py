@@ -3,6 +3,8 @@
 A round is a number of rows that are made together (`perflow_core.training.curriculum.Rounds`). A lane is a place in the
 global batch: lane l of a step takes a row of its own lane, so that every process keeps its own rows, whatever their
 number, and together they use what one process alone would.
+
+What a round was made with stands beside it (`made_with`), and each file says which rows it holds.
 """
 
 import json
@@ -24,10 +26,21 @@ from perflow_core.training.reflow import Reflow, Segment
 
 from .config import Config
 from .latents import LatentFiles, PictureStream
+from .made_with import Facts, chosen, renewed
 from .prompts import PromptStore
 from .state import numbered
 from .stopping import Stopped, TrainingError
 from .teacher import Teacher
+
+DEPENDS_ON = {
+    "seed", "teacher.guidance", "teacher.solver", "teacher.solving_steps", "teacher.prediction_type",
+    "the teacher's UNet", "the teacher's VAE", "the teacher's text encoders", "the teacher's noise table",
+    "student.windows", "points.",
+    "data.kind", "data.path", "data.caption", "data.resolution", "data.prompt_dropout", "data.shuffle",
+    "cache.endpoints", "cache.teacher_batch", "cache.precision",
+    "optimizer.batch_size", "optimizer.accumulation", "accelerate's number of processes",
+    "optimizer.precision", "optimizer.channels_last",  # how the teacher computes
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -82,6 +95,10 @@ class SegmentCache:
         self._begun = -1, ""  # a round that was begun, and how far the source had been read then
         self._check_size()
 
+    def fit(self, facts: Facts) -> str:
+        """Delete the rounds that were made with other facts than the run's; the sentence that says why, or nothing."""
+        return renewed(self._mine, chosen(facts, DEPENDS_ON) | self.source.facts)
+
     def _check_size(self) -> None:
         """Rounds stay on disk until a state is saved that no longer needs them."""
         cache = self.config.cache
@@ -103,9 +120,9 @@ class SegmentCache:
         rows = self.rounds.order(step, self.lanes.all)[mine] * len(mine) + torch.arange(len(mine))
         T = self.reflow.points.timesteps(self.w[rows], self.rounds.uniform(step, self.lanes.all)[mine])
         size = self.lanes.batch
-        for chosen, part in zip(torch.split(rows, size), torch.split(T, size), strict=True):
-            segment = Segment(self.w[chosen], self.x0[chosen].float(), self.eps[chosen].float())
-            yield Rows(segment, part, [self.texts[row] for row in chosen])
+        for some, part in zip(torch.split(rows, size), torch.split(T, size), strict=True):
+            segment = Segment(self.w[some], self.x0[some].float(), self.eps[some].float())
+            yield Rows(segment, part, [self.texts[row] for row in some])
 
     def forget(self, step: int) -> None:
         """Delete the rounds that no state from this step on needs."""
@@ -136,6 +153,7 @@ class SegmentCache:
         size = self.config.cache.teacher_batch
         chunks = range(0, len(rows), size)
         paths = [folder / f"chunk-{start // size:06}.safetensors" for start in chunks]
+        numbers = (number * count + rows).tolist()
         done = sum(path.is_file() for path in paths)
         bar = tqdm(
             total=len(rows), initial=min(done * size, len(rows)), desc=f"end points, round {number}", unit="row",
@@ -148,11 +166,10 @@ class SegmentCache:
                 if not path.is_file():
                     if self.stopping():
                         raise Stopped
-                    self._make(path, (number * count + rows[part]).tolist(), w[part], dropped[part])
+                    self._make(path, numbers[part], w[part], dropped[part])
                     bar.update(len(rows[part]))
-                parts.append(self._read(path))
-        self.w = w
-        self.x0, self.eps = (torch.cat([part[name] for part, _ in parts]) for name in ("x0", "eps"))
+                parts.append(self._read(path, numbers[part]))
+        self.w, self.x0, self.eps = (torch.cat([part[name] for part, _ in parts]) for name in ("w", "x0", "eps"))
         self.texts = [text for _, texts in parts for text in texts]
         self._round = number
 
@@ -176,11 +193,18 @@ class SegmentCache:
             )
         tensors = {name: getattr(segment, name).to("cpu", self.dtype).contiguous() for name in ("x0", "eps")}
         with atomic_write(path) as unfinished:
-            safetensors.torch.save_file(tensors, unfinished, {"prompts": json.dumps(shown), "place": self.source.place})
+            texts = {"numbers": json.dumps(numbers), "prompts": json.dumps(shown), "place": self.source.place}
+            safetensors.torch.save_file(tensors | {"w": w}, unfinished, texts)
 
-    def _read(self, path: Path) -> tuple[dict[str, Tensor], list[str]]:
+    def _read(self, path: Path, numbers: list[int]) -> tuple[dict[str, Tensor], list[str]]:
+        """The tensors and the prompts of the rows of those numbers. Raises TrainingError where others are there."""
         with safetensors.safe_open(str(path), framework="pt") as file:
             metadata = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in ("x0", "eps")}
+            tensors = {name: file.get_tensor(name) for name in ("w", "x0", "eps")}
+        if json.loads(metadata["numbers"]) != numbers:
+            raise TrainingError(
+                f"{path} holds other rows than {numbers[0]} to {numbers[-1]}, which are expected there: delete "
+                f"{path.parent} and start again."
+            )
         self.source.place = metadata["place"]
         return tensors, json.loads(metadata["prompts"])

@@ -12,11 +12,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .config import Config
+from .made_with import Facts, differences
 from .stopping import TrainingError
 
 # What may change between a run and its continuation; everything else would make it another run.
 FREE = {
-    "output", "optimizer.steps", "optimizer.learning_rate", "optimizer.precision", "optimizer.channels_last",
+    "output", "teacher.path", "teacher.config",  # the teacher itself has digests
+    "optimizer.steps", "optimizer.learning_rate", "optimizer.precision", "optimizer.channels_last",
     "student.gradient_checkpointing", "cache.max_gb", "cache.prompts_gb", "cache.prompts_memory_gb",
     "data.latents_gb",
 }  # fmt: skip
@@ -30,8 +32,8 @@ def last(config: Config) -> Path | None:
     return found[-1] if found else None
 
 
-def save(accelerator: Accelerator, config: Config, step: int, place: list[str]) -> None:
-    """Write the state after `step` steps; place: how far each process has read its source."""
+def save(accelerator: Accelerator, config: Config, facts: Facts, step: int, place: list[str]) -> None:
+    """Write the state after `step` steps; facts: the run's; place: how far each process has read its source."""
     target = _folder(config) / f"step-{step:08}"
     unfinished = _folder(config) / "unfinished"
     if accelerator.is_main_process:
@@ -41,7 +43,7 @@ def save(accelerator: Accelerator, config: Config, step: int, place: list[str]) 
         accelerator.save_state(str(unfinished))
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            note = {"step": step, "config": config.model_dump(), "place": place, "processes": accelerator.num_processes}
+            note = {"step": step, "made_with": facts, "place": place}
             (unfinished / NOTE).write_text(json.dumps(note, indent=1), encoding="utf-8")
             shutil.rmtree(target, ignore_errors=True)
             unfinished.rename(target)
@@ -75,18 +77,20 @@ def save_only_the_adapter(accelerator: Accelerator) -> None:
     accelerator.register_load_state_pre_hook(restore)
 
 
-def load(accelerator: Accelerator, config: Config, path: Path) -> tuple[int, list[str]]:
-    """Bring everything back to what it was; the steps done and the places. Raises TrainingError for another run's."""
-    note = json.loads((path / NOTE).read_text(encoding="utf-8"))
-    then, now = _flat(note["config"]), _flat(json.loads(json.dumps(config.model_dump())))
-    then |= {"accelerate's number of processes": note["processes"]}
-    now |= {"accelerate's number of processes": accelerator.num_processes}
-    for key in now:
-        if key not in FREE and not key.startswith(FREE_SECTIONS) and then.get(key) != now[key]:
-            raise TrainingError(
-                f"{path} was made with {key} = {then.get(key)!r}, and it is {now[key]!r} now: set it back to continue, "
-                "or choose another output for a new run."
-            )
+def of_this_run(config: Config, facts: Facts) -> Path | None:
+    """The newest complete state; facts: the run's. Raises TrainingError where another run left it."""
+    path = last(config)
+    changed = differences(_fixed(_note(path).get("made_with", {})), _fixed(facts)) if path else ""
+    if changed:
+        raise TrainingError(
+            f"{path} was made with {changed}: set it back to continue, or choose another output for a new run."
+        )
+    return path
+
+
+def load(accelerator: Accelerator, path: Path) -> tuple[int, list[str]]:
+    """Bring everything back to what it was; the steps done and the places."""
+    note = _note(path)
     accelerator.load_state(str(path))
     return note["step"], note["place"]
 
@@ -101,11 +105,14 @@ def _folder(config: Config) -> Path:
     return Path(config.output) / "states"
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
+def _note(path: Path) -> dict[str, Any]:
+    note: dict[str, Any] = json.loads((path / NOTE).read_text(encoding="utf-8"))
+    return note
+
+
+def _fixed(facts: Facts) -> Facts:
+    """Those that may not change."""
+    return {key: value for key, value in facts.items() if key not in FREE and not key.startswith(FREE_SECTIONS)}
 
 
 def match_memory_layout(optimizer: torch.optim.Optimizer) -> None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from perflow_core.weights.unet_layout import BY_CONTEXT_WIDTH
 from perflow_core.weights.weights_file import WeightsFileError, inspect
 
 from .config import TeacherConfig
+from .made_with import digest, of_module
 from .stopping import TrainingError
 
 KINDS = "a Stable Diffusion 1.5, 2.x or SDXL model that predicts noise or v"
@@ -46,6 +47,7 @@ class Teacher:
     unet: Any  # a UNet2DConditionModel; diffusers has no types
     pipeline: Any  # holds the text encoders and the VAE
     resolution: int
+    digests: Mapping[str, str]  # of its parts as they were loaded
     dtype: torch.dtype = torch.float32
     shared: bool = False  # the student is an adapter on this UNet
 
@@ -173,7 +175,24 @@ def load(config: TeacherConfig, resolution: int) -> Teacher:
     if found or alphas_cumprod is None:
         raise TrainingError(f"The teacher {path.name} is of another kind ({found}), expected {KINDS}: choose another.")
     base_prediction: BasePrediction = "v" if predicts == "v_prediction" else "noise"
-    return Teacher(path.name, architecture, base_prediction, alphas_cumprod.double(), unet, pipeline, resolution)
+    alphas_cumprod = alphas_cumprod.double()
+    digests = _digests(pipeline, alphas_cumprod)
+    return Teacher(path.name, architecture, base_prediction, alphas_cumprod, unet, pipeline, resolution, digests)
+
+
+def _digests(pipeline: Any, alphas_cumprod: Tensor) -> dict[str, str]:
+    """By what they are called to users. Of the weights themselves: files may be moved, or others have their names."""
+    texts: list[Any] = []
+    for suffix in ("", "_2"):
+        encoder, tokenizer = (getattr(pipeline, f"{part}{suffix}", None) for part in ("text_encoder", "tokenizer"))
+        if encoder is not None and tokenizer is not None:
+            texts += [*of_module(encoder), sorted(tokenizer.get_vocab().items()), tokenizer.model_max_length]
+    return {
+        "the teacher's UNet": digest(of_module(pipeline.unet)),
+        "the teacher's VAE": digest(of_module(pipeline.vae)),
+        "the teacher's text encoders": digest(texts),
+        "the teacher's noise table": digest([alphas_cumprod.tolist()]),
+    }
 
 
 def _from_file(path: Path, config: str) -> Any:

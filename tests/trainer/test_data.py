@@ -23,16 +23,20 @@ def jpeg(number: int, size=(80, 64)) -> bytes:
 @pytest.fixture
 def shards(tmp_path):
     """2 shards of 5 samples, of which one is broken."""
+    write_shards(tmp_path)
+    return {"kind": "webdataset", "path": str(tmp_path / "shard-{0..1}.tar")}
+
+
+def write_shards(folder, caption="picture") -> None:
     for shard in range(2):
-        with tarfile.open(tmp_path / f"shard-{shard}.tar", "w") as tar:
+        with tarfile.open(folder / f"shard-{shard}.tar", "w") as tar:
             for i in range(5):
                 number = 5 * shard + i
-                parts = {"jpg": b"broken" if number == 3 else jpeg(number), "txt": f"picture {number}".encode()}
+                parts = {"jpg": b"broken" if number == 3 else jpeg(number), "txt": f"{caption} {number}".encode()}
                 for ending, data in parts.items():
                     member = tarfile.TarInfo(f"{number:03}.{ending}")
                     member.size = len(data)
                     tar.addfile(member, io.BytesIO(data))
-    return {"kind": "webdataset", "path": str(tmp_path / "shard-{0..1}.tar")}
 
 
 @pytest.fixture
@@ -100,6 +104,15 @@ def test_shards(run, shards, capfd, tmp_path):
     last = run(**changes)
     last.train()
     assert straight.losses == stopped.losses + last.losses
+
+
+def test_other_shards_under_the_same_names(run, shards, tmp_path, capfd):
+    data = shards | {"resolution": 64, "prompt_dropout": 0.0}
+    for caption in ("picture", "another", "another"):
+        write_shards(tmp_path, caption)
+        (batch,) = run(data=data).segments.batches(0)
+        assert all(text.startswith(caption) for text in batch.prompts)
+    assert "process-0 is made again: it was made with the shards = " in capfd.readouterr().err
 
 
 def test_every_process_has_its_own_shards(shards, configuration):

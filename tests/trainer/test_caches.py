@@ -1,0 +1,231 @@
+"""What an earlier start left in `output` is used where it fits, and made again where what it was made with changed."""
+
+import io
+import json
+import os
+import shutil
+
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+from trial.small_teachers import make_teacher
+
+from training.config import Config
+from training.stopping import TrainingError
+
+
+def write_picture(folder, name: str, number: int, caption: str) -> None:
+    data = io.BytesIO()
+    Image.new("RGB", (80, 64), (number * 20, 90, 255 - number * 20)).save(data, "PNG")
+    (folder / f"{name}.png").write_bytes(data.getvalue())
+    (folder / f"{name}.txt").write_text(caption)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Two folders of 5 pictures with captions."""
+    base = tmp_path_factory.mktemp("pictures")
+    for first, name in ((0, "some"), (5, "others")):
+        (base / name).mkdir()
+        for i in range(5):
+            write_picture(base / name, f"{i}", first + i, f"picture {first + i}")
+    return base
+
+
+@pytest.fixture(scope="module")
+def another_teacher(tmp_path_factory):
+    return make_teacher(tmp_path_factory.mktemp("another"), seed=1)
+
+
+def shown(trained) -> list[torch.Tensor]:
+    """All that the next 3 steps are trained on."""
+    found = []
+    for step in range(trained.step, trained.step + 3):
+        for rows in trained.segments.batches(step):
+            found += [*rows.segment, rows.T, *trained.prompts.embed(rows.prompts)]
+    return found
+
+
+def outcome(run, **changes) -> list[torch.Tensor] | str:
+    """What is shown after a start with these changes, or that it was refused."""
+    try:
+        return shown(run(**changes))
+    except TrainingError:
+        return "refused"
+
+
+def assert_same(one, other) -> None:
+    assert isinstance(one, str) == isinstance(other, str), (one, other)
+    assert one == other if isinstance(one, str) else all(map(torch.equal, one, other))
+
+
+def times(folder) -> dict[str, int]:
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
+
+
+# One other value for each key of a configuration; "pictures" and "teacher" become paths.
+CHANGES = {
+    "seed": 1,
+    "teacher.path": "teacher", "teacher.config": "none", "teacher.prediction_type": "v_prediction",
+    "teacher.guidance": 2.5, "teacher.solver": "ddim", "teacher.solving_steps": 3,
+    "student.method": "lora", "student.rank": 8, "student.prediction_type": "velocity", "student.windows": 2,
+    "student.ema_decay": 0.5, "student.gradient_checkpointing": True, "student.delta": "none", "student.delta_rank": 2,
+    "points.grid": "uniform", "points.per_window": 2, "points.start_share": 0.8, "points.N": 500,
+    "points.pure_noise": True,
+    "data.kind": "latents", "data.path": "pictures", "data.caption": "words", "data.resolution": 128,
+    "data.prompt_dropout": 0.9, "data.latents_gb": 40.0, "data.shuffle": 7, "data.samples_per_prompt": 2,
+    "data.sampling_steps": 3, "data.sampling_guidance": 2.0,
+    "cache.endpoints": 8, "cache.uses": 1, "cache.max_gb": 0.2, "cache.teacher_batch": 4, "cache.prompts_gb": 0.02,
+    "cache.prompts_memory_gb": 0.01, "cache.precision": "float32",
+    "optimizer.steps": 9, "optimizer.batch_size": 2, "optimizer.accumulation": 2, "optimizer.learning_rate": 1e-4,
+    "optimizer.schedule": "cosine", "optimizer.warm_up": 2, "optimizer.betas": (0.8, 0.99),
+    "optimizer.weight_decay": 0.1, "optimizer.clip": 0.5, "optimizer.loss": "huber", "optimizer.huber_c": 0.1,
+    "optimizer.loss_weight": "end_point", "optimizer.precision": "bf16", "optimizer.channels_last": False,
+}  # fmt: skip
+PAST_THE_CACHES = ("output", "preview", "save")
+
+
+def test_every_key_is_tried():
+    keys = set()
+    for name, field in Config.model_fields.items():
+        section = getattr(field.annotation, "model_fields", None)
+        keys |= {f"{name}.{key}" for key in section} if section else {name}
+    assert {key for key in keys if key.split(".")[0] not in PAST_THE_CACHES} == CHANGES.keys()
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """Folders of runs that several tests copy: killed before the first state, and after one."""
+    return tmp_path_factory.mktemp("begun")
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_one_changed_key(run, folders, another_teacher, begun, tmp_path, capfd, key):
+    """A second start shows what one with empty caches shows, or refuses; and it says what it makes again."""
+    usual = {"data": {"kind": "folder", "path": str(folders / "some")}}
+    for name, steps in (("before", 0), ("after", 1)):
+        if not (begun / name).exists():
+            first = run(output=str(begun / name), optimizer={"steps": max(steps, 1)}, **usual)
+            first.train() if steps else shown(first)
+    section, _, name = key.rpartition(".")
+    value = {"teacher": str(another_teacher), "pictures": str(folders / "others")}.get(CHANGES[key], CHANGES[key])
+    changes = usual | ({section: usual.get(section, {}) | {name: value}} if section else {name: value})
+
+    for start in ("before", "after"):
+        kept, empty = (shutil.copytree(begun / start, tmp_path / start / name) for name in ("kept", "empty"))
+        then = times(kept)
+        capfd.readouterr()
+        found, now = outcome(run, output=str(kept), **changes), times(kept)
+        said = capfd.readouterr().err
+        if all(now.get(path) == time for path, time in then.items()):
+            assert "made again" not in said
+        else:
+            assert f"made with {key} = " in said or (key == "teacher.path" and "made with the teacher's" in said)
+        if start == "before" or found != "refused":
+            for cache in ("endpoints", "latents", "prompts"):
+                shutil.rmtree(empty / cache)
+            assert_same(found, outcome(run, output=str(empty), **changes))
+
+
+def started_again(run, **changes):
+    """A first start, whose caches stay; what is returned starts once more there, and once with empty caches."""
+    shown(run(**changes))
+
+    def again(tmp_path):
+        assert_same(shown(run(**changes)), shown(run(output=str(tmp_path / "empty"), **changes)))
+
+    return again
+
+
+def test_pictures_added_and_captions_corrected(run, folders, tmp_path, capfd):
+    pictures = shutil.copytree(folders / "some", tmp_path / "pictures")
+    again = started_again(run, data={"kind": "folder", "path": str(pictures)})
+    write_picture(pictures, "5", 11, "one more")
+    again(tmp_path)
+    said = capfd.readouterr().err
+    assert "part-000000.safetensors was made with the pictures = " in said
+    assert "process-0 is made again: it was made with the latents = " in said
+
+    shutil.rmtree(tmp_path / "empty")
+    latents = tmp_path / "run" / "latents" / "part-000000.safetensors"
+    made = latents.stat().st_mtime_ns
+    (pictures / "3.txt").write_text("corrected")
+    again(tmp_path)
+    assert latents.stat().st_mtime_ns == made
+    assert "corrected" in json.loads(latents.with_suffix(".json").read_text())
+    assert "process-0 is made again: it was made with the captions = " in capfd.readouterr().err
+
+
+def test_pictures_taken_away(run, folders, tmp_path, monkeypatch):
+    from training import prepared_latents
+
+    monkeypatch.setattr(prepared_latents, "PART", 2)
+    pictures = shutil.copytree(folders / "some", tmp_path / "pictures")
+    again = started_again(run, data={"kind": "folder", "path": str(pictures)})
+    for name in ("3", "4"):
+        (pictures / f"{name}.png").unlink()
+    again(tmp_path)
+    assert len(list((tmp_path / "run" / "latents").iterdir())) == 4
+
+
+def test_another_file_of_latents_under_the_same_name(run, latents_file, tmp_path):
+    path = shutil.copy(latents_file, tmp_path / "mine.safetensors")
+    shutil.copy(latents_file.with_suffix(".json"), tmp_path / "mine.json")
+    again = started_again(run, data={"path": str(path)})
+    safetensors.torch.save_file({"latents": -safetensors.torch.load_file(path)["latents"]}, path)
+    again(tmp_path)
+
+
+def test_another_teacher_under_the_same_path(run, teacher_folder, another_teacher, tmp_path):
+    """Caches are made again; a state, whose student began with the old one, is refused."""
+    path = shutil.copytree(teacher_folder, tmp_path / "teacher")
+    again = started_again(run, teacher={"path": str(path)})
+    shutil.rmtree(path / "unet")
+    shutil.copytree(another_teacher / "unet", path / "unet")
+    again(tmp_path)
+    run(teacher={"path": str(path)}, optimizer={"steps": 1}).train()
+    for part in ("unet", "vae", "text_encoder"):
+        shutil.rmtree(path / part)
+        shutil.copytree(teacher_folder / part, path / part)
+    with pytest.raises(TrainingError, match=r"made with the teacher's UNet = .* and it is .* now"):
+        run(teacher={"path": str(path)})
+
+
+def test_a_teacher_that_moves_stays_the_same(run, teacher_folder, tmp_path, capfd):
+    run(optimizer={"steps": 1}).train()
+    moved = shutil.copytree(teacher_folder, tmp_path / "moved")
+    os.utime(next(moved.glob("unet/*.safetensors")))
+    capfd.readouterr()
+    assert run(teacher={"path": str(moved)}).step == 1
+    assert "made again" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["sampling_steps", "sampling_guidance", "samples_per_prompt", "path"])
+def test_prompts_alone(run, tmp_path, key):
+    (tmp_path / "prompts.txt").write_text("a house\na boat\n")
+    (tmp_path / "more.txt").write_text("a house\na tree\n")
+    data = {"kind": "prompts", "path": str(tmp_path / "prompts.txt"), "sampling_steps": 3}
+    shown(run(data=data))
+    other = {"sampling_steps": 2, "sampling_guidance": 2.0, "samples_per_prompt": 3, "path": str(tmp_path / "more.txt")}
+    data |= {key: other[key]}
+    assert_same(shown(run(data=data)), shown(run(output=str(tmp_path / "empty"), data=data)))
+
+
+def test_a_refused_start_leaves_the_caches(run, tmp_path):
+    run(optimizer={"steps": 1}).train()
+    before = times(tmp_path / "run")
+    with pytest.raises(
+        TrainingError, match=r"seed = 0, and it is 1 now; teacher\.guidance = 'cfg_sync', and it is 2\.5"
+    ):
+        run(seed=1, teacher={"guidance": 2.5})
+    assert times(tmp_path / "run") == before
+
+
+def test_rows_are_known_by_their_numbers(run):
+    trained = run()
+    shown(trained)
+    first, second = sorted(trained.segments.folder.glob("*/round-0/*.safetensors"))
+    shutil.copy(second, first)
+    with pytest.raises(TrainingError, match=r"chunk-000000\.safetensors holds other rows than 0 to 7"):
+        shown(run())
