@@ -64,9 +64,9 @@ class Preparation(NamedTuple):
     latents: Callable[[list[Row]], Tensor]
 
 
-def _pictures(config: Config, facts: Facts, teacher: Teacher) -> Preparation:
+def _pictures(config: Config, facts: Facts, teacher: Teacher, say: Callable[[str], None]) -> Preparation:
     """A folder of pictures; those that cannot be read are left out."""
-    pictures, skipped = folder_pictures(config.data), list[str]()
+    pictures, skipped = folder_pictures(config.data, say), list[str]()
     folder = Path(config.data.path).expanduser()
     files = [(picture.name, *of_file(folder / picture.name)) for picture in pictures]
 
@@ -123,8 +123,10 @@ def _shape(config: Config) -> tuple[int, int, int]:
 
 def prepare(config: Config, facts: Facts, teacher: Teacher, prompts: PromptStore, folder: Path, share: Share) -> None:
     """Write what this process has to of the files of latents, of data.kind "folder" or "prompts"; facts: the run's."""
-    pictures = config.data.kind == "folder"
-    work = _pictures(config, facts, teacher) if pictures else _samples(config, facts, teacher, prompts)
+    if config.data.kind == "folder":
+        work = _pictures(config, facts, teacher, share.say)
+    else:
+        work = _samples(config, facts, teacher, prompts)
     total = len(work.captions)
     _check_size(config, total)
     parts = {

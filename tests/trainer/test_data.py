@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from training.latents import LatentFiles
-from training.pictures import ShardStream, decoded, pixels
+from training.pictures import ShardStream, decoded, folder_pictures, pixels
 from training.stopping import Stopped, TrainingError
 
 
@@ -81,6 +81,64 @@ def test_a_folder_of_pictures(run, pictures, capfd, kind):
     mean = trained.teacher.encode_pictures(pixel[None])
     spread = trained.teacher.vae.encode(pixel[None]).latent_dist.std * trained.teacher.vae.config.scaling_factor
     assert ((x0 - mean).abs() < 5 * spread + 2e-3).all()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["old_train.png", "a.png", "b.png"],
+        ["sunset_test.png", "a.png"],
+        ["test/a.png", "test/b.png"],
+        ["train/a.png", "train/b.png", "val/a.png"],
+        ["eval-1.png", "dev/a.png", "[1].PNG", "[set 2]/a b.webp"],
+    ],
+)
+@pytest.mark.parametrize("kind", ["one table", "tables", "text files"])
+def test_every_picture_is_used_whatever_it_is_called(configuration, tmp_path, names, kind):
+    folder = tmp_path / "pictures"
+    for i, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(jpeg(i))
+        if kind == "text files":
+            path.with_suffix(".txt").write_text(f"about {name}")
+            continue
+        table = (folder if kind == "one table" else path.parent) / "metadata.jsonl"
+        with table.open("a") as file:
+            row = {"file_name": path.relative_to(table.parent).as_posix(), "text": f"about {name}"}
+            file.write(json.dumps(row) + "\n")
+    (folder / "._a.png").write_bytes(b"of the system")
+    found, said = folder_of(configuration, folder)
+    assert {picture.name: picture.caption for picture in found} == {name: f"about {name}" for name in names}
+    assert said == []
+
+
+def folder_of(configuration, folder):
+    """The pictures that are found there, and what is said."""
+    from training.config import parse
+
+    said = []
+    config = parse(configuration(data={"kind": "folder", "path": str(folder)})).data
+    return folder_pictures(config, said.append), said
+
+
+def test_pictures_without_a_caption_are_counted_and_named(configuration, pictures):
+    captioned(pictures)
+    with (pictures / "metadata.jsonl").open("a") as file:
+        file.write('\n{"file_name": "gone.jpg", "text": "gone"}\n{"file_name": "also.jpg", "text": null}')
+    for name in ("new.jpg", "also.jpg", "more.jpg"):
+        (pictures / name).write_bytes(jpeg(7))
+    (pictures / "more.txt").write_bytes("\ufeffwith a mark".encode())
+    found, said = folder_of(configuration, pictures)
+    assert [picture.name for picture in found] == [*(f"{i}.jpg" for i in range(6)), "more.jpg"]
+    assert found[-1].caption == "with a mark"
+    assert said == [
+        "Pictures without a caption, which are left out: 2 of 9 (also.jpg, new.jpg).",
+        "Captions without a picture: 1 (gone.jpg).",
+    ]
+    (pictures / "metadata.jsonl").write_text("{broken")
+    with pytest.raises(TrainingError, match=r'metadata\.jsonl cannot be read .*expected a "file_name" and a "text"'):
+        folder_of(configuration, pictures)
 
 
 def test_shards(run, shards, capfd, tmp_path):
