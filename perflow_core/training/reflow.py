@@ -149,7 +149,8 @@ def training_target(prediction_type: PredictionType, chord: WindowChord, segment
 def loss_weights(kind: LossWeight, prediction_type: PredictionType, chord: WindowChord, w: Tensor, T: Tensor) -> Tensor:
     """What each row's loss is multiplied by; [B].
 
-    none: 1.    reciprocal, window: the PeRFlow script's 1 / max(1 - t, 0.1) / 2.3 of the row's t or its window's start.
+    none: 1.    The PeRFlow scripts' two, with t of the row and t_s of its window's start:
+    reciprocal: 1 / max(1 - t, 0.1) / 2.3.    window ("rcp_win" there): t_s / ((1 + K) / 2K), 1 on average over windows.
     end_point: (dz_e / dm)^2 of the window's end z_e = c_e (X_s + (sigma_e - sigma_s) eps(m)), so that a squared error
     of m counts as the error of the latent that the next window starts from.
     """
@@ -160,5 +161,6 @@ def loss_weights(kind: LossWeight, prediction_type: PredictionType, chord: Windo
         one, zero = torch.ones_like(T).to(sigma), T.new_zeros(())
         deps_dm = predicted_eps(prediction_type, chord, chord.sigma(T.to(sigma)), one, zero)
         return (chord.c[w + 1] * (sigma[w + 1] - sigma[w]) * deps_dm).square().to(T)
-    t = T / NUM_TIMESTEPS if kind == "reciprocal" else chord.t[w].to(T)
-    return 1 / (1 - t).clamp(min=0.1) / 2.3
+    if kind == "window":
+        return chord.t[w].to(T) * (2 * chord.K / (1 + chord.K))
+    return 1 / (1 - T / NUM_TIMESTEPS).clamp(min=0.1) / 2.3

@@ -48,10 +48,18 @@ def ones(T, w, answer=1.0):
     return Batch(Segment(torch.tensor(w), zeros, zeros), torch.tensor(T), lambda z, T: zeros + answer)
 
 
-@pytest.mark.parametrize(("kind", "weight"), [("none", 1.0), ("reciprocal", 2 / 2.3), ("window", 4 / 3 / 2.3)])
-def test_the_other_weights(reflow, kind, weight):
-    losses = reflow(weight=kind).losses(ones([500.0], [2 if kind == "reciprocal" else 3]))
-    assert losses.item() == pytest.approx(weight)
+# The scripts' 1 / max(1 - t, 0.1) / 2.3 and t_start / ((1 + K) / 2K).
+WEIGHTS = {
+    "none": [1.0, 1.0, 1.0, 1.0],
+    "reciprocal": [10 / 2.3, 10 / 3 / 2.3, 2 / 2.3, 1 / 2.3],
+    "window": [1.6, 1.2, 0.8, 0.4],
+}
+
+
+@pytest.mark.parametrize("kind", WEIGHTS)
+def test_the_other_weights(reflow, kind):
+    losses = reflow(weight=kind).losses(ones([1000.0, 700, 500, 0], [0, 1, 2, 3]))
+    assert losses.tolist() == pytest.approx(WEIGHTS[kind])
 
 
 def test_huber(reflow):
