@@ -118,7 +118,7 @@ class PreviewConfig(Section):
     teacher_guidance: Size = 7.5
     reference_steps: Positive = 100  # of the teacher's trajectory that the student's end points are compared with
     student_steps: Annotated[list[Positive], Field(min_length=1)] = [4, 8]
-    student_guidance: Size = 4.5
+    student_guidance: Size = 4.5  # of the pictures; lower where teacher.guidance is a number, which is learned
 
 
 class SaveConfig(Section):

@@ -38,21 +38,27 @@ class Preview:
         self.config, self.teacher, self.prompts = config.preview, teacher, prompts
         self.chord, self.prediction_type = reflow.chord, reflow.prediction_type
         self.folder = Path(config.output) / "previews"
+        guidance, own = config.teacher.guidance, self.config.student_guidance
+        # What the student learns: with cfg_sync the teacher at any CFG, each sampled with it; or else the teacher at
+        # its guidance, which the student then has without CFG.
+        self.learned, self.cfg = (own, own) if isinstance(guidance, str) else (guidance, 1.0)
         rows = range(len(self.config.prompts))
         self.noise = normal(shape, rows, self.config.seed, Purpose.PREVIEW).to(teacher.device)
 
     def sheet(self, student: torch.nn.Module) -> tuple[Image.Image, dict[int, float]]:
         """The sheet, and for each number of steps the error: |student - teacher| / |teacher| at the end of the path.
 
-        The teacher's end points are those of its trajectory in reference_steps with the student's guidance, so that the
-        two should agree; its pictures have the teacher's guidance and steps.
+        The teacher's end points are those of its trajectory in reference_steps, with the guidance that the student
+        learns, and the student's are sampled so that the two should agree. The pictures have the configured guidance.
         """
         reference, pictures = self._of_teacher
         columns = [(f"teacher {self.config.teacher_steps}", pictures)]
         errors = {}
         for n in self.config.student_steps:
-            z = self._student(student, n)
+            z = self._student(student, n, self.cfg)
             errors[n] = float((z - reference).square().mean().sqrt() / reference.square().mean().sqrt())
+            if self.cfg != self.config.student_guidance:
+                z = self._student(student, n, self.config.student_guidance)
             columns.append((f"{n} steps, error {errors[n]:.3f}", self._pictures(z)))
         titles, pictures_of = zip(*columns, strict=True)
         return draw_sheet([*zip(*pictures_of, strict=True)], titles, self.config.prompts, LAYOUT), errors
@@ -66,7 +72,7 @@ class Preview:
 
     @cached_property
     def _of_teacher(self) -> tuple[Tensor, list[Image.Image]]:
-        reference = self._sampled(self.config.reference_steps, self.config.student_guidance)
+        reference = self._sampled(self.config.reference_steps, self.learned)
         return reference, self._pictures(self._sampled(self.config.teacher_steps, self.config.teacher_guidance))
 
     def _sampled(self, n: int, guidance: float) -> Tensor:
@@ -76,11 +82,12 @@ class Preview:
         return trajectory.sample(eps, self.noise) * self.chord.c[-1].float()
 
     @torch.no_grad()
-    def _student(self, student: Any, n: int) -> Tensor:
+    def _student(self, student: Any, n: int, guidance: float) -> Tensor:
         """The student's z at the end of the path in n steps, sampled as ComfyUI does."""
         chord = self.chord.to(self.teacher.device, torch.float32)
-        network = self.teacher.network(student, *self._embedded(), torch.float32)
-        denoise = denoiser(network, self.prediction_type, chord, self.config.student_guidance)
+        prompts, empty = self._embedded()
+        network = self.teacher.network(student, prompts, empty if guidance != 1 else None, torch.float32)
+        denoise = denoiser(network, self.prediction_type, chord, guidance)
         sigmas = window_schedule(self.chord, n, end="reference")
         return sample_euler(denoise, self.noise / chord.c[0], sigmas, chord=self.chord) * chord.c[-1]
 

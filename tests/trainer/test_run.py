@@ -47,6 +47,39 @@ def test_from_nothing_to_the_delta(run):
     assert len(list((path.parent.parent / "endpoints").glob("*/round-*"))) <= 2
 
 
+class Guided(torch.nn.Module):
+    """A student that has learned a guidance completely."""
+
+    def __init__(self, unet, empty, guidance: float):
+        super().__init__()
+        self.unet, self.empty, self.guidance = unet, empty, guidance
+
+    def forward(self, z, T, encoder_hidden_states, return_dict):
+        without = self.unet(z, T, encoder_hidden_states=self.empty.expand_as(encoder_hidden_states)).sample
+        return (
+            torch.lerp(without, self.unet(z, T, encoder_hidden_states=encoder_hidden_states).sample, self.guidance),
+        )
+
+
+@pytest.mark.parametrize("guidance", ["cfg_sync", 2.5])
+def test_the_paired_error_is_that_to_what_is_learned(run, guidance):
+    """In many steps a student that does what is learned has none; the first one, or one of another guidance, has."""
+    steps = {"student_steps": [40], "reference_steps": 40, "teacher_steps": 1}
+    trained = run(teacher={"guidance": guidance}, preview=steps)
+    with torch.no_grad():
+        for name, weight in trained.teacher.unet.named_parameters():
+            if "attn2" in name:
+                weight *= 5  # the small teacher hears little of its prompts
+    empty = trained.prompts.embed([""]).embeddings
+
+    def error(learned: float) -> float:
+        return trained.preview.sheet(Guided(trained.teacher.unet, empty, learned))[1][40]
+
+    right = 1.0 if guidance == "cfg_sync" else guidance
+    errors = {learned: error(learned) for learned in (1.0, 2.5, 4.5)}
+    assert errors.pop(right) < min(errors.values()) / 3
+
+
 def test_an_untrained_student_is_its_teacher(run):
     trained = run(optimizer={"steps": 1, "learning_rate": 1e-12})
     delta, _ = read(trained.train())
