@@ -64,6 +64,7 @@ class Run:
         self.say(self.segments.fit(self.facts))
         self.preview = Preview(config, self.teacher, self.prompts, self.reflow, self.source.shape)
         self.step = 0
+        self.delta: Path | None = None  # the last one that was written
         self.losses: list[float] = []
         self._resume(found)
 
@@ -152,9 +153,9 @@ class Run:
                     self._show()
                 if stop and not last:
                     raise Stopped
-        path = self._delta()
+        delta = self.delta or self._delta()  # a run that had ended may have other [save] now
         self.accelerator.end_training()
-        return path
+        return delta
 
     def _one_step(self) -> dict[str, float]:
         """One step of the optimizer; its loss, by window too. Raises TrainingError for NaN."""
@@ -186,11 +187,11 @@ class Run:
         places = gather_object([self.segments.place(self.step)])
         state.save(self.accelerator, self.config, self.facts, self.step, places)
         self.segments.forget(self.step)
-        if self.step % self.config.save.every == 0:
-            self._delta()
+        if self.step % self.config.save.every == 0 or self.step == self.config.optimizer.steps:
+            self.delta = self._delta()
 
     def _delta(self) -> Path:
-        """Write the delta of the running average."""
+        """Write the delta of the running average; its path, which the first process alone knows."""
         config = self.config
         path = Path(config.output) / "deltas" / f"{config.save.name}-{self.step:06}.safetensors"
         guidance = config.teacher.guidance
@@ -205,7 +206,7 @@ class Run:
         with student.averaged(self.ema, self.unet):
             weights = self.accelerator.get_state_dict(self.unet)  # of all processes, and the weights themselves
             if self.accelerator.is_main_process:
-                saving.write(path, weights, self.base, config.save, **self.reflow.metadata(), **facts)
+                path = saving.write(path, weights, self.base, config.save, **self.reflow.metadata(), **facts)
         self.accelerator.wait_for_everyone()
         return path
 

@@ -1,8 +1,11 @@
 """The delta of a student, as Apply PeRFlow Delta reads it."""
 
+import itertools
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from perflow_core.weights.extraction import Extraction
@@ -13,8 +16,8 @@ from .config import SaveConfig
 from .stopping import TrainingError
 
 
-def write(path: Path, weights: dict[str, Tensor], base: dict[str, Tensor], config: SaveConfig, **facts: str) -> None:
-    """Write the file whole; one of that name is from the same step of the same run and stays.
+def write(path: Path, weights: dict[str, Tensor], base: dict[str, Tensor], config: SaveConfig, **facts: str) -> Path:
+    """Write the file whole; the path that has it. Where another file has the name, this one's ends in -2, -3, ...
 
     weights: the student's; base: the ones that a whole student began with, none for a LoRA. Raises TrainingError.
     """
@@ -24,13 +27,35 @@ def write(path: Path, weights: dict[str, Tensor], base: dict[str, Tensor], confi
     else:
         tensors = lora_of_peft(weights, dtype)
         extraction = Extraction(0, 0.0, tensors=tensors, ranks=ranks(tensors))
+    metadata = extraction.metadata(**facts)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        write_new(extraction.tensors, path, extraction.metadata(**facts))
-    except FileExistsError:
-        return
+        usable = (name for name in _names(path) if not name.exists() or _holds(name, extraction.tensors, metadata))
+        found = next(usable)
+        return found if found.exists() else write_new(extraction.tensors, found, metadata)
     except OSError as error:
         raise TrainingError(f"{path} cannot be written ({error}): free disk space and start again.") from error
+
+
+def _names(path: Path) -> Iterator[Path]:
+    yield path
+    for number in itertools.count(2):
+        yield path.with_stem(f"{path.stem}-{number}")
+
+
+def _holds(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bool:
+    """Whether a file has these and nothing else, as when a run that had ended is started again."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            if file.metadata() != metadata or set(file.keys()) != tensors.keys():
+                return False
+            return all(_same(file.get_tensor(name), tensor) for name, tensor in tensors.items())
+    except (OSError, SafetensorError):
+        return False
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and torch.equal(one, other)
 
 
 def _full_delta(student: dict[str, Tensor], base: dict[str, Tensor], rank: int, dtype: torch.dtype) -> Extraction:

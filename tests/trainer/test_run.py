@@ -1,6 +1,7 @@
 """A run from nothing to the delta, and what lies on disk then."""
 
 import json
+import shutil
 
 import pytest
 import safetensors.torch
@@ -113,6 +114,27 @@ def test_low_rank_of_a_full_student(run):
     assert delta["lora_unet_mid_block_resnets_0_conv1.lora_down.weight"].shape == (4, 64, 3, 3)
     assert delta["lora_unet_conv_out.diff"].shape == (4, 32, 3, 3)  # in two factors it would be larger
     assert "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k.lora_up.weight" in delta
+
+
+def test_the_delta_is_what_was_written(run):
+    """Other [save] after the end, and another training in the same folder: new files, and no old one is named."""
+    whole = run(optimizer={"steps": 2}).train()
+    before = whole.read_bytes()
+    low = run(optimizer={"steps": 2}, save={"rank": 4}).train()
+    half = run(optimizer={"steps": 2}, save={"rank": 4, "precision": "float16"}).train()
+    assert [path.stem for path in (whole, low, half)] == ["perflow-000002", "perflow-000002-2", "perflow-000002-3"]
+    assert read(low)[1]["rank"] == read(half)[1]["rank"] == "4"
+    assert {dW.dtype for key, dW in read(half)[0].items() if "lora_up" in key} == {torch.float16}
+
+    assert run(optimizer={"steps": 2}).train() == whole
+    assert run(optimizer={"steps": 2}, save={"rank": 4}).train() == low
+    shutil.rmtree(whole.parent.parent / "states")
+    again = run(seed=1, optimizer={"steps": 2})
+    path = again.train()
+    assert path.stem == "perflow-000002-4"
+    average = dict(zip(again.base, again.ema.shadow_params, strict=True))
+    assert all(torch.equal(dW, average[key] - again.base[key]) for key, dW in read(path)[0].items())
+    assert whole.read_bytes() == before
 
 
 def test_lora_student(run):
