@@ -56,17 +56,37 @@ def configuration(teacher_folder, latents_file, tmp_path):
     return merged
 
 
+@pytest.fixture(scope="session")
+def load_teacher():
+    """`training.teacher.load`, which reads the same files once: loading is a third of a start."""
+    from training import teacher
+
+    loaded: dict[Any, teacher.Teacher] = {}
+
+    def load(config: Any, resolution: int) -> Any:
+        files = sorted(path for path in Path(config.path).rglob("*") if path.is_file())
+        stats = tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+        key = config.path, config.config, config.prediction_type, resolution, stats
+        if key not in loaded:
+            loaded[key] = teacher.load(config, resolution)
+        return deepcopy(loaded[key])  # a run casts it, and puts adapters on it
+
+    return load
+
+
 @pytest.fixture
-def run(configuration):
+def run(configuration, load_teacher, monkeypatch):
     """A run of a configuration, ready to train."""
+    import training.run
+
+    monkeypatch.setattr(training.run, "load", load_teacher)
 
     def make(**changes: Any):
         from accelerate.state import AcceleratorState
 
         from training.config import parse
-        from training.run import Run
 
         AcceleratorState._reset_state(True)  # each run in this process is a process of its own
-        return Run(parse(configuration(**changes)))
+        return training.run.Run(parse(configuration(**changes)))
 
     return make

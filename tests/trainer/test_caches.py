@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 
 import pytest
@@ -11,7 +12,8 @@ import torch
 from PIL import Image
 from trial.small_teachers import make_teacher
 
-from training.config import Config
+from training import made_with, state, teacher
+from training.config import Config, parse
 from training.stopping import TrainingError
 
 
@@ -36,6 +38,13 @@ def folders(tmp_path_factory):
 @pytest.fixture(scope="module")
 def another_teacher(tmp_path_factory):
     return make_teacher(tmp_path_factory.mktemp("another"), seed=1)
+
+
+@pytest.fixture
+def configuration(configuration):
+    """With fewer end points."""
+    fewer = {"endpoints": 8, "teacher_batch": 4}
+    return lambda **changes: configuration(**changes | {"cache": fewer | changes.get("cache", {})})
 
 
 def shown(trained) -> list[torch.Tensor]:
@@ -64,26 +73,41 @@ def times(folder) -> dict[str, int]:
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
 
 
-# One other value for each key of a configuration; "pictures" and "teacher" become paths.
-CHANGES = {
-    "seed": 1,
-    "teacher.path": "teacher", "teacher.config": "none", "teacher.prediction_type": "v_prediction",
-    "teacher.guidance": 2.5, "teacher.solver": "ddim", "teacher.solving_steps": 3,
-    "student.method": "lora", "student.rank": 8, "student.prediction_type": "velocity", "student.windows": 2,
-    "student.ema_decay": 0.5, "student.gradient_checkpointing": True, "student.delta": "none", "student.delta_rank": 2,
+# One other value for each key of a configuration; "pictures" and "teacher" become paths. Caches are made with these:
+ALONE = {
+    "seed": 1, "teacher.path": "teacher", "teacher.prediction_type": "v_prediction", "teacher.guidance": 2.5,
+    "teacher.solver": "ddim", "teacher.solving_steps": 3, "student.windows": 2,
     "points.grid": "uniform", "points.per_window": 2, "points.start_share": 0.8, "points.N": 500,
     "points.pure_noise": True,
-    "data.kind": "latents", "data.path": "pictures", "data.caption": "words", "data.resolution": 128,
-    "data.prompt_dropout": 0.9, "data.latents_gb": 40.0, "data.shuffle": 7, "data.samples_per_prompt": 2,
-    "data.sampling_steps": 3, "data.sampling_guidance": 2.0,
-    "cache.endpoints": 8, "cache.uses": 1, "cache.max_gb": 0.2, "cache.teacher_batch": 4, "cache.prompts_gb": 0.02,
-    "cache.prompts_memory_gb": 0.01, "cache.precision": "float32",
-    "optimizer.steps": 9, "optimizer.batch_size": 2, "optimizer.accumulation": 2, "optimizer.learning_rate": 1e-4,
-    "optimizer.schedule": "cosine", "optimizer.warm_up": 2, "optimizer.betas": (0.8, 0.99),
-    "optimizer.weight_decay": 0.1, "optimizer.clip": 0.5, "optimizer.loss": "huber", "optimizer.huber_c": 0.1,
-    "optimizer.loss_weight": "end_point", "optimizer.precision": "bf16", "optimizer.channels_last": False,
+    "data.path": "pictures", "data.caption": "words", "data.resolution": 128, "data.prompt_dropout": 0.9,
+    "data.shuffle": 7,
+    "cache.endpoints": 4, "cache.teacher_batch": 2, "cache.precision": "float32",
+    "optimizer.batch_size": 2, "optimizer.accumulation": 2, "optimizer.precision": "bf16",
+    "optimizer.channels_last": False,
 }  # fmt: skip
-PAST_THE_CACHES = ("output", "preview", "save")
+REFUSED = {"data.kind": "latents", "student.delta": "none", "student.delta_rank": 2}
+# These touch no cache.
+TOGETHER = {
+    "teacher.config": "none",
+    "student.method": "lora", "student.rank": 8, "student.prediction_type": "velocity", "student.ema_decay": 0.5,
+    "student.gradient_checkpointing": True,
+    "data.latents_gb": 40.0, "data.samples_per_prompt": 2, "data.sampling_steps": 3, "data.sampling_guidance": 2.0,
+    "cache.uses": 1, "cache.max_gb": 0.2, "cache.prompts_gb": 0.02, "cache.prompts_memory_gb": 0.01,
+    "optimizer.steps": 9, "optimizer.learning_rate": 1e-4, "optimizer.schedule": "cosine", "optimizer.warm_up": 2,
+    "optimizer.betas": (0.8, 0.99), "optimizer.weight_decay": 0.1, "optimizer.clip": 0.5, "optimizer.loss": "huber",
+    "optimizer.huber_c": 0.1, "optimizer.loss_weight": "end_point",
+    "preview.every": 3, "preview.prompts": ["a boat"], "preview.seed": 1, "preview.teacher_steps": 2,
+    "preview.teacher_guidance": 2.0, "preview.reference_steps": 9, "preview.student_steps": [4],
+    "preview.student_guidance": 2.0,
+    "save.every": 50, "save.rank": 2, "save.precision": "float16", "save.name": "mine",
+}  # fmt: skip
+EVERY = ALONE | REFUSED | TOGETHER
+# A state goes on with others of these; the teacher itself may not change.
+FREE = {
+    "teacher.config", "student.gradient_checkpointing", "data.latents_gb", "cache.max_gb", "cache.prompts_gb",
+    "cache.prompts_memory_gb", "optimizer.steps", "optimizer.learning_rate", "optimizer.precision",
+    "optimizer.channels_last", *(key for key in TOGETHER if key.startswith(("preview.", "save."))),
+}  # fmt: skip
 
 
 def test_every_key_is_tried():
@@ -91,41 +115,114 @@ def test_every_key_is_tried():
     for name, field in Config.model_fields.items():
         section = getattr(field.annotation, "model_fields", None)
         keys |= {f"{name}.{key}" for key in section} if section else {name}
-    assert {key for key in keys if key.split(".")[0] not in PAST_THE_CACHES} == CHANGES.keys()
+    assert keys - {"output"} == EVERY.keys()
 
 
-@pytest.fixture(scope="module")
-def begun(tmp_path_factory):
-    """Folders of runs that several tests copy: killed before the first state, and after one."""
-    return tmp_path_factory.mktemp("begun")
+@pytest.fixture
+def changed(folders, another_teacher):
+    """The sections of a run on pictures, with other values for some keys."""
+
+    def make(*keys: str) -> dict:
+        values = {"data": {"kind": "folder", "path": str(folders / "some")}}
+        for key in keys:
+            section, _, name = key.rpartition(".")
+            value = EVERY[key]
+            if isinstance(value, str):
+                value = {"teacher": str(another_teacher), "pictures": str(folders / "others")}.get(value, value)
+            values |= {section: values.get(section, {}) | {name: value}} if section else {name: value}
+        return values
+
+    return make
 
 
-@pytest.mark.parametrize("key", CHANGES)
-def test_one_changed_key(run, folders, another_teacher, begun, tmp_path, capfd, key):
-    """A second start shows what one with empty caches shows, or refuses; and it says what it makes again."""
-    usual = {"data": {"kind": "folder", "path": str(folders / "some")}}
-    for name, steps in (("before", 0), ("after", 1)):
-        if not (begun / name).exists():
-            first = run(output=str(begun / name), optimizer={"steps": max(steps, 1)}, **usual)
-            first.train() if steps else shown(first)
-    section, _, name = key.rpartition(".")
-    value = {"teacher": str(another_teacher), "pictures": str(folders / "others")}.get(CHANGES[key], CHANGES[key])
-    changes = usual | ({section: usual.get(section, {}) | {name: value}} if section else {name: value})
+@pytest.fixture
+def begun(run, changed, tmp_path_factory):
+    """The folder of a run that was killed before its first state, or after one; tests copy it."""
 
-    for start in ("before", "after"):
-        kept, empty = (shutil.copytree(begun / start, tmp_path / start / name) for name in ("kept", "empty"))
+    def folder(name: str):
+        path = tmp_path_factory.getbasetemp() / f"begun-{name}"
+        if not path.exists():
+            first = run(**changed() | {"output": str(path), "optimizer": {"steps": 1}})
+            first.train() if name == "after" else shown(first)
+        return path
+
+    return folder
+
+
+@pytest.fixture
+def start_again(run, changed, begun, tmp_path, capfd):
+    """Start once more where a run was killed, with other values for some keys, and once more without its caches.
+
+    Both show the same. What is said is returned, and the files of the caches then and now.
+    """
+
+    def start(name: str, *keys: str):
+        kept, empty = (shutil.copytree(begun(name), tmp_path / which) for which in ("kept", "empty"))
         then = times(kept)
         capfd.readouterr()
-        found, now = outcome(run, output=str(kept), **changes), times(kept)
-        said = capfd.readouterr().err
-        if all(now.get(path) == time for path, time in then.items()):
-            assert "made again" not in said
-        else:
-            assert f"made with {key} = " in said or (key == "teacher.path" and "made with the teacher's" in said)
-        if start == "before" or found != "refused":
-            for cache in ("endpoints", "latents", "prompts"):
-                shutil.rmtree(empty / cache)
-            assert_same(found, outcome(run, output=str(empty), **changes))
+        found, said = outcome(run, output=str(kept), **changed(*keys)), capfd.readouterr().err
+        for cache in ("endpoints", "latents", "prompts"):
+            shutil.rmtree(empty / cache)
+        assert_same(found, outcome(run, output=str(empty), **changed(*keys)))
+        return found, said, then, times(kept)
+
+    return start
+
+
+def still_there(then: dict[str, int], now: dict[str, int]) -> bool:
+    return all(now.get(path) == time for path, time in then.items())
+
+
+@pytest.mark.parametrize("key", ALONE)
+def test_a_key_that_a_cache_is_made_with(start_again, key):
+    """A second start shows what one with empty caches shows, and says what it makes again and why."""
+    found, said, then, now = start_again("before", key)
+    assert found != "refused"
+    assert not still_there(then, now)
+    assert f"made with {key} = " in said or (key == "teacher.path" and "made with the teacher's" in said)
+
+
+@pytest.mark.parametrize("key", REFUSED)
+def test_a_key_that_is_refused(run, changed, begun, tmp_path, key):
+    kept = shutil.copytree(begun("before"), tmp_path / "kept")
+    then = times(kept)
+    assert outcome(run, output=str(kept), **changed(key)) == "refused"
+    assert times(kept) == then
+
+
+@pytest.mark.parametrize(
+    ("start", "keys"),
+    [("before", list(TOGETHER)), ("after", sorted(FREE & TOGETHER.keys()))],
+    ids=["before a state", "after one"],
+)
+def test_keys_that_touch_no_cache(start_again, start, keys):
+    """All of them at once: nothing is made again."""
+    found, said, then, now = start_again(start, *keys)
+    assert found != "refused"
+    assert "made again" not in said
+    assert still_there(then, now)
+
+
+@pytest.mark.parametrize("key", sorted(FREE & ALONE.keys()))
+def test_caches_made_again_after_a_state(start_again, key):
+    found, said, then, now = start_again("after", key)
+    assert found != "refused"
+    assert not still_there(then, now)
+    assert f"made with {key} = " in said
+
+
+def test_the_keys_that_a_state_refuses(run, changed, begun, configuration, another_teacher):
+    """With the facts that a start has: one with any other key changed is refused, and the key is named."""
+    digests = run(**changed() | {"output": str(begun("after"))}).teacher.digests
+    others = teacher.load(parse(configuration(teacher={"path": str(another_teacher)})).teacher, 64).digests
+    for key in EVERY:
+        config = parse(configuration(**changed(key) | {"output": str(begun("after"))}))
+        facts = made_with.of_run(config, others if key == "teacher.path" else digests, 1)
+        if key in FREE:
+            assert state.of_this_run(config, facts)
+            continue
+        with pytest.raises(TrainingError, match="the teacher's UNet" if key == "teacher.path" else re.escape(key)):
+            state.of_this_run(config, facts)
 
 
 def started_again(run, **changes):
@@ -201,15 +298,16 @@ def test_a_teacher_that_moves_stays_the_same(run, teacher_folder, tmp_path, capf
     assert "made again" not in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("key", ["sampling_steps", "sampling_guidance", "samples_per_prompt", "path"])
-def test_prompts_alone(run, tmp_path, key):
+def test_prompts_alone(run, tmp_path):
+    """Each key changed alone: a second start shows what one with empty caches shows."""
     (tmp_path / "prompts.txt").write_text("a house\na boat\n")
     (tmp_path / "more.txt").write_text("a house\na tree\n")
-    data = {"kind": "prompts", "path": str(tmp_path / "prompts.txt"), "sampling_steps": 3}
-    shown(run(data=data))
+    usual = {"kind": "prompts", "path": str(tmp_path / "prompts.txt"), "sampling_steps": 3}
+    shown(run(data=usual))
     other = {"sampling_steps": 2, "sampling_guidance": 2.0, "samples_per_prompt": 3, "path": str(tmp_path / "more.txt")}
-    data |= {key: other[key]}
-    assert_same(shown(run(data=data)), shown(run(output=str(tmp_path / "empty"), data=data)))
+    for key, value in other.items():
+        kept, data = shutil.copytree(tmp_path / "run", tmp_path / key), usual | {key: value}
+        assert_same(shown(run(output=str(kept), data=data)), shown(run(output=str(kept / "empty"), data=data)))
 
 
 def test_a_refused_start_leaves_the_caches(run, tmp_path):
@@ -227,5 +325,5 @@ def test_rows_are_known_by_their_numbers(run):
     shown(trained)
     first, second = sorted(trained.segments.folder.glob("*/round-0/*.safetensors"))
     shutil.copy(second, first)
-    with pytest.raises(TrainingError, match=r"chunk-000000\.safetensors holds other rows than 0 to 7"):
+    with pytest.raises(TrainingError, match=r"chunk-000000\.safetensors holds other rows than 0 to 3"):
         shown(run())
