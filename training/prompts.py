@@ -17,10 +17,11 @@ DEPENDS_ON = {"the teacher's text encoders", "optimizer.precision"}
 
 
 class PromptStore:
-    """Embeddings in 16 bits in a database, for one process; the oldest make room. Ready again after a stop.
+    """Embeddings in a database, for one process; the oldest make room. Ready again after a stop.
 
-    A prompt is encoded when it is first wanted, and again only where it has been pushed out meanwhile. The first ones
-    of a run also stay in the memory of the teacher's device, as many as are allowed there.
+    They are kept in float32 where the teacher computes in it, or else in float16. A prompt is encoded when it is first
+    wanted, and again only where it has been pushed out meanwhile. The first ones of a run also stay in the memory of the
+    teacher's device, as many as are allowed there.
     """
 
     def __init__(self, teacher: Teacher, folder: Path, max_gb: float, memory_gb: float = 0.0):
@@ -28,11 +29,14 @@ class PromptStore:
         empty = teacher.encode_prompts([""])
         self.shape, self.width = tuple(empty.embeddings.shape[1:]), empty.embeddings[0].numel()
         self.row = self.width + empty.pooled.shape[1]
-        self.capacity = max(int(max_gb * 1e9 / (2 * self.row)), BATCH)
-        self.room = int(memory_gb * 1e9 / (2 * self.row))
+        self.dtype = torch.float32 if teacher.dtype == torch.float32 else torch.float16  # numpy has no bfloat16
+        size = self.row * self.dtype.itemsize
+        self.capacity = max(int(max_gb * 1e9 / size), BATCH)
+        self.room = int(memory_gb * 1e9 / size)
         self.memory: dict[str, Tensor] = {}
         folder.mkdir(parents=True, exist_ok=True)
-        address = (folder / f"embeddings-{self.row}.sqlite").absolute().as_uri()
+        name = f"embeddings-{self.row}-{str(self.dtype).removeprefix('torch.')}.sqlite"
+        address = (folder / name).absolute().as_uri()
         # Network disks may have no locks, and no other process opens it.
         self.disk = sqlite3.connect(f"{address}?nolock=1", uri=True)
         self.disk.execute("CREATE TABLE IF NOT EXISTS prompts (number INTEGER PRIMARY KEY, text TEXT UNIQUE, row BLOB)")
@@ -42,7 +46,7 @@ class PromptStore:
         unique = dict.fromkeys(texts)
         found = self._loaded([text for text in unique if text not in self.memory])
         for text, row in list(found.items())[: self.room - len(self.memory)]:
-            self.memory[text] = row.half()
+            self.memory[text] = row.to(self.dtype)
         rows = torch.stack([found[text] if text in found else self.memory[text].float() for text in texts])
         return Prompts(rows[:, : self.width].reshape(-1, *self.shape), rows[:, self.width :])
 
@@ -60,10 +64,11 @@ class PromptStore:
             self.disk.execute(
                 "DELETE FROM prompts WHERE number <= (SELECT max(number) FROM prompts) - ?", (self.capacity,)
             )
-        numbers = np.stack([np.frombuffer(rows[text], np.float16) for text in texts])
+        kept_as = np.float32 if self.dtype == torch.float32 else np.float16
+        numbers = np.stack([np.frombuffer(rows[text], kept_as) for text in texts])
         return dict(zip(texts, torch.from_numpy(numbers).to(self.teacher.device).float(), strict=True))
 
     def _encoded(self, texts: list[str]) -> dict[str, bytes]:
         prompts = self.teacher.encode_prompts(texts)
-        rows = torch.cat([prompts.embeddings.flatten(1), prompts.pooled], dim=1).to("cpu", torch.float16).numpy()
+        rows = torch.cat([prompts.embeddings.flatten(1), prompts.pooled], dim=1).to("cpu", self.dtype).numpy()
         return {text: row.tobytes() for text, row in zip(texts, rows, strict=True)}

@@ -183,7 +183,7 @@ def test_cached_segments_are_the_teachers(run):
 
 def test_prompts_in_memory_are_those_on_disk(run, tmp_path):
     on_disk = run().prompts
-    room = 3.5 * 2 * on_disk.row / 1e9
+    room = 3.5 * 4 * on_disk.row / 1e9
     in_memory = run(output=str(tmp_path / "another"), cache={"prompts_memory_gb": room}).prompts
     asked = [["a house", "a boat"], ["a boat", "a tree", "a castle", "a boat"], ["a castle", "a house"], [""]]
     for texts in asked:
@@ -193,12 +193,21 @@ def test_prompts_in_memory_are_those_on_disk(run, tmp_path):
     assert in_memory.embed(["a tree", "a house"]).embeddings.shape == (2, *in_memory.shape)  # not read
 
 
+@pytest.mark.parametrize(("precision", "kept_in"), [("no", torch.float32), ("bf16", torch.float16)])
+def test_prompts_are_kept_in_the_precision_of_the_run(run, precision, kept_in):
+    trained = run(optimizer={"precision": precision})
+    texts = ["a house", "a boat"]
+    own, kept = trained.teacher.encode_prompts(texts).embeddings.float(), trained.prompts.embed(texts).embeddings
+    assert torch.equal(kept, own.to(kept_in).float())
+    assert not torch.equal(own.to(torch.float16).float(), own) or precision == "bf16"
+
+
 def test_the_oldest_prompts_make_room_on_disk(run, tmp_path, monkeypatch):
     from training import prompts as module
 
     monkeypatch.setattr(module, "BATCH", 1)
     trained = run()
-    store = module.PromptStore(trained.teacher, tmp_path / "prompts", max_gb=2.5 * 2 * trained.prompts.row / 1e9)
+    store = module.PromptStore(trained.teacher, tmp_path / "prompts", max_gb=2.5 * 4 * trained.prompts.row / 1e9)
     encoded, encode = [], trained.teacher.encode_prompts
     monkeypatch.setattr(trained.teacher, "encode_prompts", lambda texts: encoded.extend(texts) or encode(texts))
     first = store.embed(["a house"]).embeddings
