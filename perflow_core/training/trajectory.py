@@ -15,7 +15,7 @@ from torch import Tensor
 from ..host import host_float64
 from ..sampling.chord import WindowChord
 from ..sampling.parameterization import Derivative, append_dims
-from ..sampling.windows import NUM_TIMESTEPS, Float64, edge_entries
+from ..sampling.windows import NUM_TIMESTEPS, Float64, Windows, edge_entries
 
 Solver = Literal["dpmpp_2m", "ddim"]
 SOLVERS: tuple[Solver, ...] = get_args(Solver)
@@ -29,8 +29,9 @@ class TeacherTrajectory:
     count; signal: a of X = a x0 + sigma noise at each. Solvers, one call of the model a step:
     "ddim": Euler in sigma, X' = X + (sigma' - sigma) d.
     "dpmpp_2m": DPM-Solver++(2M) (Lu et al. 2022, Algorithm 2), second order in log(sigma / a).
-    Where the steps stand: Stable Diffusion's even in t for ddim, as the authors do, and even in log sigma for dpmpp_2m;
-    a flow model's even in the time before its shift.
+    Where the steps stand: Stable Diffusion's even in t for ddim, at the entries round(1000 t - 1) of the authors'
+    `PFODESolver`, and even in log sigma for dpmpp_2m; a flow model's even in the time before its shift. (The authors'
+    steps end 1000 // (K n) entries further on, which is not always where the next one begins; here it is.)
     """
 
     entries: Tensor
@@ -54,8 +55,12 @@ class TeacherTrajectory:
                 f"{n} steps in each of {K} windows, expected 1 to {most}: a step goes from one entry of the base "
                 "model's noise table to another."
             )
-        scale = np.arange(NUM_TIMESTEPS, dtype=np.float64) if solver == "ddim" else np.log(sigma.numpy())
-        entries = np.stack([_entries_between(scale, start, end, n) for start, end in spans])
+        if solver == "ddim":
+            edges = NUM_TIMESTEPS * Windows.even(K).edges - 1  # the last is -1, one before the table
+            wanted = [np.rint(np.linspace(*span, n + 1)).astype(np.int64) for span in pairwise(edges)]
+        else:
+            wanted = [_nearest_entries(np.log(sigma.numpy()), *span, n) for span in spans]
+        entries = np.stack([_distinct(some, *span) for some, span in zip(wanted, spans, strict=True)])
         return cls(torch.from_numpy(entries), sigma, torch.ones_like(sigma), solver)
 
     @classmethod
@@ -112,12 +117,16 @@ def _check_solver(solver: str) -> None:
         raise ValueError(f'The teacher\'s solver is "{solver}", expected one of {", ".join(SOLVERS)}.')
 
 
-def _entries_between(scale: Float64, start: int, end: int, n: int) -> np.ndarray:
-    """n + 1 falling entries from start to end, as even on the rising scale as whole entries allow."""
+def _nearest_entries(scale: Float64, start: int, end: int, n: int) -> np.ndarray:
+    """n + 1 entries from start to end, as even on the rising scale as whole entries allow."""
     wanted = np.linspace(scale[start], scale[end], n + 1)
     above = np.searchsorted(scale, wanted).clip(1, len(scale) - 1)
-    entries = np.where(scale[above] - wanted < wanted - scale[above - 1], above, above - 1)
+    return np.where(scale[above] - wanted < wanted - scale[above - 1], above, above - 1)
+
+
+def _distinct(entries: np.ndarray, start: int, end: int) -> np.ndarray:
+    """The same entries from start to end, falling: where two were the same, one is moved."""
     entries[0], entries[-1] = start, end
-    left = np.arange(n + 1)  # no two the same: down from the start, then up from the end
+    left = np.arange(len(entries))  # down from the start, then up from the end
     entries = np.minimum.accumulate(entries + left) - left
     return np.maximum(entries, end + left[::-1])

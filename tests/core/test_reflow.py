@@ -124,6 +124,12 @@ def test_the_trajectory_goes_from_edge_to_edge(alphas_cumprod):
         [499, 374, 249],
         [249, 124, 0],
     ]
+    # What the authors' PFODESolver.get_timesteps gives: (999 + (t - 1) / 0.001).round(), without the last one.
+    eight = TeacherTrajectory.plan(alphas_cumprod, 4, 8, "ddim").entries
+    assert eight[0].tolist() == [999, 968, 936, 905, 874, 843, 812, 780, 749]
+    assert eight[3].tolist() == [249, 218, 186, 155, 124, 93, 62, 30, 0]
+    # Their steps of 1000 // (K n) entries, where that is a whole number: all of ours, but for the last, which is cut.
+    assert (TeacherTrajectory.plan(alphas_cumprod, 4, 10, "ddim").entries.diff().flatten()[:-1] == -25).all()
     for solver in SOLVERS:
         for K, n in [(4, 1), (4, 8), (4, 100), (4, 249), (1, 25), (3, 7), (10, 5)]:
             entries = TeacherTrajectory.plan(alphas_cumprod, K, n, solver).entries
