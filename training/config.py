@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from perflow_core.sampling.parameterization import PredictionType
 from perflow_core.training.reflow import LossWeight
@@ -22,6 +22,15 @@ Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _zero_as_in_the_node(guidance: Any) -> Any:
+    """Train PeRFlow Delta has 0 for cfg_sync."""
+    return "cfg_sync" if guidance == 0 and not isinstance(guidance, bool) else guidance
+
+
+Guidance = Annotated[Literal["cfg_sync"] | Size, BeforeValidator(_zero_as_in_the_node)]
 
 
 class Section(BaseModel):
@@ -34,7 +43,7 @@ class TeacherConfig(Section):
     path: str  # a .safetensors checkpoint or a diffusers folder
     config: str = ""  # for a checkpoint: a diffusers folder of its kind, where the network has none to give
     prediction_type: Literal["auto", "epsilon", "v_prediction"] = "auto"
-    guidance: Literal["cfg_sync"] | Size = "cfg_sync"
+    guidance: Guidance = "cfg_sync"  # a number is the teacher's CFG, which is learned; 0 is cfg_sync
     solver: Solver = "dpmpp_2m"
     solving_steps: Positive = 4
 
@@ -98,8 +107,8 @@ class OptimizerConfig(Section):
     learning_rate: Size = 1e-4
     schedule: Literal["constant_with_warmup", "cosine", "linear"] = "constant_with_warmup"
     warm_up: Count = 100
-    betas: Annotated[tuple[float, float], Field(strict=False)] = (0.9, 0.999)  # TOML has lists only
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    betas: Annotated[tuple[Beta, Beta], Field(strict=False)] = (0.9, 0.999)  # TOML has lists only
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
     clip: Size = 1.0
     loss: Literal["mse", "huber"] = "mse"
     huber_c: Size = 0.001
@@ -145,10 +154,45 @@ class Config(Section):
     save: SaveConfig = SaveConfig()
 
 
+# Keys that do something only where another key has one of these values.
+NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "student.rank": ("student.method", ("lora",)),
+    "points.per_window": ("points.grid", ("coarse",)),
+    "points.start_share": ("points.grid", ("coarse",)),
+    "points.N": ("points.grid", ("uniform",)),
+    "data.caption": ("data.kind", ("folder", "webdataset")),
+    "data.latents_gb": ("data.kind", ("folder", "prompts")),
+    "data.shuffle": ("data.kind", ("webdataset",)),
+    "data.samples_per_prompt": ("data.kind", ("prompts",)),
+    "data.sampling_steps": ("data.kind", ("prompts",)),
+    "data.sampling_guidance": ("data.kind", ("prompts",)),
+    "optimizer.huber_c": ("optimizer.loss", ("huber",)),
+    "save.rank": ("student.method", ("full",)),
+}
+
+
+def without_effect(config: Config) -> str:
+    """The sentence that names the keys that were given and do nothing in this configuration; empty for none."""
+
+    def section(key: str) -> Any:
+        return getattr(config, key.partition(".")[0])
+
+    found = [
+        f"{key} (only with {other} = {' or '.join(values)})"
+        for key, (other, values) in NEEDS.items()
+        if key.partition(".")[2] in section(key).model_fields_set
+        and getattr(section(other), other.partition(".")[2]) not in values
+    ]
+    if not config.preview.every:
+        others = sorted(config.preview.model_fields_set - {"every"})
+        found += [f"preview.{name} (only with preview.every above 0)" for name in others]
+    return f"Keys without effect in this configuration: {', '.join(found)}." if found else ""
+
+
 def read(path: Path) -> Config:
     """The configuration in a TOML file. Raises TrainingError, naming the file and the key."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise TrainingError(f"{path} cannot be read ({error.strerror}): give the path of a configuration.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from training.config import parse, read
+from training.config import NEEDS, parse, read, without_effect
 from training.stopping import TrainingError
 
 
@@ -13,6 +13,7 @@ def test_the_shipped_ones_can_be_read(repository):
         config = read(path)
         assert config.optimizer.steps >= 1000
         assert config.student.windows == 4
+        assert without_effect(config) == ""
 
 
 MISTAKES = [
@@ -26,6 +27,8 @@ MISTAKES = [
     ({"data": {"prompt_dropout": 1.5}}, "data.prompt_dropout is 1.5, input should be less than or equal to 1"),
     ({"teacher": {"guidance": "much"}}, "teacher.guidance is 'much'"),
     ({"save": {"name": "a/b"}}, "save.name is 'a/b'"),
+    ({"optimizer": {"betas": [0.9, 1.5]}}, "optimizer.betas.1 is 1.5, input should be less than 1"),
+    ({"optimizer": {"weight_decay": float("inf")}}, "optimizer.weight_decay is inf, input should be a finite number"),
 ]
 
 
@@ -52,3 +55,56 @@ def test_files_that_are_no_configuration(tmp_path):
     (tmp_path / "bad.toml").write_text("output = 1 2\n")
     with pytest.raises(TrainingError, match=r"bad\.toml is not valid TOML .*line 1"):
         read(tmp_path / "bad.toml")
+    (tmp_path / "latin.toml").write_bytes(b'output = "caf\xe9"')
+    with pytest.raises(TrainingError, match=r"latin\.toml is not valid TOML"):
+        read(tmp_path / "latin.toml")
+
+
+def test_a_file_with_a_byte_order_mark(repository, tmp_path):
+    shipped = repository / "training" / "configs" / "sd15.toml"
+    marked = tmp_path / "marked.toml"
+    marked.write_bytes(b"\xef\xbb\xbf" + shipped.read_bytes())
+    assert read(marked) == read(shipped)
+
+
+def test_guidance_0_is_that_of_the_node(configuration):
+    assert parse(configuration(teacher={"guidance": 0})).teacher.guidance == "cfg_sync"
+    assert parse(configuration(teacher={"guidance": 0.0})).teacher.guidance == "cfg_sync"
+    with pytest.raises(TrainingError, match=r"teacher\.guidance is -1"):
+        parse(configuration(teacher={"guidance": -1}))
+
+
+# A key, a value, the key that it needs, a value of that one with which it does nothing, and one with which it does.
+NEEDY = [
+    ("student.rank", 8, "student.method", "full", "lora"),
+    ("points.per_window", 2, "points.grid", "uniform", "coarse"),
+    ("points.start_share", 0.5, "points.grid", "uniform", "coarse"),
+    ("points.N", 500, "points.grid", "coarse", "uniform"),
+    ("data.caption", "words", "data.kind", "prompts", "webdataset"),
+    ("data.latents_gb", 1.0, "data.kind", "webdataset", "prompts"),
+    ("data.shuffle", 5, "data.kind", "folder", "webdataset"),
+    ("data.samples_per_prompt", 2, "data.kind", "folder", "prompts"),
+    ("data.sampling_steps", 3, "data.kind", "latents", "prompts"),
+    ("data.sampling_guidance", 2.0, "data.kind", "latents", "prompts"),
+    ("optimizer.huber_c", 0.1, "optimizer.loss", "mse", "huber"),
+    ("save.rank", 4, "student.method", "lora", "full"),
+    ("preview.seed", 3, "preview.every", 0, 5),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "other", "idle", "busy"), NEEDY)
+def test_keys_without_effect_are_said(configuration, key, value, other, idle, busy):
+    def said(of_other) -> str:
+        changes = {}
+        for name, setting in ((other, of_other), (key, value)):
+            section, _, name = name.partition(".")
+            changes[section] = changes.get(section, {}) | {name: setting}
+        return without_effect(parse(configuration(**changes)))
+
+    assert said(idle).startswith(f"Keys without effect in this configuration: {key} (only with {other}")
+    assert said(busy) == ""
+
+
+def test_every_needy_key_is_tried(configuration):
+    assert {key for key, *_ in NEEDY} - {"preview.seed"} == NEEDS.keys()
+    assert without_effect(parse(configuration())) == ""
