@@ -89,7 +89,7 @@ def _open(path: Path) -> tuple[Any, list[str]]:
     beside = path.with_suffix(".json")
     try:
         latents: Any = safetensors.safe_open(str(path), framework="pt").get_slice("latents")  # type: ignore[no-untyped-call]
-        captions = json.loads(beside.read_text(encoding="utf-8"))
+        captions = json.loads(beside.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise TrainingError(
             f"{path} cannot be used ({error}), expected a tensor called latents in it and a list of captions in "

@@ -6,6 +6,8 @@ import json
 import os
 import random
 import sys
+import tarfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -97,7 +99,7 @@ def _captions_in_tables(folder: Path, column: str) -> dict[Path, str]:
             Path(row["image"]["path"]): row.get(column)
             for row in rows.cast_column("image", datasets.Image(decode=False))
         }
-    except (datasets.exceptions.DatasetsError, ValueError, TypeError, KeyError, OSError) as error:
+    except (datasets.exceptions.DatasetsError, ValueError, TypeError, LookupError, OSError) as error:
         raise TrainingError(
             f"{', '.join(map(str, tables))} cannot be read ({' '.join(str(error).split())}), expected a "
             f'"file_name" and a "{column}" in every row: correct it there.'
@@ -166,18 +168,38 @@ class ShardStream:
         shards = [self.shards[i] for i in order]
         samples = webdataset.WebDataset(shards, shardshuffle=False, nodesplitter=None, empty_check=False)
         mixed = samples.shuffle(self.config.shuffle, rng=random.Random(f"{self.seed} {epoch}"))
-        for sample in mixed:
-            ending = next((ending for ending in ENDINGS.split(";") if ending in sample), None)
+        try:
+            for sample in mixed:
+                ending = next((ending for ending in ENDINGS.split(";") if ending in sample), None)
+                if ending and (picture := self._picture(sample, ending)):
+                    yield picture
+        except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+            what, *_, shard = error.args if len(error.args) > 2 else (error, self.config.path)  # as webdataset adds it
+            raise TrainingError(
+                f"The shard {shard} cannot be read ({what}): it may be cut off, so fetch or make it again."
+            ) from error
+
+    def _picture(self, sample: dict[str, Any], ending: str) -> Picture | None:
+        """None without a caption; one whose caption is not valid cannot be read."""
+        name = f"{sample['__url__']}/{sample['__key__']}.{ending}"
+        try:
             caption = self._caption(sample)
-            if ending and caption is not None:
-                data = sample[ending]
-                yield Picture(f"{sample['__url__']}/{sample['__key__']}.{ending}", partial(bytes, data), caption)
+        except ValueError as error:
+            return Picture(name, partial(_refuse, f"its caption: {error}"), "")
+        return None if caption is None else Picture(name, partial(bytes, sample[ending]), caption)
 
     def _caption(self, sample: dict[str, Any]) -> str | None:
+        """Raises ValueError."""
         for ending in (self.config.caption, "txt"):
             if ending in sample:
-                return sample[ending].decode("utf-8").strip()
-        return json.loads(sample["json"]).get(self.config.caption) if "json" in sample else None
+                return sample[ending].decode("utf-8-sig").strip()
+        values = json.loads(sample["json"]) if "json" in sample else None
+        caption = values.get(self.config.caption) if isinstance(values, dict) else None
+        return None if caption is None else str(caption)
+
+
+def _refuse(why: str) -> bytes:
+    raise ValueError(why)
 
 
 def decoded(
@@ -209,6 +231,13 @@ def decoded(
 def pixels(data: bytes, resolution: int) -> Tensor:
     """The largest centred square of a picture, resized; [3, resolution, resolution] in -1..1."""
     with Image.open(io.BytesIO(data)) as image:
-        upright = ImageOps.exif_transpose(image).convert("RGB")
+        upright = _eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
         square = ImageOps.fit(upright, (resolution, resolution), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.asarray(square, dtype=np.float32)).permute(2, 0, 1) / 127.5 - 1
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits, which Pillow would clip at 255; others as they are."""
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))

@@ -27,12 +27,15 @@ def shards(tmp_path):
     return {"kind": "webdataset", "path": str(tmp_path / "shard-{0..1}.tar")}
 
 
-def write_shards(folder, caption="picture") -> None:
-    for shard in range(2):
+def write_shards(folder, caption="picture", encoding="utf-8", numbers=range(2)) -> None:
+    for shard in numbers:
         with tarfile.open(folder / f"shard-{shard}.tar", "w") as tar:
             for i in range(5):
                 number = 5 * shard + i
-                parts = {"jpg": b"broken" if number == 3 else jpeg(number), "txt": f"{caption} {number}".encode()}
+                parts = {
+                    "jpg": b"broken" if number == 3 else jpeg(number),
+                    "txt": f"{caption} {number}".encode(encoding),
+                }
                 for ending, data in parts.items():
                     member = tarfile.TarInfo(f"{number:03}.{ending}")
                     member.size = len(data)
@@ -139,6 +142,80 @@ def test_pictures_without_a_caption_are_counted_and_named(configuration, picture
     (pictures / "metadata.jsonl").write_text("{broken")
     with pytest.raises(TrainingError, match=r'metadata\.jsonl cannot be read .*expected a "file_name" and a "text"'):
         folder_of(configuration, pictures)
+
+
+def grey(mode: str, ending: str) -> bytes:
+    """8 by 8, from black to white."""
+    data = io.BytesIO()
+    values = np.linspace(0, 1, 64).reshape(8, 8)
+    scaled = (values * 65535).round().astype(np.uint16) if mode == "I;16" else (values * 255).round().astype(np.uint8)
+    Image.fromarray(scaled).save(data, ending)
+    return data.getvalue()
+
+
+@pytest.mark.parametrize("ending", ["PNG", "TIFF", "PPM"])
+def test_16_bits_are_not_clipped(ending):
+    deep, usual = (pixels(grey(mode, ending), 8) for mode in ("I;16", "L"))
+    assert usual.min() == -1
+    assert usual.max() == 1
+    assert (deep - usual).abs().max() < 1.5 / 127.5
+
+
+def test_captions_with_a_byte_order_mark(configuration, pictures, tmp_path):
+    captioned(pictures)
+    table = pictures / "metadata.jsonl"
+    table.write_bytes(b"\xef\xbb\xbf" + table.read_bytes())
+    assert [picture.caption for picture in folder_of(configuration, pictures)[0]] == [f"picture {i}" for i in range(6)]
+    table.unlink()
+    (pictures / "metadata.csv").write_text("file_name,text\n0.jpg,first\n", encoding="utf-8-sig")
+    assert [picture.caption for picture in folder_of(configuration, pictures)[0]] == ["first"]
+
+
+BROKEN_TABLES = [
+    b'{"file_name": "0.jpg", "text": "picture 0"}\n{"file_name": "1.j',
+    b'{"text": "no name"}',
+    b'{"file_name": "../0.jpg", "text": "outside"}',
+    b"[]",
+    b"",
+    '{"file_name": "0.jpg", "text": "caf\xe9"}'.encode("latin-1"),
+]
+
+
+@pytest.mark.parametrize("table", BROKEN_TABLES)
+def test_a_table_that_cannot_be_read(configuration, pictures, table):
+    (pictures / "metadata.jsonl").write_bytes(table)
+    with pytest.raises(TrainingError, match=r"metadata\.jsonl cannot be read \(.*\), expected a") as error:
+        folder_of(configuration, pictures)
+    assert "\n" not in str(error.value)
+
+
+def test_captions_that_are_not_utf_8(configuration, shards, pictures, tmp_path):
+    """Of a folder they are refused; of shards they are passed over and named, as broken pictures are."""
+    (pictures / "0.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(TrainingError, match=r"caption .*0\.txt is not UTF-8"):
+        folder_of(configuration, pictures)
+    write_shards(tmp_path, "caf\xe9", "latin-1")
+    write_shards(tmp_path, numbers=range(1, 2))
+    from training.config import parse
+
+    stream = ShardStream(parse(configuration(data=shards)).data, 0, 0, 1)
+    skipped: list[str] = []
+    read = dict(decoded([picture for picture, _ in zip(stream, range(10), strict=False)], 64, skipped))
+    assert {picture.caption for picture, found in read.items() if found is not None} == {
+        f"picture {i}" for i in range(5, 10)
+    }
+    assert len(skipped) == 5
+
+
+def test_a_shard_that_is_cut_off(configuration, shards, tmp_path):
+    from training.config import parse
+
+    path = tmp_path / "shard-0.tar"
+    whole = path.read_bytes()
+    for cut in (whole[:700], b"<html>" * 200, b""):
+        path.write_bytes(cut)
+        with pytest.raises(TrainingError, match=r"The shard .*shard-0\.tar cannot be read \(.*\): it may be cut off"):
+            list(zip(ShardStream(parse(configuration(data=shards)).data, 0, 0, 1), range(10), strict=False))
 
 
 def test_shards(run, shards, capfd, tmp_path):
