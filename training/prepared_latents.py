@@ -90,10 +90,11 @@ def _samples(config: Config, facts: Facts, teacher: Teacher, prompts: PromptStor
     """The teacher's own pictures of the prompts in a file, one a line."""
     data = config.data
     try:
-        lines = [line.strip() for line in Path(data.path).expanduser().read_text(encoding="utf-8").splitlines()]
-    except OSError as error:
+        lines = [line.strip() for line in Path(data.path).expanduser().read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, ValueError) as error:
         raise TrainingError(
-            f"data.path {data.path} cannot be read ({error.strerror}): give a text file of prompts."
+            f"data.path {data.path} cannot be read ({getattr(error, 'strerror', error)}): give a text file of prompts "
+            "in UTF-8."
         ) from error
     texts = [line for line in lines if line]
     if not texts:
@@ -200,7 +201,7 @@ def _make(path: Path, work: Preparation, numbers: range, config: Config, stoppin
 
 def _write_captions(path: Path, captions: list[str]) -> None:
     """Beside a file of latents, where others or none are there."""
-    beside, text = path.with_suffix(".json"), json.dumps(captions)
-    if not beside.is_file() or beside.read_text(encoding="utf-8") != text:
+    beside, text = path.with_suffix(".json"), json.dumps(captions).encode()
+    if not beside.is_file() or beside.read_bytes() != text:
         with atomic_write(beside) as unfinished:
-            unfinished.write_text(text, encoding="utf-8")
+            unfinished.write_bytes(text)

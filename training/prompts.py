@@ -4,12 +4,15 @@
 """
 
 import sqlite3
+import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
+from .stopping import TrainingError
 from .teacher import Prompts, Teacher
 
 BATCH = 32
@@ -20,8 +23,8 @@ class PromptStore:
     """Embeddings in a database, for one process; the oldest make room. Ready again after a stop.
 
     They are kept in float32 where the teacher computes in it, or else in float16. A prompt is encoded when it is first
-    wanted, and again only where it has been pushed out meanwhile. The first ones of a run also stay in the memory of the
-    teacher's device, as many as are allowed there.
+    wanted, and again only where it has been pushed out meanwhile. The first ones of a run also stay in the memory of
+    the teacher's device, as many as are allowed there.
     """
 
     def __init__(self, teacher: Teacher, folder: Path, max_gb: float, memory_gb: float = 0.0):
@@ -36,10 +39,8 @@ class PromptStore:
         self.memory: dict[str, Tensor] = {}
         folder.mkdir(parents=True, exist_ok=True)
         name = f"embeddings-{self.row}-{str(self.dtype).removeprefix('torch.')}.sqlite"
-        address = (folder / name).absolute().as_uri()
-        # Network disks may have no locks, and no other process opens it.
-        self.disk = sqlite3.connect(f"{address}?nolock=1", uri=True)
-        self.disk.execute("CREATE TABLE IF NOT EXISTS prompts (number INTEGER PRIMARY KEY, text TEXT UNIQUE, row BLOB)")
+        self.path = (folder / name).absolute()
+        self.disk = self._opened()
 
     def embed(self, texts: list[str]) -> Prompts:
         """A row for each text, float32 on the teacher's device."""
@@ -50,10 +51,44 @@ class PromptStore:
         rows = torch.stack([found[text] if text in found else self.memory[text].float() for text in texts])
         return Prompts(rows[:, : self.width].reshape(-1, *self.shape), rows[:, self.width :])
 
+    def _opened(self) -> sqlite3.Connection:
+        """The database; a new one where the file is none."""
+        # Network disks may have no locks, and no other process opens it.
+        disk = sqlite3.connect(f"{self.path.as_uri()}?nolock=1", uri=True)
+        try:
+            disk.execute("CREATE TABLE IF NOT EXISTS prompts (number INTEGER PRIMARY KEY, text TEXT UNIQUE, row BLOB)")
+        except sqlite3.DatabaseError as error:
+            disk.close()
+            self._forget(error)
+            return self._opened()
+        return disk
+
+    def _forget(self, error: sqlite3.DatabaseError) -> None:
+        """Delete the file, which is broken. Raises TrainingError where it is the disk that cannot be used."""
+        if isinstance(error, sqlite3.OperationalError):
+            raise TrainingError(
+                f"{self.path} cannot be used ({error}): free disk space, or see whether it may be written."
+            ) from error
+        tqdm.write(f"{self.path} is made again: it cannot be read ({error}).", file=sys.stderr)
+        self.path.unlink()
+
     def _loaded(self, texts: list[str]) -> dict[str, Tensor]:
         """[row] on the teacher's device for each, encoded or from the disk; float32: autocast joins nothing else."""
         if not texts:
             return {}
+        try:
+            rows = self._rows(texts)
+        except sqlite3.DatabaseError as error:
+            self.disk.close()
+            self._forget(error)
+            self.disk = self._opened()
+            rows = self._rows(texts)
+        kept_as = np.float32 if self.dtype == torch.float32 else np.float16
+        numbers = np.stack([np.frombuffer(rows[text], kept_as) for text in texts])
+        return dict(zip(texts, torch.from_numpy(numbers).to(self.teacher.device).float(), strict=True))
+
+    def _rows(self, texts: list[str]) -> dict[str, bytes]:
+        """As they are kept; those that were not there are there then."""
         places = ", ".join("?" * len(texts))
         rows = dict(self.disk.execute(f"SELECT text, row FROM prompts WHERE text IN ({places})", texts))
         missing = [text for text in texts if text not in rows]
@@ -64,9 +99,7 @@ class PromptStore:
             self.disk.execute(
                 "DELETE FROM prompts WHERE number <= (SELECT max(number) FROM prompts) - ?", (self.capacity,)
             )
-        kept_as = np.float32 if self.dtype == torch.float32 else np.float16
-        numbers = np.stack([np.frombuffer(rows[text], kept_as) for text in texts])
-        return dict(zip(texts, torch.from_numpy(numbers).to(self.teacher.device).float(), strict=True))
+        return rows
 
     def _encoded(self, texts: list[str]) -> dict[str, bytes]:
         prompts = self.teacher.encode_prompts(texts)

@@ -18,7 +18,7 @@ from perflow_core.training.reflow import Batch, Segment
 
 from . import latents, made_with, prompts, saving, state, student
 from .accelerated import AcceleratedDescent
-from .config import Config
+from .config import Config, without_effect
 from .plan import plan
 from .prepared_latents import Share
 from .preview import Preview
@@ -31,13 +31,24 @@ WEIGHTS = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PROCESSES_MAY_WAIT = timedelta(days=2)  # for the one that prepares latents or draws the teacher's pictures
 
 
+def _folder(output: str) -> Path:
+    """The folder of a run, made where it is not there. Raises TrainingError."""
+    path = Path(output)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(
+            f"output {output} cannot be a folder ({error.strerror}): choose another path, or move what is there."
+        ) from error
+    return path
+
+
 class Run:
     """Everything that a step needs. `train` goes from the last state to the last step."""
 
     def __init__(self, config: Config):
         self.config = config
-        output = Path(config.output)
-        output.mkdir(parents=True, exist_ok=True)
+        output = _folder(config.output)
         self.stop_requested = threading.Event()
         self.accelerator = Accelerator(
             cpu=not torch.accelerator.is_available(),  # or processes on a CPU would not find each other
@@ -47,6 +58,11 @@ class Run:
             project_config=ProjectConfiguration(project_dir=str(output)),
             log_with="tensorboard",
         )
+        if config.optimizer.precision == "fp16" and self.accelerator.device.type == "cpu":
+            raise TrainingError(
+                'optimizer.precision is "fp16" on a CPU, which has "no" or "bf16": choose one of these.'
+            )
+        self.say(without_effect(config))
         self.teacher = load(config.teacher, config.data.resolution)
         self.reflow = plan(config, self.teacher)
         self._make_student()

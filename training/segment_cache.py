@@ -9,6 +9,7 @@ What a round was made with stands beside it (`made_with`), and each file says wh
 
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,15 +164,24 @@ class SegmentCache:
             parts = []
             for start, path in zip(chunks, paths, strict=True):
                 part = slice(start, start + size)
-                if not path.is_file():
-                    if self.stopping():
-                        raise Stopped
-                    self._make(path, numbers[part], w[part], dropped[part])
-                    bar.update(len(rows[part]))
-                parts.append(self._read(path, numbers[part]))
+                new = not path.is_file()
+                parts.append(self._chunk(path, numbers[part], w[part], dropped[part]))
+                bar.update(len(rows[part]) if new else 0)
         self.w, self.x0, self.eps = (torch.cat([part[name] for part, _ in parts]) for name in ("w", "x0", "eps"))
         self.texts = [text for _, texts in parts for text in texts]
         self._round = number
+
+    def _chunk(self, path: Path, numbers: list[int], w: Tensor, dropped: Tensor) -> tuple[dict[str, Tensor], list[str]]:
+        """The tensors and the prompts of one batch of rows, made where no file has them."""
+        if path.is_file():
+            try:
+                return self._read(path, numbers)
+            except (OSError, safetensors.SafetensorError) as error:
+                tqdm.write(f"{path} is made again: it cannot be read ({error}).", file=sys.stderr)
+        if self.stopping():
+            raise Stopped
+        self._make(path, numbers, w, dropped)
+        return self._read(path, numbers)
 
     def _make(self, path: Path, numbers: list[int], w: Tensor, dropped: Tensor) -> None:
         """Have the teacher make one batch of rows, and write it."""

@@ -80,7 +80,16 @@ def save_only_the_adapter(accelerator: Accelerator) -> None:
 def of_this_run(config: Config, facts: Facts) -> Path | None:
     """The newest complete state; facts: the run's. Raises TrainingError where another run left it."""
     path = last(config)
-    changed = differences(_fixed(_note(path).get("made_with", {})), _fixed(facts)) if path else ""
+    if path is None:
+        return None
+    then, now = _fixed(_note(path).get("made_with", {})), _fixed(facts)
+    others = sorted(then.keys() ^ now.keys())
+    if others:
+        raise TrainingError(
+            f"{path} was written by another version of this program, in which {len(others)} facts differ, such as "
+            f"{others[0]}: go on with that version, or choose another output for a new run."
+        )
+    changed = differences(then, now)
     if changed:
         raise TrainingError(
             f"{path} was made with {changed}: set it back to continue, or choose another output for a new run."
@@ -106,7 +115,12 @@ def _folder(config: Config) -> Path:
 
 
 def _note(path: Path) -> dict[str, Any]:
-    note: dict[str, Any] = json.loads((path / NOTE).read_text(encoding="utf-8"))
+    try:
+        note: dict[str, Any] = json.loads((path / NOTE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainingError(
+            f"{path / NOTE} cannot be read ({error}): delete {path} to begin again, or choose another output."
+        ) from error
     return note
 
 

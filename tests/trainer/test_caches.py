@@ -266,6 +266,32 @@ def test_pictures_taken_away(run, folders, tmp_path, monkeypatch):
     assert len(list((tmp_path / "run" / "latents").iterdir())) == 4
 
 
+def cut(path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_broken_files_are_made_again(run, folders, tmp_path, capfd):
+    """End points, embeddings, latents and captions that were cut off or overwritten."""
+    again, kept = started_again(run, data={"kind": "folder", "path": str(folders / "some")}), tmp_path / "run"
+    chunk, database = next(kept.rglob("chunk-000000.safetensors")), next(kept.rglob("*.sqlite"))
+    part = next(kept.rglob("part-000000.safetensors"))
+    cut(chunk)
+    cut(database)
+    capfd.readouterr()
+    again(tmp_path)
+    said = capfd.readouterr().err
+    assert f"{chunk} is made again: it cannot be read (" in said
+    assert f"{database} is made again: it cannot be read (" in said
+
+    cut(part)
+    part.with_suffix(".json").write_bytes(b"\xff")
+    database.write_bytes(b"no database" * 100)
+    again(tmp_path)
+    said = capfd.readouterr().err
+    assert "1 of 1 files to be made; part-000000.safetensors cannot be read (" in said
+    assert f"{database} is made again: it cannot be read (" in said
+
+
 def test_another_file_of_latents_under_the_same_name(run, latents_file, tmp_path):
     path = shutil.copy(latents_file, tmp_path / "mine.safetensors")
     shutil.copy(latents_file.with_suffix(".json"), tmp_path / "mine.json")

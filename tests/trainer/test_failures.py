@@ -102,6 +102,60 @@ def test_wrong_windows(run):
         run(student={"windows": 20}, points={"per_window": 2}, teacher={"solving_steps": 60})
 
 
+def test_an_output_that_is_a_file(run, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for output in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(TrainingError, match=r"output .*file.* cannot be a folder"):
+            run(output=str(output))
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_float16_on_a_cpu(run, method):
+    with pytest.raises(TrainingError, match=r'optimizer\.precision is "fp16" on a CPU'):
+        run(student={"method": method}, optimizer={"precision": "fp16"})
+
+
+def test_gradients_that_always_overflow_float16_end(run):
+    """Their scale falls with each, and the run ends at the node's bound; a GPU's scaler, on a CPU."""
+    from accelerate.optimizer import AcceleratedOptimizer
+
+    trained, scaler = run(optimizer={"steps": 100, "warm_up": 1}), torch.amp.GradScaler("cpu")
+    trained.optimizer = AcceleratedOptimizer(trained.optimizer.optimizer, device_placement=False, scaler=scaler)
+    trained.descent.optimizer = trained.optimizer
+    trained.accelerator.scaler = trained.descent.scaler = scaler
+    before = [weight.detach().clone() for weight in trained.unet.parameters()]
+    backward = trained.descent.backward
+    trained.descent.backward = lambda loss: backward(loss * torch.inf)
+    with pytest.raises(TrainingError, match=r"NaN at step \d+; no state was saved before") as error:
+        trained.train()
+    one_sentence(error)
+    assert 20 < trained.step < 30
+    assert all(map(torch.equal, before, trained.unet.parameters()))
+
+
+def test_states_of_other_versions(run, tmp_path):
+    trained = run(optimizer={"steps": 1})
+    trained.train()
+    path = tmp_path / "run" / "states" / "step-00000001" / "run.json"
+    note = json.loads(path.read_text())
+    older = {"step": 1, "place": [""], "config": {"seed": 0}}
+    newer = note | {"made_with": note["made_with"] | {"student.colour": "red"}}
+    unread = "{"
+    for text, sentence in [
+        (json.dumps(older), r"written by another version of this program, in which \d\d facts differ"),
+        (
+            json.dumps(newer),
+            r"another version of this program, in which 1 facts differ, such as student\.colour: go on",
+        ),
+        (unread, r"run\.json cannot be read"),
+    ]:
+        path.write_text(text)
+        with pytest.raises(TrainingError, match=sentence) as error:
+            run(optimizer={"steps": 2})
+        one_sentence(error)
+
+
 NO_DATA = [
     ({"kind": "latents", "path": "none"}, "data.path none has no .safetensors file"),
     ({"kind": "folder", "path": "none"}, "data.path none is no folder"),
