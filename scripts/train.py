@@ -1,27 +1,39 @@
-"""Train a PeRFlow: `python scripts/train.py CONFIG.toml`, with `--multi_gpu` before it on several GPUs.
+"""Train a PeRFlow: `python scripts/train.py CONFIG.toml`, with `--multi_gpu` on several GPUs.
 
-Makes an environment for it, once, and starts the program `training` there. What stands before the configuration goes to
-`accelerate launch`. docs/training.md says the rest.
+Makes an environment for it, once, and starts the program `training` there. All options go to `accelerate launch`.
+docs/training.md says the rest.
 """
 
 import os
 import sys
+from pathlib import Path
 
+from config_check import check
 from environment import PACK, say
 from installing import LOCKS, locked_environment
-from user_cache import run_program, run_to_its_end
+from user_cache import UserError, run_program, run_to_its_end
 
 
 def main() -> int:
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
         say(__doc__ or "")
         return 0 if len(sys.argv) > 1 else 2
-    *options, config = sys.argv[1:]
+    options, config = split(sys.argv[1:])
+    check(Path(config))
     python = str(locked_environment(LOCKS / "training.txt"))
     # Without options accelerate's launcher would only keep this program's signals from it.
     launcher = ["-m", "accelerate.commands.launch", *options] if options else []
     search = os.pathsep.join([str(PACK), *filter(None, [os.environ.get("PYTHONPATH")])])
     return run_to_its_end([python, *launcher, "-m", "training", config], {**os.environ, "PYTHONPATH": search})
+
+
+def split(arguments: list[str]) -> tuple[list[str], str]:
+    """The options, and the configuration, which may stand anywhere among them. Raises UserError."""
+    config = next((word for word in arguments if word.endswith(".toml")), arguments[-1])
+    if config.startswith("-"):
+        raise UserError(f"{' '.join(arguments)} names no configuration, expected a .toml file: add its path.")
+    place = arguments.index(config)
+    return arguments[:place] + arguments[place + 1 :], config
 
 
 if __name__ == "__main__":
