@@ -85,11 +85,11 @@ def _pictures_below(folder: Path) -> list[Path]:
 
 def _captions_in_tables(folder: Path, column: str) -> dict[Path, str]:
     """The captions by picture of all metadata.jsonl, .csv and .parquet, as datasets' imagefolder has them."""
-    import datasets
-
     tables = sorted(path for path in folder.rglob("metadata.*") if path.suffix in (".jsonl", ".csv", ".parquet"))
     if not tables:
         return {}
+    import datasets  # takes seconds
+
     # Only the tables, and as one split: given the folder, it would use those pictures whose names suit a split. As a
     # stream, for it would keep a copy and not see every change.
     names = {"train": [glob.escape(str(path)) for path in tables]}

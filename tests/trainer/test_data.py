@@ -125,6 +125,61 @@ def folder_of(configuration, folder):
     return folder_pictures(config, said.append), said
 
 
+COLOUR = (200, 90, 30)
+PLAIN = Image.new("RGB", (24, 16), COLOUR)
+
+
+def saved(image: Image.Image, ending: str, **options) -> bytes:
+    data = io.BytesIO()
+    image.save(data, ending, **options)
+    return data.getvalue()
+
+
+def turned() -> bytes:
+    """A left half of the colour, which the note of the camera puts below."""
+    image, exif = Image.new("RGB", (32, 32)), Image.Exif()
+    image.paste(COLOUR, (0, 0, 16, 32))
+    exif[0x0112] = 8  # turn left by 90 degrees
+    return saved(image, "PNG", exif=exif)
+
+
+OF_ANY_KIND = {
+    "plain.png": saved(PLAIN, "PNG"), "UPPER.JPG": saved(PLAIN, "JPEG"), "bitmap.bmp": saved(PLAIN, "BMP"),
+    "web.webp": saved(PLAIN, "WEBP", lossless=True), "scan.tiff": saved(PLAIN, "TIFF"),
+    "palette.png": saved(PLAIN.quantize(4), "PNG"),
+    "moving.gif": saved(PLAIN, "GIF", save_all=True, append_images=[PLAIN.rotate(90)]),
+    "alpha.png": saved(PLAIN.convert("RGBA"), "PNG"), "print.jpg": saved(PLAIN.convert("CMYK"), "JPEG"),
+    "one pixel.png": saved(PLAIN.resize((1, 1)), "PNG"), "wide.png": saved(PLAIN.resize((900, 3)), "PNG"),
+    "\u96ea\u5c71 caf\xe9.png": saved(PLAIN, "PNG"), "deep/er/a.png": saved(PLAIN, "PNG"),
+    "no.png": b"", "page.png": b"<html>", "cut.png": saved(PLAIN, "PNG")[:60],
+}  # fmt: skip
+
+
+def test_pictures_of_any_kind(configuration, tmp_path):
+    for name, data in OF_ANY_KIND.items():
+        path = tmp_path / "pictures" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        path.with_suffix(".txt").write_text(name, encoding="utf-8")
+    (tmp_path / "pictures" / "link.png").symlink_to(tmp_path / "pictures" / "plain.png")
+    (tmp_path / "pictures" / "link.txt").write_text("link.png")
+    (tmp_path / "pictures" / "notes.txt").write_text("of no picture")
+    pictures, said = folder_of(configuration, tmp_path / "pictures")
+    assert said == []
+    assert {picture.name: picture.caption for picture in pictures} == {
+        name: name for name in [*OF_ANY_KIND, "link.png"]
+    }
+    skipped: list[str] = []
+    for picture, found in decoded(pictures, 16, skipped):
+        if found is not None:
+            mean = (found.mean((1, 2)) + 1) * 127.5
+            assert (mean - torch.tensor(COLOUR)).abs().max() < 4, picture.name
+    assert sorted(skipped) == ["cut.png", "no.png", "page.png"]
+    upright = (pixels(turned(), 16)[0] + 1) * 127.5
+    assert (upright[:7] < 10).all()
+    assert (upright[9:] > 190).all()
+
+
 def test_pictures_without_a_caption_are_counted_and_named(configuration, pictures):
     captioned(pictures)
     with (pictures / "metadata.jsonl").open("a") as file:

@@ -1,11 +1,18 @@
 """A run that is stopped at any moment goes on bit for bit as if it had not been."""
 
+import multiprocessing
 import os
+import random
 import shutil
 import signal
+import threading
+import time
 
 import pytest
 import torch
+from PIL import Image
+from tqdm import tqdm
+from training_results import read
 
 from training.stopping import Stopped, TrainingError
 
@@ -67,6 +74,39 @@ def test_stopped_and_killed(run, method, tmp_path):
     last.train()
     assert straight.losses == stopped.losses + killed.losses[:2] + last.losses
     assert_same(straight, last)
+
+
+def test_killed_at_any_moment(run, tmp_path):
+    """A process that has SIGKILL three times, wherever it is: caches, steps, states or deltas."""
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for i in range(5):
+        Image.new("RGB", (64, 64), (50 * i, 90, 30)).save(pictures / f"{i}.png")
+        (pictures / f"{i}.txt").write_text(f"picture {i}")
+    small = {"data": {"kind": "folder", "path": str(pictures)}, "cache": {"endpoints": 8, "teacher_batch": 4}}
+    small |= {"optimizer": {"steps": 7}, "save": {"every": 2}}
+    begun = time.monotonic()
+    straight = run(output=str(tmp_path / "straight"), **small)
+    whole = read(straight.train())
+    length = time.monotonic() - begun
+
+    def start() -> None:
+        tqdm.set_lock(threading.RLock())  # the old one is shared with this process, and may be taken when it is killed
+        run(**small).train()
+
+    moments = [random.random() * length for _ in range(3)]
+    for moment in moments:
+        process = multiprocessing.get_context("fork").Process(target=start)
+        process.start()
+        process.join(moment)
+        process.kill()
+        process.join()
+        assert process.exitcode in (0, -signal.SIGKILL), moments
+    last = run(**small)
+    delta, metadata = read(last.train())
+    assert_same(straight, last)
+    assert metadata == whole[1]
+    assert all(torch.equal(delta[key], dW) for key, dW in whole[0].items()), moments
 
 
 def test_stopped_while_the_teacher_is_at_work(run, tmp_path):
