@@ -46,6 +46,7 @@ class TeacherConfig(Section):
     guidance: Guidance = "cfg_sync"  # a number is the teacher's CFG, which is learned; 0 is cfg_sync
     solver: Solver = "dpmpp_2m"
     solving_steps: Positive = 4
+    float8: bool = False  # its UNet's layers (a LoRA's base, too) in 8 bits; not with optimizer.precision "no"
 
 
 class StudentConfig(Section):
@@ -55,7 +56,8 @@ class StudentConfig(Section):
     rank: Positive = 64  # of the LoRA
     prediction_type: Literal["auto"] | PredictionType = "auto"
     windows: Annotated[int, Field(ge=1, le=100)] = 4
-    ema_decay: Share = 0.999
+    ema_decay: Share = 0.999  # of the running average, which deltas and previews have; 0: none, the weights themselves
+    ema_on: Literal["card", "cpu"] = "card"  # where the running average is kept
     gradient_checkpointing: bool = False
     delta: str = ""  # method full: a full delta of the same kind (.safetensors) to begin with, in place of none
     delta_rank: Count = 0  # of that delta, keep so many directions of each weight; 0 keeps all of it
@@ -101,13 +103,15 @@ class CacheConfig(Section):
 class OptimizerConfig(Section):
     """The steps."""
 
+    # adamw_8bit: bitsandbytes, on CUDA. adafactor: factored second moments, no first; the rate as with adamw.
+    kind: Literal["adamw", "adamw_8bit", "adafactor"] = "adamw"
     steps: Positive
     batch_size: Positive  # of each process
     accumulation: Positive = 1
     learning_rate: Size = 1e-4
     schedule: Literal["constant_with_warmup", "cosine", "linear"] = "constant_with_warmup"
     warm_up: Count = 100
-    betas: Annotated[tuple[Beta, Beta], Field(strict=False)] = (0.9, 0.999)  # TOML has lists only
+    betas: Annotated[tuple[Beta, Beta], Field(strict=False)] = (0.9, 0.999)  # of adamw; TOML has lists only
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
     clip: Size = 1.0
     loss: Literal["mse", "huber"] = "mse"

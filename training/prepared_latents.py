@@ -33,7 +33,7 @@ ABSENT = "is not there"
 PICTURES_DEPEND_ON = {"seed", "data.kind", "data.path", "data.resolution", "the teacher's VAE"}
 SAMPLES_DEPEND_ON = {
     "seed", "data.kind", "data.resolution", "data.sampling_steps", "data.sampling_guidance",
-    "teacher.prediction_type", "optimizer.precision",
+    "teacher.prediction_type", "teacher.float8", "optimizer.precision",
     "the teacher's UNet", "the teacher's text encoders", "the teacher's noise table",
 }  # fmt: skip
 

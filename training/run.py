@@ -10,14 +10,14 @@ import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import ProjectConfiguration, gather_object
 from diffusers.optimization import get_scheduler
-from diffusers.training_utils import EMAModel
 from tqdm import tqdm
 
 from perflow_core.training.descent import NotFiniteError
 from perflow_core.training.reflow import Batch, Segment
 
-from . import latents, made_with, prompts, saving, state, student
+from . import latents, made_with, optimizers, prompts, saving, state, student
 from .accelerated import AcceleratedDescent
+from .average import RunningAverage, averaged
 from .config import Config, without_effect
 from .plan import plan
 from .prepared_latents import Share
@@ -93,6 +93,11 @@ class Run:
 
     def _make_student(self) -> None:
         config, device = self.config.optimizer, self.accelerator.device
+        if self.config.teacher.float8 and config.precision == "no":
+            raise TrainingError(
+                'teacher.float8 is true with optimizer.precision "no", expected "bf16" or "fp16", to which the 8 bits '
+                "are brought: choose one of these, or leave teacher.float8 out."
+            )
         full = self.config.student.method == "full"
         keep = full and self.accelerator.is_main_process
         self.base = {key: weight.clone() for key, weight in self.teacher.unet.state_dict().items()} if keep else {}
@@ -104,10 +109,10 @@ class Run:
             for network in (unet, self.teacher.unet):
                 network.to(memory_format=torch.channels_last)
         unet.to(device)
-        optimizer = torch.optim.AdamW(
-            student.trainable(unet), config.learning_rate, config.betas, weight_decay=config.weight_decay, fused=True
-        )
+        optimizer = optimizers.make(config, student.trainable(unet), device)
         self.unet, self.optimizer = self.accelerator.prepare(unet, optimizer)
+        if self.config.teacher.float8:  # now, as processes cannot exchange 8 bits, and an adapter would begin in them
+            self.teacher.to_float8()
         self.descent = AcceleratedDescent(self.accelerator, self.unet, self.optimizer, config.clip, self.stop_requested)
         # Not prepared: accelerate would step it once for every process.
         self.schedule = get_scheduler(
@@ -116,10 +121,15 @@ class Run:
             num_warmup_steps=config.warm_up,
             num_training_steps=config.steps,
         )
-        self.ema = EMAModel(student.trainable(self.unet), self.config.student.ema_decay, foreach=True)
-        self.accelerator.register_for_checkpointing(self.schedule, self.ema)
+        self.ema = self._running_average()
+        self.accelerator.register_for_checkpointing(*filter(None, [self.schedule, self.ema]))
         if not full:
             state.save_only_the_adapter(self.accelerator)
+
+    def _running_average(self) -> RunningAverage | None:
+        config = self.config.student
+        place = self.accelerator.device if config.ema_on == "card" else torch.device("cpu")
+        return RunningAverage(student.trainable(self.unet), config.ema_decay, place) if config.ema_decay else None
 
     def _resume(self, found: Path | None) -> None:
         if found:
@@ -188,13 +198,15 @@ class Run:
         report = {"loss": losses.mean, "learning_rate": self.schedule.get_last_lr()[0]}
         self.losses.append(losses.mean)
         self.schedule.step()
-        self.ema.step(student.trainable(self.unet))
+        if self.ema:
+            self.ema.step(student.trainable(self.unet))
         return report | {f"loss by window/{w}": loss for w, loss in losses.by_window.items()}
 
     def _batch(self, rows: Rows) -> Batch:
         """On the student's device."""
         device = self.accelerator.device
         network = self.teacher.network(self.unet, self.prompts.embed(rows.prompts), None, torch.float32)
+        self.teacher.rest()  # the student's step is where memory is short
         segment = Segment(*(part.to(device, non_blocking=True) for part in rows.segment))
         T = rows.T.to(torch.float32).to(device, non_blocking=True)
         return Batch(segment, T, lambda z, T: network(z, T)[0])
@@ -219,7 +231,7 @@ class Run:
             "steps": str(self.step),
             "samples": str(self.step * self.segments.lanes.all),
         }
-        with student.averaged(self.ema, self.unet):
+        with averaged(self.ema, student.trainable(self.unet)):
             weights = self.accelerator.get_state_dict(self.unet)  # of all processes, and the weights themselves
             if self.accelerator.is_main_process:
                 path = saving.write(path, weights, self.base, config.save, **self.reflow.metadata(), **facts)
@@ -229,7 +241,7 @@ class Run:
     def _show(self) -> None:
         """A sheet of pictures and the paired error, with the running average."""
         unet = self.accelerator.unwrap_model(self.unet)
-        with student.averaged(self.ema, self.unet), self.accelerator.autocast():
+        with averaged(self.ema, student.trainable(self.unet)), self.accelerator.autocast():
             sheet, errors = self.preview.sheet(unet)
         if self.accelerator.is_main_process:
             self.preview.write(sheet, self.step)

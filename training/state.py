@@ -19,7 +19,7 @@ from .stopping import TrainingError
 FREE = {
     "output", "teacher.path", "teacher.config",  # the teacher itself has digests
     "optimizer.steps", "optimizer.learning_rate", "optimizer.precision", "optimizer.channels_last",
-    "student.gradient_checkpointing", "cache.max_gb", "cache.prompts_gb", "cache.prompts_memory_gb",
+    "student.gradient_checkpointing", "student.ema_on", "cache.max_gb", "cache.prompts_gb", "cache.prompts_memory_gb",
     "data.latents_gb",
 }  # fmt: skip
 FREE_SECTIONS = ("preview.", "save.")
@@ -133,5 +133,5 @@ def match_memory_layout(optimizer: torch.optim.Optimizer) -> None:
     """Averages in the memory layout of the weights, which AdamW's fused kernel needs and channels_last changes."""
     for parameter, averages in optimizer.state.items():
         for name, value in averages.items():
-            if value.shape == parameter.shape:
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
                 averages[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -1,12 +1,10 @@
-"""The student: the whole UNet in float32, or a LoRA on the teacher's, and the running average of either."""
+"""The student: the whole UNet in float32, or a LoRA on the teacher's."""
 
-import contextlib
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from diffusers.training_utils import EMAModel
 from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError, safe_open
@@ -98,15 +96,3 @@ def _fitting_delta(path: str, weights: Mapping[str, Tensor], expected: Mapping[s
 
 def trainable(unet: torch.nn.Module) -> list[torch.nn.Parameter]:
     return [parameter for parameter in unet.parameters() if parameter.requires_grad]
-
-
-@contextlib.contextmanager
-def averaged(ema: EMAModel, unet: torch.nn.Module) -> Iterator[None]:
-    """The running average in place of the weights inside."""
-    parameters = trainable(unet)
-    ema.store(parameters)
-    ema.copy_to(parameters)
-    try:
-        yield
-    finally:
-        ema.restore(parameters)

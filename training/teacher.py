@@ -3,7 +3,7 @@
 import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,17 +50,44 @@ class Teacher:
     digests: Mapping[str, str]  # of its parts as they were loaded
     dtype: torch.dtype = torch.float32
     shared: bool = False  # the student is an adapter on this UNet
+    float8: bool = False  # the UNet's layers are kept in 8 bits
+    resting_place: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def to(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Move everything, and cast all but the VAE, which overflows in fp16 for SDXL."""
+        """Move the UNet, and cast all but the VAE, which overflows in fp16 for SDXL."""
         self.dtype = dtype
-        self.pipeline.to(device)
-        for part in (self.unet, self.pipeline.text_encoder, getattr(self.pipeline, "text_encoder_2", None)):
-            if part is not None:
-                part.requires_grad_(False).eval()
-                if part.dtype != dtype:
-                    part.to(dtype)
+        for part in (self.unet, *self.text_encoders):
+            part.requires_grad_(False).eval()
+            if part.dtype != dtype:
+                part.to(dtype)
         self.vae.requires_grad_(False).eval().float()
+        self.unet.to(device)
+
+    def to_float8(self) -> None:
+        """Keep the frozen layers of the UNet in float8 (e4m3); autocast brings each to the precision as it computes.
+
+        All linear layers and convolutions but the first and the last. diffusers' layerwise casting would do the same,
+        but it changes a layer's weights between the forward and the backward pass, which a convolution does not bear.
+        """
+        largest = torch.finfo(torch.float8_e4m3fn).max
+        for layer in float8_layers(self.unet):
+            layer.weight.data = layer.weight.data.clamp(-largest, largest).to(torch.float8_e4m3fn)
+        self.float8 = True
+
+    @property
+    def text_encoders(self) -> list[Any]:
+        both = (getattr(self.pipeline, name, None) for name in ("text_encoder", "text_encoder_2"))
+        return [part for part in both if part is not None]
+
+    def rest(self) -> None:
+        """Take the text encoders and the VAE off the card. They come back when they are next used."""
+        self._move(self.resting_place, self.vae, *self.text_encoders)
+
+    @staticmethod
+    def _move(device: torch.device, *parts: Any) -> None:
+        for part in parts:
+            if part.device != device:
+                part.to(device)
 
     @contextlib.contextmanager
     def without_adapter(self) -> Iterator[None]:
@@ -111,7 +138,8 @@ class Teacher:
         network = self.network(self.unet, prompts, empty if guidance != 1 else None, self.dtype)
 
         def outputs(z: Tensor, i: Tensor) -> Sequence[Tensor]:
-            with torch.no_grad(), self.without_adapter():
+            precision = torch.autocast(self.device.type, self.dtype, enabled=self.float8)
+            with torch.no_grad(), self.without_adapter(), precision:
                 return network(z, i)
 
         alphas_cumprod = self.alphas_cumprod.to(self.device, torch.float32)
@@ -120,6 +148,7 @@ class Teacher:
     @torch.no_grad()
     def encode_pictures(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
         """Latents of pictures in -1..1, [B, 3, H, W]; noise of the latents' shape draws from the posterior."""
+        self._move(self.device, self.vae)
         part = max(VAE_PIXELS // pixels[0, 0].numel(), 1)
         pictures = torch.split(pixels, part)
         noises = [None] * len(pictures) if noise is None else torch.split(noise, part)
@@ -136,17 +165,27 @@ class Teacher:
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Pictures in 0..1, [B, 3, H, W], float32 on the CPU."""
+        self._move(self.device, self.vae)
         latents = latents.to(self.vae.device, self.vae.dtype) / self.vae.config.scaling_factor
         return (self.vae.decode(latents).sample.float() / 2 + 0.5).clamp(0, 1).cpu()
 
     @torch.no_grad()
     def encode_prompts(self, texts: list[str]) -> Prompts:
         """Embeddings of prompts, by the pipeline that the model belongs to."""
+        self._move(self.device, *self.text_encoders)
         encoded = self.pipeline.encode_prompt(
             texts, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
         )
         pooled = encoded[2] if len(encoded) == 4 else encoded[0][:, 0, :0]
         return Prompts(encoded[0], pooled)
+
+
+def float8_layers(unet: torch.nn.Module) -> Iterator[torch.nn.Linear | torch.nn.Conv2d]:
+    """Those that `Teacher.to_float8` stores in 8 bits."""
+    for name, layer in unet.named_modules():
+        inner = name not in ("conv_in", "conv_out")
+        if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d) and inner and not layer.weight.requires_grad:
+            yield layer
 
 
 def load(config: TeacherConfig, resolution: int) -> Teacher:

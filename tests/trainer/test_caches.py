@@ -85,12 +85,12 @@ ALONE = {
     "optimizer.batch_size": 2, "optimizer.accumulation": 2, "optimizer.precision": "bf16",
     "optimizer.channels_last": False,
 }  # fmt: skip
-REFUSED = {"data.kind": "latents", "student.delta": "none", "student.delta_rank": 2}
+REFUSED = {"teacher.float8": True, "data.kind": "latents", "student.delta": "none", "student.delta_rank": 2}
 # These touch no cache.
 TOGETHER = {
     "teacher.config": "none",
     "student.method": "lora", "student.rank": 8, "student.prediction_type": "velocity", "student.ema_decay": 0.5,
-    "student.gradient_checkpointing": True,
+    "student.ema_on": "cpu", "student.gradient_checkpointing": True, "optimizer.kind": "adafactor",
     "data.latents_gb": 40.0, "data.samples_per_prompt": 2, "data.sampling_steps": 3, "data.sampling_guidance": 2.0,
     "cache.uses": 1, "cache.max_gb": 0.2, "cache.prompts_gb": 0.02, "cache.prompts_memory_gb": 0.01,
     "optimizer.steps": 9, "optimizer.learning_rate": 1e-4, "optimizer.schedule": "cosine", "optimizer.warm_up": 2,
@@ -104,7 +104,7 @@ TOGETHER = {
 EVERY = ALONE | REFUSED | TOGETHER
 # A state goes on with others of these; the teacher itself may not change.
 FREE = {
-    "teacher.config", "student.gradient_checkpointing", "data.latents_gb", "cache.max_gb", "cache.prompts_gb",
+    "teacher.config", "student.ema_on", "student.gradient_checkpointing", "data.latents_gb", "cache.max_gb", "cache.prompts_gb",
     "cache.prompts_memory_gb", "optimizer.steps", "optimizer.learning_rate", "optimizer.precision",
     "optimizer.channels_last", *(key for key in TOGETHER if key.startswith(("preview.", "save."))),
 }  # fmt: skip

@@ -21,7 +21,7 @@ STEPS = {"optimizer": {"steps": 11}, "save": {"every": 4}}
 
 def everything(trained) -> dict[str, torch.Tensor]:
     """Weights, averages and the optimizer's state."""
-    found = dict(trained.unet.named_parameters())
+    found = {name: weight.float() for name, weight in trained.unet.named_parameters()}
     found |= {f"ema {i}": weight for i, weight in enumerate(trained.ema.shadow_params)}
     for i, state in enumerate(trained.optimizer.state_dict()["state"].values()):
         found |= {f"{name} {i}": torch.as_tensor(value) for name, value in state.items()}
@@ -34,16 +34,19 @@ def assert_same(one, other) -> None:
     assert all(torch.equal(left[key], right[key]) for key in left)
 
 
-@pytest.fixture(params=["full", "lora"])
-def method(request):
-    return {"student": {"method": request.param, "rank": 4, "ema_decay": 0.9}}
+SAVING_MEMORY = {
+    "student": {"method": "lora", "rank": 4, "gradient_checkpointing": True},
+    "teacher": {"float8": True},
+    "optimizer": STEPS["optimizer"] | {"kind": "adafactor", "precision": "bf16"},
+}
 
 
-def test_stopped_and_killed(run, method, tmp_path):
-    straight = run(output=str(tmp_path / "straight"), **STEPS, **method)
+@pytest.mark.parametrize("changes", [STEPS, STEPS | SAVING_MEMORY])
+def test_stopped_and_killed(run, changes, tmp_path):
+    straight = run(output=str(tmp_path / "straight"), **changes)
     straight.train()
 
-    stopped = run(**STEPS, **method)
+    stopped = run(**changes)
     step = stopped._one_step
 
     def stop_in_the_sixth():
@@ -56,7 +59,7 @@ def test_stopped_and_killed(run, method, tmp_path):
         stopped.train()
     assert stopped.step == 6
 
-    killed = run(**STEPS, **method)
+    killed = run(**changes)
     assert killed.step == 6
     step_again = killed._one_step
 
@@ -69,7 +72,7 @@ def test_stopped_and_killed(run, method, tmp_path):
     with pytest.raises(MemoryError):
         killed.train()
 
-    last = run(**STEPS, **method)
+    last = run(**changes)
     assert last.step == 8  # the last state is from there
     last.train()
     assert straight.losses == stopped.losses + killed.losses[:2] + last.losses
