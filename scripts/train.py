@@ -1,6 +1,7 @@
 """Train a PeRFlow: `python scripts/train.py CONFIG.toml`, with `--multi_gpu` on several GPUs.
 
-Makes an environment for it, once, and starts the program `training` there. All options go to `accelerate launch`.
+Makes an environment for it, once, and starts the program `training` there. All options go to `accelerate launch`, but for
+`--plan`: with it the program says what the run needs and how long it takes, and ends.
 docs/training.md says the rest.
 """
 
@@ -13,6 +14,8 @@ from environment import PACK, say
 from installing import LOCKS, locked_environment
 from user_cache import UserError, run_program, run_to_its_end
 
+PLAN = "--plan"
+
 
 def main() -> int:
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
@@ -20,11 +23,13 @@ def main() -> int:
         return 0 if len(sys.argv) > 1 else 2
     options, config = split(sys.argv[1:])
     check(Path(config))
+    plan = [option for option in options if option == PLAN]
+    options = [option for option in options if option != PLAN]
     python = str(locked_environment(LOCKS / "training.txt"))
     # Without options accelerate's launcher would only keep this program's signals from it.
     launcher = ["-m", "accelerate.commands.launch", *options] if options else []
     search = os.pathsep.join([str(PACK), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return run_to_its_end([python, *launcher, "-m", "training", config], {**os.environ, "PYTHONPATH": search})
+    return run_to_its_end([python, *launcher, "-m", "training", *plan, config], {**os.environ, "PYTHONPATH": search})
 
 
 def split(arguments: list[str]) -> tuple[list[str], str]:

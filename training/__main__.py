@@ -14,9 +14,15 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # prompts are few, and
 def main() -> None:
     parser = argparse.ArgumentParser(prog="training", description="Train a PeRFlow; see docs/training.md.")
     parser.add_argument("config", type=Path, help="a TOML file as in training/configs")
+    parser.add_argument("--plan", action="store_true", help="say what the run needs and how long it takes, and end")
     arguments = parser.parse_args()
     try:
         config = read(arguments.config)
+        if arguments.plan:
+            from .planning import plan_run
+
+            plan_run(config, sys.stdout.write)
+            return
         from .run import Run  # takes seconds to import, and mistakes in the configuration are reported before
 
         run = Run(config)

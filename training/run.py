@@ -1,5 +1,6 @@
 """A training run from the configuration to the delta."""
 
+import os
 import sys
 import threading
 from datetime import timedelta
@@ -15,10 +16,11 @@ from tqdm import tqdm
 from perflow_core.training.descent import NotFiniteError
 from perflow_core.training.reflow import Batch, Segment
 
-from . import latents, made_with, optimizers, prompts, saving, state, student
+from . import latents, made_with, needs, optimizers, prompts, saving, state, student
 from .accelerated import AcceleratedDescent
 from .average import RunningAverage, averaged
 from .config import Config, without_effect
+from .layouts import UnknownLayoutError
 from .plan import plan
 from .prepared_latents import Share
 from .preview import Preview
@@ -27,7 +29,6 @@ from .segment_cache import Lanes, Rows, SegmentCache
 from .stopping import Stopped, TrainingError, stoppable
 from .teacher import load
 
-WEIGHTS = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PROCESSES_MAY_WAIT = timedelta(days=2)  # for the one that prepares latents or draws the teacher's pictures
 
 
@@ -63,6 +64,7 @@ class Run:
                 'optimizer.precision is "fp16" on a CPU, which has "no" or "bf16": choose one of these.'
             )
         self.say(without_effect(config))
+        self._check_that_it_fits()
         self.teacher = load(config.teacher, config.data.resolution)
         self.reflow = plan(config, self.teacher)
         self._make_student()
@@ -84,6 +86,19 @@ class Run:
         self.losses: list[float] = []
         self._resume(found)
 
+    def _check_that_it_fits(self) -> None:
+        """Before anything long begins. Raises TrainingError."""
+        device, processes = self.accelerator.device, self.accelerator.num_processes
+        try:
+            needed = needs.of(self.config, processes, traced=device.type == "cuda")
+        except UnknownLayoutError as error:  # a teacher that cannot be used at all is named where it is loaded
+            self.say(f"Whether the run fits is not known. {error}")
+        else:
+            needs.check(needed, needs.Place.here(self.config, device), self.config.output, self._on_this_machine())
+
+    def _on_this_machine(self) -> int:
+        return int(os.environ.get("LOCAL_WORLD_SIZE", self.accelerator.num_processes))
+
     def _latents(self, rank: int, processes: int) -> latents.LatentFiles | latents.PictureStream:
         """x0; the processes share the work where latents are made first."""
         share = Share(rank, processes, self.stop_requested.is_set, self.say)
@@ -103,7 +118,7 @@ class Run:
         self.base = {key: weight.clone() for key, weight in self.teacher.unet.state_dict().items()} if keep else {}
         unet = student.make(self.config, self.teacher) if full else None
         student.begin_with(unet, self.config.student, self.reflow.prediction_type)
-        self.teacher.to(device, WEIGHTS[config.precision])
+        self.teacher.to(device, needs.PRECISIONS[config.precision])
         unet = unet or student.make(self.config, self.teacher)
         if config.channels_last:
             for network in (unet, self.teacher.unet):

@@ -10,7 +10,7 @@ What a round was made with stands beside it (`made_with`), and each file says wh
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -65,6 +65,32 @@ class Lanes:
         return lanes[:, self.rank].flatten()
 
 
+def rounds(config: Config, lanes: int) -> Rounds:
+    """lanes: those of all processes."""
+    depth = -(-config.cache.endpoints // lanes)  # the configured number rounded up
+    return Rounds(depth, config.cache.uses, config.seed)
+
+
+class Size(NamedTuple):
+    """Of the end points: bytes of a row, rows of a round, and how many rounds are on disk at a time at most."""
+
+    row: int
+    rows: int
+    kept: int
+
+    @classmethod
+    def of(cls, config: Config, lanes: int, shape: Sequence[int]) -> "Size":
+        """lanes: those of all processes; shape: of a latent."""
+        dtype: torch.dtype = getattr(torch, config.cache.precision)
+        of_run = rounds(config, lanes)
+        row = 2 * torch.Size(shape).numel() * dtype.itemsize
+        return cls(row, of_run.depth * lanes, 2 + (config.save.every - 1) // of_run.steps)
+
+    @property
+    def on_disk(self) -> int:
+        return self.row * self.rows * self.kept
+
+
 class Rows(NamedTuple):
     """Rows for one call of the student, on the CPU."""
 
@@ -89,8 +115,7 @@ class SegmentCache:
         self.config, self.teacher, self.prompts, self.source = config, teacher, prompts, source
         self.lanes, self.stopping = lanes, stopping
         self.reflow = reflow.to(teacher.device, torch.float32)
-        depth = -(-config.cache.endpoints // lanes.all)  # the configured number rounded up
-        self.rounds = Rounds(depth, config.cache.uses, config.seed)
+        self.rounds = rounds(config, lanes.all)
         self.folder = Path(config.output) / "endpoints"
         self._round = -1
         self.dtype: torch.dtype = getattr(torch, config.cache.precision)
@@ -103,14 +128,12 @@ class SegmentCache:
 
     def _check_size(self) -> None:
         """Rounds stay on disk until a state is saved that no longer needs them."""
-        cache = self.config.cache
-        row = 2 * torch.Size(self.source.shape).numel() * self.dtype.itemsize
-        kept, rows = 2 + (self.config.save.every - 1) // self.rounds.steps, self.rounds.depth * self.lanes.all
-        size = kept * rows * row / 1e9
-        if size > cache.max_gb:
+        cache, size = self.config.cache, Size.of(self.config, self.lanes.all, self.source.shape)
+        if size.on_disk / 1e9 > cache.max_gb:
             raise TrainingError(
-                f"The end points need {size:.3g} GB ({rows} of {row / 1e3:.0f} kB, {kept} times), expected at most "
-                f"cache.max_gb = {cache.max_gb:g}: raise it, lower cache.endpoints, or lower save.every."
+                f"The end points need {size.on_disk / 1e9:.3g} GB ({size.rows} of {size.row / 1e3:.0f} kB, {size.kept} "
+                f"times), expected at most cache.max_gb = {cache.max_gb:g}: raise it, lower cache.endpoints, or lower "
+                "save.every."
             )
 
     def batches(self, step: int) -> Iterator[Rows]:

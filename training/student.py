@@ -35,8 +35,7 @@ def make(config: Config, teacher: Teacher) -> Any:
         seed = int(generator(config.seed, Purpose.ADAPTER).integers(2**62))
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            rank = config.student.rank
-            unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=LORA_TARGETS))
+            add_adapter(unet, config.student.rank)
         for parameter in trainable(unet):
             parameter.data = parameter.data.float()
         for module in unet.modules():
@@ -47,6 +46,11 @@ def make(config: Config, teacher: Teacher) -> Any:
     if config.student.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     return unet
+
+
+def add_adapter(unet: Any, rank: int) -> None:
+    """A LoRA of this rank on the layers of a frozen diffusers UNet."""
+    unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=LORA_TARGETS))
 
 
 def begin_with(unet: torch.nn.Module | None, config: StudentConfig, prediction_type: str) -> None:

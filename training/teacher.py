@@ -21,7 +21,7 @@ from .made_with import digest, of_module
 from .stopping import TrainingError
 
 KINDS = "a Stable Diffusion 1.5, 2.x or SDXL model that predicts noise or v"
-VAE_PIXELS = 8 * 512 * 512  # to encode at a time: in float32 the first layers take 0.7 GB for a picture of 512 pixels
+VAE_PIXELS = 4 * 512 * 512  # to encode at a time: in float32 the first layers take 0.7 GB for a picture of 512 pixels
 PIPELINES: dict[str, Any] = {
     "SD1.5": diffusers.StableDiffusionPipeline,
     "SD2.x": diffusers.StableDiffusionPipeline,

@@ -50,7 +50,7 @@ def test_train(monkeypatch, tmp_path, capfd):
     monkeypatch.setattr(train, "locked_environment", lambda lock_file: sys.executable)
     config = tmp_path / "config.toml"
     config.write_text(CONFIG)
-    assert run(monkeypatch, "scripts/train.py", str(config)) == 1
+    assert run(monkeypatch, "scripts/train.py", "--plan", str(config)) == 1  # and not to accelerate
     assert "batch_size is 0" in capfd.readouterr().err
     assert run(monkeypatch, "scripts/train.py", "--help") == 0
 

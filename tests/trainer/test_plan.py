@@ -1,0 +1,207 @@
+"""What a run needs is computed as it is: beside what PyTorch's own profiler counts, and beside the files of a run."""
+
+import json
+import re
+
+import diffusers
+import pytest
+import safetensors.torch
+import torch
+from torch.profiler import ProfilerActivity, profile
+from trial.small_teachers import NARROW
+
+from training import layouts, needs, peak_memory, planning, student
+from training.config import TeacherConfig, parse
+from training.stopping import TrainingError
+
+
+def allocated(call) -> int:
+    """The most bytes that a call had allocated at a time, as the profiler records each allocation on the CPU."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        call()
+    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+    peak = now = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        now += event.nbytes()
+        peak = max(peak, now)
+    return peak
+
+
+def unet(method: str) -> diffusers.UNet2DConditionModel:
+    made = diffusers.UNet2DConditionModel(**NARROW, cross_attention_dim=768)
+    if method == "lora":
+        made.requires_grad_(False)
+        student.add_adapter(made, 4)
+    return made
+
+
+def inputs(batch: int) -> dict[str, torch.Tensor]:
+    return {
+        "sample": torch.randn(batch, 4, 32, 32),
+        "timestep": torch.ones(batch, dtype=torch.int64),
+        "encoder_hidden_states": torch.randn(batch, 77, 768),
+    }
+
+
+KINDS = [("full", False, "bf16"), ("full", True, "no"), ("lora", False, "no"), ("lora", True, "bf16")]
+
+
+@pytest.mark.parametrize(("method", "checkpointing", "precision"), KINDS)
+def test_memory_of_a_step(method, checkpointing, precision):
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    real, given = unet(method), inputs(4)
+    for module in real.modules():  # as autocast does on CUDA, and not on a CPU
+        if isinstance(module, torch.nn.GroupNorm | torch.nn.LayerNorm):
+            module.register_forward_pre_hook(lambda _, args: tuple(value.float() for value in args))
+    if checkpointing:
+        real.enable_gradient_checkpointing()
+    real.train()
+
+    def step():
+        with torch.autocast("cpu", dtype, enabled=precision != "no"):
+            output = real(**given, return_dict=False)[0]
+        output.float().square().mean().backward()
+
+    found = [allocated(step), allocated(step)]  # the second one adds to the gradients of the first
+    with torch.device("meta"):
+        made, given = unet(method), inputs(4)
+    gradients = sum(weight.nbytes for weight in made.parameters() if weight.requires_grad)
+    computed = [peak_memory.of_step(made, given, dtype, checkpointing, adding_up) for adding_up in (False, True)]
+    held = (0, gradients)  # a step that adds up finds them there
+    for ours, theirs, before in zip(computed, found, held, strict=True):
+        assert theirs + before == pytest.approx(ours, rel=0.03)
+
+
+@pytest.mark.parametrize("changes", [
+    {"optimizer": {"steps": 2}, "save": {"every": 1, "rank": 2}},
+    {
+        "student": {"method": "lora", "rank": 8, "ema_on": "cpu"}, "teacher": {"float8": True},
+        "optimizer": {"steps": 2, "kind": "adafactor", "precision": "bf16"},
+    },
+])  # fmt: skip
+def test_what_is_kept_and_what_is_written(run, changes):
+    trained = run(**changes)
+    config = trained.config
+    needed = needs.of(config, traced=False)
+    assert needed.moments == {}
+    trained.train()
+    kept, unet = needed.kept, trained.teacher.unet
+    frozen = [weight for weight in unet.parameters() if not weight.requires_grad]
+    assert kept["the teacher's UNet"] == sum(weight.nbytes for weight in frozen)
+    weights = student.trainable(trained.unet)
+    assert kept["trained weights"] == sum(weight.nbytes for weight in weights)
+    states = [value for state in trained.optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
+    assert kept["the optimizer's averages"] == sum(value.nbytes for value in states if value.ndim)
+    average = kept["the running average"] or needed.ram["the running average"]
+    assert average == sum(value.nbytes for value in trained.ema.shadow_params)
+    helpers = [weight for part in (trained.teacher.vae, *trained.teacher.text_encoders) for weight in part.parameters()]
+    assert needed.ram["text encoders and VAE"] == sum(weight.nbytes for weight in helpers)
+    assert needed.ram["the weights that a delta is the difference to"] == sum(w.nbytes for w in trained.base.values())
+
+    def written(name: str) -> int:
+        return sum(path.stat().st_size for path in (trained.segments.folder.parent / name).rglob("*.*"))
+
+    assert (needed.samples, needed.rows) == (8, 16)
+    assert needed.disk["states, the last one and the next"] == pytest.approx(2 * written("states"), rel=0.1)
+    files = (trained.segments.folder.parent / "deltas").iterdir()
+    deltas = sum(weight.nbytes for path in files for weight in safetensors.torch.load_file(path).values())
+    # In low rank the first of two holds less: its step had a rate of zero, as the warm-up begins.
+    assert 0.99 * deltas < needed.disk["deltas"] < (1.4 if config.save.rank else 1.01) * deltas
+    assert needed.disk["end points"] == pytest.approx(written("endpoints"), rel=0.2)
+    assert written("prompts") < needed.disk["embeddings of prompts"] * 1.1 + 20_000  # of the database itself
+
+
+# Numbers of the published models: of the UNet, and of the text encoders and the VAE that come with it.
+PUBLISHED = {
+    "SD1.5": (768, 859_520_964, 123_060_480),
+    "SD2.x": (1024, 865_910_724, 340_387_840),
+    "SDXL": (2048, 2_567_463_684, 817_720_320),
+}
+VAE_NUMBERS = 83_653_863
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A checkpoint of a family, with the header of one and no numbers on the disk."""
+
+    def make(family: str, missing: int = 0):
+        context, unet, texts = PUBLISHED[family]
+        path = tmp_path_factory.mktemp("checkpoint") / f"{family}.safetensors"
+        to_k = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+        shapes = {
+            to_k: (1, context),
+            "model.diffusion_model.out.0.weight": (320,),
+            "model.diffusion_model.rest": (unet - context - 320 - missing,),
+            "first_stage_model.all": (VAE_NUMBERS,),
+            "cond_stage_model.transformer.text_model.all": (texts,),
+        }
+        write_sparse(path, shapes)
+        return path
+
+    return make
+
+
+def write_sparse(path, shapes) -> None:
+    """Of float16 numbers that are all zero, but for those of norms."""
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        begin, end = end, end + 2 * torch.Size(shape).numel()
+        header[name] = {"dtype": "F16", "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.seek(header["model.diffusion_model.out.0.weight"]["data_offsets"][0], 1)
+        file.write(torch.ones(320, dtype=torch.float16).numpy().tobytes())
+        file.truncate(8 + len(text) + end)
+
+
+@pytest.mark.parametrize("family", PUBLISHED)
+def test_layouts_of_checkpoints(checkpoint, family):
+    layout = layouts.of_teacher(TeacherConfig(path=str(checkpoint(family))))
+    context, unet, texts = PUBLISHED[family]
+    assert sum(weight.numel() for weight in layout.student().parameters()) == unet
+    assert sum(weight.numel() for weight in layout.vae_on_meta().parameters()) == VAE_NUMBERS
+    assert (layout.context, layout.text_numbers) == (context, texts)
+
+
+def test_a_checkpoint_of_another_layout(checkpoint):
+    path = checkpoint("SD1.5", missing=8)
+    with pytest.raises(TrainingError, match=r"its UNet has 859520956 numbers and one of its kind, SD1\.5, 859520964"):
+        layouts.of_teacher(TeacherConfig(path=str(path)))
+
+
+ENOUGH = 1 << 50
+TOO_SMALL = [
+    ({"card": 1 << 20}, r"GB on the card, of which 0\.00105 are free, most of it for .* GB\): lower "),
+    ({"ram": 1 << 20}, r"GB of RAM, of which 0\.00105 are free, most of it for the program"),
+    ({"disk": 1 << 10}, r"GB of disk in .*, where 1\.02e-06 are free, most of it for .*: free disk space"),
+]
+
+
+@pytest.mark.parametrize(("short", "sentence"), TOO_SMALL)
+def test_what_does_not_fit_is_named(configuration, short, sentence):
+    config = parse(configuration())
+    needed = needs.of(config)
+    there = {"card": ENOUGH, "ram": ENOUGH, "disk": ENOUGH}
+    needs.check(needed, needs.Place(**there), config.output)
+    with pytest.raises(TrainingError, match=sentence):
+        needs.check(needed, needs.Place(**there | short), config.output)
+
+
+def test_a_run_that_cannot_fit_does_not_begin(run, tmp_path):
+    with pytest.raises(TrainingError, match=r"needs up to .* GB of disk .* most of it for deltas"):
+        run(optimizer={"steps": 10**9}, save={"every": 1})
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_plan_is_said_and_leaves_nothing(configuration, tmp_path):
+    config = parse(configuration(optimizer={"accumulation": 2}, preview={"every": 2}))
+    said = []
+    planning.plan_run(config, said.append)
+    plan = "".join(said)
+    assert "4 steps of 8 samples: 32 samples on 16 trajectories" in plan
+    for line in ("the optimizer's averages", "activations and gradients of a step", "previews, the VAE", "deltas"):
+        assert re.search(rf"^ +\d+\.\d\d  {line}", plan, re.MULTILINE), line
+    assert re.search(r"at most, and \d+\.\d\d are free", plan)
+    assert re.search(r"Measured: \S+ s a step, \S+ s for a row .*\n +\d+\.\d\d  hours for the run, \d+ % of them", plan)
+    assert list(tmp_path.iterdir()) == []

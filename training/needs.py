@@ -1,0 +1,282 @@
+"""What a run needs: memory on the card and in RAM, and disk, computed before it begins. `check` stops what cannot fit.
+
+Sizes are in bytes, and 1 GB is 1e9 of them.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from . import layouts, optimizers, peak_memory, student
+from .config import Config
+from .layouts import Layout
+from .segment_cache import Size, rounds
+from .stopping import TrainingError
+from .teacher import VAE_PIXELS
+
+GB = 1e9
+PRECISIONS = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# Not computed but assumed: CUDA's context, what convolutions take inside, and gaps between tensors.
+RESERVE = int(1.0 * GB)
+PROGRAM = int(2.5 * GB)  # Python, PyTorch and its libraries in RAM; assumed, too
+NO_PICTURES = {".txt", ".json", ".jsonl", ".csv", ".parquet"}
+
+Sizes = Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Needs:
+    """kept: on the card at all times; moments: beside it, of which only the largest counts; empty where not traced.
+
+    ram_moments: in RAM, of which only the largest counts. disk: in the output folder at the end. rows: trajectories of
+    the teacher. All but samples and rows are for one process.
+    """
+
+    kept: Sizes
+    moments: Sizes
+    ram: Sizes
+    ram_moments: Sizes
+    disk: Sizes
+    samples: int
+    rows: int
+
+    @property
+    def card(self) -> int:
+        return sum(self.kept.values()) + max(self.moments.values(), default=0)
+
+
+def of(config: Config, processes: int = 1, traced: bool = True) -> Needs:
+    """traced: find out what the computations take beside weights, which takes seconds. Raises UnknownLayoutError."""
+    layout, optimizer = layouts.of_teacher(config.teacher), config.optimizer
+    lanes = processes * optimizer.batch_size * optimizer.accumulation
+    of_run = rounds(config, lanes)
+    rows = -(-optimizer.steps // of_run.steps) * of_run.depth * lanes
+    computing = _Computing(config, layout, processes)
+    return Needs(
+        kept=computing.kept(),
+        moments=computing.moments() if traced else {},
+        ram=computing.ram(),
+        ram_moments=computing.ram_moments(),
+        disk=_disk(config, layout, lanes, rows, processes),
+        samples=optimizer.steps * lanes,
+        rows=rows,
+    )
+
+
+class _Computing:
+    """The memory of one process."""
+
+    def __init__(self, config: Config, layout: Layout, processes: int):
+        self.config, self.layout, self.processes = config, layout, processes
+        self.dtype = PRECISIONS[config.optimizer.precision]
+        self.full = config.student.method == "full"
+        float8 = config.teacher.float8
+        self.frozen = layout.teacher(self.dtype, float8)
+        self.student = layout.student() if self.full else layout.teacher(self.dtype, float8, config.student.rank)
+        self.trained = student.trainable(self.student)
+        self.numbers = sum(weight.numel() for weight in self.trained)
+        self.whole = sum(weight.numel() for weight in self.frozen.parameters())
+        self.vae_bytes = 4 * sum(weight.numel() for weight in layout.vae_on_meta().parameters())
+        self.texts_bytes = layout.text_numbers * self.dtype.itemsize
+
+    def kept(self) -> Sizes:
+        config = self.config.student
+        average = 4 * self.numbers if config.ema_decay and config.ema_on == "card" else 0
+        return {
+            "the teacher's UNet": sum(weight.nbytes for weight in self.frozen.parameters()),
+            "trained weights": 4 * self.numbers,
+            "the optimizer's averages": optimizers.state_bytes(self.config.optimizer.kind, self.trained),
+            "the running average": average,
+            "buckets to exchange gradients": 4 * self.numbers * (self.processes > 1),
+            "prompts in memory": int(self.config.cache.prompts_memory_gb * GB),
+        }
+
+    def moments(self) -> Sizes:
+        config, resolution = self.config, self.config.data.resolution
+        optimizer, pixels = config.optimizer, VAE_PIXELS // resolution**2
+        adding_up = optimizer.accumulation > 1
+        guided = 2 if config.teacher.guidance not in ("cfg_sync", 1.0) else 1
+        in_step = peak_memory.of_step(
+            self.student, self.layout.inputs(optimizer.batch_size, resolution), self.dtype,
+            config.student.gradient_checkpointing, adding_up,
+        )  # fmt: skip
+        found = {
+            "activations and gradients of a step": in_step,
+            "the teacher's trajectories and the text encoders": self._inference(
+                self.frozen, guided * config.cache.teacher_batch
+            )
+            + self.texts_bytes,
+        }
+        if config.data.kind in ("folder", "webdataset"):
+            batch = max(min(pixels, config.cache.teacher_batch), 1)
+            found["pictures encoded by the VAE, and the text encoders"] = self._vae("encode", batch) + self.texts_bytes
+        if config.preview.every:
+            sampled = self._inference(self.student, 2 * len(config.preview.prompts))
+            found["previews, the VAE and the text encoders"] = (
+                max(sampled + self.vae_bytes, self._vae("decode", 1)) + self.texts_bytes
+            )
+        return found
+
+    def _inference(self, unet: Any, batch: int) -> int:
+        inputs = self.layout.inputs(batch, self.config.data.resolution)
+        return peak_memory.of_inference(unet, lambda: unet(**inputs, return_dict=False), self.dtype)
+
+    def _vae(self, what: str, batch: int) -> int:
+        """With its weights."""
+        vae, side = self.layout.vae_on_meta(), self.config.data.resolution
+        shape = (batch, 3, side, side) if what == "encode" else (batch, 4, side // 8, side // 8)
+        given = torch.empty(shape, device="meta")
+        return self.vae_bytes + peak_memory.of_inference(vae, lambda: getattr(vae, what)(given), torch.float32)
+
+    def ram(self) -> Sizes:
+        config, shape = self.config, _shape(self.config)
+        lanes = self.processes * config.optimizer.batch_size * config.optimizer.accumulation
+        size = Size.of(config, lanes, shape)
+        average = 4 * self.numbers if config.student.ema_decay and config.student.ema_on == "cpu" else 0
+        return {
+            "the program": PROGRAM,
+            "the weights that a delta is the difference to": 4 * self.whole * self.full,
+            "the running average": average,
+            "text encoders and VAE": self.vae_bytes + self.texts_bytes,
+            "end points of a round": 2 * size.row * size.rows // self.processes,  # as they are read, and joined
+        }
+
+    def ram_moments(self) -> Sizes:
+        """Beside what is there all the time, from which loading needs nothing but the program."""
+        models = self.whole * (3 if self.full else 1) + self.whole * bool(self.config.student.delta)
+        there_later = sum(self.ram().values()) - PROGRAM
+        loaded = 4 * (models + self.layout.text_numbers) + self.vae_bytes + self.layout.file_bytes
+        saved = 4 * self.numbers + _delta(self.config, self.student)
+        return {"loading": max(loaded - there_later, 0), "a delta or a state that is written": saved}
+
+
+def _shape(config: Config) -> tuple[int, int, int]:
+    return 4, config.data.resolution // 8, config.data.resolution // 8
+
+
+def _delta(config: Config, made: torch.nn.Module) -> int:
+    """Bytes of a delta's file."""
+    rank, itemsize = config.save.rank, getattr(torch, config.save.precision).itemsize
+    weights = student.trainable(made)
+    if config.student.method == "lora" or not rank:
+        return itemsize * sum(weight.numel() for weight in weights)
+    small = (min(rank * (w.shape[0] + w[0].numel()), w.numel()) if w.ndim > 1 else w.numel() for w in weights)
+    return itemsize * sum(small)
+
+
+def _disk(config: Config, layout: Layout, lanes: int, rows: int, processes: int) -> Sizes:
+    """At most; what a source's captions are is not read here."""
+    made = (
+        layout.student()
+        if config.student.method == "full"
+        else layout.teacher(torch.float32, False, config.student.rank)
+    )
+    weights = student.trainable(made)
+    numbers, data = sum(weight.numel() for weight in weights), config.data
+    examples = _examples(config)
+    prompt = 2 * (77 * layout.context + layout.pooled)
+    captions = rows if examples is None else min(rows, examples)
+    state = 4 * numbers * (2 if config.student.ema_decay else 1) + optimizers.state_bytes(
+        config.optimizer.kind, weights
+    )
+    size = Size.of(config, lanes, _shape(config))
+    rounds_of_run = -(-rows // size.rows)
+    return {
+        "latents": 2 * torch.Size(_shape(config)).numel() * (examples or 0)
+        if data.kind in ("folder", "prompts")
+        else 0,
+        "embeddings of prompts": min(int(config.cache.prompts_gb * GB), captions * prompt) * processes,
+        "end points": size.row * size.rows * min(size.kept, rounds_of_run),
+        "states, the last one and the next": 2 * state,
+        "deltas": -(-config.optimizer.steps // config.save.every) * _delta(config, made),
+    }
+
+
+def _examples(config: Config) -> int | None:
+    """Pictures or prompts at most, where it can be told."""
+    path = Path(config.data.path).expanduser()
+    try:
+        if config.data.kind == "folder":
+            return sum(path.suffix.lower() not in NO_PICTURES for path in path.rglob("*.*"))
+        if config.data.kind == "prompts":
+            return path.read_bytes().count(b"\n") * config.data.samples_per_prompt + 1
+    except OSError:  # the run says it
+        pass
+    return None
+
+
+@dataclass(frozen=True)
+class Place:
+    """What there is: free bytes on the card (None for a CPU), in RAM and on the output's disk, this run's files too."""
+
+    card: int | None
+    ram: int
+    disk: int
+
+    @classmethod
+    def here(cls, config: Config, device: torch.device) -> "Place":
+        card = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+        output = Path(config.output).expanduser().absolute()
+        there = next(folder for folder in (output, *output.parents) if folder.is_dir())
+        own = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
+        return cls(card, psutil.virtual_memory().available, shutil.disk_usage(there).free + own)
+
+
+def in_ram(needs: Needs, place: Place) -> int:
+    """The most of RAM at a time, in one process; on a CPU that is the card, too."""
+    later = max((size for name, size in needs.ram_moments.items() if name != "loading"), default=0)
+    on_card = needs.card if place.card is None else 0
+    return sum(needs.ram.values()) + max(needs.ram_moments["loading"], later + on_card)
+
+
+def check(needs: Needs, place: Place, output: str, here: int = 1) -> None:
+    """Raise TrainingError where it cannot fit. here: how many processes share this RAM."""
+    on_card, disk = needs.card + RESERVE, sum(needs.disk.values())
+    if place.card is not None and on_card > place.card:
+        raise TrainingError(
+            f"The run needs {on_card / GB:.3g} GB on the card, of which {place.card / GB:.3g} are free, most of it for "
+            f"{_largest({**needs.kept, **needs.moments})}: {_advice(needs)}."
+        )
+    ram = here * in_ram(needs, place)
+    if ram > place.ram:
+        raise TrainingError(
+            f"The run needs {ram / GB:.3g} GB of RAM, of which {place.ram / GB:.3g} are free, most of it for "
+            f'{_largest({**needs.ram, **needs.ram_moments})}: close other programs, or set student.method to "lora".'
+        )
+    if disk > place.disk:
+        raise TrainingError(
+            f"The run needs up to {disk / GB:.3g} GB of disk in {output}, where {place.disk / GB:.3g} are free, most "
+            f"of it for {_largest(needs.disk)}: free disk space, choose another output, or raise save.every or lower "
+            "save.rank, cache.endpoints or cache.prompts_gb."
+        )
+
+
+def _largest(sizes: Sizes) -> str:
+    name = max(sizes, key=lambda name: sizes[name])
+    return f"{name} ({sizes[name] / GB:.3g} GB)"
+
+
+def _advice(needs: Needs) -> str:
+    """By the moment that counts."""
+    moment = max(needs.moments, key=lambda name: needs.moments[name], default="")
+    if "trajectories" in moment:
+        return "lower cache.teacher_batch"
+    if moment.startswith("activations"):
+        return (
+            "lower optimizer.batch_size and raise optimizer.accumulation, set student.gradient_checkpointing, "
+            'student.ema_on = "cpu" or another optimizer.kind, or set student.method to "lora"'
+        )
+    return "lower data.resolution or preview.prompts, or choose a smaller card's configuration of training/configs"
+
+
+def cuda_or_cpu() -> torch.device:
+    """The device of this process, as accelerate chooses it."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))

@@ -1,0 +1,115 @@
+"""`--plan`: what a run needs, whether it fits here, and from a measured step how long it takes."""
+
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+
+from . import needs
+from .config import Config, parse
+from .needs import GB, Needs, Place, Sizes
+
+STEPS = 3  # that are measured, after a first one
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Measured here, in seconds: a step, and a row of the teacher's end points; bytes on the card at most, or None."""
+
+    step: float
+    row: float
+    card: int | None
+
+
+def plan_run(config: Config, write: Callable[[str], object]) -> None:
+    """Write the plan. Raises TrainingError where the run cannot fit."""
+    device = needs.cuda_or_cpu()
+    needed, place = needs.of(config), Place.here(config, device)
+    write(text(config, needed, place))
+    needs.check(needed, place, config.output)
+    write("Measuring a step ...\n")
+    pace = measure(config)
+    write(times(config, needed, pace))
+
+
+def text(config: Config, needed: Needs, place: Place | None = None) -> str:
+    """The plan in lines. place: where it shall run, if that is known."""
+    optimizer = config.optimizer
+    disk = sum(needed.disk.values())
+    lines = [
+        f"{config.student.method}, {config.data.resolution} px, {optimizer.steps} steps of "
+        f"{needed.samples // optimizer.steps} samples: {needed.samples} samples on {needed.rows} trajectories",
+        "On the card, in GB of 1e9 bytes, computed:",
+        *_lines(needed.kept),
+        "  and at a time one of these:",
+        *_lines(needed.moments),
+        *_lines({"reserve for CUDA and its kernels, assumed": needs.RESERVE}),
+        _sum("at most", needed.card + needs.RESERVE, place.card if place else None),
+        "In RAM, computed:",
+        *_lines(needed.ram),
+        "  and at a time one of these:",
+        *_lines(needed.ram_moments),
+    ]
+    if place:
+        lines.append(_sum("at most", needs.in_ram(needed, place), place.ram))
+    lines += ["On the disk, at most:", *_lines(needed.disk), _sum("together", disk, place.disk if place else None)]
+    return "\n".join(lines) + "\n"
+
+
+def _lines(sizes: Sizes) -> list[str]:
+    return [f"  {size / GB:8.2f}  {name}" for name, size in sizes.items() if size]
+
+
+def _sum(name: str, size: int, free: int | None) -> str:
+    return f"  {size / GB:8.2f}  {name}" + (f", and {free / GB:.2f} are free" if free is not None else "")
+
+
+def measure(config: Config) -> Pace:
+    """Time of the run's own steps, in a folder that is deleted afterwards and on random latents."""
+    from .run import Run
+
+    accumulation, rows = config.optimizer.accumulation, config.cache.teacher_batch
+    rows = max(rows, config.optimizer.batch_size * (STEPS + 1))
+    side = config.data.resolution // 8
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "latents.safetensors"
+        safetensors.torch.save_file({"latents": torch.randn(rows, 4, side, side)}, path)
+        path.with_suffix(".json").write_text(json.dumps(["a picture"] * rows), encoding="utf-8")
+        values = config.model_dump()
+        values["output"] = str(Path(folder) / "run")
+        values["data"] |= {"kind": "latents", "path": str(path)}
+        values["cache"] |= {"endpoints": rows, "max_gb": 1e6}
+        values["optimizer"] |= {"accumulation": 1}
+        values["preview"] |= {"every": 0}
+        run = Run(parse(values))
+        began = time.perf_counter()
+        for _ in run.segments.batches(0):  # makes the round
+            pass
+        row = (time.perf_counter() - began) / (rows * run.accelerator.num_processes)
+        run._one_step()
+        began = time.perf_counter()
+        for run.step in range(1, STEPS + 1):
+            run._one_step()
+        step = (time.perf_counter() - began) / STEPS
+        run.prompts.disk.close()  # or its file could not be deleted everywhere
+    card = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+    return Pace(step * accumulation, row, card)
+
+
+def times(config: Config, needed: Needs, pace: Pace) -> str:
+    """What a measured pace makes of the run, in lines."""
+    hours = (pace.step * config.optimizer.steps + pace.row * needed.rows) / 3600
+    share = 100 * pace.row * needed.rows / (3600 * hours)
+    lines = [
+        f"Measured: {pace.step:.3g} s a step, {pace.row:.3g} s for a row of the teacher's end points.",
+        f"  {hours:8.2f}  hours for the run, {share:.0f} % of them the teacher's, without making latents, previews and "
+        "states",
+    ]
+    if pace.card is not None:
+        lines.append(f"  {pace.card / GB:8.2f}  GB on the card at most while these were measured")
+    return "\n".join(lines) + "\n"
