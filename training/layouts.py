@@ -70,11 +70,11 @@ class Layout:
 
     @property
     def context(self) -> int:
-        return int(self.student().config.cross_attention_dim)
+        return int(json.loads(self.unet)["cross_attention_dim"])
 
     @property
     def pooled(self) -> int:
-        return POOLED if self.student().config.addition_embed_type else 0
+        return POOLED if json.loads(self.unet).get("addition_embed_type") else 0
 
     def inputs(self, batch: int, resolution: int) -> dict[str, Any]:
         """Of the UNet's forward, on the meta device."""

@@ -63,7 +63,7 @@ def of(config: Config, processes: int = 1, traced: bool = True) -> Needs:
         moments=computing.moments() if traced else {},
         ram=computing.ram(),
         ram_moments=computing.ram_moments(),
-        disk=_disk(config, layout, lanes, rows, processes),
+        disk=computing.disk(lanes, rows),
         samples=optimizer.steps * lanes,
         rows=rows,
     )
@@ -152,50 +152,40 @@ class _Computing:
         models = self.whole * (3 if self.full else 1) + self.whole * bool(self.config.student.delta)
         there_later = sum(self.ram().values()) - PROGRAM
         loaded = 4 * (models + self.layout.text_numbers) + self.vae_bytes + self.layout.file_bytes
-        saved = 4 * self.numbers + _delta(self.config, self.student)
+        saved = 4 * self.numbers + _delta(self.config, self.trained)
         return {"loading": max(loaded - there_later, 0), "a delta or a state that is written": saved}
+
+    def disk(self, lanes: int, rows: int) -> Sizes:
+        """At most, of all processes: what a source's captions are is not read here. lanes: of all, too."""
+        config, average = self.config, 4 * self.numbers * bool(self.config.student.ema_decay)
+        examples, latent = _examples(config), 2 * torch.Size(_shape(config)).numel()
+        made_first = latent * (examples or 0) if config.data.kind in ("folder", "prompts") else 0
+        captions = rows if examples is None else min(rows, examples)
+        prompt = 2 * (77 * self.layout.context + self.layout.pooled)
+        prompts = min(int(config.cache.prompts_gb * GB), captions * prompt)
+        state = 4 * self.numbers + average + optimizers.state_bytes(config.optimizer.kind, self.trained)
+        size = Size.of(config, lanes, _shape(config))
+        files = -(-config.optimizer.steps // config.save.every)
+        return {
+            "latents": made_first,
+            "embeddings of prompts": prompts * self.processes,
+            "end points": size.row * size.rows * min(size.kept, -(-rows // size.rows)),
+            "states, the last one and the next": 2 * state,
+            "deltas": files * _delta(config, self.trained),
+        }
 
 
 def _shape(config: Config) -> tuple[int, int, int]:
     return 4, config.data.resolution // 8, config.data.resolution // 8
 
 
-def _delta(config: Config, made: torch.nn.Module) -> int:
-    """Bytes of a delta's file."""
+def _delta(config: Config, weights: list[torch.nn.Parameter]) -> int:
+    """Bytes of a delta's file, from the weights that are trained."""
     rank, itemsize = config.save.rank, getattr(torch, config.save.precision).itemsize
-    weights = student.trainable(made)
     if config.student.method == "lora" or not rank:
         return itemsize * sum(weight.numel() for weight in weights)
     small = (min(rank * (w.shape[0] + w[0].numel()), w.numel()) if w.ndim > 1 else w.numel() for w in weights)
     return itemsize * sum(small)
-
-
-def _disk(config: Config, layout: Layout, lanes: int, rows: int, processes: int) -> Sizes:
-    """At most; what a source's captions are is not read here."""
-    made = (
-        layout.student()
-        if config.student.method == "full"
-        else layout.teacher(torch.float32, False, config.student.rank)
-    )
-    weights = student.trainable(made)
-    numbers, data = sum(weight.numel() for weight in weights), config.data
-    examples = _examples(config)
-    prompt = 2 * (77 * layout.context + layout.pooled)
-    captions = rows if examples is None else min(rows, examples)
-    state = 4 * numbers * (2 if config.student.ema_decay else 1) + optimizers.state_bytes(
-        config.optimizer.kind, weights
-    )
-    size = Size.of(config, lanes, _shape(config))
-    rounds_of_run = -(-rows // size.rows)
-    return {
-        "latents": 2 * torch.Size(_shape(config)).numel() * (examples or 0)
-        if data.kind in ("folder", "prompts")
-        else 0,
-        "embeddings of prompts": min(int(config.cache.prompts_gb * GB), captions * prompt) * processes,
-        "end points": size.row * size.rows * min(size.kept, rounds_of_run),
-        "states, the last one and the next": 2 * state,
-        "deltas": -(-config.optimizer.steps // config.save.every) * _delta(config, made),
-    }
 
 
 def _examples(config: Config) -> int | None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import diffusers
 import pytest
@@ -11,8 +12,10 @@ from torch.profiler import ProfilerActivity, profile
 from trial.small_teachers import NARROW
 
 from training import layouts, needs, peak_memory, planning, student
-from training.config import TeacherConfig, parse
+from training.config import TeacherConfig, parse, read
 from training.stopping import TrainingError
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "training.md"
 
 
 def allocated(call) -> int:
@@ -43,7 +46,7 @@ def inputs(batch: int) -> dict[str, torch.Tensor]:
     }
 
 
-KINDS = [("full", False, "bf16"), ("full", True, "no"), ("lora", False, "no"), ("lora", True, "bf16")]
+KINDS = [("full", False, "bf16"), ("lora", False, "no"), ("lora", True, "bf16")]
 
 
 @pytest.mark.parametrize(("method", "checkpointing", "precision"), KINDS)
@@ -205,3 +208,27 @@ def test_a_plan_is_said_and_leaves_nothing(configuration, tmp_path):
     assert re.search(r"at most, and \d+\.\d\d are free", plan)
     assert re.search(r"Measured: \S+ s a step, \S+ s for a row .*\n +\d+\.\d\d  hours for the run, \d+ % of them", plan)
     assert list(tmp_path.iterdir()) == []
+
+
+ROW = re.compile(r"^\| `(\w+)\.toml`.* \| (\d+) GB \| (.+) \|$", re.MULTILINE)
+TRACED = ("sd15",)  # the others take longer, SDXL ten seconds each
+
+
+@pytest.mark.parametrize(("name", "card", "cells"), ROW.findall(DOCUMENT.read_text(encoding="utf-8")))
+def test_the_documents_memory_of_the_shipped_configurations(
+    checkpoint, repository, monkeypatch, tmp_path, name, card, cells
+):
+    monkeypatch.chdir(tmp_path)  # where no data are
+    values = read(repository / "training" / "configs" / f"{name}.toml").model_dump()
+    family = {"sd15": "SD1.5", "sd21": "SD2.x", "sdxl": "SDXL"}[name.split("_")[0]]
+    values["teacher"]["path"] = str(checkpoint(family))
+    needed = needs.of(parse(values), traced=name in TRACED)
+    kept, beside, most, ram, disk, samples = (float(cell.replace(",", "")) for cell in cells.split("|"))
+    assert most == pytest.approx(kept + beside + needs.RESERVE / 1e9, abs=0.11)
+    assert most < 0.93 * float(card)
+    place = needs.Place(card=ENOUGH, ram=ENOUGH, disk=ENOUGH)
+    found = [sum(needed.kept.values()) / 1e9, needs.in_ram(needed, place) / 1e9, sum(needed.disk.values()) / 1e9]
+    assert [round(size, 1) for size in found] == [kept, ram, disk]
+    assert needed.samples == samples
+    if name in TRACED:
+        assert (needed.card + needs.RESERVE) / 1e9 == pytest.approx(most, abs=0.06)
