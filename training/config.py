@@ -138,6 +138,8 @@ class SaveConfig(Section):
     """Deltas for ComfyUI, and states to go on from."""
 
     every: Positive = 500  # a delta and a state
+    keep_deltas: Count = 0  # the last ones of this run; 0: all
+    keep_states: Positive = 1  # the last ones
     rank: Count = 0  # of the delta of a full student; 0 keeps all of it
     precision: Literal["float32", "float16", "bfloat16"] = "float16"
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")] = "perflow"

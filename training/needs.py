@@ -165,13 +165,13 @@ class _Computing:
         prompts = min(int(config.cache.prompts_gb * GB), captions * prompt)
         state = 4 * self.numbers + average + optimizers.state_bytes(config.optimizer.kind, self.trained)
         size = Size.of(config, lanes, _shape(config))
-        files = -(-config.optimizer.steps // config.save.every)
+        files, keep = -(-config.optimizer.steps // config.save.every), config.save.keep_deltas
         return {
             "latents": made_first,
             "embeddings of prompts": prompts * self.processes,
             "end points": size.row * size.rows * min(size.kept, -(-rows // size.rows)),
-            "states, the last one and the next": 2 * state,
-            "deltas": files * _delta(config, self.trained),
+            "states, and the next one": (config.save.keep_states + 1) * state,
+            "deltas": (min(files, keep + 1) if keep else files) * _delta(config, self.trained),
         }
 
 
@@ -242,8 +242,8 @@ def check(needs: Needs, place: Place, output: str, here: int = 1) -> None:
     if disk > place.disk:
         raise TrainingError(
             f"The run needs up to {disk / GB:.3g} GB of disk in {output}, where {place.disk / GB:.3g} are free, most "
-            f"of it for {_largest(needs.disk)}: free disk space, choose another output, or raise save.every or lower "
-            "save.rank, cache.endpoints or cache.prompts_gb."
+            f"of it for {_largest(needs.disk)}: free disk space, choose another output, or raise save.every or set "
+            "save.keep_deltas, save.rank, lower cache.endpoints or cache.prompts_gb."
         )
 
 

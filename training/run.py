@@ -245,11 +245,13 @@ class Run:
             "source": f"trained on {self.teacher.name}",
             "steps": str(self.step),
             "samples": str(self.step * self.segments.lanes.all),
+            "run": state.identity(self.facts),
         }
         with averaged(self.ema, student.trainable(self.unet)):
             weights = self.accelerator.get_state_dict(self.unet)  # of all processes, and the weights themselves
             if self.accelerator.is_main_process:
                 path = saving.write(path, weights, self.base, config.save, **self.reflow.metadata(), **facts)
+                saving.keep_last(path, config.save)
         self.accelerator.wait_for_everyone()
         return path
 

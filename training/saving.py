@@ -37,6 +37,29 @@ def write(path: Path, weights: dict[str, Tensor], base: dict[str, Tensor], confi
         raise TrainingError(f"{path} cannot be written ({error}): free disk space and start again.") from error
 
 
+def keep_last(path: Path, config: SaveConfig) -> None:
+    """Delete all deltas but the last ones of the run that wrote this one, as their metadata say."""
+    run = _run(path)
+    found = (file for file in path.parent.glob(f"{config.name}-*.safetensors") if run and _run(file) == run)
+    by_step = sorted(found, key=lambda file: (int(_metadata(file)["steps"]), file.stat().st_mtime_ns))
+    for file in by_step[: -config.keep_deltas] if config.keep_deltas else ():
+        if file != path:
+            file.unlink()
+
+
+def _run(path: Path) -> str:
+    return _metadata(path).get("run", "")
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    """Of a file that may be anything."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return file.metadata() or {}
+    except (OSError, SafetensorError):
+        return {}
+
+
 def _names(path: Path) -> Iterator[Path]:
     yield path
     for number in itertools.count(2):

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .config import Config
-from .made_with import Facts, differences
+from .made_with import Facts, differences, digest
 from .stopping import TrainingError
 
 # What may change between a run and its continuation; everything else would make it another run.
@@ -47,9 +47,8 @@ def save(accelerator: Accelerator, config: Config, facts: Facts, step: int, plac
             (unfinished / NOTE).write_text(json.dumps(note, indent=1), encoding="utf-8")
             shutil.rmtree(target, ignore_errors=True)
             unfinished.rename(target)
-            for number, path in numbered(_folder(config), "step"):
-                if number != step:
-                    shutil.rmtree(path, ignore_errors=True)
+            for path in _to_delete(config, step):
+                shutil.rmtree(path, ignore_errors=True)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         good = last(config)
@@ -95,6 +94,18 @@ def of_this_run(config: Config, facts: Facts) -> Path | None:
             f"{path} was made with {changed}: set it back to continue, or choose another output for a new run."
         )
     return path
+
+
+def _to_delete(config: Config, step: int) -> list[Path]:
+    """All states but the last ones; those past `step` are of a time that is left behind."""
+    found = numbered(_folder(config), "step")
+    kept = [path for number, path in found if number <= step][-config.save.keep_states :]
+    return [path for _, path in found if path not in kept]
+
+
+def identity(facts: Facts) -> str:
+    """What all files of a run and its continuations have in common, and no other run's."""
+    return digest([sorted(_fixed(facts).items())])
 
 
 def load(accelerator: Accelerator, path: Path) -> tuple[int, list[str]]:

@@ -21,7 +21,7 @@ STEPS = {"optimizer": {"steps": 11}, "save": {"every": 4}}
 
 def everything(trained) -> dict[str, torch.Tensor]:
     """Weights, averages and the optimizer's state."""
-    found = {name: weight.float() for name, weight in trained.unet.named_parameters()}
+    found = dict(trained.unet.named_parameters())
     found |= {f"ema {i}": weight for i, weight in enumerate(trained.ema.shadow_params)}
     for i, state in enumerate(trained.optimizer.state_dict()["state"].values()):
         found |= {f"{name} {i}": torch.as_tensor(value) for name, value in state.items()}
@@ -34,14 +34,13 @@ def assert_same(one, other) -> None:
     assert all(torch.equal(left[key], right[key]) for key in left)
 
 
-SAVING_MEMORY = {
-    "student": {"method": "lora", "rank": 4, "gradient_checkpointing": True},
-    "teacher": {"float8": True},
-    "optimizer": STEPS["optimizer"] | {"kind": "adafactor", "precision": "bf16"},
+LORA = {
+    "student": {"method": "lora", "rank": 4, "ema_decay": 0.9, "ema_on": "cpu"},
+    "optimizer": STEPS["optimizer"] | {"kind": "adafactor"},
 }
 
 
-@pytest.mark.parametrize("changes", [STEPS, STEPS | SAVING_MEMORY])
+@pytest.mark.parametrize("changes", [STEPS, STEPS | LORA])
 def test_stopped_and_killed(run, changes, tmp_path):
     straight = run(output=str(tmp_path / "straight"), **changes)
     straight.train()

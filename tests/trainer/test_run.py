@@ -137,6 +137,23 @@ def test_the_delta_is_what_was_written(run):
     assert whole.read_bytes() == before
 
 
+def test_the_last_deltas_and_states_are_kept(run):
+    """Of this run, also over a continuation; another run's stay, as does a file that is none."""
+    few = {"every": 1, "keep_deltas": 2, "keep_states": 2}
+    other = run(seed=1, optimizer={"steps": 1}).train()
+    (other.parent / "perflow-notes.safetensors").write_text("mine")
+    shutil.rmtree(other.parent.parent / "states")
+    run(optimizer={"steps": 2}, save=few).train()
+    path = run(optimizer={"steps": 3}, save=few).train()
+    names = {file.stem for file in path.parent.iterdir()}
+    assert names == {other.stem, "perflow-notes", "perflow-000002", path.stem}
+    assert path.stem == "perflow-000003"
+    states = path.parent.parent / "states"
+    assert {state.name for state in states.iterdir()} == {"step-00000002", "step-00000003"}
+    shutil.rmtree(states / "step-00000003")
+    assert run(optimizer={"steps": 3}, save=few).step == 2
+
+
 def test_lora_student(run):
     trained = run(student={"method": "lora", "rank": 4}, optimizer={"steps": 8})
     teacher = trained.teacher
