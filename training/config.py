@@ -134,6 +134,13 @@ class PreviewConfig(Section):
     student_guidance: Size = 4.5  # of the pictures; lower where teacher.guidance is a number, which is learned
 
 
+class ValidationConfig(Section):
+    """The loss on examples that are not trained on, with the running average."""
+
+    held_out: Count = 0  # examples of data.kind folder, latents or prompts; each is seen in every window; 0: none
+    every: Positive = 500  # steps
+
+
 class SaveConfig(Section):
     """Deltas for ComfyUI, and states to go on from."""
 
@@ -157,6 +164,7 @@ class Config(Section):
     cache: CacheConfig = CacheConfig()
     optimizer: OptimizerConfig
     preview: PreviewConfig = PreviewConfig()
+    validation: ValidationConfig = ValidationConfig()
     save: SaveConfig = SaveConfig()
 
 

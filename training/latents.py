@@ -34,8 +34,9 @@ class LatentFiles:
     opened when they are first used: other processes may still be writing them before.
     """
 
-    def __init__(self, path: Path, seed: int):
-        self.path, self.seed, self.place = path, seed, ""
+    def __init__(self, path: Path, seed: int, held_out: int = 0):
+        """held_out: so many latents are in `held`, and take() never gives them."""
+        self.path, self.seed, self.held_out, self.place = path, seed, held_out, ""
 
     @cached_property
     def files(self) -> list[tuple[Any, list[str]]]:
@@ -56,22 +57,41 @@ class LatentFiles:
         captions = digest(captions for _, captions in self.files)
         return {"the latents": digest(of_file(path) for path in self._paths), "the captions": captions}
 
-    @cached_property
+    @property
     def rows(self) -> list[tuple[int, int]]:
-        """The file of each latent, and its place there. Raises TrainingError."""
+        """The file of each latent to train on, and its place there. Raises TrainingError."""
+        return self._split[0]
+
+    @cached_property
+    def _split(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """Those to train on, and those that are held out."""
         rows = [(i, row) for i, (_, captions) in enumerate(self.files) for row in range(len(captions))]
         if not rows:
             raise TrainingError(
                 f"{self.path} holds no latents, expected at least one: none of the pictures could be read."
             )
-        return rows
+        if self.held_out >= len(rows):
+            raise TrainingError(
+                f"validation.held_out is {self.held_out} of {len(rows)} examples, expected fewer than there are: lower "
+                "it or give more."
+            )
+        order = generator(self.seed, Purpose.HELD_OUT).permutation(len(rows)) if self.held_out else ()
+        held = {int(row) for row in order[: self.held_out]}
+        return [row for i, row in enumerate(rows) if i not in held], [rows[i] for i in sorted(held)]
+
+    @property
+    def held(self) -> tuple[Tensor, list[str]]:
+        """x0 and captions of the latents that are held out."""
+        return self._read(self._split[1])
 
     @property
     def shape(self) -> tuple[int, ...]:
         return tuple(self.files[self.rows[0][0]][0].get_shape()[1:])
 
     def take(self, numbers: Sequence[int]) -> tuple[Tensor, list[str]]:
-        places = [self.rows[self._row(number)] for number in numbers]
+        return self._read([self.rows[self._row(number)] for number in numbers])
+
+    def _read(self, places: Sequence[tuple[int, int]]) -> tuple[Tensor, list[str]]:
         x0 = torch.cat([self.files[file][0][row : row + 1] for file, row in places]).float()
         return x0, [self.files[file][1][row] for file, row in places]
 
@@ -138,10 +158,16 @@ def source(
     Several processes share the work, so they have to wait for each other before the latents are used.
     """
     data = config.data
+    held_out = config.validation.held_out
     if data.kind == "latents":
-        return LatentFiles(Path(data.path).expanduser(), config.seed)
+        return LatentFiles(Path(data.path).expanduser(), config.seed, held_out)
     if data.kind == "webdataset":
+        if held_out:
+            raise TrainingError(
+                f'validation.held_out is {held_out} with data.kind "webdataset", whose examples are not known before, '
+                "expected 0: take another kind, or leave it out."
+            )
         return PictureStream(teacher, config, share.rank, share.processes)
     folder = Path(config.output) / "latents"
     prepare(config, facts, teacher, prompts, folder, share)
-    return LatentFiles(folder, config.seed)
+    return LatentFiles(folder, config.seed, held_out)

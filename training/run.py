@@ -28,6 +28,7 @@ from .prompts import PromptStore
 from .segment_cache import Lanes, Rows, SegmentCache
 from .stopping import Stopped, TrainingError, stoppable
 from .teacher import load
+from .validation import Validation
 
 PROCESSES_MAY_WAIT = timedelta(days=2)  # for the one that prepares latents or draws the teacher's pictures
 
@@ -80,6 +81,11 @@ class Run:
             config, self.teacher, self.prompts, self.source, self.reflow, lanes, self.stop_requested.is_set
         )
         self.say(self.segments.fit(self.facts))
+        self.validation = (
+            Validation(config, self.teacher, self.prompts, self.source, self.reflow)
+            if config.validation.held_out and isinstance(self.source, latents.LatentFiles)
+            else None
+        )
         self.preview = Preview(config, self.teacher, self.prompts, self.reflow, self.source.shape)
         self.step = 0
         self.delta: Path | None = None  # the last one that was written
@@ -192,6 +198,8 @@ class Run:
                     self._save()
                 if config.preview.every and (last or self.step % config.preview.every == 0) and not stop:
                     self._show()
+                if self.validation and (last or self.step % config.validation.every == 0) and not stop:
+                    self._validate(self.validation)
                 if stop and not last:
                     raise Stopped
         delta = self.delta or self._delta()  # a run that had ended may have other [save] now
@@ -254,6 +262,15 @@ class Run:
                 saving.keep_last(path, config.save)
         self.accelerator.wait_for_everyone()
         return path
+
+    def _validate(self, validation: Validation) -> None:
+        """Log the loss on what is held out, with the running average."""
+        unet = self.accelerator.unwrap_model(self.unet)
+        with averaged(self.ema, student.trainable(self.unet)), self.accelerator.autocast():
+            losses = validation.losses(unet)
+        by_window = {f"validation loss by window/{w}": loss for w, loss in losses.by_window.items()}
+        self.accelerator.log({"validation loss": losses.mean} | by_window, step=self.step)
+        self.accelerator.wait_for_everyone()
 
     def _show(self) -> None:
         """A sheet of pictures and the paired error, with the running average."""

@@ -39,6 +39,7 @@ DEPENDS_ON = {
     "the teacher's UNet", "the teacher's VAE", "the teacher's text encoders", "the teacher's noise table",
     "student.windows", "points.",
     "data.kind", "data.path", "data.caption", "data.resolution", "data.prompt_dropout", "data.shuffle",
+    "validation.held_out",
     "cache.endpoints", "cache.teacher_batch", "cache.precision",
     "optimizer.batch_size", "optimizer.accumulation", "accelerate's number of processes",
     "optimizer.precision", "optimizer.channels_last",  # how the teacher computes

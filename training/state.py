@@ -20,7 +20,7 @@ FREE = {
     "output", "teacher.path", "teacher.config",  # the teacher itself has digests
     "optimizer.steps", "optimizer.learning_rate", "optimizer.precision", "optimizer.channels_last",
     "student.gradient_checkpointing", "student.ema_on", "cache.max_gb", "cache.prompts_gb", "cache.prompts_memory_gb",
-    "data.latents_gb",
+    "data.latents_gb", "validation.every",
 }  # fmt: skip
 FREE_SECTIONS = ("preview.", "save.")
 NOTE = "run.json"

@@ -32,6 +32,8 @@ class Purpose(IntEnum):
     PREVIEW = 9
     ADAPTER = 10
     BATCH = 11
+    HELD_OUT = 12
+    VALIDATION = 13
 
 
 def generator(seed: int, purpose: Purpose, *counters: int) -> np.random.Generator:
