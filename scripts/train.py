@@ -1,8 +1,7 @@
 """Train a PeRFlow: `python scripts/train.py CONFIG.toml`, with `--multi_gpu` on several GPUs.
 
-Makes an environment for it, once, and starts the program `training` there. All options go to `accelerate launch`, but for
-`--plan`: with it the program says what the run needs and how long it takes, and ends.
-docs/training.md says the rest.
+Makes an environment for it, once, and starts the program `training` there. With `--plan` it says what the run needs and
+how long it takes, and ends. All other options go to `accelerate launch`. docs/training.md says the rest.
 """
 
 import os

@@ -180,6 +180,7 @@ NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "data.samples_per_prompt": ("data.kind", ("prompts",)),
     "data.sampling_steps": ("data.kind", ("prompts",)),
     "data.sampling_guidance": ("data.kind", ("prompts",)),
+    "optimizer.betas": ("optimizer.kind", ("adamw", "adamw_8bit")),
     "optimizer.huber_c": ("optimizer.loss", ("huber",)),
     "save.rank": ("student.method", ("full",)),
 }

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 
 from . import needs
-from .config import Config, parse
+from .config import Config
 from .needs import GB, Needs, Place, Sizes
 
 STEPS = 3  # that are measured, after a first one
@@ -80,13 +80,14 @@ def measure(config: Config) -> Pace:
         path = Path(folder) / "latents.safetensors"
         safetensors.torch.save_file({"latents": torch.randn(rows, 4, side, side)}, path)
         path.with_suffix(".json").write_text(json.dumps(["a picture"] * rows), encoding="utf-8")
-        values = config.model_dump()
-        values["output"] = str(Path(folder) / "run")
-        values["data"] |= {"kind": "latents", "path": str(path)}
-        values["cache"] |= {"endpoints": rows, "max_gb": 1e6}
-        values["optimizer"] |= {"accumulation": 1}
-        values["preview"] |= {"every": 0}
-        run = Run(parse(values))
+        changes = {
+            "data": {"kind": "latents", "path": str(path)},
+            "cache": {"endpoints": rows, "max_gb": 1e6},
+            "optimizer": {"accumulation": 1},
+            "validation": {"held_out": 0},
+        }
+        sections = {name: getattr(config, name).model_copy(update=change) for name, change in changes.items()}
+        run = Run(config.model_copy(update={"output": str(Path(folder) / "run"), **sections}))
         began = time.perf_counter()
         for _ in run.segments.batches(0):  # makes the round
             pass
