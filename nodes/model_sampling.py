@@ -3,9 +3,10 @@
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
+from ..perflow_core.training.base import FlowBase
 from .comfyui import node_text, shared_inputs
 from .comfyui.sampling.base_sampling import base_of, other_prediction_lines
-from .comfyui.sampling.flow_windows import FlowBase, flow_lines, given_edges
+from .comfyui.sampling.flow_windows import flow_lines, given_edges
 from .comfyui.sampling.perflow_model import trained_prediction, with_flow_windows, with_perflow_sampling
 from .comfyui.weights.unet_weights import layout_of
 

@@ -10,6 +10,7 @@ from ..perflow_core.drawing.picture_sheet import to_tensor
 from ..perflow_core.drawing.plots import draw_losses
 from ..perflow_core.errors import counted
 from ..perflow_core.sampling.parameterization import PredictionType, like_base
+from ..perflow_core.training.base import Base, FlowBase
 from ..perflow_core.weights.delta_file import metadata_edges, metadata_prediction_type, metadata_windows
 from .comfyui import folders, node_text, shared_inputs
 from .comfyui.advice import with_advice
@@ -17,13 +18,12 @@ from .comfyui.applied_delta import with_delta
 from .comfyui.sampling.base_sampling import base_of
 from .comfyui.sampling.flow_windows import (
     EDGES,
-    FlowBase,
     edges_text,
     flow_lines,
     given_edges,
     same_edges,
 )
-from .comfyui.sampling.perflow_sampling import Base, PeRFlowSampling
+from .comfyui.sampling.perflow_sampling import PeRFlowSampling
 from .comfyui.training import trained_files
 from .comfyui.training.delta_training import DeltaTraining, Settings
 from .comfyui.training.examples import Examples

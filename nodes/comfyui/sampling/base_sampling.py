@@ -6,8 +6,9 @@ from comfy.model_patcher import ModelPatcher
 from ....perflow_core.host import host_float64
 from ....perflow_core.sampling.noise_tables import is_stable_diffusion, stable_diffusion_sigmas
 from ....perflow_core.sampling.parameterization import BasePrediction, PredictionType, usual_base
-from .flow_windows import FlowBase, flow_base
-from .perflow_sampling import Base, PeRFlowSampling
+from ....perflow_core.training.base import Base, FlowBase
+from .flow_windows import flow_base
+from .perflow_sampling import PeRFlowSampling
 
 
 def prediction_of(model: ModelPatcher) -> BasePrediction | None:

@@ -6,7 +6,7 @@ steps stand in the windows, not the windows.
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import comfy.model_sampling as stock
 import torch
@@ -15,58 +15,14 @@ from torch import Tensor
 
 from ....perflow_core.errors import counted, shown
 from ....perflow_core.sampling import tolerances
-from ....perflow_core.sampling.chord import WindowChord, shifted
-from ....perflow_core.sampling.parameterization import BasePrediction, Derivative, UNet, velocity_predictor
-from ....perflow_core.sampling.windows import Windows, parse_edges
-from ....perflow_core.training.trajectory import TeacherTrajectory
+from ....perflow_core.sampling.chord import shifted
+from ....perflow_core.sampling.windows import parse_edges
+from ....perflow_core.training.base import FlowBase
 from .perflow_sampling import WindowSteps
 
 PREDICTION_UNUSED = "prediction_type is not used: a flow model predicts its velocity."
 MOST_SHOWN, AS_SHOWN = 12, 1e-4  # edges in a line; how near they are when four digits are the same
 EDGES = "perflow_edges"  # the MODEL's note: the sigmas of its window edges, falling
-
-
-class FlowBase(NamedTuple):
-    """How a flow model samples: x = (1 - sigma) x0 + sigma n noise, its shift a (`chord.shifted`) and noise scale n."""
-
-    shift: float
-    noise_scale: float
-    predicts: BasePrediction = "flow"
-
-    def edges(self, windows: int) -> list[float]:
-        """The sigmas of windows that are even in the time before the shift."""
-        edges: list[float] = shifted(Windows.even(windows).edges, self.shift).tolist()
-        return edges
-
-    def chord(self, windows: int | Sequence[float]) -> WindowChord:
-        """windows: their number, or the sigmas of their edges."""
-        edges = self.edges(windows) if isinstance(windows, int) else windows
-        return WindowChord.of_flow(edges, self.shift)
-
-    def trajectory(self, chord: WindowChord, n: int) -> TeacherTrajectory:
-        return TeacherTrajectory.of_flow(chord, n)
-
-    def derivative(
-        self, network: UNet, chord: WindowChord, trajectory: TeacherTrajectory, guidance: float
-    ) -> Derivative:
-        """The velocity by the network, on the device of the tables."""
-        return velocity_predictor(network, chord.timestep(trajectory.sigma), guidance)
-
-    def pure_noise(self, noise: Tensor, sigma: Tensor) -> Tensor:
-        """x at the top of the path."""
-        return sigma * self.noise_scale * noise
-
-    def level(self, chord: WindowChord, T: Tensor) -> Tensor:
-        """What ComfyUI's model is called with at the time T: sigma."""
-        return chord.sigma(T)
-
-    def metadata(self, chord: WindowChord) -> dict[str, str]:
-        """Where the windows of a delta are, for its file."""
-        return {
-            "base_prediction": self.predicts,
-            "edges": ",".join(f"{sigma:.9g}" for sigma in chord.own_edges),
-            "shift": f"{self.shift:.6g}",
-        }
 
 
 class FlowWindows(WindowSteps):

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from comfy.model_patcher import ModelPatcher
 
 from ....perflow_core.sampling.parameterization import PREDICTION_TYPES, PredictionType
+from ....perflow_core.training.base import Base, FlowBase
 from ....perflow_core.weights.unet_layout import TRAINED_PREDICTION, UNetLayout
-from .flow_windows import EDGES, FlowBase
-from .perflow_sampling import Base, PeRFlowSampling, WindowSteps
+from .flow_windows import EDGES
+from .perflow_sampling import PeRFlowSampling, WindowSteps
 from .step_alignment import set_alignment, steps_of
 
 

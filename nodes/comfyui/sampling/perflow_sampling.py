@@ -1,7 +1,5 @@
 """PeRFlow's model sampling: an ordinary epsilon model to ComfyUI, with the window chord as its noise schedule."""
 
-from typing import NamedTuple
-
 import comfy.model_sampling
 import numpy as np
 import torch
@@ -11,56 +9,12 @@ from torch import Tensor
 from ....perflow_core.sampling import tolerances
 from ....perflow_core.sampling.alignment import align_to_windows
 from ....perflow_core.sampling.chord import WindowChord
-from ....perflow_core.sampling.parameterization import (
-    BasePrediction,
-    Derivative,
-    PredictionType,
-    UNet,
-    append_dims,
-    denoised,
-    noise_predictor,
-)
+from ....perflow_core.sampling.parameterization import PredictionType, append_dims, denoised
 from ....perflow_core.sampling.schedule import scaled_at_reference_end
 from ....perflow_core.sampling.windows import NUM_TIMESTEPS, Float64, percent_timestep
-from ....perflow_core.training.trajectory import TeacherTrajectory
+from ....perflow_core.training.base import Base
 
 EACH_MODEL = "Window Schedule for each of the two models"
-
-
-class Base(NamedTuple):
-    """How the base of a Stable Diffusion MODEL samples: its noise table, float64 [1000], what its UNet predicts."""
-
-    alphas_cumprod: Tensor
-    predicts: BasePrediction
-
-    def chord(self, windows: int) -> WindowChord:
-        return WindowChord.from_alphas_cumprod(self.alphas_cumprod, windows)
-
-    def trajectory(self, chord: WindowChord, n: int) -> TeacherTrajectory:
-        return TeacherTrajectory.plan(self.alphas_cumprod, chord.K, n)
-
-    def derivative(
-        self, network: UNet, chord: WindowChord, trajectory: TeacherTrajectory, guidance: float
-    ) -> Derivative:
-        """The noise by the UNet, on the device of the trajectory's tables."""
-        alphas_cumprod = self.alphas_cumprod.to(trajectory.sigma)
-        return noise_predictor(network, self.predicts, alphas_cumprod, guidance)
-
-    @property
-    def noise_scale(self) -> float:
-        return 1.0
-
-    def pure_noise(self, noise: Tensor, sigma: Tensor) -> Tensor:
-        """X at the top of the path, of the variance that z = noise has."""
-        return noise * (1 + sigma**2).sqrt()
-
-    def level(self, chord: WindowChord, T: Tensor) -> Tensor:
-        """What ComfyUI's model is called with at timestep T: T itself."""
-        return T
-
-    def metadata(self, chord: WindowChord) -> dict[str, str]:
-        """What a delta's file says of its base."""
-        return {"base_prediction": self.predicts}
 
 
 class WindowSteps:
