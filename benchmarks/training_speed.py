@@ -157,7 +157,8 @@ class AuthorsLoop:
 
         guidance = self.run.config.teacher.guidance
         empty = self.run.prompts.embed([""])
-        eps_of = self.run.teacher.noise_predictor(prompts, empty, guidance if isinstance(guidance, float) else 1.0)
+        trajectory, w = self.run.segments.reflow.trajectory, guidance if isinstance(guidance, float) else 1.0
+        eps_of = self.run.teacher.derivative(trajectory, prompts, empty, w)
         for j in range(WALK):
             entries = [round(1000 * (float(s) - 0.25 * j / WALK) - 1) for s in t_s]
             level, next_level = self.levels(entries), self.levels([n - 1000 // (4 * WALK) for n in entries])

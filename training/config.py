@@ -42,6 +42,10 @@ class TeacherConfig(Section):
 
     path: str  # a .safetensors checkpoint or a diffusers folder
     config: str = ""  # for a checkpoint: a diffusers folder of its kind, where the network has none to give
+    # Of flow models alone. shift: of the path; auto as the model's scheduler has it for data.resolution.
+    shift: Literal["auto"] | Size = "auto"
+    embedded_guidance: Size = 3.5  # what a model is given that takes guidance as an input, as Flux does
+    text_length: Count = 0  # tokens of a prompt; 0: as many as the model's pipeline takes
     prediction_type: Literal["auto", "epsilon", "v_prediction"] = "auto"
     guidance: Guidance = "cfg_sync"  # a number is the teacher's CFG, which is learned; 0 is cfg_sync
     solver: Solver = "dpmpp_2m"

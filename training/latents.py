@@ -160,7 +160,14 @@ def source(
     data = config.data
     held_out = config.validation.held_out
     if data.kind == "latents":
-        return LatentFiles(Path(data.path).expanduser(), config.seed, held_out)
+        files = LatentFiles(Path(data.path).expanduser(), config.seed, held_out)
+        expected = teacher.latent_shape
+        if (len(files.shape), files.shape[0]) != (len(expected), expected[0]):
+            raise TrainingError(
+                f"data.path {data.path} holds latents of shape {files.shape}, expected as {expected}, which "
+                f"{teacher.name} has at data.resolution {data.resolution}: give latents of that model's VAE."
+            )
+        return files
     if data.kind == "webdataset":
         if held_out:
             raise TrainingError(

@@ -16,6 +16,7 @@ from . import student
 from .config import TeacherConfig
 from .stopping import TrainingError
 from .teacher import float8_layers
+from .unet_teacher import LORA_TARGETS
 
 # The published UNets, by what differs from diffusers' defaults; for checkpoints, which have no configuration.
 UNETS: dict[str, dict[str, Any]] = {
@@ -150,7 +151,7 @@ def _unet(config: str, dtype: torch.dtype, float8: bool = False, rank: int = 0, 
         unet: Any = UNet2DConditionModel.from_config(json.loads(config)).requires_grad_(not frozen)
         torch.nn.Module.to(unet, dtype)  # diffusers' own warns of what concerns no UNet here
         if rank:
-            student.add_adapter(unet, rank)
+            student.add_adapter(unet, rank, LORA_TARGETS)
     for weight in student.trainable(unet):
         weight.data = weight.data.float()
     for layer in float8_layers(unet) if float8 else ():

@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from perflow_core.sampling.chord import WindowChord
 from perflow_core.sampling.parameterization import like_base
+from perflow_core.training.base import FlowBase
 from perflow_core.training.reflow import Loss, Reflow
 from perflow_core.training.time_points import TimePoints
-from perflow_core.training.trajectory import TeacherTrajectory
 
 from .config import Config
 from .stopping import TrainingError
@@ -20,9 +19,11 @@ def plan(config: Config, teacher: Teacher) -> Reflow:
     Raises TrainingError for what cannot be trained, with the section of the configuration that says it.
     """
     wanted, K, optimizer = config.student.prediction_type, config.student.windows, config.optimizer
-    alphas_cumprod, grid, solving = teacher.alphas_cumprod, config.points, config.teacher
+    base, grid, solving = teacher.base, config.points, config.teacher
+    if isinstance(base, FlowBase):
+        _check_fits_a_flow(config)
     with _errors_naming("student.windows"):
-        chord = WindowChord.from_alphas_cumprod(alphas_cumprod, K)
+        chord = base.chord(K)
     with _errors_naming(f"points with student.windows = {K}"):
         points = (
             TimePoints.uniform(chord.windows, grid.N)
@@ -30,10 +31,29 @@ def plan(config: Config, teacher: Teacher) -> Reflow:
             else TimePoints.coarse(chord.windows, grid.per_window, grid.start_share)
         )
     with _errors_naming("teacher.solving_steps"):
-        trajectory = TeacherTrajectory.plan(alphas_cumprod, K, solving.solving_steps, solving.solver)
-    prediction_type = like_base(teacher.base_prediction) if wanted == "auto" else wanted
+        trajectory = base.trajectory(chord, solving.solving_steps, solving.solver)
+    prediction_type = like_base(base.predicts) if wanted == "auto" else wanted
     loss = Loss(optimizer.loss, optimizer.huber_c, optimizer.loss_weight)
     return Reflow(prediction_type, chord, points, trajectory, loss, grid.pure_noise)
+
+
+def _check_fits_a_flow(config: Config) -> None:
+    """Raises TrainingError for what a flow model has another way, or not at all."""
+    if config.student.prediction_type not in ("auto", "velocity"):
+        raise TrainingError(
+            f'student.prediction_type is "{config.student.prediction_type}" for a flow model, expected "auto" or '
+            '"velocity", the only one that it has: leave it out.'
+        )
+    if config.points.pure_noise:
+        raise TrainingError(
+            "points.pure_noise is true for a flow model, whose first window starts at noise alone already: leave it "
+            "out."
+        )
+    if config.optimizer.precision == "fp16":
+        raise TrainingError(
+            'optimizer.precision is "fp16" for a flow model, whose transformer and text encoders overflow in it, '
+            'expected "bf16" or "no": choose one of these.'
+        )
 
 
 @contextmanager

@@ -16,9 +16,8 @@ from tqdm import tqdm
 
 from perflow_core.atomic_file import atomic_write
 from perflow_core.training.curriculum import Purpose, normal
-from perflow_core.training.trajectory import TeacherTrajectory
 
-from .config import Config
+from .config import Config, DataConfig
 from .made_with import Facts, chosen, differences, digest, of_file
 from .pictures import decoded, folder_pictures
 from .prompts import PromptStore
@@ -33,7 +32,8 @@ ABSENT = "is not there"
 PICTURES_DEPEND_ON = {"seed", "data.kind", "data.path", "data.resolution", "the teacher's VAE"}
 SAMPLES_DEPEND_ON = {
     "seed", "data.kind", "data.resolution", "data.sampling_steps", "data.sampling_guidance",
-    "teacher.prediction_type", "teacher.float8", "optimizer.precision",
+    "teacher.prediction_type", "teacher.float8", "teacher.embedded_guidance", "teacher.text_length",
+    "optimizer.precision",
     "the teacher's UNet", "the teacher's text encoders", "the teacher's noise table",
 }  # fmt: skip
 
@@ -80,7 +80,7 @@ def _pictures(config: Config, facts: Facts, teacher: Teacher, say: Callable[[str
 
     def encoded(some: list[Row]) -> Tensor:
         pixels = torch.stack([row.pixels for row in some if row.pixels is not None])
-        noise = normal(_shape(config), [row.number for row in some], config.seed, Purpose.POSTERIOR)
+        noise = normal(teacher.latent_shape, [row.number for row in some], config.seed, Purpose.POSTERIOR)
         return teacher.encode_pictures(pixels, noise)
 
     return Preparation([picture.caption for picture in pictures], made_with, rows, encoded)
@@ -99,9 +99,6 @@ def _samples(config: Config, facts: Facts, teacher: Teacher, prompts: PromptStor
     texts = [line for line in lines if line]
     if not texts:
         raise TrainingError(f"data.path {data.path} holds no prompts, expected one per line: write some.")
-    trajectory = TeacherTrajectory.plan(teacher.alphas_cumprod, 1, data.sampling_steps).to(
-        teacher.device, torch.float32
-    )
     empty, captions = prompts.embed([""]), texts * data.samples_per_prompt
 
     def made_with(numbers: range) -> Facts:
@@ -111,15 +108,11 @@ def _samples(config: Config, facts: Facts, teacher: Teacher, prompts: PromptStor
         return [Row(number, captions[number]) for number in numbers]
 
     def sampled(some: list[Row]) -> Tensor:
-        noise = normal(_shape(config), [row.number for row in some], config.seed, Purpose.SAMPLE).to(teacher.device)
-        conditions = prompts.embed([row.caption for row in some])
-        return trajectory.sample(teacher.noise_predictor(conditions, empty, data.sampling_guidance), noise)
+        noise = normal(teacher.latent_shape, [row.number for row in some], config.seed, Purpose.SAMPLE)
+        conditions, guidance = prompts.embed([row.caption for row in some]), data.sampling_guidance
+        return teacher.drawn(noise.to(teacher.device), conditions, empty, guidance, data.sampling_steps)
 
     return Preparation(captions, made_with, rows, sampled)
-
-
-def _shape(config: Config) -> tuple[int, int, int]:
-    return 4, config.data.resolution // 8, config.data.resolution // 8
 
 
 def prepare(config: Config, facts: Facts, teacher: Teacher, prompts: PromptStore, folder: Path, share: Share) -> None:
@@ -129,7 +122,7 @@ def prepare(config: Config, facts: Facts, teacher: Teacher, prompts: PromptStore
     else:
         work = _samples(config, facts, teacher, prompts)
     total = len(work.captions)
-    _check_size(config, total)
+    _check_size(config.data, total, teacher.latent_shape)
     parts = {
         folder / f"part-{start // PART:06}.safetensors": range(total)[start : start + PART]
         for start in range(0, total, PART)
@@ -141,17 +134,17 @@ def prepare(config: Config, facts: Facts, teacher: Teacher, prompts: PromptStore
     mine = list(parts)[share.rank :: share.processes]
     todo = [path for path in mine if path in unfit]
     for path in tqdm(todo, desc="latents", unit="part", disable=share.rank != 0 or not todo):
-        _make(path, work, parts[path], config, share.stopping)
+        _make(path, work, parts[path], config.cache.teacher_batch, share.stopping)
     for path in mine:
         _write_captions(path, [work.captions[number] for number in _metadata(path)["numbers"]])
 
 
-def _check_size(config: Config, total: int) -> None:
-    size = total * torch.Size(_shape(config)).numel() * 2 / 1e9
-    if size > config.data.latents_gb:
+def _check_size(data: DataConfig, total: int, shape: tuple[int, ...]) -> None:
+    size = total * torch.Size(shape).numel() * 2 / 1e9
+    if size > data.latents_gb:
         raise TrainingError(
             f"The latents of {total} pictures need {size:.3g} GB, expected at most data.latents_gb = "
-            f"{config.data.latents_gb:g}: raise it, give fewer pictures, or make webdataset shards of them, which are "
+            f"{data.latents_gb:g}: raise it, give fewer pictures, or make webdataset shards of them, which are "
             "encoded as they come."
         )
 
@@ -186,17 +179,18 @@ def _metadata(path: Path) -> dict[str, Any]:
         return {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
 
 
-def _make(path: Path, work: Preparation, numbers: range, config: Config, stopping: Callable[[], bool]) -> None:
+def _make(path: Path, work: Preparation, numbers: range, batch: int, stopping: Callable[[], bool]) -> None:
     """Write one file of latents. Raises Stopped."""
-    rows, batch = work.rows(numbers), config.cache.teacher_batch
-    latents = [torch.zeros(0, *_shape(config))]
+    rows, latents = work.rows(numbers), list[Tensor]()
     for first in range(0, len(rows), batch):
         if stopping():
             raise Stopped
         latents.append(work.latents(rows[first : first + batch]).cpu())
     metadata = {"made_with": json.dumps(work.facts(numbers)), "numbers": json.dumps([row.number for row in rows])}
     with atomic_write(path) as unfinished:
-        safetensors.torch.save_file({"latents": torch.cat(latents).half()}, unfinished, metadata)
+        safetensors.torch.save_file(
+            {"latents": torch.cat(latents or [torch.zeros(0)]).half().contiguous()}, unfinished, metadata
+        )
 
 
 def _write_captions(path: Path, captions: list[str]) -> None:

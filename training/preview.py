@@ -15,7 +15,6 @@ from perflow_core.sampling.schedule import window_schedule
 from perflow_core.sampling.solvers import sample_euler
 from perflow_core.training.curriculum import Purpose, normal
 from perflow_core.training.reflow import Reflow
-from perflow_core.training.trajectory import TeacherTrajectory
 
 from .config import Config
 from .prompts import PromptStore
@@ -77,9 +76,7 @@ class Preview:
 
     def _sampled(self, n: int, guidance: float) -> Tensor:
         """The teacher's z at the end of its trajectory in n steps."""
-        trajectory = TeacherTrajectory.plan(self.teacher.alphas_cumprod, 1, n).to(self.teacher.device, torch.float32)
-        eps = self.teacher.noise_predictor(*self._embedded(), guidance)
-        return trajectory.sample(eps, self.noise) * self.chord.c[-1].float()
+        return self.teacher.drawn(self.noise, *self._embedded(), guidance, n) * self.chord.c[-1].float()
 
     @torch.no_grad()
     def _student(self, student: Any, n: int, guidance: float) -> Tensor:

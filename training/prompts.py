@@ -16,7 +16,7 @@ from .stopping import TrainingError
 from .teacher import Prompts, Teacher
 
 BATCH = 32
-DEPENDS_ON = {"the teacher's text encoders", "optimizer.precision"}
+DEPENDS_ON = {"the teacher's text encoders", "teacher.text_length", "optimizer.precision"}
 
 
 class PromptStore:

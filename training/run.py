@@ -126,7 +126,7 @@ class Run:
         student.begin_with(unet, self.config.student, self.reflow.prediction_type)
         self.teacher.to(device, needs.PRECISIONS[config.precision])
         unet = unet or student.make(self.config, self.teacher)
-        if config.channels_last:
+        if config.channels_last and self.teacher.convolves:
             for network in (unet, self.teacher.unet):
                 network.to(memory_format=torch.channels_last)
         unet.to(device)
@@ -246,19 +246,24 @@ class Run:
         config = self.config
         path = Path(config.output) / "deltas" / f"{config.save.name}-{self.step:06}.safetensors"
         guidance = config.teacher.guidance
-        facts = {
-            "guidance": guidance if isinstance(guidance, str) else f"{guidance:g}",
-            "base_prediction": self.teacher.base_prediction,
-            "architecture": self.teacher.architecture,
-            "source": f"trained on {self.teacher.name}",
-            "steps": str(self.step),
-            "samples": str(self.step * self.segments.lanes.all),
-            "run": state.identity(self.facts),
-        }
+        facts = (
+            self.teacher.base.metadata(self.reflow.chord)
+            | self.teacher.facts
+            | {
+                "guidance": guidance if isinstance(guidance, str) else f"{guidance:g}",
+                "architecture": self.teacher.architecture,
+                "source": f"trained on {self.teacher.name}",
+                "steps": str(self.step),
+                "samples": str(self.step * self.segments.lanes.all),
+                "run": state.identity(self.facts),
+            }
+        )
         with averaged(self.ema, student.trainable(self.unet)):
             weights = self.accelerator.get_state_dict(self.unet)  # of all processes, and the weights themselves
             if self.accelerator.is_main_process:
-                path = saving.write(path, weights, self.base, config.save, **self.reflow.metadata(), **facts)
+                path = saving.write(
+                    path, weights, self.base, self.teacher.names, config.save, **self.reflow.metadata(), **facts
+                )
                 saving.keep_last(path, config.save)
         self.accelerator.wait_for_everyone()
         return path

@@ -11,21 +11,30 @@ from torch import Tensor
 from perflow_core.weights.extraction import Extraction
 from perflow_core.weights.lora_file import lora_name, lora_of_peft, ranks
 from perflow_core.weights.safetensors_writer import write_new
+from perflow_core.weights.transformer_names import TransformerNames
 
 from .config import SaveConfig
 from .stopping import TrainingError
 
 
-def write(path: Path, weights: dict[str, Tensor], base: dict[str, Tensor], config: SaveConfig, **facts: str) -> Path:
+def write(
+    path: Path,
+    weights: dict[str, Tensor],
+    base: dict[str, Tensor],
+    names: TransformerNames | None,
+    config: SaveConfig,
+    **facts: str,
+) -> Path:
     """Write the file whole; the path that has it. Where another file has the name, this one's ends in -2, -3, ...
 
-    weights: the student's; base: the ones that a whole student began with, none for a LoRA. Raises TrainingError.
+    weights: the student's; base: the ones that a whole student began with, none for a LoRA; names: as
+    `Teacher.names`. Raises TrainingError.
     """
     dtype: torch.dtype = getattr(torch, config.precision)
     if base:
-        extraction = _full_delta(weights, base, config.rank, dtype)
+        extraction = _full_delta(weights, base, names, config.rank, dtype)
     else:
-        tensors = lora_of_peft(weights, dtype)
+        tensors = names.low_rank(weights, dtype) if names else lora_of_peft(weights, dtype)
         extraction = Extraction(0, 0.0, tensors=tensors, ranks=ranks(tensors))
     metadata = extraction.metadata(**facts)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,13 +90,23 @@ def _same(one: Tensor, other: Tensor) -> bool:
     return one.dtype == other.dtype and torch.equal(one, other)
 
 
-def _full_delta(student: dict[str, Tensor], base: dict[str, Tensor], rank: int, dtype: torch.dtype) -> Extraction:
-    """W_student - W_base by diffusers' names: whole tensors under plain names, or compressed as LoRA pairs."""
+def _full_delta(
+    student: dict[str, Tensor], base: dict[str, Tensor], names: TransformerNames | None, rank: int, dtype: torch.dtype
+) -> Extraction:
+    """W_student - W_base: whole tensors, a UNet's under diffusers' plain names, or compressed as LoRA pairs."""
     extraction = Extraction(rank, 0.0)
-    for key, weight in base.items():
-        dW = (student[key].float().cpu() - weight.float()).contiguous()
+    if names:
+        for key, dW in names.whole({key: _difference(student, base, key) for key in base}).items():
+            extraction.add(key, dW, dtype)
+        return extraction
+    for key in base:
+        dW = _difference(student, base, key)
         layer, _, kind = key.rpartition(".")
         extraction.add(f"{lora_name(layer)}.{kind}" if rank else key, dW, dtype)
     if not rank:  # the official files have the plain names
         extraction.tensors = dict(zip(base, extraction.tensors.values(), strict=True))
     return extraction
+
+
+def _difference(student: Mapping[str, Tensor], base: Mapping[str, Tensor], key: str) -> Tensor:
+    return (student[key].float().cpu() - base[key].float()).contiguous()

@@ -35,7 +35,7 @@ from .teacher import Teacher
 
 DEPENDS_ON = {
     "seed", "teacher.guidance", "teacher.solver", "teacher.solving_steps", "teacher.prediction_type",
-    "teacher.float8",
+    "teacher.float8", "teacher.embedded_guidance", "teacher.text_length",
     "the teacher's UNet", "the teacher's VAE", "the teacher's text encoders", "the teacher's noise table",
     "student.windows", "points.",
     "data.kind", "data.path", "data.caption", "data.resolution", "data.prompt_dropout", "data.shuffle",
@@ -215,7 +215,8 @@ class SegmentCache:
         shown = ["" if drop else caption for drop, caption in zip(dropped, captions, strict=True)]
         noise = normal(x0.shape[1:], numbers, config.seed, Purpose.NOISE)
         guidance = config.teacher.guidance
-        teacher = self.teacher.noise_predictor(
+        teacher = self.teacher.derivative(
+            self.reflow.trajectory,
             self.prompts.embed(shown if guidance == "cfg_sync" else captions),
             self.prompts.embed([""]),
             guidance if isinstance(guidance, float) else 1.0,

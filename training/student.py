@@ -17,17 +17,11 @@ from .config import Config, StudentConfig
 from .stopping import TrainingError
 from .teacher import Teacher
 
-# Where the difference of a trained PeRFlow lies: attention, feed-forward and the convolutions of the blocks.
-LORA_TARGETS = [
-    "to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out",
-    "conv1", "conv2", "conv_shortcut", "time_emb_proj", "downsamplers.0.conv", "upsamplers.0.conv",
-]  # fmt: skip
-
 
 def make(config: Config, teacher: Teacher) -> Any:
     """The student's UNet: a float32 copy of the teacher's, or the teacher's own with an adapter on it."""
     if config.student.method == "full":
-        unet: Any = copy.deepcopy(teacher.unet)  # made anew, all weights would be drawn at random first
+        unet: Any = copy.deepcopy(teacher.unet).float()  # made anew, all weights would be drawn at random first
         unet.requires_grad_(True)
     else:
         unet = teacher.unet
@@ -35,7 +29,7 @@ def make(config: Config, teacher: Teacher) -> Any:
         seed = int(generator(config.seed, Purpose.ADAPTER).integers(2**62))
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            add_adapter(unet, config.student.rank)
+            add_adapter(unet, config.student.rank, teacher.lora_targets)
         for parameter in trainable(unet):
             parameter.data = parameter.data.float()
         for module in unet.modules():
@@ -48,9 +42,9 @@ def make(config: Config, teacher: Teacher) -> Any:
     return unet
 
 
-def add_adapter(unet: Any, rank: int) -> None:
-    """A LoRA of this rank on the layers of a frozen diffusers UNet."""
-    unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=LORA_TARGETS))
+def add_adapter(unet: Any, rank: int, targets: list[str]) -> None:
+    """A LoRA of this rank on layers of a frozen diffusers network; targets: the ends of their names."""
+    unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=targets))
 
 
 def begin_with(unet: torch.nn.Module | None, config: StudentConfig, prediction_type: str) -> None:

@@ -68,8 +68,11 @@ class Validation:
 
     def _segment(self, texts: list[str], w: Tensor, x0: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
         guidance, device = self.config.teacher.guidance, self.teacher.device
-        eps = self.teacher.noise_predictor(
-            self.prompts.embed(texts), self.prompts.embed([""]), guidance if isinstance(guidance, float) else 1.0
+        eps = self.teacher.derivative(
+            self.reflow.trajectory,
+            self.prompts.embed(texts),
+            self.prompts.embed([""]),
+            guidance if isinstance(guidance, float) else 1.0,
         )
         segment = self.reflow.segment(eps, w.to(device), x0.to(device), noise.to(device))
         return tuple(part.cpu() for part in segment)

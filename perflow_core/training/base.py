@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ..sampling.chord import WindowChord, shifted
+from ..sampling.chord import WindowChord, shifted, unshifted
 from ..sampling.parameterization import BasePrediction, Derivative, UNet, noise_predictor, velocity_predictor
-from ..sampling.windows import Windows
+from ..sampling.windows import NUM_TIMESTEPS, Windows
 from .trajectory import Solver, TeacherTrajectory
 
 
@@ -27,9 +27,7 @@ class Base(NamedTuple):
     def trajectory(self, chord: WindowChord, n: int, solver: Solver = "dpmpp_2m") -> TeacherTrajectory:
         return TeacherTrajectory.plan(self.alphas_cumprod, chord.K, n, solver)
 
-    def derivative(
-        self, network: UNet, chord: WindowChord, trajectory: TeacherTrajectory, guidance: float
-    ) -> Derivative:
+    def derivative(self, network: UNet, trajectory: TeacherTrajectory, guidance: float) -> Derivative:
         """The noise by the UNet, on the device of the trajectory's tables."""
         alphas_cumprod = self.alphas_cumprod.to(trajectory.sigma)
         return noise_predictor(network, self.predicts, alphas_cumprod, guidance)
@@ -71,11 +69,9 @@ class FlowBase(NamedTuple):
     def trajectory(self, chord: WindowChord, n: int, solver: Solver = "dpmpp_2m") -> TeacherTrajectory:
         return TeacherTrajectory.of_flow(chord, n, solver)
 
-    def derivative(
-        self, network: UNet, chord: WindowChord, trajectory: TeacherTrajectory, guidance: float
-    ) -> Derivative:
-        """The velocity by the network, on the device of the tables."""
-        return velocity_predictor(network, chord.timestep(trajectory.sigma), guidance)
+    def derivative(self, network: UNet, trajectory: TeacherTrajectory, guidance: float) -> Derivative:
+        """The velocity by the network, on the device of the trajectory's tables."""
+        return velocity_predictor(network, NUM_TIMESTEPS * unshifted(trajectory.sigma, self.shift), guidance)
 
     def pure_noise(self, noise: Tensor, sigma: Tensor) -> Tensor:
         """x at the top of the path."""

@@ -72,7 +72,8 @@ def test_noise_prediction_of_the_pipelines(family_teacher):
         teacher = teachers.load(TeacherConfig(path=str(family_teacher(name))), 64)
         X, i = 3 * torch.randn(2, 4, 8, 8), torch.tensor([700, 30])
         prompts, empty = teacher.encode_prompts(["a house", "a boat"]), teacher.encode_prompts([""])
-        found = teacher.noise_predictor(prompts, empty, 3.0)(X, i)
+        trajectory = teacher.base.trajectory(teacher.base.chord(4), 1).to("cpu", torch.float32)
+        found = teacher.derivative(trajectory, prompts, empty, 3.0)(X, i)
         alpha_bar = append_dims(teacher.alphas_cumprod[i].float(), X)
         z = alpha_bar.sqrt() * X
         with torch.no_grad():

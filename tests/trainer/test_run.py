@@ -161,7 +161,8 @@ def test_lora_student(run):
     base = {name: weight.clone() for name, weight in frozen.items()}
     X, i = torch.randn(2, 4, 8, 8), torch.tensor([500, 20])
     prompts, empty = trained.prompts.embed(["a house", "a boat"]), trained.prompts.embed([""])
-    before = teacher.noise_predictor(prompts, empty, 1.0)(X, i)
+    eps = teacher.derivative(trained.segments.reflow.trajectory, prompts, empty, 1.0)
+    before = eps(X, i)
     delta, metadata = read(trained.train())
 
     assert metadata["rank"] == "4"
@@ -173,7 +174,7 @@ def test_lora_student(run):
     key = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.lora_B.default.weight"
     assert torch.equal(delta[f"lora_unet_{module}.lora_up.weight"], average[key])
     assert all(torch.equal(weight, base[name]) for name, weight in frozen.items())
-    assert torch.equal(teacher.noise_predictor(prompts, empty, 1.0)(X, i), before)  # the teacher has not learned
+    assert torch.equal(eps(X, i), before)  # the teacher has not learned
     state = next((trained.segments.folder.parent / "states").iterdir()) / "model.safetensors"
     assert len(safetensors.torch.load_file(state)) == 2 * len([key for key in delta if key.endswith(".alpha")])
 
@@ -194,7 +195,7 @@ def test_cached_segments_are_the_teachers(run):
     segment, prompts = rows[0].segment, trained.prompts.embed(rows[0].prompts)
     edge = (reflow.chord.s / reflow.chord.c).float()
     X_s, X_e = (segment.x0 + edge[segment.w + end][:, None, None, None] * segment.eps for end in (0, 1))
-    eps = trained.teacher.noise_predictor(prompts, trained.prompts.embed([""]), 1.0)
+    eps = trained.teacher.derivative(reflow.trajectory, prompts, trained.prompts.embed([""]), 1.0)
     assert (reflow.trajectory(eps, X_s, segment.w) - X_e).abs().max() < 1e-4
 
 

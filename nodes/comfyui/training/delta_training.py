@@ -103,12 +103,11 @@ class DeltaTraining:
     def draw(self, i: int) -> None:
         """Let the teacher draw example i, which has a prompt and no picture, in DRAWING_STEPS steps."""
         noise = normal(self.examples.latents[i].shape, [i], self.settings.seed, Purpose.SAMPLE).to(self.unet.device)
-        chord = self.base.chord(1)
-        trajectory = self.base.trajectory(chord, DRAWING_STEPS).to(self.unet.device, torch.float32)
+        trajectory = self.base.trajectory(self.base.chord(1), DRAWING_STEPS).to(self.unet.device, torch.float32)
         guidance = self.drawing_guidance
         prompts = [self._prompt(i, dropped, student=False) for dropped in ([True, False] if guidance != 1 else [False])]
-        network, chord = self._network(prompts, student=False), chord.to(self.unet.device, torch.float32)
-        d = self.base.derivative(network, chord, trajectory, guidance)
+        network = self._network(prompts, student=False)
+        d = self.base.derivative(network, trajectory, guidance)
         with torch.no_grad():
             picture = trajectory.sample(d, self.base.noise_scale * noise)
         self.examples.latents[i] = picture[0].cpu()
@@ -160,7 +159,7 @@ class DeltaTraining:
         dropped = [False] * B if settings.guidance else draw.dropped
         prompts = [self._conditions(draw, rows, student=False) for rows in ([[True] * B] if guided else []) + [dropped]]
         network = self._network(prompts, student=False)
-        teacher = self.base.derivative(network, self.reflow.chord, self.reflow.trajectory, settings.guidance)
+        teacher = self.base.derivative(network, self.reflow.trajectory, settings.guidance)
         x0 = examples.x0(draw.examples)
         noise = normal(x0.shape[1:], range(number * B, (number + 1) * B), settings.seed, Purpose.NOISE)
         noise = self.base.noise_scale * noise

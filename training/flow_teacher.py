@@ -1,0 +1,192 @@
+"""A flow-matching model as a teacher: a transformer of diffusers, from a diffusers folder or a file beside one."""
+
+import inspect
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import safetensors
+import torch
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+from torch import Tensor
+
+from perflow_core.sampling.chord import shifted
+from perflow_core.sampling.windows import NUM_TIMESTEPS
+from perflow_core.training.base import FlowBase
+from perflow_core.weights.transformer_names import BLOCK, TransformerNames
+
+from .config import TeacherConfig
+from .flow_families import FAMILIES, FlowFamily
+from .stopping import TrainingError
+from .teacher import Prompts, Teacher, digests, first_line
+
+PATCH = 2  # places of a latent, in height and width, that are one token in each family
+STORED = {"F32": torch.float32, "F16": torch.float16}  # what else there is becomes bfloat16
+
+
+@dataclass(kw_only=True)
+class FlowTeacher(Teacher):
+    """One of `flow_families`. Its timesteps T are 1000 times the time before the shift, as the core has them."""
+
+    base: FlowBase
+    family: FlowFamily
+    tokens: int  # of a prompt
+    guidance: float | None  # that its transformer is given as an input
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        config, side = self.vae.config, self.resolution // _vae_scale(self.pipeline)
+        channels = config.z_dim if "z_dim" in config else config.latent_channels
+        return (channels, 1, side, side) if self.family.frames else (channels, side, side)
+
+    @property
+    def lora_targets(self) -> list[str]:
+        """Every linear layer of the blocks, as the node Train PeRFlow Delta has them."""
+        layers = self.unet.named_modules()
+        return [name for name, layer in layers if isinstance(layer, torch.nn.Linear) and BLOCK.search(name)]
+
+    @property
+    def names(self) -> TransformerNames:
+        return self.family.names(self.unet)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        return {} if self.guidance is None else {"embedded_guidance": f"{self.guidance:g}"}
+
+    def conditioned(self, unet: Any, prompts: Prompts) -> Callable[[Tensor, Tensor], Tensor]:
+        def v(x: Tensor, T: Tensor) -> Tensor:
+            sigma = shifted(T / NUM_TIMESTEPS, self.base.shift)
+            guidance = None if self.guidance is None else torch.full_like(sigma, self.guidance)
+            return self.family.call(unet, x, sigma, prompts, guidance)
+
+        return v
+
+    def _encode_prompts(self, texts: list[str]) -> Prompts:
+        return self.family.encode(self.pipeline, texts, self.tokens, self.device)
+
+
+def is_one(path: Path, config: TeacherConfig) -> bool:
+    """Whether the teacher's folder, or that beside its file, is of a model with a transformer."""
+    return (_folder(path, config) / "transformer").is_dir()
+
+
+def load(path: Path, config: TeacherConfig, resolution: int) -> FlowTeacher:
+    """The teacher on the CPU, in the precision that it is stored in. Raises TrainingError."""
+    folder = _folder(path, config)
+    family, pipeline = _pipeline(path, folder)
+    transformer, scheduler = pipeline.transformer, pipeline.scheduler
+    step = PATCH * _vae_scale(pipeline)
+    if resolution % step:
+        raise TrainingError(
+            f"data.resolution is {resolution}, expected a multiple of {step} for {path.name}: choose one."
+        )
+    if config.prediction_type != "auto":
+        raise TrainingError(
+            f'teacher.prediction_type is "{config.prediction_type}" for {path.name}, a flow model, which predicts its '
+            "velocity: leave it out."
+        )
+    base = FlowBase(_shift(scheduler.config, config, (resolution // step) ** 2), noise_scale=1.0)
+    return FlowTeacher(
+        name=path.name,
+        architecture=family.architecture,
+        base=base,
+        unet=transformer,
+        pipeline=pipeline,
+        resolution=resolution,
+        digests=digests(pipeline, transformer, {"shift": base.shift}),
+        family=family,
+        tokens=config.text_length or _tokens(pipeline),
+        guidance=config.embedded_guidance if transformer.config.get("guidance_embeds") else None,
+    )
+
+
+def _folder(path: Path, config: TeacherConfig) -> Path:
+    """What has all but the transformer of a single file."""
+    return path if path.is_dir() else Path(config.config).expanduser()
+
+
+def _pipeline(path: Path, folder: Path) -> tuple[FlowFamily, Any]:
+    """The family and the pipeline. Raises TrainingError for one that cannot be a teacher."""
+    try:
+        name = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))["_class_name"]
+    except (OSError, ValueError, KeyError) as error:
+        raise TrainingError(
+            f"{folder / 'model_index.json'} does not name a pipeline ({error}), expected a complete diffusers folder: "
+            "download it again or choose another."
+        ) from error
+    if name not in FAMILIES:
+        raise TrainingError(
+            f"The teacher {path} is a {name}, expected one of {', '.join(FAMILIES)}: choose another model, or train "
+            "with the node Train PeRFlow Delta, which takes more."
+        )
+    kind, family = getattr(diffusers, name), FAMILIES[name]
+    try:
+        parts: dict[str, Any] = {}
+        if path != folder:
+            of_kind = getattr(diffusers, _transformer_class(folder))
+            parts["transformer"] = of_kind.from_single_file(
+                str(path), config=str(folder / "transformer"), torch_dtype=_stored_dtype([path])
+            )
+        stored = {part.name: _stored_dtype(sorted(part.glob("*.safetensors"))) for part in folder.iterdir()}
+        pipeline = kind.from_pretrained(str(folder), torch_dtype=stored, local_files_only=True, **parts)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+        raise TrainingError(
+            f"The teacher {path} cannot be loaded ({first_line(error)}), expected a complete diffusers folder of a "
+            f"{name}: download it again or choose another."
+        ) from error
+    config = pipeline.transformer.config
+    found = None
+    if config.in_channels != family.channels or config.get("image_dim"):
+        found = f"its transformer reads {config.in_channels} channels"
+    elif getattr(pipeline, "transformer_2", None) is not None or pipeline.config.get("expand_timesteps"):
+        found = "it has two transformers, or a time for each token"
+    elif pipeline.scheduler.config.get("invert_sigmas"):
+        found = "its scheduler goes from data to noise"
+    if found:
+        raise TrainingError(
+            f"The teacher {path} is of another kind ({found}), expected a model that makes pictures from text alone, "
+            f"such as the first {name}: choose another, or train with the node Train PeRFlow Delta."
+        )
+    return family, pipeline
+
+
+def _transformer_class(folder: Path) -> str:
+    name: str = json.loads((folder / "transformer" / "config.json").read_text(encoding="utf-8"))["_class_name"]
+    return name
+
+
+def _stored_dtype(paths: list[Path]) -> torch.dtype:
+    """Of the first tensor in the first file."""
+    for path in paths[:1]:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118 - not a dictionary
+                return STORED.get(file.get_slice(key).get_dtype(), torch.bfloat16)
+    return torch.float32
+
+
+def _vae_scale(pipeline: Any) -> int:
+    """Pixels, in height and width, for a place of the latent."""
+    scale: int = getattr(pipeline, "vae_scale_factor_spatial", 0) or pipeline.vae_scale_factor
+    return scale
+
+
+def _tokens(pipeline: Any) -> int:
+    """How many the pipeline itself takes of a text."""
+    tokens: int = inspect.signature(type(pipeline).__call__).parameters["max_sequence_length"].default
+    return tokens
+
+
+def _shift(scheduler: Any, config: TeacherConfig, tokens: int) -> float:
+    """As the configuration says, or else the scheduler for a picture of so many tokens."""
+    if config.shift != "auto":
+        return config.shift
+    if scheduler.get("use_dynamic_shifting"):
+        sizes = ("base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift")
+        mu: float = calculate_shift(tokens, *(scheduler[name] for name in sizes))
+        return mu if scheduler.get("time_shift_type") == "linear" else math.exp(mu)
+    shift: float = scheduler["flow_shift" if scheduler.get("use_flow_sigmas") else "shift"]
+    return shift

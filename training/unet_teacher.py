@@ -1,0 +1,152 @@
+"""Stable Diffusion as a teacher: a UNet2DConditionModel of diffusers, from a checkpoint or a diffusers folder."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import diffusers
+from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
+from torch import Tensor
+
+from perflow_core.sampling.parameterization import BasePrediction
+from perflow_core.training.base import Base
+from perflow_core.weights.unet_layout import BY_CONTEXT_WIDTH
+from perflow_core.weights.weights_file import WeightsFileError, inspect
+
+from .config import TeacherConfig
+from .stopping import TrainingError
+from .teacher import Prompts, Teacher, digests, first_line
+
+KINDS = "a Stable Diffusion 1.5, 2.x or SDXL model that predicts noise or v"
+PIPELINES: dict[str, Any] = {
+    "SD1.5": diffusers.StableDiffusionPipeline,
+    "SD2.x": diffusers.StableDiffusionPipeline,
+    "SDXL": diffusers.StableDiffusionXLPipeline,
+}
+# Where the difference of a trained PeRFlow lies: attention, feed-forward and the convolutions of the blocks.
+LORA_TARGETS = [
+    "to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out",
+    "conv1", "conv2", "conv_shortcut", "time_emb_proj", "downsamplers.0.conv", "upsamplers.0.conv",
+]  # fmt: skip
+
+
+class UNetTeacher(Teacher):
+    """SD1.5, SD2.x or SDXL. Prompts have 77 tokens; pooled is there for SDXL."""
+
+    base: Base
+    convolves: ClassVar[bool] = True
+
+    @property
+    def alphas_cumprod(self) -> Tensor:
+        """[1000], float64."""
+        return self.base.alphas_cumprod
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        return 4, self.resolution // 8, self.resolution // 8
+
+    @property
+    def lora_targets(self) -> list[str]:
+        return LORA_TARGETS
+
+    def conditioned(self, unet: Any, prompts: Prompts) -> Callable[[Tensor, Tensor], Tensor]:
+        call = partial(unet, **self.unet_arguments(prompts), return_dict=False)
+        return lambda z, T: call(z, T)[0]
+
+    def unet_arguments(self, prompts: Prompts) -> dict[str, Any]:
+        """The UNet's conditioning: the prompts, and for SDXL the size of the picture."""
+        arguments: dict[str, Any] = {"encoder_hidden_states": prompts.embeddings}
+        if prompts.pooled.shape[1]:
+            time_ids = prompts.pooled.new_full((len(prompts.pooled), 6), float(self.resolution))
+            time_ids[:, 2:4] = 0  # the corner that it was cut at
+            arguments["added_cond_kwargs"] = {"text_embeds": prompts.pooled, "time_ids": time_ids}
+        return arguments
+
+    def _encode_prompts(self, texts: list[str]) -> Prompts:
+        encoded = self.pipeline.encode_prompt(
+            texts, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+        )
+        pooled = encoded[2] if len(encoded) == 4 else encoded[0][:, 0, :0]
+        return Prompts(encoded[0], pooled)
+
+
+def load(path: Path, config: TeacherConfig, resolution: int) -> UNetTeacher:
+    """The teacher in float32 on the CPU. Raises TrainingError."""
+    pipeline = _from_folder(path) if path.is_dir() else _from_file(path, config.config)
+    unet, scheduler = pipeline.unet, pipeline.scheduler
+    architecture = BY_CONTEXT_WIDTH.get(unet.config.cross_attention_dim, "unknown")
+    predicts = scheduler.config.get("prediction_type", "epsilon")
+    if config.prediction_type != "auto":
+        predicts = config.prediction_type
+    alphas_cumprod = getattr(scheduler, "alphas_cumprod", None)
+    found = None
+    if architecture == "unknown":
+        found = f"its cross attention reads {unet.config.cross_attention_dim} numbers"
+    elif unet.config.in_channels != 4:
+        found = f"its UNet has {unet.config.in_channels} input channels"
+    elif predicts not in ("epsilon", "v_prediction"):
+        found = f'it predicts "{predicts}"'
+    elif alphas_cumprod is None or alphas_cumprod.shape != (1000,):
+        found = f"its scheduler {type(scheduler).__name__} has no table of 1000 noise levels"
+    elif not 0 < float(alphas_cumprod[-1]) < 1:
+        found = "its noise table ends at zero signal"
+    if found or alphas_cumprod is None:
+        raise TrainingError(f"The teacher {path.name} is of another kind ({found}), expected {KINDS}: choose another.")
+    base_prediction: BasePrediction = "v" if predicts == "v_prediction" else "noise"
+    base = Base(alphas_cumprod.double(), base_prediction)
+    of_parts = digests(pipeline, unet, base.alphas_cumprod.tolist())
+    return UNetTeacher(path.name, architecture, base, unet, pipeline, resolution, of_parts)
+
+
+def _from_file(path: Path, config: str) -> Any:
+    """A single-file checkpoint, by diffusers' own conversion."""
+    try:
+        file = inspect(path)
+    except WeightsFileError as error:
+        raise TrainingError(str(error)) from error
+    if file.kind != "full model" or file.family not in PIPELINES:
+        raise TrainingError(f"The teacher {path.name} is of another kind ({file}), expected {KINDS}: choose another.")
+    source: dict[str, Any] = {"config": config, "local_files_only": True} if config else {}
+    try:
+        return PIPELINES[file.family].from_single_file(str(path), safety_checker=None, **source)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise TrainingError(
+            f"diffusers cannot read the teacher {path.name} ({first_line(error)}), expected a checkpoint of "
+            f"{file.family}: name a diffusers folder of that kind as teacher.config, or convert the checkpoint."
+        ) from error
+
+
+def _from_folder(path: Path) -> Any:
+    """A diffusers folder: unet, vae, scheduler, and the tokenizers and text encoders of its kind."""
+    import transformers
+
+    if not (path / "unet" / "config.json").is_file():
+        raise TrainingError(
+            f"The teacher {path} has no unet/config.json, expected a diffusers folder of {KINDS}: choose another."
+        )
+    try:
+        scheduler_config = json.loads((path / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
+        scheduler_class = getattr(diffusers, scheduler_config.get("_class_name", ""), DDIMScheduler)
+        vae_config = json.loads((path / "vae" / "config.json").read_text(encoding="utf-8"))
+        vae_class = AutoencoderTiny if vae_config.get("_class_name") == "AutoencoderTiny" else AutoencoderKL
+        parts: dict[str, Any] = {
+            "unet": UNet2DConditionModel.from_pretrained(path, subfolder="unet"),
+            "vae": vae_class.from_pretrained(path, subfolder="vae"),
+            "scheduler": scheduler_class.from_config(scheduler_config),
+            "tokenizer": transformers.CLIPTokenizer.from_pretrained(path, subfolder="tokenizer"),
+            "text_encoder": transformers.CLIPTextModel.from_pretrained(path, subfolder="text_encoder"),
+        }
+        if (path / "text_encoder_2").is_dir():
+            parts["tokenizer_2"] = transformers.CLIPTokenizer.from_pretrained(path, subfolder="tokenizer_2")
+            second = transformers.CLIPTextModelWithProjection.from_pretrained(path, subfolder="text_encoder_2")
+            return diffusers.StableDiffusionXLPipeline(**parts, text_encoder_2=second)
+        return diffusers.StableDiffusionPipeline(
+            **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise TrainingError(
+            f"The teacher {path} cannot be loaded ({first_line(error)}), expected a complete diffusers folder: "
+            "download it again or choose another."
+        ) from error
