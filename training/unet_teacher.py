@@ -25,6 +25,7 @@ PIPELINES: dict[str, Any] = {
     "SD2.x": diffusers.StableDiffusionPipeline,
     "SDXL": diffusers.StableDiffusionXLPipeline,
 }
+FLOWS_ONLY = ("shift", "embedded_guidance", "text_length")  # keys of the configuration
 # Where the difference of a trained PeRFlow lies: attention, feed-forward and the convolutions of the blocks.
 LORA_TARGETS = [
     "to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out",
@@ -74,6 +75,12 @@ class UNetTeacher(Teacher):
 
 def load(path: Path, config: TeacherConfig, resolution: int) -> UNetTeacher:
     """The teacher in float32 on the CPU. Raises TrainingError."""
+    for key in FLOWS_ONLY:
+        if getattr(config, key) != TeacherConfig.model_fields[key].default:
+            raise TrainingError(
+                f"teacher.{key} is {getattr(config, key)} for {path.name}, which is no flow model, and only those have "
+                "it: leave it out."
+            )
     pipeline = _from_folder(path) if path.is_dir() else _from_file(path, config.config)
     unet, scheduler = pipeline.unet, pipeline.scheduler
     architecture = BY_CONTEXT_WIDTH.get(unet.config.cross_attention_dim, "unknown")

@@ -35,12 +35,12 @@ def make_teacher(folder: Path, width: int = 768, predicts: str = "epsilon", taes
     unet.save_pretrained(folder / "unet")
     _vae(taesd).save_pretrained(folder / "vae")
     diffusers.DDIMScheduler(**SCHEDULER, prediction_type=predicts).save_pretrained(folder / "scheduler")
-    _tokenizer(folder / "tokenizer")
+    tokenizer(folder / "tokenizer")
     first, second = (768, 1280) if width == 2048 else (width, 0)
-    transformers.CLIPTextModel(_text_config(first)).save_pretrained(folder / "text_encoder")
+    transformers.CLIPTextModel(text_config(first)).save_pretrained(folder / "text_encoder")
     if second:
-        _tokenizer(folder / "tokenizer_2")
-        encoder = transformers.CLIPTextModelWithProjection(_text_config(second, projection_dim=second))
+        tokenizer(folder / "tokenizer_2")
+        encoder = transformers.CLIPTextModelWithProjection(text_config(second, projection_dim=second))
         encoder.save_pretrained(folder / "text_encoder_2")
     return folder
 
@@ -61,14 +61,14 @@ def _vae(taesd: bool) -> Any:
     )
 
 
-def _text_config(width: int, **other: Any) -> transformers.CLIPTextConfig:
+def text_config(width: int, **other: Any) -> transformers.CLIPTextConfig:
     return transformers.CLIPTextConfig(
         vocab_size=514, hidden_size=width, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
         bos_token_id=512, eos_token_id=513, **other,
     )  # fmt: skip
 
 
-def _tokenizer(folder: Path) -> None:
+def tokenizer(folder: Path) -> None:
     """CLIP's tokenizer with its 256 bytes, alone and at a word's end, and no merges."""
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 

@@ -85,7 +85,10 @@ ALONE = {
     "optimizer.batch_size": 2, "optimizer.accumulation": 2, "optimizer.precision": "bf16",
     "optimizer.channels_last": False,
 }  # fmt: skip
-REFUSED = {"teacher.float8": True, "data.kind": "latents", "student.delta": "none", "student.delta_rank": 2}
+REFUSED = {
+    "teacher.float8": True, "data.kind": "latents", "student.delta": "none", "student.delta_rank": 2,
+    "teacher.shift": 3.0, "teacher.embedded_guidance": 4.0, "teacher.text_length": 77,  # of flow models
+}  # fmt: skip
 # These touch no cache.
 TOGETHER = {
     "teacher.config": "none",
