@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import diffusers
 import safetensors
@@ -24,7 +24,6 @@ from .flow_families import FAMILIES, FlowFamily
 from .stopping import TrainingError
 from .teacher import Prompts, Teacher, digests, first_line
 
-PATCH = 2  # places of a latent, in height and width, that are one token in each family
 STORED = {"F32": torch.float32, "F16": torch.float16}  # what else there is becomes bfloat16
 
 
@@ -32,6 +31,7 @@ STORED = {"F32": torch.float32, "F16": torch.float16}  # what else there is beco
 class FlowTeacher(Teacher):
     """One of `flow_families`. Its timesteps T are 1000 times the time before the shift, as the core has them."""
 
+    patch: ClassVar[int] = 2  # of so many places, in height and width, is one token in each family
     base: FlowBase
     family: FlowFamily
     tokens: int  # of a prompt
@@ -79,7 +79,7 @@ def load(path: Path, config: TeacherConfig, resolution: int) -> FlowTeacher:
     folder = _folder(path, config)
     family, pipeline = _pipeline(path, folder)
     transformer, scheduler = pipeline.transformer, pipeline.scheduler
-    step = PATCH * _vae_scale(pipeline)
+    step = FlowTeacher.patch * _vae_scale(pipeline)
     if resolution % step:
         raise TrainingError(
             f"data.resolution is {resolution}, expected a multiple of {step} for {path.name}: choose one."

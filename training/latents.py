@@ -162,10 +162,11 @@ def source(
     if data.kind == "latents":
         files = LatentFiles(Path(data.path).expanduser(), config.seed, held_out)
         expected = teacher.latent_shape
-        if (len(files.shape), files.shape[0]) != (len(expected), expected[0]):
+        fits = (len(files.shape), files.shape[0]) == (len(expected), expected[0])
+        if not fits or any(side % teacher.patch for side in files.shape[-2:]):
             raise TrainingError(
-                f"data.path {data.path} holds latents of shape {files.shape}, expected as {expected}, which "
-                f"{teacher.name} has at data.resolution {data.resolution}: give latents of that model's VAE."
+                f"data.path {data.path} holds latents of shape {files.shape}, expected such as {expected}, "
+                f"which {teacher.name} has at data.resolution {data.resolution}: give latents of that model's VAE."
             )
         return files
     if data.kind == "webdataset":

@@ -1,6 +1,6 @@
 """Small flow-matching models in diffusers' layout: random transformers with text encoders and autoencoders for them.
 
-Text encoders and embeddings have the widths that ComfyUI takes for granted. What is trained is as narrow as both take it.
+Text encoders have the widths that ComfyUI takes for granted. What is trained is as narrow as both take it.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,9 @@
 """Flow-matching models: what diffusers makes of them, and what ComfyUI makes of a delta that was trained on them."""
 
 import json
+import os
+import re
+import shutil
 
 import numpy as np
 import pytest
@@ -11,7 +14,9 @@ from training_results import read
 from trial.small_flow_teachers import MAKERS, make_flow_teacher
 
 from training import teacher as teachers
-from training.config import TeacherConfig
+from training.config import TeacherConfig, parse
+from training.plan import plan
+from training.stopping import TrainingError
 
 TEXTS = ["a house at sea", "a boat at sea!"]  # of one length
 ARCHITECTURES = {"sd3.5": "SD3", "flux": "Flux", "z-image": "Lumina2", "qwen-image": "QwenImage", "wan2.1": "WAN21"}
@@ -164,3 +169,126 @@ def test_from_data_to_comfyui(name, folder, run, comfyui, tmp_path):
     assert any(line.startswith("flow, 4 windows: sigma 1 ") for line in lines)
     stock, _ = comfy.sd.load_lora_for_models(model, None, tensors, 1.0, 0.0)
     assert relative(velocity(name, stock, x, sigma, prompts), after) < 1e-4
+
+
+def test_a_whole_student(folder, run, comfyui, tmp_path):
+    """Every weight of it, also those that are no layer's; with what else a run may have."""
+    name = "sd3.5"
+    teacher = teachers.load(TeacherConfig(path=str(folder(name))), 64)
+    trained = run(
+        teacher={"path": str(folder(name)), "solving_steps": 1, "guidance": 2.0},
+        student={"ema_decay": 0.0, "gradient_checkpointing": True},
+        data=data_of("latents", teacher, tmp_path),
+        cache={"endpoints": 4, "uses": 1, "teacher_batch": 2, "prompts_gb": 0.1},
+        optimizer={"steps": 2, "batch_size": 1, "accumulation": 2, "learning_rate": 1e-3, "precision": "bf16"},
+    )
+    path = trained.train()
+    student = trained.accelerator.unwrap_model(trained.unet, keep_fp32_wrapper=False)
+    state = trained.teacher.names.whole(teacher.unet.state_dict())
+    model = comfyui_model(comfyui, name, state, tmp_path / "model.safetensors")
+    base = comfyui.module("nodes.comfyui.sampling.base_sampling").base_of(model)
+    applied, _ = comfyui.module("nodes.comfyui.applied_delta").with_delta(model, base, str(path))
+    prompts, x, T = teacher.encode_prompts(TEXTS), noise_of(teacher), torch.tensor([1000.0, 250.0])
+    with torch.no_grad():
+        before, after = (teacher.conditioned(unet, prompts)(x, T) for unet in (teacher.unet, student))
+    assert relative(after, before) > 0.01
+    assert relative(velocity(name, applied, x, torch.tensor([1.0, 0.5]), prompts), after) < 1e-4
+
+
+def test_a_single_file_beside_a_folder(folder, tmp_path):
+    """In the layout that ComfyUI's files have, by diffusers' conversion."""
+    one = teachers.load(TeacherConfig(path=str(folder("sd3.5"))), 64)
+    state = one.names.whole(one.unet.state_dict())
+    file = tmp_path / "fine-tuned.safetensors"
+    of_model = {key.replace("diffusion_model.", "model.diffusion_model."): 1.5 * t for key, t in state.items()}
+    safetensors.torch.save_file(of_model, file)
+    other = teachers.load(TeacherConfig(path=str(file), config=str(folder("sd3.5"))), 64)
+    assert other.name == "fine-tuned.safetensors"
+    for key, weight in other.unet.state_dict().items():
+        assert torch.equal(weight, 1.5 * one.unet.state_dict()[key]), key
+
+
+@pytest.fixture
+def changed_folder(folder, tmp_path):
+    """(name, file, values) -> a copy of the folder, of links, with other values in one JSON file."""
+
+    def change(name: str, file: str, **values):
+        copy = tmp_path / f"changed-{len(list(tmp_path.iterdir()))}"
+        shutil.copytree(folder(name), copy, copy_function=os.link)
+        found = json.loads((copy / file).read_text())
+        (copy / file).unlink()
+        (copy / file).write_text(json.dumps(found | values))
+        return copy
+
+    return change
+
+
+def test_the_shift_is_the_schedulers(changed_folder):
+    """As it is for the resolution, or fixed, or as the configuration says."""
+    scheduler = "scheduler/scheduler_config.json"
+    fixed = changed_folder("flux", scheduler, use_dynamic_shifting=False, shift=2.5)
+    linear = changed_folder("flux", scheduler, time_shift_type="linear")
+    for path, side, shift, expected in (
+        (linear, 1024, "auto", 1.15),
+        (fixed, 64, "auto", 2.5),
+        (fixed, 64, 4.0, 4.0),
+    ):
+        found = teachers.load(TeacherConfig(path=str(path), shift=shift), side).base
+        assert found.shift == pytest.approx(expected)
+
+
+def test_what_is_refused_is_said(changed_folder, folder, run, configuration, tmp_path):
+    """Each in one sentence, before anything is made."""
+    safetensors.torch.save_file({"latents": torch.zeros(2, 4, 8, 8)}, tmp_path / "others.safetensors")
+    (tmp_path / "others.json").write_text(json.dumps(TEXTS))
+    latents = {"kind": "latents", "path": str(tmp_path / "others.safetensors")}
+    flux = str(folder("flux"))
+    wrong = changed_folder("flux", "model_index.json", _class_name="FluxFillPipeline")
+    two = changed_folder("wan2.1", "model_index.json", expand_timesteps=True)
+    backwards = changed_folder("flux", "scheduler/scheduler_config.json", invert_sigmas=True)
+    for sentence, changes in {
+        "is a FluxFillPipeline, expected one of StableDiffusion3Pipeline, FluxPipeline,": {"teacher": {"path": wrong}},
+        "is of another kind (it has two transformers, or a time for each token)": {"teacher": {"path": two}},
+        "is of another kind (its scheduler goes from data to noise)": {"teacher": {"path": backwards}},
+        "data.resolution is 72, expected a multiple of 16": {"teacher": {"path": flux}, "data": {"resolution": 72}},
+        'teacher.prediction_type is "epsilon"': {"teacher": {"path": flux, "prediction_type": "epsilon"}},
+        'student.prediction_type is "ddim_eps" for a flow model': {
+            "teacher": {"path": flux}, "student": {"prediction_type": "ddim_eps"},
+        },
+        "points.pure_noise is true for a flow model": {"teacher": {"path": flux}, "points": {"pure_noise": True}},
+        "holds latents of shape (4, 8, 8), expected such as (16, 8, 8)": {"teacher": {"path": flux}, "data": latents},
+    }.items():  # fmt: skip
+        changes["teacher"]["path"] = str(changes["teacher"]["path"])
+        with pytest.raises(TrainingError, match=re.escape(sentence)):
+            run(output=str(tmp_path / "refused"), **changes)
+    half = parse(configuration(teacher={"path": flux}, optimizer={"precision": "fp16"}))
+    with pytest.raises(TrainingError, match='optimizer.precision is "fp16" for a flow model'):
+        plan(half, teachers.load(half.teacher, 64))
+
+
+def test_what_is_cached_is_made_again(folder, run, capfd, tmp_path):
+    """For another shift, another embedded guidance and another length of the text."""
+    teacher = teachers.load(TeacherConfig(path=str(folder("flux"))), 64)
+    data = data_of("latents", teacher, tmp_path)
+    usual = {"path": str(folder("flux")), "solving_steps": 1, "text_length": 24}
+
+    def start(**changes):
+        trained = run(
+            teacher=usual | changes,
+            student={"method": "lora", "rank": 2},
+            data=data,
+            cache={"endpoints": 2, "teacher_batch": 2},
+            optimizer={"batch_size": 2},
+        )
+        (rows,) = trained.segments.batches(0)
+        return rows.segment.eps, capfd.readouterr().err
+
+    first, _ = start()
+    same, said = start()
+    assert torch.equal(same, first)
+    assert "made again" not in said
+    for key, value in (("shift", 3.0), ("embedded_guidance", 7.0), ("text_length", 16)):
+        found, said = start(**{key: value})
+        assert relative(found, first) > 1e-3
+        assert f"made with teacher.{key} = " in said or (key == "shift" and "the teacher's noise table" in said)
+        assert torch.equal(start()[0], first)
