@@ -89,6 +89,12 @@ def load(path: Path, config: TeacherConfig, resolution: int) -> FlowTeacher:
             f'teacher.prediction_type is "{config.prediction_type}" for {path.name}, a flow model, which predicts its '
             "velocity: leave it out."
         )
+    guided = transformer.config.get("guidance_embeds")
+    if not guided and config.embedded_guidance != TeacherConfig.model_fields["embedded_guidance"].default:
+        raise TrainingError(
+            f"teacher.embedded_guidance is {config.embedded_guidance:g}, and {path.name} takes no guidance as an "
+            "input: leave it out; teacher.guidance is its CFG."
+        )
     base = FlowBase(_shift(scheduler.config, config, (resolution // step) ** 2), noise_scale=1.0)
     return FlowTeacher(
         name=path.name,
@@ -100,7 +106,7 @@ def load(path: Path, config: TeacherConfig, resolution: int) -> FlowTeacher:
         digests=digests(pipeline, transformer, {"shift": base.shift}),
         family=family,
         tokens=config.text_length or _tokens(pipeline),
-        guidance=config.embedded_guidance if transformer.config.get("guidance_embeds") else None,
+        guidance=config.embedded_guidance if guided else None,
     )
 
 

@@ -262,7 +262,7 @@ def test_what_is_refused_is_said(changed_folder, folder, run, configuration, tmp
         with pytest.raises(TrainingError, match=re.escape(sentence)):
             run(output=str(tmp_path / "refused"), **changes)
     half = parse(configuration(teacher={"path": flux}, optimizer={"precision": "fp16"}))
-    with pytest.raises(TrainingError, match='optimizer.precision is "fp16" for a flow model'):
+    with pytest.raises(TrainingError, match='precision is "fp16" for a flow model'):
         plan(half, teachers.load(half.teacher, 64))
 
 
