@@ -4,6 +4,7 @@ import os
 import sys
 import threading
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from tqdm import tqdm
 from perflow_core.training.descent import NotFiniteError
 from perflow_core.training.reflow import Batch, Segment
 
-from . import latents, made_with, needs, optimizers, prompts, saving, state, student
+from . import latents, made_with, needs, optimizers, prompts, saving, sharding, state, student
 from .accelerated import AcceleratedDescent
 from .average import RunningAverage, averaged
 from .config import Config, without_effect
@@ -65,6 +66,8 @@ class Run:
                 'optimizer.precision is "fp16" on a CPU, which has "no" or "bf16": choose one of these.'
             )
         self.say(without_effect(config))
+        sharding.check(self.accelerator, config)
+        self.sharded = sharding.is_sharded(self.accelerator)
         self._check_that_it_fits()
         self.teacher = load(config.teacher, config.data.resolution)
         self.reflow = plan(config, self.teacher)
@@ -78,7 +81,14 @@ class Run:
         self.source = self._latents(rank, processes)
         lanes = Lanes(rank, processes, config.optimizer.batch_size, config.optimizer.accumulation)
         self.segments = SegmentCache(
-            config, self.teacher, self.prompts, self.source, self.reflow, lanes, self.stop_requested.is_set
+            config,
+            self.teacher,
+            self.prompts,
+            self.source,
+            self.reflow,
+            lanes,
+            self.stop_requested.is_set,
+            partial(sharding.least, self.accelerator) if self.sharded else None,
         )
         self.say(self.segments.fit(self.facts))
         self.validation = (
@@ -124,12 +134,13 @@ class Run:
         self.base = {key: weight.clone() for key, weight in self.teacher.unet.state_dict().items()} if keep else {}
         unet = student.make(self.config, self.teacher) if full else None
         student.begin_with(unet, self.config.student, self.reflow.prediction_type)
-        self.teacher.to(device, needs.PRECISIONS[config.precision])
+        self.teacher.to(device, needs.PRECISIONS[config.precision], but_unet=self.sharded and not full)
         unet = unet or student.make(self.config, self.teacher)
         if config.channels_last and self.teacher.convolves:
             for network in (unet, self.teacher.unet):
                 network.to(memory_format=torch.channels_last)
-        unet.to(device)
+        if not self.sharded:  # FSDP takes each process' part of it from the CPU
+            unet.to(device)
         optimizer = optimizers.make(config, student.trainable(unet), device)
         self.unet, self.optimizer = self.accelerator.prepare(unet, optimizer)
         if self.config.teacher.float8:  # now, as processes cannot exchange 8 bits, and an adapter would begin in them

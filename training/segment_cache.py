@@ -12,6 +12,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -112,9 +113,11 @@ class SegmentCache:
         reflow: Reflow,
         lanes: Lanes,
         stopping: Callable[[], bool],
+        least: Callable[[int], int] | None = None,
     ):
+        """least: of the processes' numbers, where they have to ask the teacher together (`sharding`)."""
         self.config, self.teacher, self.prompts, self.source = config, teacher, prompts, source
-        self.lanes, self.stopping = lanes, stopping
+        self.lanes, self.stopping, self.least = lanes, stopping, least
         self.reflow = reflow.to(teacher.device, torch.float32)
         self.rounds = rounds(config, lanes.all)
         self.folder = Path(config.output) / "endpoints"
@@ -180,6 +183,9 @@ class SegmentCache:
         chunks = range(0, len(rows), size)
         paths = [folder / f"chunk-{start // size:06}.safetensors" for start in chunks]
         numbers = (number * count + rows).tolist()
+        if self.least:
+            for path in paths[self.least(len(list(takewhile(Path.is_file, paths)))) :]:
+                path.unlink(missing_ok=True)
         done = sum(path.is_file() for path in paths)
         bar = tqdm(
             total=len(rows), initial=min(done * size, len(rows)), desc=f"end points, round {number}", unit="row",

@@ -69,6 +69,8 @@ def save_only_the_adapter(accelerator: Accelerator) -> None:
             weights[0] = {key: weight.contiguous() for key, weight in weights[0].items() if key in kept}
 
     def restore(models: list[Any], folder: str) -> None:
+        if not models:  # FSDP has brought its parts back
+            return
         model = accelerator.unwrap_model(models.pop())
         model.load_state_dict(load_file(Path(folder) / "model.safetensors"), strict=False)
 

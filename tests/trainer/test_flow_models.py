@@ -30,6 +30,12 @@ def folder(tmp_path_factory):
     return lambda name: base / name if (base / name).is_dir() else make_flow_teacher(base / name, name)
 
 
+@pytest.fixture
+def loaded(folder, load_teacher):
+    """(name) -> that model as a teacher."""
+    return lambda name: load_teacher(TeacherConfig(path=str(folder(name))), 64)
+
+
 @pytest.fixture(params=MAKERS)
 def name(request):
     return request.param
@@ -43,12 +49,12 @@ def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
     return float((found - wanted).norm() / wanted.norm())
 
 
-def test_a_picture_of_the_pipeline(name, folder):
+def test_a_picture_of_the_pipeline(name, loaded):
     """Text encoders, transformer, shift and guidance are the pipeline's: its Euler steps from the same noise."""
     from diffusers import FlowMatchEulerDiscreteScheduler
 
-    teacher = teachers.load(TeacherConfig(path=str(folder(name))), 64)
-    noise, pipeline, steps = noise_of(teacher), teacher.pipeline, 3
+    teacher = loaded(name)
+    noise, pipeline, steps = noise_of(teacher), teacher.pipeline, 2
     guidance, options = 2.0, {"guidance_scale": 2.0, "sigmas": np.linspace(1, 1 / steps, steps)}
     if name == "flux":
         guidance, options["guidance_scale"] = 1.0, 3.5  # what its transformer is given
@@ -126,11 +132,11 @@ def velocity(name: str, model, x, sigma, prompts) -> torch.Tensor:
     return (x - x0) / sigma.reshape(-1, *[1] * (x.ndim - 1))
 
 
-def test_from_data_to_comfyui(name, folder, run, comfyui, tmp_path):
+def test_from_data_to_comfyui(name, folder, loaded, run, comfyui, tmp_path):
     """Two steps; then Apply PeRFlow Delta and the stock LoRA loader make of the teacher what was trained."""
     import comfy.sd
 
-    teacher = teachers.load(TeacherConfig(path=str(folder(name))), 64)
+    teacher = loaded(name)
     (tmp_path / "data").mkdir()
     trained = run(
         teacher={"path": str(folder(name)), "solving_steps": 1},
@@ -171,10 +177,10 @@ def test_from_data_to_comfyui(name, folder, run, comfyui, tmp_path):
     assert relative(velocity(name, stock, x, sigma, prompts), after) < 1e-4
 
 
-def test_a_whole_student(folder, run, comfyui, tmp_path):
+def test_a_whole_student(folder, loaded, run, comfyui, tmp_path):
     """Every weight of it, also those that are no layer's; with what else a run may have."""
     name = "sd3.5"
-    teacher = teachers.load(TeacherConfig(path=str(folder(name))), 64)
+    teacher = loaded(name)
     trained = run(
         teacher={"path": str(folder(name)), "solving_steps": 1, "guidance": 2.0},
         student={"ema_decay": 0.0, "gradient_checkpointing": True},
@@ -195,9 +201,9 @@ def test_a_whole_student(folder, run, comfyui, tmp_path):
     assert relative(velocity(name, applied, x, torch.tensor([1.0, 0.5]), prompts), after) < 1e-4
 
 
-def test_a_single_file_beside_a_folder(folder, tmp_path):
+def test_a_single_file_beside_a_folder(folder, loaded, tmp_path):
     """In the layout that ComfyUI's files have, by diffusers' conversion."""
-    one = teachers.load(TeacherConfig(path=str(folder("sd3.5"))), 64)
+    one = loaded("sd3.5")
     state = one.names.whole(one.unet.state_dict())
     file = tmp_path / "fine-tuned.safetensors"
     of_model = {key.replace("diffusion_model.", "model.diffusion_model."): 1.5 * t for key, t in state.items()}
@@ -266,9 +272,9 @@ def test_what_is_refused_is_said(changed_folder, folder, run, configuration, tmp
         plan(half, teachers.load(half.teacher, 64))
 
 
-def test_what_is_cached_is_made_again(folder, run, capfd, tmp_path):
+def test_what_is_cached_is_made_again(folder, loaded, run, capfd, tmp_path):
     """For another shift, another embedded guidance and another length of the text."""
-    teacher = teachers.load(TeacherConfig(path=str(folder("flux"))), 64)
+    teacher = loaded("flux")
     data = data_of("latents", teacher, tmp_path)
     usual = {"path": str(folder("flux")), "solving_steps": 1, "text_length": 24}
 
