@@ -1,4 +1,4 @@
-"""FSDP by accelerate's own configuration: the student's weights, and with a LoRA the teacher's, spread over the cards."""
+"""FSDP by accelerate's configuration: the student's weights, and with a LoRA the teacher's, spread over the cards."""
 
 import torch
 from accelerate import Accelerator

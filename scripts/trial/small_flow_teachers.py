@@ -71,7 +71,7 @@ def _z_image(folder: Path) -> Any:
     """Of 9 heads: at fewer, the two programs round the widths of its layers apart."""
     width = 2560
     transformer = diffusers.ZImageTransformer2DModel(
-        dim=9 * 128, n_heads=9, n_kv_heads=9, n_layers=1, n_refiner_layers=1, cap_feat_dim=width
+        dim=9 * 128, n_heads=9, n_kv_heads=9, n_layers=1, n_refiner_layers=0, cap_feat_dim=width
     )
     encoder = transformers.Qwen3Model(transformers.Qwen3Config(**_qwen(width), num_attention_heads=1, head_dim=16))
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)

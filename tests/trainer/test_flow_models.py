@@ -105,7 +105,7 @@ def comfyui_model(comfyui, name: str, state: dict, file):
     from trial.small_models.flows import FLOWS
 
     safetensors.torch.save_file({key.removeprefix("diffusion_model."): tensor for key, tensor in state.items()}, file)
-    width = dict(dim=1152, n_heads=9, n_kv_heads=9) if name == "z-image" else {}
+    width = dict(dim=1152, n_heads=9, n_kv_heads=9, n_refiner_layers=0) if name == "z-image" else {}
     layout = FLOWS[name]._replace(config=FLOWS[name].config | width)
     with mock.patch.dict(FLOWS, {name: layout}):
         return flow_models.load(name, file)
@@ -139,7 +139,7 @@ def test_from_data_to_comfyui(name, folder, loaded, run, comfyui, tmp_path):
     teacher = loaded(name)
     (tmp_path / "data").mkdir()
     trained = run(
-        teacher={"path": str(folder(name)), "solving_steps": 1},
+        teacher={"path": str(folder(name)), "solving_steps": 1, "text_length": 32},
         student={"method": "lora", "rank": 2, "ema_decay": 0.0},
         data=data_of(DATA[name], teacher, tmp_path / "data"),
         cache={"endpoints": 4, "uses": 1, "teacher_batch": 2, "prompts_gb": 0.1},
@@ -297,4 +297,3 @@ def test_what_is_cached_is_made_again(folder, loaded, run, capfd, tmp_path):
         found, said = start(**{key: value})
         assert relative(found, first) > 1e-3
         assert f"made with teacher.{key} = " in said or (key == "shift" and "the teacher's noise table" in said)
-        assert torch.equal(start()[0], first)

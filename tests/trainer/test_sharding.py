@@ -28,7 +28,7 @@ def values(configuration, folder, tmp_path):
     safetensors.torch.save_file({"latents": torch.randn(8, 16, 8, 8)}, tmp_path / "latents.safetensors")
     (tmp_path / "latents.json").write_text(json.dumps(["a house", "a boat"] * 4))
 
-    def of(output: str, batch: int, steps: int):
+    def of(output: str, batch: int, steps: int, every: int = 0):
         return configuration(
             output=str(tmp_path / output),
             teacher={"path": str(folder), "solving_steps": 1, "text_length": 16},
@@ -36,7 +36,7 @@ def values(configuration, folder, tmp_path):
             data={"kind": "latents", "path": str(tmp_path / "latents.safetensors"), "resolution": 64},
             cache={"endpoints": 8, "uses": 2, "teacher_batch": 2, "prompts_gb": 0.1, "precision": "float32"},
             optimizer={"steps": steps, "batch_size": batch, "learning_rate": 1e-2, "warm_up": 0},
-            preview={"every": 2, "student_steps": [4], "teacher_steps": 1, "reference_steps": 1},
+            preview={"every": every, "student_steps": [4], "teacher_steps": 1, "reference_steps": 1},
         )
 
     return of
@@ -91,7 +91,7 @@ def test_two_processes_with_parts_are_one_with_the_whole(values, run, repository
     """Losses and the delta, also where it was stopped and a process had written less than the other."""
     alone = run(**values("alone", 4, 5))
     delta, _ = read(alone.train())
-    both(values("two", 2, 3), repository)
+    both(values("two", 2, 3, every=3), repository)
     assert scalars(tmp_path / "two")["loss"] == pytest.approx(alone.losses[:3], rel=1e-4)
     rounds = sorted((tmp_path / "two" / "endpoints" / "process-1").glob("round-*/chunk-*"))
     rounds[-1].unlink()
