@@ -9,7 +9,8 @@ from training.stopping import TrainingError
 def test_the_shipped_ones_can_be_read(repository):
     paths = sorted((repository / "training" / "configs").glob("*.toml"))
     loras = ["sd15_lora_12gb", "sdxl_lora_12gb", "sdxl_lora_24gb"]
-    assert sorted(path.stem for path in paths) == sorted(["sd15", "sd21", "sdxl", "small", *loras])
+    flows = ["flux", "qwen_image", "sd35", "wan21", "z_image"]
+    assert sorted(path.stem for path in paths) == sorted(["sd15", "sd21", "sdxl", "small", *loras, *flows])
     for path in paths:
         config = read(path)
         assert config.optimizer.steps >= 1000

@@ -15,6 +15,7 @@ from trial.small_flow_teachers import MAKERS, make_flow_teacher
 
 from training import teacher as teachers
 from training.config import TeacherConfig, parse
+from training.config import read as read_configuration
 from training.plan import plan
 from training.stopping import TrainingError
 
@@ -132,20 +133,26 @@ def velocity(name: str, model, x, sigma, prompts) -> torch.Tensor:
     return (x - x0) / sigma.reshape(-1, *[1] * (x.ndim - 1))
 
 
-def test_from_data_to_comfyui(name, folder, loaded, run, comfyui, tmp_path):
-    """Two steps; then Apply PeRFlow Delta and the stock LoRA loader make of the teacher what was trained."""
+def test_from_data_to_comfyui(name, folder, loaded, run, comfyui, repository, tmp_path):
+    """Two steps of the shipped configuration; then Apply PeRFlow Delta and Load LoRA make of the teacher what was trained."""
     import comfy.sd
 
     teacher = loaded(name)
     (tmp_path / "data").mkdir()
-    trained = run(
-        teacher={"path": str(folder(name)), "solving_steps": 1, "text_length": 32},
-        student={"method": "lora", "rank": 2, "ema_decay": 0.0},
-        data=data_of(DATA[name], teacher, tmp_path / "data"),
-        cache={"endpoints": 4, "uses": 1, "teacher_batch": 2, "prompts_gb": 0.1},
-        optimizer={"steps": 2, "batch_size": 2, "learning_rate": 0.05, "warm_up": 0},
-        preview={"every": 2, "prompts": TEXTS[:1], "student_steps": [4], "teacher_steps": 1, "reference_steps": 1},
+    shipped = read_configuration(
+        repository / "training" / "configs" / f"{re.sub('[.]', '', name).replace('-', '_')}.toml"
     )
+    smaller = {
+        "teacher": {"path": str(folder(name)), "solving_steps": 1, "shift": "auto"},
+        "student": {"rank": 2, "ema_decay": 0.0},
+        "data": data_of(DATA[name], teacher, tmp_path / "data") | {"resolution": 64},
+        "cache": {"endpoints": 4, "uses": 1, "teacher_batch": 2, "prompts_gb": 0.1},
+        "optimizer": {"steps": 2, "batch_size": 2, "accumulation": 1, "learning_rate": 0.05, "warm_up": 0},
+        "preview": {"every": 2, "prompts": TEXTS[:1], "student_steps": [4], "teacher_steps": 1, "reference_steps": 1},
+        "save": {"precision": "float32"},
+    }
+    smaller["optimizer"]["precision"] = "no"  # so that ComfyUI, in float32, gives the same numbers
+    trained = run(**{section: shipped.model_dump()[section] | changes for section, changes in smaller.items()})
     path = trained.train()
     assert (tmp_path / "run" / "previews" / "step-00000002.png").is_file()
     tensors, metadata = read(path)
