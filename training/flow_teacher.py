@@ -135,10 +135,10 @@ def _pipeline(path: Path, folder: Path) -> tuple[FlowFamily, Any]:
         if path != folder:
             of_kind = getattr(diffusers, _transformer_class(folder))
             parts["transformer"] = of_kind.from_single_file(
-                str(path), config=str(folder / "transformer"), torch_dtype=_stored_dtype([path])
+                str(path), config=str(folder / "transformer"), dtype=_stored_dtype([path])
             )
         stored = {part.name: _stored_dtype(sorted(part.glob("*.safetensors"))) for part in folder.iterdir()}
-        pipeline = kind.from_pretrained(str(folder), torch_dtype=stored, local_files_only=True, **parts)
+        pipeline = kind.from_pretrained(str(folder), dtype=stored, local_files_only=True, **parts)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise TrainingError(
             f"The teacher {path} cannot be loaded ({first_line(error)}), expected a complete diffusers folder of a "

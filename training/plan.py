@@ -49,6 +49,11 @@ def _check_fits_a_flow(config: Config) -> None:
             "points.pure_noise is true for a flow model, whose first window starts at noise alone already: leave it "
             "out."
         )
+    if config.teacher.float8:
+        raise TrainingError(
+            "teacher.float8 is true for a flow model, whose layers ask one another for their precision, expected "
+            "false: leave it out."
+        )
     if config.optimizer.precision == "fp16":
         raise TrainingError(
             'optimizer.precision is "fp16" for a flow model, whose transformer and text encoders overflow in it, '

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from perflow_core.training.descent import NotFiniteError
 from perflow_core.training.reflow import Batch, Segment
 
-from . import latents, made_with, needs, optimizers, prompts, saving, sharding, state, student
+from . import flow_teacher, latents, made_with, needs, optimizers, prompts, saving, sharding, state, student
 from .accelerated import AcceleratedDescent
 from .average import RunningAverage, averaged
 from .config import Config, without_effect
@@ -104,6 +104,10 @@ class Run:
 
     def _check_that_it_fits(self) -> None:
         """Before anything long begins. Raises TrainingError."""
+        teacher = self.config.teacher
+        if flow_teacher.is_one(Path(teacher.path).expanduser(), teacher):
+            self.say("Whether the run fits is not known: of flow models docs/training.md has the sizes.")
+            return
         device, processes = self.accelerator.device, self.accelerator.num_processes
         try:
             needed = needs.of(self.config, processes, traced=device.type == "cuda")

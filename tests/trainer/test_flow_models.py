@@ -134,7 +134,7 @@ def velocity(name: str, model, x, sigma, prompts) -> torch.Tensor:
 
 
 def test_from_data_to_comfyui(name, folder, loaded, run, comfyui, repository, tmp_path):
-    """Two steps of the shipped configuration; then Apply PeRFlow Delta and Load LoRA make of the teacher what was trained."""
+    """Two steps of the shipped configuration; then Apply PeRFlow Delta and Load LoRA make what was trained."""
     import comfy.sd
 
     teacher = loaded(name)
@@ -267,6 +267,9 @@ def test_what_is_refused_is_said(changed_folder, folder, run, configuration, tmp
         'teacher.prediction_type is "epsilon"': {"teacher": {"path": flux, "prediction_type": "epsilon"}},
         'student.prediction_type is "ddim_eps" for a flow model': {
             "teacher": {"path": flux}, "student": {"prediction_type": "ddim_eps"},
+        },
+        "teacher.float8 is true for a flow model": {
+            "teacher": {"path": flux, "float8": True}, "optimizer": {"precision": "bf16"},
         },
         "points.pure_noise is true for a flow model": {"teacher": {"path": flux}, "points": {"pure_noise": True}},
         "holds latents of shape (4, 8, 8), expected such as (16, 8, 8)": {"teacher": {"path": flux}, "data": latents},

@@ -18,7 +18,8 @@ def computed(trained) -> torch.Tensor:
     """The teacher's noise prediction, and of a LoRA also the gradient of its output's square."""
     X, i = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([500, 20])
     prompts, empty = trained.prompts.embed(["a house", "a boat"]), trained.prompts.embed([""])
-    found = [trained.teacher.noise_predictor(prompts, empty, 1.0)(X, i)]
+    trajectory = trained.segments.reflow.trajectory
+    found = [trained.teacher.derivative(trajectory, prompts, empty, 1.0)(X, i)]
     if trained.teacher.shared:
         (m,) = trained.teacher.network(trained.unet, prompts, None, torch.float32)(X, i)
         m.square().sum().backward()
