@@ -86,7 +86,7 @@ def make_run(folder: Path, batch: int) -> Any:
         "cache": {"endpoints": 2 * batch, "uses": 4, "teacher_batch": 2 * batch, "precision": "float32"},
         "optimizer": {"steps": 100_000, "batch_size": batch},
         "preview": {"every": 0},
-        "save": {"every": 4},
+        "save": {"every": 4, "keep_deltas": 1},
     }
     return Run(parse(config))
 

@@ -88,6 +88,7 @@ NEEDY = [
     ("data.samples_per_prompt", 2, "data.kind", "folder", "prompts"),
     ("data.sampling_steps", 3, "data.kind", "latents", "prompts"),
     ("data.sampling_guidance", 2.0, "data.kind", "latents", "prompts"),
+    ("optimizer.betas", (0.8, 0.9), "optimizer.kind", "adafactor", "adamw"),
     ("optimizer.huber_c", 0.1, "optimizer.loss", "mse", "huber"),
     ("save.rank", 4, "student.method", "lora", "full"),
     ("preview.seed", 3, "preview.every", 0, 5),
