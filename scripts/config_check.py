@@ -12,7 +12,7 @@ from typing import Any
 
 from user_cache import PACK, UserError
 
-PATHS = (("teacher", "path"), ("student", "delta"), ("data", "path"))
+PATHS = (("teacher", "path"), ("student", "delta"), ("data", "path"), ("preview", "prompts"))
 
 
 def check(path: Path) -> None:

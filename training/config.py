@@ -11,6 +11,7 @@ from perflow_core.sampling.parameterization import PredictionType
 from perflow_core.training.reflow import LossWeight
 from perflow_core.training.trajectory import Solver
 
+from .prompts_file import prompts_in
 from .stopping import TrainingError
 
 if sys.version_info >= (3, 11):
@@ -31,6 +32,10 @@ def _zero_as_in_the_node(guidance: Any) -> Any:
 
 
 Guidance = Annotated[Literal["cfg_sync"] | Size, BeforeValidator(_zero_as_in_the_node)]
+
+
+def _from_a_file(prompts: Any) -> Any:
+    return prompts_in(prompts, "preview.prompts") if isinstance(prompts, str) else prompts
 
 
 class Section(BaseModel):
@@ -129,7 +134,10 @@ class PreviewConfig(Section):
     """Pictures on the way: the teacher beside the student, same noise."""
 
     every: Count = 500  # 0: none
-    prompts: Annotated[list[str], Field(min_length=1)] = ["a lighthouse on a cliff at sunset"]
+    # Or the path of a text file, one prompt per line.
+    prompts: Annotated[list[str], Field(min_length=1), BeforeValidator(_from_a_file)] = [
+        "a lighthouse on a cliff at sunset"
+    ]
     seed: Count = 0
     teacher_steps: Positive = 25
     teacher_guidance: Size = 7.5

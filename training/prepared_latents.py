@@ -21,6 +21,7 @@ from .config import Config, DataConfig
 from .made_with import Facts, chosen, differences, digest, of_file
 from .pictures import decoded, folder_pictures
 from .prompts import PromptStore
+from .prompts_file import prompts_in
 from .stopping import Stopped, TrainingError
 from .teacher import Teacher
 
@@ -89,16 +90,7 @@ def _pictures(config: Config, facts: Facts, teacher: Teacher, say: Callable[[str
 def _samples(config: Config, facts: Facts, teacher: Teacher, prompts: PromptStore) -> Preparation:
     """The teacher's own pictures of the prompts in a file, one a line."""
     data = config.data
-    try:
-        lines = [line.strip() for line in Path(data.path).expanduser().read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, ValueError) as error:
-        raise TrainingError(
-            f"data.path {data.path} cannot be read ({getattr(error, 'strerror', error)}): give a text file of prompts "
-            "in UTF-8."
-        ) from error
-    texts = [line for line in lines if line]
-    if not texts:
-        raise TrainingError(f"data.path {data.path} holds no prompts, expected one per line: write some.")
+    texts = prompts_in(data.path, "data.path")
     empty, captions = prompts.embed([""]), texts * data.samples_per_prompt
 
     def made_with(numbers: range) -> Facts:

@@ -69,6 +69,17 @@ def test_a_file_with_a_byte_order_mark(repository, tmp_path):
     assert read(marked) == read(shipped)
 
 
+def test_prompts_of_previews_from_a_file(configuration, tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_bytes("\ufeffa caf\xe9\n\n a boat \n".encode())
+    assert parse(configuration(preview={"prompts": str(path)})).preview.prompts == ["a caf\xe9", "a boat"]
+    path.write_text("\n")
+    with pytest.raises(TrainingError, match=r"preview\.prompts .*prompts\.txt holds no prompts, expected one per line"):
+        parse(configuration(preview={"prompts": str(path)}))
+    with pytest.raises(TrainingError, match=r"preview\.prompts none\.txt cannot be read \(No such file"):
+        parse(configuration(preview={"prompts": "none.txt"}))
+
+
 def test_guidance_0_is_that_of_the_node(configuration):
     assert parse(configuration(teacher={"guidance": 0})).teacher.guidance == "cfg_sync"
     assert parse(configuration(teacher={"guidance": 0.0})).teacher.guidance == "cfg_sync"
