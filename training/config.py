@@ -146,6 +146,13 @@ class PreviewConfig(Section):
     student_guidance: Size = 4.5  # of the pictures; lower where teacher.guidance is a number, which is learned
 
 
+class TrackingConfig(Section):
+    """Where losses and previews are shown on the way."""
+
+    trackers: list[Literal["tensorboard", "wandb"]] = ["tensorboard"]  # wandb is to be installed
+    project: Annotated[str, Field(min_length=1)] = "perflow"  # of wandb
+
+
 class ValidationConfig(Section):
     """The loss on examples that are not trained on, with the running average."""
 
@@ -177,6 +184,7 @@ class Config(Section):
     optimizer: OptimizerConfig
     preview: PreviewConfig = PreviewConfig()
     validation: ValidationConfig = ValidationConfig()
+    tracking: TrackingConfig = TrackingConfig()
     save: SaveConfig = SaveConfig()
 
 
@@ -213,6 +221,8 @@ def without_effect(config: Config) -> str:
     if not config.preview.every:
         others = sorted(config.preview.model_fields_set - {"every"})
         found += [f"preview.{name} (only with preview.every above 0)" for name in others]
+    if "project" in config.tracking.model_fields_set and "wandb" not in config.tracking.trackers:
+        found.append("tracking.project (only with wandb in tracking.trackers)")
     return f"Keys without effect in this configuration: {', '.join(found)}." if found else ""
 
 

@@ -7,7 +7,6 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import ProjectConfiguration, gather_object
@@ -17,7 +16,7 @@ from tqdm import tqdm
 from perflow_core.training.descent import NotFiniteError
 from perflow_core.training.reflow import Batch, Segment
 
-from . import flow_teacher, latents, made_with, needs, optimizers, prompts, saving, sharding, state, student
+from . import flow_teacher, latents, made_with, needs, optimizers, prompts, saving, sharding, state, student, tracking
 from .accelerated import AcceleratedDescent
 from .average import RunningAverage, averaged
 from .config import Config, without_effect
@@ -51,6 +50,7 @@ class Run:
 
     def __init__(self, config: Config):
         self.config = config
+        tracking.check(config)
         output = _folder(config.output)
         self.stop_requested = threading.Event()
         self.accelerator = Accelerator(
@@ -59,7 +59,6 @@ class Run:
             gradient_accumulation_steps=config.optimizer.accumulation,
             kwargs_handlers=[InitProcessGroupKwargs(timeout=PROCESSES_MAY_WAIT)],
             project_config=ProjectConfiguration(project_dir=str(output)),
-            log_with="tensorboard",
         )
         if config.optimizer.precision == "fp16" and self.accelerator.device.type == "cpu":
             raise TrainingError(
@@ -188,7 +187,7 @@ class Run:
     def train(self) -> Path:
         """All steps that are left; the path of the last delta. Raises Stopped where the user stopped it earlier."""
         config = self.config
-        self.accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": self.step}})
+        tracking.begin(self.accelerator, config, self.step)
         bar = tqdm(
             total=config.optimizer.steps, initial=self.step, desc="training", unit="step",
             disable=not self.accelerator.is_main_process,
@@ -299,9 +298,7 @@ class Run:
             sheet, errors = self.preview.sheet(unet)
         if self.accelerator.is_main_process:
             self.preview.write(sheet, self.step)
-            tracker = self.accelerator.get_tracker("tensorboard", unwrap=True)
-            tracker.add_image("preview", np.array(sheet), self.step, dataformats="HWC")
-            for n, error in errors.items():
-                tracker.add_scalar(f"paired error/{n} steps", error, self.step)
+            tracking.show(self.accelerator, sheet, self.step)
+        self.accelerator.log({f"paired error/{n} steps": error for n, error in errors.items()}, step=self.step)
         self.say(f"Step {self.step}: error to the teacher " + ", ".join(f"{e:.3f} in {n}" for n, e in errors.items()))
         self.accelerator.wait_for_everyone()

@@ -22,7 +22,7 @@ FREE = {
     "student.gradient_checkpointing", "student.ema_on", "cache.max_gb", "cache.prompts_gb", "cache.prompts_memory_gb",
     "data.latents_gb", "validation.every",
 }  # fmt: skip
-FREE_SECTIONS = ("preview.", "save.")
+FREE_SECTIONS = ("preview.", "save.", "tracking.")
 NOTE = "run.json"
 
 

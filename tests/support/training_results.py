@@ -14,6 +14,13 @@ def scalars(output: Path | str) -> dict[str, list[float]]:
     return {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
+def sheets_shown(output: Path | str) -> list[int]:
+    """The steps of the previews that tensorboard shows of the run in a folder."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    return [event.step for event in EventAccumulator(f"{output}/tensorboard").Reload().Images("preview")]
+
+
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors and the metadata of a file."""
     with safetensors.safe_open(str(path), framework="pt") as file:

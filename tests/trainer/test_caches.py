@@ -102,7 +102,7 @@ TOGETHER = {
     "preview.every": 3, "preview.prompts": ["a boat"], "preview.seed": 1, "preview.teacher_steps": 2,
     "preview.teacher_guidance": 2.0, "preview.reference_steps": 9, "preview.student_steps": [4],
     "preview.student_guidance": 2.0,
-    "validation.every": 7,
+    "validation.every": 7, "tracking.trackers": [], "tracking.project": "mine",
     "save.every": 50, "save.keep_deltas": 3, "save.keep_states": 2, "save.rank": 2,
     "save.precision": "float16", "save.name": "mine",
 }  # fmt: skip
@@ -112,7 +112,7 @@ FREE = {
     "teacher.config", "student.ema_on", "student.gradient_checkpointing", "data.latents_gb", "validation.every",
     "cache.max_gb", "cache.prompts_gb", "cache.prompts_memory_gb", "optimizer.steps", "optimizer.learning_rate",
     "optimizer.precision", "optimizer.channels_last",
-    *(key for key in TOGETHER if key.startswith(("preview.", "save."))),
+    *(key for key in TOGETHER if key.startswith(("preview.", "save.", "tracking."))),
 }  # fmt: skip
 
 

@@ -6,10 +6,12 @@ import shutil
 import pytest
 import safetensors.torch
 import torch
+from accelerate.utils import is_wandb_available
 from PIL import Image
-from training_results import read, scalars
+from training_results import read, scalars, sheets_shown
 
 from perflow_core.weights.lowrank import nearest_of_rank
+from training.stopping import TrainingError
 
 
 def test_from_nothing_to_the_delta(run):
@@ -37,6 +39,7 @@ def test_from_nothing_to_the_delta(run):
     by_window = [shown[f"loss by window/{w}"] for w in range(4)]
     assert all(len(losses) > 5 for losses in by_window)
     assert len(shown["paired error/4 steps"]) == 3
+    assert sheets_shown(trained.config.output) == [0, 12, 24]
     sheets = sorted((path.parent.parent / "previews").iterdir())
     assert [sheet.name for sheet in sheets] == [f"step-{step:08}.png" for step in (0, 12, 24)]
     with Image.open(sheets[-1]) as sheet:
@@ -251,3 +254,28 @@ def test_fixed_guidance(run):
     (other,) = plain.segments.batches(0)
     assert torch.equal(other.segment.w, batch.segment.w)
     assert (other.segment.eps - batch.segment.eps).abs().max() > 1e-3
+
+
+def test_no_tracker(run, tmp_path):
+    run(tracking={"trackers": []}, optimizer={"steps": 1}).train()
+    assert not (tmp_path / "run" / "tensorboard").exists()
+
+
+@pytest.mark.skipif(is_wandb_available(), reason="wandb is installed")
+def test_wandb_that_is_not_installed(run, tmp_path):
+    with pytest.raises(TrainingError, match=r'tracking\.trackers has "wandb", which is not installed'):
+        run(tracking={"trackers": ["wandb"]})
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(not is_wandb_available(), reason="wandb is not installed")
+def test_wandb(run, tmp_path, monkeypatch):
+    """Losses and a sheet, and a continuation in the same run; without its server."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    few = {"every": 1, "reference_steps": 2, "teacher_steps": 2}
+    for steps in (1, 2):
+        run(tracking={"trackers": ["wandb"]}, optimizer={"steps": steps}, preview=few).train()
+    folders = sorted((tmp_path / "run" / "wandb").glob("offline-run-*"))
+    assert len({folder.name.rpartition("-")[2] for folder in folders}) == 1
+    sheets = [path.name.split("_")[1] for folder in folders for path in folder.rglob("preview_*.png")]
+    assert sorted(sheets) == ["0", "1", "2"]
