@@ -85,13 +85,17 @@ class PointsConfig(Section):
 class DataConfig(Section):
     """Pictures, latents, or prompts alone."""
 
-    kind: Literal["folder", "webdataset", "latents", "prompts"]
-    path: str  # a folder, shards (with braces, or any address webdataset reads), latents, or a text file of prompts
+    kind: Literal["folder", "kohya", "simpletuner", "webdataset", "latents", "prompts"]
+    # A folder, SimpleTuner's multidatabackend.json, shards (with braces, or any address webdataset reads), latents, or
+    # a text file of prompts.
+    path: str
     caption: str = "text"  # folder: the column of metadata.jsonl; webdataset: the ending of the caption's file
     resolution: Annotated[int, Field(ge=64, multiple_of=8)] = 512
     prompt_dropout: Share = 0.1
-    latents_gb: Size = 50.0  # folder and prompts: the latents may take this much of the disk
+    latents_gb: Size = 50.0  # pictures in folders, and prompts: the latents may take this much of the disk
     shuffle: Positive = 1000  # webdataset: samples to shuffle among
+    repeats: dict[str, Positive] = {}  # folder: how often an epoch has the pictures below a folder in path
+    flip: bool = False  # pictures: mirrored ones, too
     samples_per_prompt: Positive = 1  # prompts
     sampling_steps: Positive = 25  # prompts
     sampling_guidance: Size = 7.5  # prompts
@@ -156,7 +160,7 @@ class TrackingConfig(Section):
 class ValidationConfig(Section):
     """The loss on examples that are not trained on, with the running average."""
 
-    held_out: Count = 0  # examples of data.kind folder, latents or prompts; each is seen in every window; 0: none
+    held_out: Count = 0  # examples, but not of shards; each is seen in every window; 0: none
     every: Positive = 500  # steps
 
 
@@ -191,11 +195,15 @@ class Config(Section):
 # Keys that do something only where another key has one of these values.
 NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "student.rank": ("student.method", ("lora",)),
+FOLDERS = ("folder", "kohya", "simpletuner")  # the kinds of data that are pictures in folders
+
     "points.per_window": ("points.grid", ("coarse",)),
     "points.start_share": ("points.grid", ("coarse",)),
     "points.N": ("points.grid", ("uniform",)),
     "data.caption": ("data.kind", ("folder", "webdataset")),
-    "data.latents_gb": ("data.kind", ("folder", "prompts")),
+    "data.repeats": ("data.kind", ("folder",)),
+    "data.flip": ("data.kind", (*FOLDERS, "webdataset")),
+    "data.latents_gb": ("data.kind", (*FOLDERS, "prompts")),
     "data.shuffle": ("data.kind", ("webdataset",)),
     "data.samples_per_prompt": ("data.kind", ("prompts",)),
     "data.sampling_steps": ("data.kind", ("prompts",)),

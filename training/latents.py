@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors
@@ -27,11 +27,31 @@ from .stopping import TrainingError
 from .teacher import Teacher
 
 
+class LatentFile(NamedTuple):
+    """An open one. tensors: "latents" and perhaps "mirrored", each [N, 4, h, w]; of N rows captions and repeats."""
+
+    tensors: dict[str, Any]
+    captions: list[list[str]]
+    repeats: list[int]
+
+
+class Place(NamedTuple):
+    """A latent: its file, its row there, the tensor, and which of that one's uses in an epoch this is, of how many."""
+
+    file: int
+    row: int
+    name: str = "latents"
+    use: int = 0
+    uses: int = 1
+
+
 class LatentFiles:
     """Latents in safetensors files, each with a list of captions beside it; every epoch in an order of its own.
 
-    A file NAME.safetensors holds "latents" [N, 4, h, w] in the model's scale, and NAME.json its N captions. They are
-    opened when they are first used: other processes may still be writing them before.
+    A file NAME.safetensors holds "latents" [N, 4, h, w] in the model's scale, and NAME.json its N captions; a list in
+    the place of one has captions that take turns. Where an epoch has rows several times, it holds {"captions": the
+    list, "repeats": N numbers}. A tensor "mirrored" has the latents of the mirrored pictures. Files are opened when
+    they are first used: other processes may still be writing them before.
     """
 
     def __init__(self, path: Path, seed: int, held_out: int = 0):
@@ -39,8 +59,8 @@ class LatentFiles:
         self.path, self.seed, self.held_out, self.place = path, seed, held_out, ""
 
     @cached_property
-    def files(self) -> list[tuple[Any, list[str]]]:
-        """The latents and the captions of each file. Raises TrainingError."""
+    def files(self) -> list[LatentFile]:
+        """Raises TrainingError."""
         if not self._paths:
             raise TrainingError(
                 f"data.path {self.path} has no .safetensors file with latents: give such a file or a folder."
@@ -54,18 +74,21 @@ class LatentFiles:
     @cached_property
     def facts(self) -> Facts:
         """Raises TrainingError."""
-        captions = digest(captions for _, captions in self.files)
-        return {"the latents": digest(of_file(path) for path in self._paths), "the captions": captions}
+        return {
+            "the latents": digest(of_file(path) for path in self._paths),
+            "the captions": digest(file.captions for file in self.files),
+            "the repeats": digest(file.repeats for file in self.files),
+        }
 
     @property
-    def rows(self) -> list[tuple[int, int]]:
-        """The file of each latent to train on, and its place there. Raises TrainingError."""
+    def rows(self) -> list[Place]:
+        """The examples of an epoch. Raises TrainingError."""
         return self._split[0]
 
     @cached_property
-    def _split(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-        """Those to train on, and those that are held out."""
-        rows = [(i, row) for i, (_, captions) in enumerate(self.files) for row in range(len(captions))]
+    def _split(self) -> tuple[list[Place], list[Place]]:
+        """The examples of an epoch, and those that are held out, mirrored ones with the others."""
+        rows = [Place(i, row) for i, file in enumerate(self.files) for row in range(len(file.captions))]
         if not rows:
             raise TrainingError(
                 f"{self.path} holds no latents, expected at least one: none of the pictures could be read."
@@ -77,7 +100,14 @@ class LatentFiles:
             )
         order = generator(self.seed, Purpose.HELD_OUT).permutation(len(rows)) if self.held_out else ()
         held = {int(row) for row in order[: self.held_out]}
-        return [row for i, row in enumerate(rows) if i not in held], [rows[i] for i in sorted(held)]
+        trained = [row for i, row in enumerate(rows) if i not in held]
+        return [use for row in trained for use in self._uses(row)], [rows[i] for i in sorted(held)]
+
+    def _uses(self, place: Place) -> list[Place]:
+        """In an epoch."""
+        file = self.files[place.file]
+        uses = file.repeats[place.row]
+        return [place._replace(name=name, use=use, uses=uses) for use in range(uses) for name in file.tensors]
 
     @property
     def held(self) -> tuple[Tensor, list[str]]:
@@ -86,18 +116,22 @@ class LatentFiles:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(self.files[self.rows[0][0]][0].get_shape()[1:])
+        return tuple(self.files[self.rows[0].file].tensors["latents"].get_shape()[1:])
 
     def take(self, numbers: Sequence[int]) -> tuple[Tensor, list[str]]:
-        return self._read([self.rows[self._row(number)] for number in numbers])
+        return self._read([self._place(number) for number in numbers])
 
-    def _read(self, places: Sequence[tuple[int, int]]) -> tuple[Tensor, list[str]]:
-        x0 = torch.cat([self.files[file][0][row : row + 1] for file, row in places]).float()
-        return x0, [self.files[file][1][row] for file, row in places]
+    def _read(self, places: Sequence[Place]) -> tuple[Tensor, list[str]]:
+        """Captions that take turns do so from use to use."""
+        x0 = torch.cat([self.files[at.file].tensors[at.name][at.row : at.row + 1] for at in places]).float()
+        captions = [(self.files[at.file].captions[at.row], at.use) for at in places]
+        return x0, [some[use % len(some)] for some, use in captions]
 
-    def _row(self, number: int) -> int:
-        epoch, place = divmod(number, len(self.rows))
-        return int(_epoch_order(len(self.rows), self.seed, epoch)[place])
+    def _place(self, number: int) -> Place:
+        """use: since the run began."""
+        epoch, i = divmod(number, len(self.rows))
+        place = self.rows[int(_epoch_order(len(self.rows), self.seed, epoch)[i])]
+        return place._replace(use=epoch * place.uses + place.use)
 
 
 @lru_cache(maxsize=1)
@@ -105,22 +139,26 @@ def _epoch_order(length: int, seed: int, epoch: int) -> np.ndarray:
     return generator(seed, Purpose.EPOCH, epoch).permutation(length)
 
 
-def _open(path: Path) -> tuple[Any, list[str]]:
+def _open(path: Path) -> LatentFile:
     beside = path.with_suffix(".json")
     try:
-        latents: Any = safetensors.safe_open(str(path), framework="pt").get_slice("latents")  # type: ignore[no-untyped-call]
-        captions = json.loads(beside.read_text(encoding="utf-8-sig"))
+        file: Any = safetensors.safe_open(str(path), framework="pt")
+        tensors = {name: file.get_slice(name) for name in ("latents", *({"mirrored"} & {*file.keys()}))}
+        values = json.loads(beside.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise TrainingError(
             f"{path} cannot be used ({error}), expected a tensor called latents in it and a list of captions in "
             f"{beside.name} beside it: make both again."
         ) from error
-    if not isinstance(captions, list) or len(captions) != latents.get_shape()[0]:
+    captions = values.get("captions", []) if isinstance(values, dict) else values
+    repeats = values.get("repeats", []) if isinstance(values, dict) else [1] * len(captions)
+    count = tensors["latents"].get_shape()[0]
+    if not isinstance(captions, list) or len(captions) != count or len(repeats) != count:
         raise TrainingError(
-            f"{path} holds {latents.get_shape()[0]} latents and {beside.name} {len(captions)} captions, expected one "
-            "for each: make both again."
+            f"{path} holds {count} latents and {beside.name} {len(captions)} captions, expected one for each: make "
+            "both again."
         )
-    return latents, captions
+    return LatentFile(tensors, [some if isinstance(some, list) else [some] for some in captions], repeats)
 
 
 class PictureStream(ShardStream):
@@ -146,8 +184,16 @@ class PictureStream(ShardStream):
             if unread > 1000:
                 raise TrainingError(f"None of {unread} pictures of data.path {self.config.path} can be read.")
         noise = normal(self.shape, numbers, self.seed, Purpose.POSTERIOR)
-        x0 = self.teacher.encode_pictures(torch.stack([pixels for _, pixels in found]), noise)
+        pixels = [part for _, part in found]
+        if self.config.flip:
+            pixels = [mirrored_by_chance(part, self.seed, i) for part, i in zip(pixels, numbers, strict=True)]
+        x0 = self.teacher.encode_pictures(torch.stack(pixels), noise)
         return x0.cpu(), [caption for caption, _ in found]
+
+
+def mirrored_by_chance(pixels: Tensor, seed: int, number: int) -> Tensor:
+    """A picture [3, H, W], or in half of the numbers its mirror image."""
+    return pixels.flip(-1) if generator(seed, Purpose.MIRROR, number).random() < 0.5 else pixels
 
 
 def source(

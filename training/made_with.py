@@ -24,7 +24,10 @@ NOTE = "made_with.json"
 def of_run(config: Config, digests: Mapping[str, str], processes: int) -> Facts:
     """All that a run depends on; digests: the teacher's."""
     values = json.loads(json.dumps(config.model_dump()))  # tuples become what they are when they are read again
-    return _flat(values) | {"accelerate's number of processes": processes} | dict(digests)
+    flat: Facts = {}
+    for name, value in values.items():
+        flat |= {f"{name}.{key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
+    return flat | {"accelerate's number of processes": processes} | dict(digests)
 
 
 def chosen(facts: Facts, keys: Collection[str]) -> Facts:
@@ -80,10 +83,3 @@ def of_module(module: torch.nn.Module) -> Iterable[Any]:
     for name, weight in module.state_dict().items():
         yield name
         yield memoryview(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> Facts:
-    flat: Facts = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat

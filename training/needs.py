@@ -14,8 +14,9 @@ import psutil
 import torch
 
 from . import layouts, optimizers, peak_memory, student
-from .config import Config
+from .config import FOLDERS, Config
 from .layouts import Layout
+from .picture_folders import picture_paths
 from .segment_cache import Size, rounds
 from .stopping import TrainingError
 from .teacher import VAE_PIXELS
@@ -25,7 +26,6 @@ PRECISIONS = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16
 # Not computed but assumed: CUDA's context, what convolutions take inside, and gaps between tensors.
 RESERVE = int(1.0 * GB)
 PROGRAM = int(2.5 * GB)  # Python, PyTorch and its libraries in RAM; assumed, too
-NO_PICTURES = {".txt", ".json", ".jsonl", ".csv", ".parquet"}
 
 Sizes = Mapping[str, int]
 
@@ -113,7 +113,7 @@ class _Computing:
             )
             + self.texts_bytes,
         }
-        if config.data.kind in ("folder", "webdataset"):
+        if config.data.kind in (*FOLDERS, "webdataset"):
             batch = max(min(pixels, config.cache.teacher_batch), 1)
             found["pictures encoded by the VAE, and the text encoders"] = self._vae("encode", batch) + self.texts_bytes
         if config.preview.every:
@@ -159,7 +159,8 @@ class _Computing:
         """At most, of all processes: what a source's captions are is not read here. lanes: of all, too."""
         config, average = self.config, 4 * self.numbers * bool(self.config.student.ema_decay)
         examples, latent = _examples(config), 2 * torch.Size(_shape(config)).numel()
-        made_first = latent * (examples or 0) if config.data.kind in ("folder", "prompts") else 0
+        copies = 1 + (config.data.flip and config.data.kind in FOLDERS)
+        made_first = latent * copies * (examples or 0)
         captions = rows if examples is None else min(rows, examples)
         prompt = 2 * (77 * self.layout.context + self.layout.pooled)
         prompts = min(int(config.cache.prompts_gb * GB), captions * prompt)
@@ -192,8 +193,8 @@ def _examples(config: Config) -> int | None:
     """Pictures or prompts at most, where it can be told."""
     path = Path(config.data.path).expanduser()
     try:
-        if config.data.kind == "folder":
-            return sum(path.suffix.lower() not in NO_PICTURES for path in path.rglob("*.*"))
+        if config.data.kind in FOLDERS:
+            return len(picture_paths(config.data))
         if config.data.kind == "prompts":
             return path.read_bytes().count(b"\n") * config.data.samples_per_prompt + 1
     except OSError:  # the run says it

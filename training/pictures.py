@@ -1,9 +1,7 @@
-"""Pictures with captions, from a folder or from webdataset's shards, and what cannot be read of them."""
+"""Pictures with captions from webdataset's shards; pictures decoded, and what cannot be read of them."""
 
-import glob
 import io
 import json
-import os
 import random
 import sys
 import tarfile
@@ -28,7 +26,6 @@ from .stopping import TrainingError
 
 ENDINGS = "jpg;jpeg;png;webp"
 THREADS = 8
-NAMED = 20  # files in one line for the user
 
 
 class Picture(NamedTuple):
@@ -37,88 +34,9 @@ class Picture(NamedTuple):
     name: str
     read: Callable[[], bytes]
     caption: str
-
-
-def folder_pictures(config: DataConfig, say: Callable[[str], None]) -> list[Picture]:
-    """Every picture with a caption in a folder and those below it, in the order of their names.
-
-    The caption is in a table, such as metadata.jsonl, or in a .txt beside the picture. `say` tells the user which
-    pictures have none, and which rows of a table no picture. Raises TrainingError.
-    """
-    folder = Path(config.path).expanduser()
-    if not folder.is_dir():
-        raise TrainingError(f"data.path {folder} is no folder: give one with pictures and captions.")
-    root = Path(os.path.abspath(folder))
-    paths = _pictures_below(root)
-    if not paths:
-        raise TrainingError(f"data.path {folder} holds no pictures: put some there, or choose another folder.")
-    table = _captions_in_tables(root, config.caption)
-    captions = {path: table[path] if path in table else _caption_beside(path) for path in paths}
-    pictures = [
-        Picture(str(path.relative_to(root)), path.read_bytes, caption)
-        for path, caption in captions.items()
-        if caption is not None
-    ]
-    if not pictures:
-        raise TrainingError(
-            f'data.path {folder} has {len(paths)} pictures and no captions, expected a metadata.jsonl with "file_name" '
-            f'and "{config.caption}", or a .txt beside each picture: write them.'
-        )
-    without = [path for path, caption in captions.items() if caption is None]
-    if without:
-        say(
-            f"Pictures without a caption, which are left out: {len(without)} of {len(paths)} ({_named(without, root)})."
-        )
-    missing = [path for path in table if path not in captions]
-    if missing:
-        say(f"Captions without a picture: {len(missing)} ({_named(missing, root)}).")
-    return pictures
-
-
-def _pictures_below(folder: Path) -> list[Path]:
-    """Hidden files are none: systems put small copies and notes of their own there."""
-    Image.init()
-    endings = {ending for ending, name in Image.registered_extensions().items() if name in Image.OPEN}
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in endings and path.is_file())
-    return sorted(path for path in found if not any(part[0] == "." for part in path.relative_to(folder).parts))
-
-
-def _captions_in_tables(folder: Path, column: str) -> dict[Path, str]:
-    """The captions by picture of all metadata.jsonl, .csv and .parquet, as datasets' imagefolder has them."""
-    tables = sorted(path for path in folder.rglob("metadata.*") if path.suffix in (".jsonl", ".csv", ".parquet"))
-    if not tables:
-        return {}
-    import datasets  # takes seconds
-
-    # Only the tables, and as one split: given the folder, it would use those pictures whose names suit a split. As a
-    # stream, for it would keep a copy and not see every change.
-    names = {"train": [glob.escape(str(path)) for path in tables]}
-    try:
-        rows = datasets.load_dataset("imagefolder", data_files=names, split="train", streaming=True)
-        captions = {
-            Path(row["image"]["path"]): row.get(column)
-            for row in rows.cast_column("image", datasets.Image(decode=False))
-        }
-    except (datasets.exceptions.DatasetsError, ValueError, TypeError, LookupError, OSError) as error:
-        raise TrainingError(
-            f"{', '.join(map(str, tables))} cannot be read ({' '.join(str(error).split())}), expected a "
-            f'"file_name" and a "{column}" in every row: correct it there.'
-        ) from error
-    return {path: str(caption) for path, caption in captions.items() if caption is not None}
-
-
-def _caption_beside(path: Path) -> str | None:
-    """The text in the .txt of the same name. Raises TrainingError where it is not UTF-8."""
-    beside = path.with_suffix(".txt")
-    try:
-        return beside.read_text(encoding="utf-8-sig").strip() if beside.is_file() else None
-    except ValueError as error:
-        raise TrainingError(f"The caption {beside} is not UTF-8 ({error}): save it as UTF-8.") from error
-
-
-def _named(paths: list[Path], folder: Path) -> str:
-    names = [str(path.relative_to(folder)) for path in paths[:NAMED]]
-    return ", ".join(names) + (f" and {len(paths) - NAMED} more" if len(paths) > NAMED else "")
+    others: tuple[str, ...] = ()  # captions that take turns with it
+    repeats: int = 1  # how often an epoch has it
+    path: Path | None = None  # in a folder
 
 
 class ShardStream:

@@ -1,4 +1,4 @@
-"""Latents in files before training begins: of pictures in a folder, or drawn by the teacher for a list of prompts.
+"""Latents in files before training begins: of pictures in folders, or drawn by the teacher for a list of prompts.
 
 A file says what it was made with (`made_with`) and which rows it holds; the captions beside it are those of today.
 """
@@ -19,7 +19,8 @@ from perflow_core.training.curriculum import Purpose, normal
 
 from .config import Config, DataConfig
 from .made_with import Facts, chosen, differences, digest, of_file
-from .pictures import decoded, folder_pictures
+from .picture_folders import folder_pictures
+from .pictures import decoded
 from .prompts import PromptStore
 from .prompts_file import prompts_in
 from .stopping import Stopped, TrainingError
@@ -30,13 +31,16 @@ ABSENT = "is not there"
 
 
 # teacher_batch is left out: a row has the same latents, but for rounding, whatever it is made with.
-PICTURES_DEPEND_ON = {"seed", "data.kind", "data.path", "data.resolution", "the teacher's VAE"}
+PICTURES_DEPEND_ON = {"seed", "data.kind", "data.path", "data.resolution", "data.flip", "the teacher's VAE"}
 SAMPLES_DEPEND_ON = {
     "seed", "data.kind", "data.resolution", "data.sampling_steps", "data.sampling_guidance",
     "teacher.prediction_type", "teacher.float8", "teacher.embedded_guidance", "teacher.text_length",
     "optimizer.precision",
     "the teacher's UNet", "the teacher's text encoders", "the teacher's noise table",
 }  # fmt: skip
+
+
+Captions = str | list[str]  # those of a list take turns
 
 
 class Share(NamedTuple):
@@ -57,19 +61,23 @@ class Row(NamedTuple):
 
 
 class Preparation(NamedTuple):
-    """The captions of all rows, what those of some numbers depend on, those rows, and the latents of some rows."""
+    """The captions of all rows, what those of some numbers depend on, those rows, and the latents of some rows.
 
-    captions: list[str]
+    repeats: how often an epoch has each row; latents: one for each of the names.
+    """
+
+    captions: list[Captions]
+    repeats: list[int]
+    names: tuple[str, ...]
     facts: Callable[[range], Facts]
     rows: Callable[[range], list[Row]]
-    latents: Callable[[list[Row]], Tensor]
+    latents: Callable[[list[Row]], tuple[Tensor, ...]]
 
 
 def _pictures(config: Config, facts: Facts, teacher: Teacher, say: Callable[[str], None]) -> Preparation:
-    """A folder of pictures; those that cannot be read are left out."""
+    """Pictures in folders; those that cannot be read are left out."""
     pictures, skipped = folder_pictures(config.data, say), list[str]()
-    folder = Path(config.data.path).expanduser()
-    files = [(picture.name, *of_file(folder / picture.name)) for picture in pictures]
+    files = [(picture.name, *of_file(picture.path)) for picture in pictures if picture.path]
 
     def made_with(numbers: range) -> Facts:
         return chosen(facts, PICTURES_DEPEND_ON) | {"the pictures": digest(files[numbers.start : numbers.stop])}
@@ -79,12 +87,19 @@ def _pictures(config: Config, facts: Facts, teacher: Teacher, say: Callable[[str
         of_numbers = [Row(i, picture.caption, pixels) for i, (picture, pixels) in zip(numbers, found, strict=True)]
         return [row for row in of_numbers if row.pixels is not None]
 
-    def encoded(some: list[Row]) -> Tensor:
+    def encoded(some: list[Row]) -> tuple[Tensor, ...]:
         pixels = torch.stack([row.pixels for row in some if row.pixels is not None])
-        noise = normal(teacher.latent_shape, [row.number for row in some], config.seed, Purpose.POSTERIOR)
-        return teacher.encode_pictures(pixels, noise)
+        numbers = [row.number for row in some]
 
-    return Preparation([picture.caption for picture in pictures], made_with, rows, encoded)
+        def latents(pictures: Tensor, purpose: Purpose) -> Tensor:
+            return teacher.encode_pictures(pictures, normal(teacher.latent_shape, numbers, config.seed, purpose))
+
+        usual = latents(pixels, Purpose.POSTERIOR)
+        return (usual, latents(pixels.flip(-1), Purpose.MIRROR)) if config.data.flip else (usual,)
+
+    captions = [[picture.caption, *picture.others] if picture.others else picture.caption for picture in pictures]
+    names = ("latents", "mirrored") if config.data.flip else ("latents",)
+    return Preparation(captions, [picture.repeats for picture in pictures], names, made_with, rows, encoded)
 
 
 def _samples(config: Config, facts: Facts, teacher: Teacher, prompts: PromptStore) -> Preparation:
@@ -99,22 +114,22 @@ def _samples(config: Config, facts: Facts, teacher: Teacher, prompts: PromptStor
     def rows(numbers: range) -> list[Row]:
         return [Row(number, captions[number]) for number in numbers]
 
-    def sampled(some: list[Row]) -> Tensor:
+    def sampled(some: list[Row]) -> tuple[Tensor, ...]:
         noise = normal(teacher.latent_shape, [row.number for row in some], config.seed, Purpose.SAMPLE)
         conditions, guidance = prompts.embed([row.caption for row in some]), data.sampling_guidance
-        return teacher.drawn(noise.to(teacher.device), conditions, empty, guidance, data.sampling_steps)
+        return (teacher.drawn(noise.to(teacher.device), conditions, empty, guidance, data.sampling_steps),)
 
-    return Preparation(captions, made_with, rows, sampled)
+    return Preparation([*captions], [1] * len(captions), ("latents",), made_with, rows, sampled)
 
 
 def prepare(config: Config, facts: Facts, teacher: Teacher, prompts: PromptStore, folder: Path, share: Share) -> None:
-    """Write what this process has to of the files of latents, of data.kind "folder" or "prompts"; facts: the run's."""
-    if config.data.kind == "folder":
-        work = _pictures(config, facts, teacher, share.say)
-    else:
+    """Write what this process has to of the files of latents, of pictures or of prompts; facts: the run's."""
+    if config.data.kind == "prompts":
         work = _samples(config, facts, teacher, prompts)
+    else:
+        work = _pictures(config, facts, teacher, share.say)
     total = len(work.captions)
-    _check_size(config.data, total, teacher.latent_shape)
+    _check_size(config.data, total * len(work.names), teacher.latent_shape)
     parts = {
         folder / f"part-{start // PART:06}.safetensors": range(total)[start : start + PART]
         for start in range(0, total, PART)
@@ -128,14 +143,15 @@ def prepare(config: Config, facts: Facts, teacher: Teacher, prompts: PromptStore
     for path in tqdm(todo, desc="latents", unit="part", disable=share.rank != 0 or not todo):
         _make(path, work, parts[path], config.cache.teacher_batch, share.stopping)
     for path in mine:
-        _write_captions(path, [work.captions[number] for number in _metadata(path)["numbers"]])
+        numbers = _metadata(path)["numbers"]
+        _write_captions(path, *([of_all[number] for number in numbers] for of_all in (work.captions, work.repeats)))
 
 
 def _check_size(data: DataConfig, total: int, shape: tuple[int, ...]) -> None:
     size = total * torch.Size(shape).numel() * 2 / 1e9
     if size > data.latents_gb:
         raise TrainingError(
-            f"The latents of {total} pictures need {size:.3g} GB, expected at most data.latents_gb = "
+            f"{total} latents need {size:.3g} GB, expected at most data.latents_gb = "
             f"{data.latents_gb:g}: raise it, give fewer pictures, or make webdataset shards of them, which are "
             "encoded as they come."
         )
@@ -173,21 +189,22 @@ def _metadata(path: Path) -> dict[str, Any]:
 
 def _make(path: Path, work: Preparation, numbers: range, batch: int, stopping: Callable[[], bool]) -> None:
     """Write one file of latents. Raises Stopped."""
-    rows, latents = work.rows(numbers), list[Tensor]()
+    rows = work.rows(numbers)
+    made = [] if rows else [(torch.zeros(0),) * len(work.names)]
     for first in range(0, len(rows), batch):
         if stopping():
             raise Stopped
-        latents.append(work.latents(rows[first : first + batch]).cpu())
+        made.append(tuple(latents.cpu() for latents in work.latents(rows[first : first + batch])))
     metadata = {"made_with": json.dumps(work.facts(numbers)), "numbers": json.dumps([row.number for row in rows])}
+    tensors = {name: torch.cat(parts).half().contiguous() for name, parts in zip(work.names, zip(*made, strict=True), strict=True)}
     with atomic_write(path) as unfinished:
-        safetensors.torch.save_file(
-            {"latents": torch.cat(latents or [torch.zeros(0)]).half().contiguous()}, unfinished, metadata
-        )
+        safetensors.torch.save_file(tensors, unfinished, metadata)
 
 
-def _write_captions(path: Path, captions: list[str]) -> None:
-    """Beside a file of latents, where others or none are there."""
-    beside, text = path.with_suffix(".json"), json.dumps(captions).encode()
+def _write_captions(path: Path, captions: list[Captions], repeats: list[int]) -> None:
+    """Beside a file of latents, as `latents.LatentFiles` has them, where others or none are there."""
+    values = captions if set(repeats) <= {1} else {"captions": captions, "repeats": repeats}
+    beside, text = path.with_suffix(".json"), json.dumps(values).encode()
     if not beside.is_file() or beside.read_bytes() != text:
         with atomic_write(beside) as unfinished:
             unfinished.write_bytes(text)

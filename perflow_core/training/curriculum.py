@@ -34,6 +34,7 @@ class Purpose(IntEnum):
     BATCH = 11
     HELD_OUT = 12
     VALIDATION = 13
+    MIRROR = 14
 
 
 def generator(seed: int, purpose: Purpose, *counters: int) -> np.random.Generator:

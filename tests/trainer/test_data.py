@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from training.latents import LatentFiles
-from training.pictures import ShardStream, decoded, folder_pictures, pixels
+from training.picture_folders import folder_pictures
+from training.pictures import ShardStream, decoded, pixels
 from training.stopping import Stopped, TrainingError
 
 
@@ -78,7 +79,7 @@ def test_a_folder_of_pictures(run, pictures, capfd, kind):
     assert "Skipped 2.jpg, which cannot be read" in capfd.readouterr().err
     trained.train()
     files = LatentFiles(trained.source.path, 0)
-    assert sorted(files.files[0][1]) == [f"picture {i}" for i in (0, 1, 3, 4, 5)]
+    assert sorted(files.files[0].captions) == [[f"picture {i}"] for i in (0, 1, 3, 4, 5)]
     x0, captions = files.take([0])
     pixel = pixels((pictures / f"{captions[0][-1]}.jpg").read_bytes(), 64)
     mean = trained.teacher.encode_pictures(pixel[None])
@@ -191,8 +192,8 @@ def test_pictures_without_a_caption_are_counted_and_named(configuration, picture
     assert [picture.name for picture in found] == [*(f"{i}.jpg" for i in range(6)), "more.jpg"]
     assert found[-1].caption == "with a mark"
     assert said == [
-        "Pictures without a caption, which are left out: 2 of 9 (also.jpg, new.jpg).",
         "Captions without a picture: 1 (gone.jpg).",
+        "Pictures without a caption, which are left out: 2 of 9 (also.jpg, new.jpg).",
     ]
     (pictures / "metadata.jsonl").write_text("{broken")
     with pytest.raises(TrainingError, match=r'metadata\.jsonl cannot be read .*expected a "file_name" and a "text"'):
@@ -274,7 +275,11 @@ def test_a_shard_that_is_cut_off(configuration, shards, tmp_path):
 
 
 def test_shards(run, shards, capfd, tmp_path):
-    changes = {"data": shards | {"resolution": 64}, "optimizer": {"steps": 6}, "cache": {"uses": 1, "endpoints": 8}}
+    changes = {
+        "data": shards | {"resolution": 64, "flip": True},
+        "optimizer": {"steps": 6},
+        "cache": {"uses": 1, "endpoints": 8},
+    }
     straight = run(output=str(tmp_path / "straight"), **changes)
     straight.train()
     assert "003.jpg, which cannot be read" in capfd.readouterr().err
@@ -322,7 +327,7 @@ def test_prompts_alone(run, tmp_path):
     trained = run(data=data, optimizer={"steps": 2})
     trained.train()
     files = trained.source
-    assert [captions for _, captions in files.files] == [["a house", "a boat"] * 2]
+    assert [file.captions for file in files.files] == [[["a house"], ["a boat"]] * 2]
     x0, _ = files.take(range(4))
     assert x0.shape == (4, 4, 8, 8)
     assert len({tuple(row.flatten().tolist()) for row in x0}) == 4

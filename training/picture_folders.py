@@ -1,0 +1,246 @@
+"""Pictures with captions in folders: plain ones, kohya's, and those that SimpleTuner's multidatabackend.json names."""
+
+import glob
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from .config import DataConfig
+from .pictures import Picture
+from .stopping import TrainingError
+
+NAMED = 20  # files in one line for the user
+CAPTIONS_BESIDE = (".txt", ".caption")  # the first one that is there
+KOHYA = re.compile(r"(\d+)_(.*)", re.DOTALL)  # what a subfolder is called: how often its pictures are seen, and of what
+
+OF_SIMPLETUNER = {  # the keys of a data set that are read, and those of its own caches
+    "id", "type", "dataset_type", "disabled", "disable", "instance_data_dir", "caption_strategy", "instance_prompt",
+    "prepend_instance_prompt", "only_instance_prompt", "disable_multiline_split", "repeats",
+    "cache_dir_vae", "metadata_backend", "text_embeds", "image_embeds",
+}  # fmt: skip
+
+
+class Group(NamedTuple):
+    """Pictures that are read alike. captions: one or more that take turns, or none; repeats: uses in an epoch."""
+
+    root: Path
+    paths: list[Path]
+    captions: Callable[[Path], list[str]]
+    repeats: Callable[[Path], int]
+
+
+def folder_pictures(config: DataConfig, say: Callable[[str], None]) -> list[Picture]:
+    """Every picture with a caption in data.path, of kind "folder", "kohya" or "simpletuner", in order.
+
+    `say` tells the user which pictures have none, and what else is there and not used. Raises TrainingError.
+    """
+    path = Path(os.path.abspath(Path(config.path).expanduser()))
+    groups = GROUPS[config.kind](config, path, say)
+    found = [(file, group.captions(file), group.repeats(file)) for group in groups for file in group.paths]
+    if not found:
+        raise TrainingError(f"data.path {path} holds no pictures: put some there, or choose another folder.")
+    pictures = [
+        Picture(_name(file, path), file.read_bytes, captions[0], tuple(captions[1:]), repeats, file)
+        for file, captions, repeats in found
+        if captions
+    ]
+    if not pictures:
+        raise TrainingError(
+            f'data.path {path} has {len(found)} pictures and no captions, expected a metadata.jsonl with "file_name" '
+            f'and "{config.caption}", or a .txt beside each picture: write them.'
+        )
+    without = [file for file, captions, _ in found if not captions]
+    if without:
+        say(
+            f"Pictures without a caption, which are left out: {len(without)} of {len(found)} ({_named(without, path)})."
+        )
+    return pictures
+
+
+def picture_paths(config: DataConfig) -> list[Path]:
+    """The pictures of the same folders, whether they have captions or not. Raises TrainingError."""
+    path = Path(os.path.abspath(Path(config.path).expanduser()))
+    if config.kind == "folder":  # without its tables, which take time
+        return _pictures_below(path)
+    return [file for group in GROUPS[config.kind](config, path, lambda _: None) for file in group.paths]
+
+
+def _plain(config: DataConfig, folder: Path, say: Callable[[str], None]) -> list[Group]:
+    """Captions are in tables, such as metadata.jsonl, or beside the pictures; repeats in the configuration."""
+    _check_folder(folder)
+    paths = _pictures_below(folder)
+    table = _captions_in_tables(folder, config.caption)
+    missing = sorted(table.keys() - set(paths))
+    if missing:
+        say(f"Captions without a picture: {len(missing)} ({_named(missing, folder)}).")
+    tops = {file.relative_to(folder).parts[0] if file.parent != folder else "" for file in paths}
+    if not config.repeats and tops and all(map(KOHYA.fullmatch, tops)):
+        say(
+            f"The folders in data.path {folder} are called as kohya's, whose numbers say how often each picture is "
+            'seen; they say nothing here. data.kind = "kohya" takes them so.'
+        )
+    repeats = _repeats(config.repeats, folder)
+    return [Group(folder, paths, lambda file: [table[file]] if file in table else _beside(file), repeats)]
+
+
+def _repeats(configured: Mapping[str, int], folder: Path) -> Callable[[Path], int]:
+    """That of the nearest folder that is named. Raises TrainingError for a folder that is not there."""
+    by_folder: dict[Path, int] = {}
+    for name, count in configured.items():
+        path = Path(os.path.normpath(folder / name))
+        by_folder[path] = count
+        if not path.is_dir() or not path.is_relative_to(folder):
+            raise TrainingError(f"data.repeats names {name}, expected a folder in data.path {folder}: correct it.")
+    return lambda file: next((by_folder[parent] for parent in file.parents if parent in by_folder), 1)
+
+
+def _kohya(config: DataConfig, folder: Path, say: Callable[[str], None]) -> list[Group]:
+    """Subfolders REPEATS_CLASS, as sd-scripts reads them: the first line of a caption, or else the class."""
+    _check_folder(folder)
+    groups, others = [], []
+    for path in sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."):
+        called = KOHYA.fullmatch(path.name)
+        paths = [file for file in _pictures_below(path) if file.parent == path]
+        if called and int(called[1]) and paths:
+            groups.append(_of_kohya(path, paths, int(called[1]), called[2]))
+            others += [file for file in _pictures_below(path) if file.parent != path]
+        else:
+            others += _pictures_below(path)
+    others += [file for file in _pictures_below(folder) if file.parent == folder]
+    if not groups:
+        raise TrainingError(
+            f"data.path {folder} has no folder of pictures called REPEATS_CLASS, such as 10_cat, which kohya's layout "
+            'has: name them so, or set data.kind to "folder".'
+        )
+    if others:
+        say(f"Pictures outside folders called REPEATS_CLASS are left out: {len(others)} ({_named(others, folder)}).")
+    return groups
+
+
+def _of_kohya(folder: Path, paths: list[Path], repeats: int, described: str) -> Group:
+    def captions(file: Path) -> list[str]:
+        caption = next(iter(_beside(file)), described)
+        return [caption.partition("\n")[0].strip()]
+
+    return Group(folder, paths, captions, lambda _: repeats)
+
+
+def _simpletuner(config: DataConfig, path: Path, say: Callable[[str], None]) -> list[Group]:
+    """The local data sets of pictures in a multidatabackend.json. Raises TrainingError."""
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise ValueError("it is no list of data sets")
+    except (OSError, ValueError) as error:
+        raise TrainingError(
+            f"data.path {path} cannot be read ({getattr(error, 'strerror', None) or error}), expected SimpleTuner's "
+            "multidatabackend.json: give its path."
+        ) from error
+    used = [entry for entry in entries if not (entry.get("disabled") or entry.get("disable"))]
+    used = [entry for entry in used if entry.get("dataset_type", "image") not in ("text_embeds", "image_embeds")]
+    return [_of_simpletuner(path, entry, say) for entry in used]
+
+
+def _of_simpletuner(path: Path, entry: Mapping[str, Any], say: Callable[[str], None]) -> Group:
+    name = f'the data set "{entry.get("id", "")}" of data.path {path}'
+    unused = sorted(entry.keys() - OF_SIMPLETUNER)
+    if unused:
+        say(f"Keys that do nothing here in {name}: {', '.join(unused)}.")
+
+    def value(key: str, default: Any, *allowed: Any) -> Any:
+        found = entry.get(key, default)
+        if found not in allowed if allowed else not isinstance(found, type(default)):
+            expected = " or ".join(map(repr, allowed)) if allowed else f"a {type(default).__name__}"
+            raise TrainingError(
+                f"{key} is {found!r} in {name}, expected {expected}: change it, or set disabled to true there."
+            )
+        return found
+
+    value("type", "local", "local")
+    value("dataset_type", "image", "image")
+    strategy = value("caption_strategy", None, "textfile", "filename", "instanceprompt")
+    folder, prompt = Path(value("instance_data_dir", "")).expanduser(), value("instance_prompt", "")
+    prepended, only = value("prepend_instance_prompt", False), value("only_instance_prompt", False)
+    whole, repeats = value("disable_multiline_split", False), 1 + value("repeats", 0)
+    if not folder.is_dir():
+        raise TrainingError(f"instance_data_dir {folder} is no folder, in {name}: give one with pictures.")
+    if (only or prepended or strategy == "instanceprompt") and not prompt:
+        raise TrainingError(f"instance_prompt is missing in {name}, whose other keys need it: add it.")
+
+    def captions(file: Path) -> list[str]:
+        if only or strategy == "instanceprompt":
+            return [prompt]
+        found = [file.stem.replace("_", " ")] if strategy == "filename" else _beside(file, (".txt",))
+        if strategy == "textfile" and not whole:
+            found = [line.strip() for text in found for line in text.splitlines() if line.strip()]
+        return [f"{prompt} {text}" for text in found] if prepended else found
+
+    root = Path(os.path.abspath(folder))
+    return Group(root, _pictures_below(root), captions, lambda _: max(repeats, 1))
+
+
+GROUPS: dict[str, Callable[[DataConfig, Path, Callable[[str], None]], list[Group]]] = {
+    "folder": _plain,
+    "kohya": _kohya,
+    "simpletuner": _simpletuner,
+}
+
+
+def _check_folder(path: Path) -> None:
+    if not path.is_dir():
+        raise TrainingError(f"data.path {path} is no folder: give one with pictures and captions.")
+
+
+def _pictures_below(folder: Path) -> list[Path]:
+    """Hidden files are none: systems put small copies and notes of their own there."""
+    Image.init()
+    endings = {ending for ending, name in Image.registered_extensions().items() if name in Image.OPEN}
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in endings and path.is_file())
+    return sorted(path for path in found if not any(part[0] == "." for part in path.relative_to(folder).parts))
+
+
+def _captions_in_tables(folder: Path, column: str) -> dict[Path, str]:
+    """The captions by picture of all metadata.jsonl, .csv and .parquet, as datasets' imagefolder has them."""
+    tables = sorted(path for path in folder.rglob("metadata.*") if path.suffix in (".jsonl", ".csv", ".parquet"))
+    if not tables:
+        return {}
+    import datasets  # takes seconds
+
+    # Only the tables, and as one split: given the folder, it would use those pictures whose names suit a split. As a
+    # stream, for it would keep a copy and not see every change.
+    names = {"train": [glob.escape(str(path)) for path in tables]}
+    try:
+        rows = datasets.load_dataset("imagefolder", data_files=names, split="train", streaming=True)
+        captions = {
+            Path(row["image"]["path"]): row.get(column)
+            for row in rows.cast_column("image", datasets.Image(decode=False))
+        }
+    except (datasets.exceptions.DatasetsError, ValueError, TypeError, LookupError, OSError) as error:
+        raise TrainingError(
+            f"{', '.join(map(str, tables))} cannot be read ({' '.join(str(error).split())}), expected a "
+            f'"file_name" and a "{column}" in every row: correct it there.'
+        ) from error
+    return {path: str(caption) for path, caption in captions.items() if caption is not None}
+
+
+def _beside(path: Path, endings: tuple[str, ...] = CAPTIONS_BESIDE) -> list[str]:
+    """The text in the file of the same name, or nothing. Raises TrainingError where it is not UTF-8."""
+    beside = next((file for file in map(path.with_suffix, endings) if file.is_file()), None)
+    try:
+        return [] if beside is None else [beside.read_text(encoding="utf-8-sig").strip()]
+    except ValueError as error:
+        raise TrainingError(f"The caption {beside} is not UTF-8 ({error}): save it as UTF-8.") from error
+
+
+def _name(path: Path, folder: Path) -> str:
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
+
+
+def _named(paths: list[Path], folder: Path) -> str:
+    names = [_name(path, folder) for path in paths[:NAMED]]
+    return ", ".join(names) + (f" and {len(paths) - NAMED} more" if len(paths) > NAMED else "")
