@@ -192,11 +192,11 @@ class Config(Section):
     save: SaveConfig = SaveConfig()
 
 
+FOLDERS = ("folder", "kohya", "simpletuner")  # the kinds of data that are pictures in folders
+
 # Keys that do something only where another key has one of these values.
 NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "student.rank": ("student.method", ("lora",)),
-FOLDERS = ("folder", "kohya", "simpletuner")  # the kinds of data that are pictures in folders
-
     "points.per_window": ("points.grid", ("coarse",)),
     "points.start_share": ("points.grid", ("coarse",)),
     "points.N": ("points.grid", ("uniform",)),

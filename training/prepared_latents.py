@@ -196,7 +196,10 @@ def _make(path: Path, work: Preparation, numbers: range, batch: int, stopping: C
             raise Stopped
         made.append(tuple(latents.cpu() for latents in work.latents(rows[first : first + batch])))
     metadata = {"made_with": json.dumps(work.facts(numbers)), "numbers": json.dumps([row.number for row in rows])}
-    tensors = {name: torch.cat(parts).half().contiguous() for name, parts in zip(work.names, zip(*made, strict=True), strict=True)}
+    tensors = {
+        name: torch.cat(parts).half().contiguous()
+        for name, parts in zip(work.names, zip(*made, strict=True), strict=True)
+    }
     with atomic_write(path) as unfinished:
         safetensors.torch.save_file(tensors, unfinished, metadata)
 
