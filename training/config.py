@@ -55,6 +55,9 @@ class TeacherConfig(Section):
     guidance: Guidance = "cfg_sync"  # a number is the teacher's CFG, which is learned; 0 is cfg_sync
     solver: Solver = "dpmpp_2m"
     solving_steps: Positive = 4
+    # Not of flow models. The number of ComfyUI's CLIP Set Last Layer: -1 takes the last layer of the text encoder, -2
+    # the one before it; 0: the model's own, which is -1 for SD1.5 and -2 for SD2.x and SDXL.
+    clip_skip: Annotated[int, Field(ge=-24, le=0)] = 0
     float8: bool = False  # its UNet's layers (a LoRA's base, too) in 8 bits; not with optimizer.precision "no"
 
 
@@ -91,11 +94,11 @@ class DataConfig(Section):
     path: str
     caption: str = "text"  # folder: the column of metadata.jsonl; webdataset: the ending of the caption's file
     resolution: Annotated[int, Field(ge=64, multiple_of=8)] = 512
+    repeats: dict[str, Positive] = {}  # folder: how often an epoch has the pictures below a folder in path
+    flip: bool = False  # pictures: mirrored ones, too
     prompt_dropout: Share = 0.1
     latents_gb: Size = 50.0  # pictures in folders, and prompts: the latents may take this much of the disk
     shuffle: Positive = 1000  # webdataset: samples to shuffle among
-    repeats: dict[str, Positive] = {}  # folder: how often an epoch has the pictures below a folder in path
-    flip: bool = False  # pictures: mirrored ones, too
     samples_per_prompt: Positive = 1  # prompts
     sampling_steps: Positive = 25  # prompts
     sampling_guidance: Size = 7.5  # prompts

@@ -48,19 +48,13 @@ def _unpacked(patches: Tensor, like: Tensor) -> Tensor:
     return pixel_shuffle(patches.transpose(1, 2).reshape(len(patches), -1, h // 2, w // 2), 2)
 
 
-def _counted(embeddings: Tensor) -> Tensor:
-    """Which tokens count: [B, tokens], bool."""
-    return embeddings.any(dim=-1)
-
-
-def _padded(embeddings: Any, tokens: int) -> Tensor:
-    """Embeddings of different lengths, zeros after each; [B, tokens, width]."""
-    together = pad_sequence(list(embeddings), batch_first=True)
-    return torch.nn.functional.pad(together, (0, 0, 0, tokens - together.shape[1]))
-
-
 def _without_pooled(embeddings: Tensor) -> Prompts:
     return Prompts(embeddings, embeddings[:, 0, :0])
+
+
+def _of_lengths(embeddings: Any, tokens: int) -> Prompts:
+    """Of embeddings of different lengths, zeros after each."""
+    return _without_pooled(pad_sequence(list(embeddings), batch_first=True)).filled_up(tokens)
 
 
 def _call_sd3(transformer: Any, x: Tensor, sigma: Tensor, prompts: Prompts, guidance: Tensor | None) -> Tensor:
@@ -110,7 +104,7 @@ def _encode_flux(pipeline: Any, texts: list[str], tokens: int, device: torch.dev
 
 def _call_z_image(transformer: Any, x: Tensor, sigma: Tensor, prompts: Prompts, guidance: Tensor | None) -> Tensor:
     """It is told 1 - sigma, and gives data - noise."""
-    texts = [row[counted] for row, counted in zip(prompts.embeddings, _counted(prompts.embeddings), strict=True)]
+    texts = [row[counted] for row, counted in zip(prompts.embeddings, prompts.counted, strict=True)]
     out = transformer(list(x[:, :, None]), 1 - sigma, texts, return_dict=False)[0]
     return -torch.stack(out)[:, :, 0]
 
@@ -120,11 +114,11 @@ def _encode_z_image(pipeline: Any, texts: list[str], tokens: int, device: torch.
     embeddings, _ = pipeline.encode_prompt(
         list(texts), device, do_classifier_free_guidance=False, max_sequence_length=tokens
     )
-    return _without_pooled(_padded(embeddings, tokens))
+    return _of_lengths(embeddings, tokens)
 
 
 def _call_qwen_image(transformer: Any, x: Tensor, sigma: Tensor, prompts: Prompts, guidance: Tensor | None) -> Tensor:
-    counted = _counted(prompts.embeddings)
+    counted = prompts.counted
     longest = int(counted.sum(dim=1).max())  # what is padding for all rows need not be computed
     h, w = x.shape[-2:]
     patches = transformer(
@@ -140,7 +134,7 @@ def _call_qwen_image(transformer: Any, x: Tensor, sigma: Tensor, prompts: Prompt
 
 def _encode_qwen_image(pipeline: Any, texts: list[str], tokens: int, device: torch.device) -> Prompts:
     embeddings, _ = pipeline.encode_prompt(texts, device, max_sequence_length=tokens)
-    return _without_pooled(_padded(embeddings, tokens))
+    return _of_lengths(embeddings, tokens)
 
 
 def _call_wan(transformer: Any, x: Tensor, sigma: Tensor, prompts: Prompts, guidance: Tensor | None) -> Tensor:

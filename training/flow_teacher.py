@@ -89,6 +89,11 @@ def load(path: Path, config: TeacherConfig, resolution: int) -> FlowTeacher:
             f'teacher.prediction_type is "{config.prediction_type}" for {path.name}, a flow model, which predicts its '
             "velocity: leave it out."
         )
+    if config.clip_skip:
+        raise TrainingError(
+            f"teacher.clip_skip is {config.clip_skip} for {path.name}, a flow model, and only Stable Diffusion 1.5, "
+            "2.x and SDXL have it: leave it out."
+        )
     guided = transformer.config.get("guidance_embeds")
     if not guided and config.embedded_guidance != TeacherConfig.model_fields["embedded_guidance"].default:
         raise TrainingError(

@@ -34,8 +34,8 @@ ABSENT = "is not there"
 PICTURES_DEPEND_ON = {"seed", "data.kind", "data.path", "data.resolution", "data.flip", "the teacher's VAE"}
 SAMPLES_DEPEND_ON = {
     "seed", "data.kind", "data.resolution", "data.sampling_steps", "data.sampling_guidance",
-    "teacher.prediction_type", "teacher.float8", "teacher.embedded_guidance", "teacher.text_length",
-    "optimizer.precision",
+    "teacher.prediction_type", "teacher.clip_skip", "teacher.float8", "teacher.embedded_guidance",
+    "teacher.text_length", "optimizer.precision",
     "the teacher's UNet", "the teacher's text encoders", "the teacher's noise table",
 }  # fmt: skip
 

@@ -16,7 +16,7 @@ from .stopping import TrainingError
 from .teacher import Prompts, Teacher
 
 BATCH = 32
-DEPENDS_ON = {"the teacher's text encoders", "teacher.text_length", "optimizer.precision"}
+DEPENDS_ON = {"the teacher's text encoders", "teacher.clip_skip", "teacher.text_length", "optimizer.precision"}
 
 
 class PromptStore:
@@ -24,7 +24,7 @@ class PromptStore:
 
     They are kept in float32 where the teacher computes in it, or else in float16. A prompt is encoded when it is first
     wanted, and again only where it has been pushed out meanwhile. The first ones of a run also stay in the memory of
-    the teacher's device, as many as are allowed there.
+    the teacher's device, as many as are allowed there. Zeros behind a prompt are not kept.
     """
 
     def __init__(self, teacher: Teacher, folder: Path, max_gb: float, memory_gb: float = 0.0):
@@ -34,8 +34,8 @@ class PromptStore:
         self.row = self.width + empty.pooled.shape[1]
         self.dtype = torch.float32 if teacher.dtype == torch.float32 else torch.float16  # numpy has no bfloat16
         size = self.row * self.dtype.itemsize
-        self.capacity = max(int(max_gb * 1e9 / size), BATCH)
-        self.room = int(memory_gb * 1e9 / size)
+        self.capacity = max(int(max_gb * 1e9), BATCH * size)  # in bytes, as is the room in memory
+        self.room = int(memory_gb * 1e9)
         self.memory: dict[str, Tensor] = {}
         folder.mkdir(parents=True, exist_ok=True)
         name = f"embeddings-{self.row}-{str(self.dtype).removeprefix('torch.')}.sqlite"
@@ -43,13 +43,25 @@ class PromptStore:
         self.disk = self._opened()
 
     def embed(self, texts: list[str]) -> Prompts:
-        """A row for each text, float32 on the teacher's device."""
+        """A row for each text, float32 on the teacher's device, zeros behind shorter prompts.
+
+        They have the tokens of the empty prompt at least: flow models read what fills a prompt up.
+        """
         unique = dict.fromkeys(texts)
         found = self._loaded([text for text in unique if text not in self.memory])
-        for text, row in list(found.items())[: self.room - len(self.memory)]:
-            self.memory[text] = row.to(self.dtype)
-        rows = torch.stack([found[text] if text in found else self.memory[text].float() for text in texts])
-        return Prompts(rows[:, : self.width].reshape(-1, *self.shape), rows[:, self.width :])
+        for text, row in found.items():
+            kept = row.to(self.dtype)
+            if kept.nbytes <= self.room:
+                self.memory[text] = kept
+                self.room -= kept.nbytes
+        rows = [found[text] if text in found else self.memory[text].float() for text in texts]
+        pooled = self.row - self.width
+        embeddings = [row[: len(row) - pooled].reshape(-1, self.shape[-1]) for row in rows]
+        prompts = Prompts(
+            torch.nn.utils.rnn.pad_sequence(embeddings, batch_first=True),
+            torch.stack([row[len(row) - pooled :] for row in rows]),
+        )
+        return prompts.filled_up(self.shape[0])
 
     def _opened(self) -> sqlite3.Connection:
         """The database; a new one where the file is none."""
@@ -57,6 +69,7 @@ class PromptStore:
         disk = sqlite3.connect(f"{self.path.as_uri()}?nolock=1", uri=True)
         try:
             disk.execute("CREATE TABLE IF NOT EXISTS prompts (number INTEGER PRIMARY KEY, text TEXT UNIQUE, row BLOB)")
+            (self.used,) = disk.execute("SELECT coalesce(sum(length(row)), 0) FROM prompts").fetchone()
         except sqlite3.DatabaseError as error:
             disk.close()
             self._forget(error)
@@ -73,7 +86,7 @@ class PromptStore:
         self.path.unlink()
 
     def _loaded(self, texts: list[str]) -> dict[str, Tensor]:
-        """[row] on the teacher's device for each, encoded or from the disk; float32: autocast joins nothing else."""
+        """A row on the teacher's device for each, encoded or from the disk; float32: autocast joins nothing else."""
         if not texts:
             return {}
         try:
@@ -84,8 +97,10 @@ class PromptStore:
             self.disk = self._opened()
             rows = self._rows(texts)
         kept_as = np.float32 if self.dtype == torch.float32 else np.float16
-        numbers = np.stack([np.frombuffer(rows[text], kept_as) for text in texts])
-        return dict(zip(texts, torch.from_numpy(numbers).to(self.teacher.device).float(), strict=True))
+        together = torch.from_numpy(np.frombuffer(b"".join(rows[text] for text in texts), kept_as).copy())
+        sizes = [len(rows[text]) // self.dtype.itemsize for text in texts]
+        parts = torch.split(together.to(self.teacher.device).float(), sizes)
+        return dict(zip(texts, parts, strict=True))
 
     def _rows(self, texts: list[str]) -> dict[str, bytes]:
         """As they are kept; those that were not there are there then."""
@@ -96,12 +111,21 @@ class PromptStore:
             rows |= self._encoded(missing[start : start + BATCH])
         with self.disk:  # one transaction: whatever a stop leaves is true
             self.disk.executemany("INSERT INTO prompts (text, row) VALUES (?, ?)", [(t, rows[t]) for t in missing])
-            self.disk.execute(
-                "DELETE FROM prompts WHERE number <= (SELECT max(number) FROM prompts) - ?", (self.capacity,)
-            )
+            self.used += sum(len(rows[text]) for text in missing)
+            self._make_room()
         return rows
+
+    def _make_room(self) -> None:
+        """Delete the oldest rows where there are more bytes than may be."""
+        last = 0
+        for number, size in self.disk.execute("SELECT number, length(row) FROM prompts ORDER BY number"):
+            if self.used <= self.capacity:
+                break
+            last, self.used = number, self.used - size
+        self.disk.execute("DELETE FROM prompts WHERE number <= ?", (last,))
 
     def _encoded(self, texts: list[str]) -> dict[str, bytes]:
         prompts = self.teacher.encode_prompts(texts)
-        rows = torch.cat([prompts.embeddings.flatten(1), prompts.pooled], dim=1).to("cpu", self.dtype).numpy()
-        return {text: row.tobytes() for text, row in zip(texts, rows, strict=True)}
+        lengths = prompts.counted.sum(1).tolist()
+        rows = [torch.cat([e[:n].flatten(), p]) for e, p, n in zip(*prompts, lengths, strict=True)]
+        return {text: row.to("cpu", self.dtype).numpy().tobytes() for text, row in zip(texts, rows, strict=True)}

@@ -36,7 +36,7 @@ from .teacher import Teacher
 
 DEPENDS_ON = {
     "seed", "teacher.guidance", "teacher.solver", "teacher.solving_steps", "teacher.prediction_type",
-    "teacher.float8", "teacher.embedded_guidance", "teacher.text_length",
+    "teacher.clip_skip", "teacher.float8", "teacher.embedded_guidance", "teacher.text_length",
     "the teacher's UNet", "the teacher's VAE", "the teacher's text encoders", "the teacher's noise table",
     "student.windows", "points.",
     "data.kind", "data.path", "data.caption", "data.repeats", "data.flip", "data.resolution",

@@ -34,6 +34,16 @@ class Prompts(NamedTuple):
     embeddings: Tensor
     pooled: Tensor
 
+    @property
+    def counted(self) -> Tensor:
+        """Which tokens count: [B, tokens], bool."""
+        return self.embeddings.any(dim=-1)
+
+    def filled_up(self, tokens: int) -> "Prompts":
+        """With zeros behind up to so many tokens, where there are fewer."""
+        missing = max(tokens - self.embeddings.shape[1], 0)
+        return self._replace(embeddings=torch.nn.functional.pad(self.embeddings, (0, 0, 0, missing)))
+
 
 @dataclass
 class Teacher(ABC):
@@ -118,6 +128,8 @@ class Teacher(ABC):
         Both outputs of a guided one are made in one call. It is called as the core does, at timesteps in 0..1000.
         """
         if empty is not None:
+            tokens = max(part.embeddings.shape[1] for part in (prompts, empty))
+            prompts, empty = prompts.filled_up(tokens), empty.filled_up(tokens)
             prompts = Prompts(*(torch.cat([e.expand_as(p), p]) for p, e in zip(prompts, empty, strict=True)))
         conditioned = self.conditioned(unet, Prompts(*(part.to(dtype) for part in prompts)))
         count = 1 if empty is None else 2
@@ -178,13 +190,13 @@ class Teacher(ABC):
 
     @torch.no_grad()
     def encode_prompts(self, texts: list[str]) -> Prompts:
-        """Embeddings of prompts, by the pipeline that the model belongs to."""
+        """Embeddings of prompts, zeros behind the shorter ones."""
         self._move(self.device, *self.text_encoders)
         return self._encode_prompts(texts)
 
     @abstractmethod
     def _encode_prompts(self, texts: list[str]) -> Prompts:
-        """By the pipeline's own function."""
+        """With the text encoders on the device."""
 
     @abstractmethod
     def conditioned(self, unet: Any, prompts: Prompts) -> Callable[[Tensor, Tensor], Tensor]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,10 +16,12 @@ from perflow_core.training.base import Base
 from perflow_core.weights.unet_layout import BY_CONTEXT_WIDTH
 from perflow_core.weights.weights_file import WeightsFileError, inspect
 
+from . import text_encoding
 from .config import TeacherConfig
 from .stopping import TrainingError
 from .teacher import Prompts, Teacher, digests, first_line
 
+CHUNK = 77  # tokens
 KINDS = "a Stable Diffusion 1.5, 2.x or SDXL model that predicts noise or v"
 PIPELINES: dict[str, Any] = {
     "SD1.5": diffusers.StableDiffusionPipeline,
@@ -33,10 +36,12 @@ LORA_TARGETS = [
 ]  # fmt: skip
 
 
+@dataclass(kw_only=True)
 class UNetTeacher(Teacher):
-    """SD1.5, SD2.x or SDXL. Prompts have 77 tokens; pooled is there for SDXL."""
+    """SD1.5, SD2.x or SDXL. Prompts have 77 tokens for each chunk (`text_encoding`); pooled is there for SDXL."""
 
     base: Base
+    clip_skip: int = 0  # see `text_encoding.encode`
     convolves: ClassVar[bool] = True
 
     @property
@@ -57,8 +62,13 @@ class UNetTeacher(Teacher):
         return lambda z, T: call(z, T)[0]
 
     def unet_arguments(self, prompts: Prompts) -> dict[str, Any]:
-        """The UNet's conditioning: the prompts, and for SDXL the size of the picture."""
+        """The UNet's conditioning: the prompts, and for SDXL the size of the picture.
+
+        Prompts with fewer chunks are masked: a prompt's output does not depend on the others of its batch.
+        """
         arguments: dict[str, Any] = {"encoder_hidden_states": prompts.embeddings}
+        if prompts.embeddings.shape[1] > CHUNK and not bool(prompts.counted.all()):
+            arguments["encoder_attention_mask"] = prompts.counted
         if prompts.pooled.shape[1]:
             time_ids = prompts.pooled.new_full((len(prompts.pooled), 6), float(self.resolution))
             time_ids[:, 2:4] = 0  # the corner that it was cut at
@@ -66,11 +76,9 @@ class UNetTeacher(Teacher):
         return arguments
 
     def _encode_prompts(self, texts: list[str]) -> Prompts:
-        encoded = self.pipeline.encode_prompt(
-            texts, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
-        )
-        pooled = encoded[2] if len(encoded) == 4 else encoded[0][:, 0, :0]
-        return Prompts(encoded[0], pooled)
+        both = (getattr(self.pipeline, name, None) for name in ("tokenizer", "tokenizer_2"))
+        tokenizers = [part for part in both if part is not None]
+        return Prompts(*text_encoding.encode(tokenizers, self.text_encoders, texts, self.architecture, self.clip_skip))
 
 
 def load(path: Path, config: TeacherConfig, resolution: int) -> UNetTeacher:
@@ -104,7 +112,29 @@ def load(path: Path, config: TeacherConfig, resolution: int) -> UNetTeacher:
     base_prediction: BasePrediction = "v" if predicts == "v_prediction" else "noise"
     base = Base(alphas_cumprod.double(), base_prediction)
     of_parts = digests(pipeline, unet, base.alphas_cumprod.tolist())
-    return UNetTeacher(path.name, architecture, base, unet, pipeline, resolution, of_parts)
+    made = UNetTeacher(
+        name=path.name,
+        architecture=architecture,
+        base=base,
+        unet=unet,
+        pipeline=pipeline,
+        resolution=resolution,
+        digests=of_parts,
+        clip_skip=config.clip_skip,
+    )
+    check_clip_skip(made)
+    return made
+
+
+def check_clip_skip(teacher: UNetTeacher) -> None:
+    """Raises TrainingError where there is no such layer."""
+    last = -1 if teacher.architecture != "SD2.x" else text_encoding.LAST["SD2.x"]  # its files leave out the one behind
+    first = last + 1 - min(map(text_encoding.layers, teacher.text_encoders))
+    if teacher.clip_skip and not first <= teacher.clip_skip <= last:
+        raise TrainingError(
+            f"teacher.clip_skip is {teacher.clip_skip}, expected {first} to {last} for {teacher.name}, or 0 for the "
+            "model's own layer: choose one of these."
+        )
 
 
 def _from_file(path: Path, config: str) -> Any:

@@ -67,7 +67,7 @@ def load_teacher():
         files = sorted(path for path in Path(config.path).rglob("*") if path.is_file())
         stats = tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
         flow = config.shift, config.embedded_guidance, config.text_length
-        key = config.path, config.config, config.prediction_type, *flow, resolution, stats
+        key = config.path, config.config, config.prediction_type, config.clip_skip, *flow, resolution, stats
         if key not in loaded:
             loaded[key] = teacher.load(config, resolution)
         return deepcopy(loaded[key])  # a run casts it, and puts adapters on it

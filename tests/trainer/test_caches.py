@@ -75,8 +75,8 @@ def times(folder) -> dict[str, int]:
 
 # One other value for each key of a configuration; "pictures" and "teacher" become paths. Caches are made with these:
 ALONE = {
-    "seed": 1, "teacher.path": "teacher", "teacher.prediction_type": "v_prediction", "teacher.guidance": 2.5,
-    "teacher.solver": "ddim", "teacher.solving_steps": 3, "student.windows": 2,
+    "seed": 1, "teacher.path": "teacher", "teacher.prediction_type": "v_prediction", "teacher.clip_skip": -2,
+    "teacher.guidance": 2.5, "teacher.solver": "ddim", "teacher.solving_steps": 3, "student.windows": 2,
     "points.grid": "uniform", "points.per_window": 2, "points.start_share": 0.8, "points.N": 500,
     "points.pure_noise": True,
     "data.path": "pictures", "data.caption": "words", "data.repeats": {".": 3}, "data.flip": True,

@@ -169,6 +169,7 @@ def test_from_data_to_comfyui(name, folder, loaded, run, comfyui, repository, tm
         torch.tensor([1.0, shift * 0.3 / (0.7 + shift * 0.3)]),
     )
     prompts = trained.teacher.encode_prompts(TEXTS)
+    torch.testing.assert_close(trained.prompts.embed(TEXTS), prompts)  # with what fills them up
     with torch.no_grad():
         before = teacher.conditioned(teacher.unet, prompts)(x, T)
         after = trained.teacher.conditioned(trained.unet.eval(), prompts)(x, T)
@@ -265,6 +266,7 @@ def test_what_is_refused_is_said(changed_folder, folder, run, configuration, tmp
         "is of another kind (its scheduler goes from data to noise)": {"teacher": {"path": backwards}},
         "data.resolution is 72, expected a multiple of 16": {"teacher": {"path": flux}, "data": {"resolution": 72}},
         'teacher.prediction_type is "epsilon"': {"teacher": {"path": flux, "prediction_type": "epsilon"}},
+        "teacher.clip_skip is -2 for flux, a flow model": {"teacher": {"path": flux, "clip_skip": -2}},
         'student.prediction_type is "ddim_eps" for a flow model': {
             "teacher": {"path": flux}, "student": {"prediction_type": "ddim_eps"},
         },
