@@ -14,6 +14,7 @@ from trial.small_teachers import NARROW
 from training import layouts, needs, peak_memory, planning, student
 from training.config import TeacherConfig, parse, read
 from training.stopping import TrainingError
+from training.unet_teacher import LORA_TARGETS
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "training.md"
 
@@ -34,7 +35,7 @@ def unet(method: str) -> diffusers.UNet2DConditionModel:
     made = diffusers.UNet2DConditionModel(**NARROW, cross_attention_dim=768)
     if method == "lora":
         made.requires_grad_(False)
-        student.add_adapter(made, 4)
+        student.add_adapter(made, 4, LORA_TARGETS)
     return made
 
 
