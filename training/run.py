@@ -252,7 +252,8 @@ class Run:
         places = gather_object([self.segments.place(self.step)])
         state.save(self.accelerator, self.config, self.facts, self.step, places)
         self.segments.forget(self.step)
-        if self.step % self.config.save.every == 0 or self.step == self.config.optimizer.steps:
+        # At step 0, where the first round was stopped, the student is still what it began with.
+        if self.step and (self.step % self.config.save.every == 0 or self.step == self.config.optimizer.steps):
             self.delta = self._delta()
 
     def _delta(self) -> Path:

@@ -1,6 +1,7 @@
 """The delta of a student, as Apply PeRFlow Delta reads it."""
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -47,12 +48,16 @@ def write(
 
 
 def keep_last(path: Path, config: SaveConfig) -> None:
-    """Delete all deltas but the last ones of the run that wrote this one, as their metadata say."""
-    run = _run(path)
-    found = (file for file in path.parent.glob(f"{config.name}-*.safetensors") if run and _run(file) == run)
-    by_step = sorted(found, key=lambda file: (int(_metadata(file)["steps"]), file.stat().st_mtime_ns))
-    for file in by_step[: -config.keep_deltas] if config.keep_deltas else ():
-        if file != path:
+    """Delete the deltas of all but the last steps of the run that wrote this one, as their metadata say.
+
+    Names as `write` gives them are looked at alone: others are the user's own copies.
+    """
+    run, name = _run(path), re.compile(re.escape(config.name) + r"-(\d{6,})(-\d+)?\.safetensors")
+    named = ((name.fullmatch(file.name), file) for file in path.parent.iterdir())
+    found = [(int(match[1]), file) for match, file in named if match and run and _run(file) == run]
+    kept = sorted({step for step, _ in found})[-config.keep_deltas :]  # all of them for 0
+    for step, file in found:
+        if step not in kept and file != path:
             file.unlink()
 
 

@@ -1,6 +1,7 @@
 """States to continue from: written beside the last good one, which makes room only when the new one is complete."""
 
 import json
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ FREE = {
 }  # fmt: skip
 FREE_SECTIONS = ("preview.", "save.", "tracking.")
 NOTE = "run.json"
+BROKEN = OSError, ValueError  # what reading a file that was cut off may raise
 
 
 def last(config: Config) -> Path | None:
@@ -33,8 +35,10 @@ def last(config: Config) -> Path | None:
 
 
 def save(accelerator: Accelerator, config: Config, facts: Facts, step: int, place: list[str]) -> None:
-    """Write the state after `step` steps; facts: the run's; place: how far each process has read its source."""
+    """Write the state after `step` steps, unless it is there; facts: the run's; place: each process' in its source."""
     target = _folder(config) / f"step-{step:08}"
+    if (target / NOTE).is_file():  # a run stopped again where it had stopped, or stopped before its next step
+        return
     unfinished = _folder(config) / "unfinished"
     if accelerator.is_main_process:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -45,7 +49,7 @@ def save(accelerator: Accelerator, config: Config, facts: Facts, step: int, plac
         if accelerator.is_main_process:
             note = {"step": step, "made_with": facts, "place": place}
             (unfinished / NOTE).write_text(json.dumps(note, indent=1), encoding="utf-8")
-            shutil.rmtree(target, ignore_errors=True)
+            shutil.rmtree(target, ignore_errors=True)  # without its note it is no state
             unfinished.rename(target)
             for path in _to_delete(config, step):
                 shutil.rmtree(path, ignore_errors=True)
@@ -111,9 +115,14 @@ def identity(facts: Facts) -> str:
 
 
 def load(accelerator: Accelerator, path: Path) -> tuple[int, list[str]]:
-    """Bring everything back to what it was; the steps done and the places."""
+    """Bring everything back to what it was; the steps done and the places. Raises TrainingError."""
     note = _note(path)
-    accelerator.load_state(str(path))
+    try:
+        accelerator.load_state(str(path))
+    except torch.OutOfMemoryError:
+        raise
+    except (*BROKEN, RuntimeError, EOFError, KeyError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
+        raise _unreadable(path, path, error) from error
     return note["step"], note["place"]
 
 
@@ -130,11 +139,17 @@ def _folder(config: Config) -> Path:
 def _note(path: Path) -> dict[str, Any]:
     try:
         note: dict[str, Any] = json.loads((path / NOTE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise TrainingError(
-            f"{path / NOTE} cannot be read ({error}): delete {path} to begin again, or choose another output."
-        ) from error
+    except BROKEN as error:
+        raise _unreadable(path, path / NOTE, error) from error
     return note
+
+
+def _unreadable(path: Path, what: Path, error: Exception) -> TrainingError:
+    """The sentence for a state, or a file of it."""
+    older = [state for _, state in numbered(path.parent, "step") if state.name < path.name and (state / NOTE).is_file()]
+    go_on = f"go on from {older[-1]}" if older else "begin again"
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return TrainingError(f"{what} cannot be read ({reason}): delete {path} to {go_on}, or choose another output.")
 
 
 def _fixed(facts: Facts) -> Facts:
