@@ -1,11 +1,13 @@
 """The configuration of a run: a TOML file, every key checked."""
 
 import difflib
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from perflow_core.sampling.parameterization import PredictionType
 from perflow_core.training.reflow import LossWeight
@@ -24,6 +26,8 @@ Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
+WholePath = Annotated[int, Field(ge=1, le=999)]  # steps of a teacher from noise to data, whose table has 1000 entries
+PathText = Annotated[str, AfterValidator(os.path.expanduser)]
 
 
 def _zero_as_in_the_node(guidance: Any) -> Any:
@@ -45,8 +49,8 @@ class Section(BaseModel):
 class TeacherConfig(Section):
     """The base model and how its trajectory is solved."""
 
-    path: str  # a .safetensors checkpoint or a diffusers folder
-    config: str = ""  # for a checkpoint: a diffusers folder of its kind, where the network has none to give
+    path: PathText  # a .safetensors checkpoint or a diffusers folder
+    config: PathText = ""  # for a checkpoint: a diffusers folder of its kind, where the network has none to give
     # Of flow models alone. shift: of the path; auto as the model's scheduler has it for data.resolution.
     shift: Literal["auto"] | Size = "auto"
     embedded_guidance: Size = 3.5  # what a model is given that takes guidance as an input, as Flux does
@@ -71,7 +75,7 @@ class StudentConfig(Section):
     ema_decay: Share = 0.999  # of the running average, which deltas and previews have; 0: none, the weights themselves
     ema_on: Literal["card", "cpu"] = "card"  # where the running average is kept
     gradient_checkpointing: bool = False
-    delta: str = ""  # method full: a full delta of the same kind (.safetensors) to begin with, in place of none
+    delta: PathText = ""  # method full: a full delta of the same kind (.safetensors) to begin with, in place of none
     delta_rank: Count = 0  # of that delta, keep so many directions of each weight; 0 keeps all of it
 
 
@@ -100,7 +104,7 @@ class DataConfig(Section):
     latents_gb: Size = 50.0  # pictures in folders, and prompts: the latents may take this much of the disk
     shuffle: Positive = 1000  # webdataset: samples to shuffle among
     samples_per_prompt: Positive = 1  # prompts
-    sampling_steps: Positive = 25  # prompts
+    sampling_steps: WholePath = 25  # prompts
     sampling_guidance: Size = 7.5  # prompts
 
 
@@ -146,9 +150,9 @@ class PreviewConfig(Section):
         "a lighthouse on a cliff at sunset"
     ]
     seed: Count = 0
-    teacher_steps: Positive = 25
+    teacher_steps: WholePath = 25
     teacher_guidance: Size = 7.5
-    reference_steps: Positive = 100  # of the teacher's trajectory that the student's end points are compared with
+    reference_steps: WholePath = 100  # of the teacher's trajectory that the student's end points are compared with
     student_steps: Annotated[list[Positive], Field(min_length=1)] = [4, 8]
     student_guidance: Size = 4.5  # of the pictures; lower where teacher.guidance is a number, which is learned
 
@@ -181,7 +185,7 @@ class SaveConfig(Section):
 class Config(Section):
     """A whole run. Paths are taken from the folder that the program is started in."""
 
-    output: str
+    output: Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
     seed: Count = 0
     teacher: TeacherConfig
     student: StudentConfig = StudentConfig()
@@ -193,6 +197,31 @@ class Config(Section):
     validation: ValidationConfig = ValidationConfig()
     tracking: TrackingConfig = TrackingConfig()
     save: SaveConfig = SaveConfig()
+
+    @model_validator(mode="after")
+    def _check_keys_that_exclude_each_other(self) -> "Config":
+        if wrong := "; ".join(_contradictions(self)):
+            raise ValueError(wrong)
+        return self
+
+
+def _contradictions(config: Config) -> Iterator[str]:
+    if config.teacher.float8 and config.optimizer.precision == "no":
+        yield (
+            'teacher.float8 is true with optimizer.precision "no", expected "bf16" or "fp16", to which the 8 bits are '
+            "brought: choose one of these, or leave teacher.float8 out"
+        )
+    if config.student.delta and config.student.method == "lora":
+        yield 'student.delta is given with method "lora", expected method "full": choose one of the two'
+    if config.student.delta_rank and not config.student.delta:
+        yield (
+            f"student.delta_rank is {config.student.delta_rank} without a delta: give student.delta or leave both out"
+        )
+    if config.validation.held_out and config.data.kind == "webdataset":
+        yield (
+            f'validation.held_out is {config.validation.held_out} with data.kind "webdataset", whose examples are not '
+            "known before, expected 0: leave it out"
+        )
 
 
 FOLDERS = ("folder", "kohya", "simpletuner")  # the kinds of data that are pictures in folders
@@ -265,6 +294,8 @@ def _sentence(error: Any) -> str:
         model: Any = Config.model_fields[section[0]].annotation if section else Config
         near = difflib.get_close_matches(str(wrong), model.model_fields, 1)
         return f"{key} is not a configuration key" + (f", use {near[0]}" if near else ", remove it")
+    if not key:  # `_contradictions`
+        return str(error["ctx"]["error"])
     expected = error["msg"][:1].lower() + error["msg"][1:]
     return f"{key} is {error['input']!r}, {expected}"
 

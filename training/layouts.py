@@ -71,7 +71,10 @@ class Layout:
 
     @property
     def context(self) -> int:
-        return int(json.loads(self.unet)["cross_attention_dim"])
+        found = json.loads(self.unet).get("cross_attention_dim")
+        if not isinstance(found, int):
+            raise ValueError(f"its UNet has cross_attention_dim {found}, expected one number")
+        return found
 
     @property
     def pooled(self) -> int:
@@ -93,9 +96,11 @@ class Layout:
 
 def of_teacher(config: TeacherConfig) -> Layout:
     """Raises UnknownLayoutError."""
-    path = Path(config.path).expanduser()
+    path = Path(config.path)
     try:
-        return _of_folder(path) if path.is_dir() else _of_file(path, config.config)
+        layout = _of_folder(path) if path.is_dir() else _of_file(path, config.config)
+        _ = layout.context
+        return layout
     except (OSError, ValueError, KeyError, TypeError, WeightsFileError) as error:
         raise UnknownLayoutError(
             f"What the teacher {path} needs cannot be told ({' '.join(str(error).split())}), expected a checkpoint or "
@@ -117,7 +122,7 @@ def _of_folder(path: Path) -> Layout:
 
 def _of_file(path: Path, config: str) -> Layout:
     file = inspect(path)
-    given = Path(config).expanduser()
+    given = Path(config)
     unet = _text(given / "unet") if config else json.dumps(UNETS.get(file.family, {}))
     vae = _text(given / "vae") if config else json.dumps(VAE)
     numbers = {name: torch.Size(shape).numel() for name, shape in file.shapes.items()}

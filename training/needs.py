@@ -5,8 +5,9 @@ Sizes are in bytes, and 1 GB is 1e9 of them.
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ class Needs:
     """kept: on the card at all times; moments: beside it, of which only the largest counts; empty where not traced.
 
     ram_moments: in RAM, of which only the largest counts. disk: in the output folder at the end. rows: trajectories of
-    the teacher. All but samples and rows are for one process.
+    the teacher. full: of all weights, not of a LoRA. All but samples and rows are for one process.
     """
 
     kept: Sizes
@@ -45,6 +46,7 @@ class Needs:
     disk: Sizes
     samples: int
     rows: int
+    full: bool
 
     @property
     def card(self) -> int:
@@ -66,6 +68,7 @@ def of(config: Config, processes: int = 1, traced: bool = True) -> Needs:
         disk=computing.disk(lanes, rows),
         samples=optimizer.steps * lanes,
         rows=rows,
+        full=computing.full,
     )
 
 
@@ -162,7 +165,7 @@ class _Computing:
         copies = 1 + (config.data.flip and config.data.kind in FOLDERS)
         made_first = latent * copies * (examples or 0)
         captions = rows if examples is None else min(rows, examples)
-        prompt = 2 * (77 * self.layout.context + self.layout.pooled)
+        prompt = self.dtype.itemsize * (77 * self.layout.context + self.layout.pooled)
         prompts = min(int(config.cache.prompts_gb * GB), captions * prompt)
         state = 4 * self.numbers + average + optimizers.state_bytes(config.optimizer.kind, self.trained)
         size = Size.of(config, lanes, _shape(config))
@@ -170,7 +173,7 @@ class _Computing:
         return {
             "latents": made_first,
             "embeddings of prompts": prompts * self.processes,
-            "end points": size.row * size.rows * min(size.kept, -(-rows // size.rows)),
+            "end points": size.on_disk,
             "states, and the next one": (config.save.keep_states + 1) * state,
             "deltas": (min(files, keep + 1) if keep else files) * _delta(config, self.trained),
         }
@@ -213,7 +216,7 @@ class Place:
     @classmethod
     def here(cls, config: Config, device: torch.device) -> "Place":
         card = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
-        output = Path(config.output).expanduser().absolute()
+        output = Path(config.output).absolute()
         there = next(folder for folder in (output, *output.parents) if folder.is_dir())
         own = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
         return cls(card, psutil.virtual_memory().available, shutil.disk_usage(there).free + own)
@@ -229,41 +232,58 @@ def in_ram(needs: Needs, place: Place) -> int:
 def check(needs: Needs, place: Place, output: str, here: int = 1) -> None:
     """Raise TrainingError where it cannot fit. here: how many processes share this RAM."""
     on_card, disk = needs.card + RESERVE, sum(needs.disk.values())
+    by_card = [*needs.kept.items(), *needs.moments.items()]
     if place.card is not None and on_card > place.card:
         raise TrainingError(
             f"The run needs {on_card / GB:.3g} GB on the card, of which {place.card / GB:.3g} are free, most of it for "
-            f"{_largest({**needs.kept, **needs.moments})}: {_advice(needs)}."
+            f"{_largest(by_card)}: {_advice(needs)}."
         )
     ram = here * in_ram(needs, place)
     if ram > place.ram:
+        of_ram, of_card = [*needs.ram.items(), *needs.ram_moments.items()], by_card if place.card is None else []
+        largest = _largest([*of_ram, *of_card])
+        advice = _advice(needs) if largest in map(_named, of_card) else _lora(needs)
         raise TrainingError(
             f"The run needs {ram / GB:.3g} GB of RAM, of which {place.ram / GB:.3g} are free, most of it for "
-            f'{_largest({**needs.ram, **needs.ram_moments})}: close other programs, or set student.method to "lora".'
+            f"{largest}: close other programs{advice and f', or {advice}'}."
         )
     if disk > place.disk:
         raise TrainingError(
             f"The run needs up to {disk / GB:.3g} GB of disk in {output}, where {place.disk / GB:.3g} are free, most "
-            f"of it for {_largest(needs.disk)}: free disk space, choose another output, or raise save.every or set "
-            "save.keep_deltas, save.rank, lower cache.endpoints or cache.prompts_gb."
+            f"of it for {_largest(needs.disk.items())}: free disk space, choose another output, or raise save.every or "
+            "set save.keep_deltas, save.rank, lower cache.endpoints or cache.prompts_gb."
         )
 
 
-def _largest(sizes: Sizes) -> str:
-    name = max(sizes, key=lambda name: sizes[name])
-    return f"{name} ({sizes[name] / GB:.3g} GB)"
+def _largest(sizes: Iterable[tuple[str, int]]) -> str:
+    return _named(max(sizes, key=itemgetter(1)))
+
+
+def _named(size: tuple[str, int]) -> str:
+    return f"{size[0]} ({size[1] / GB:.3g} GB)"
+
+
+def _lora(needs: Needs) -> str:
+    return 'set student.method to "lora"' if needs.full else ""
 
 
 def _advice(needs: Needs) -> str:
-    """By the moment that counts."""
+    """What takes less, by the moment that counts."""
     moment = max(needs.moments, key=lambda name: needs.moments[name], default="")
     if "trajectories" in moment:
         return "lower cache.teacher_batch"
     if moment.startswith("activations"):
-        return (
+        less = (
             "lower optimizer.batch_size and raise optimizer.accumulation, set student.gradient_checkpointing, "
-            'student.ema_on = "cpu" or another optimizer.kind, or set student.method to "lora"'
+            'student.ema_on = "cpu" or another optimizer.kind'
         )
+        return ", or ".join(filter(None, [less, _lora(needs)]))
     return "lower data.resolution or preview.prompts, or choose a smaller card's configuration of training/configs"
+
+
+def on_this_machine(processes: int) -> int:
+    """How many of the run's processes share this RAM, as the launcher says."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", processes))
 
 
 def cuda_or_cpu() -> torch.device:

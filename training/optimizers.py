@@ -14,6 +14,12 @@ IN_32_BITS = 4096  # bitsandbytes keeps the averages of a tensor with fewer numb
 BLOCK = 256  # its numbers that share a scale
 
 
+def check(config: OptimizerConfig, device: torch.device) -> None:
+    """Raises TrainingError where it cannot be had."""
+    if config.kind == "adamw_8bit":
+        _bitsandbytes(device)
+
+
 def make(config: OptimizerConfig, weights: Iterable[torch.nn.Parameter], device: torch.device) -> torch.optim.Optimizer:
     """Raises TrainingError where it cannot be had."""
     rates: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}

@@ -1,6 +1,7 @@
 """`--plan`: what a run needs, whether it fits here, and from a measured step how long it takes."""
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from . import needs
+from . import made_with, needs, output, state
 from .config import Config
 from .needs import GB, Needs, Place, Sizes
 
@@ -19,7 +20,10 @@ STEPS = 3  # that are measured, after a first one
 
 @dataclass(frozen=True)
 class Pace:
-    """Measured here, in seconds: a step, and a row of the teacher's end points; bytes on the card at most, or None."""
+    """Measured here, in seconds: a step, and a row of the teacher's end points, which all processes make together.
+
+    card: bytes on it at most, or None.
+    """
 
     step: float
     row: float
@@ -27,18 +31,25 @@ class Pace:
 
 
 def plan_run(config: Config, write: Callable[[str], object]) -> None:
-    """Write the plan. Raises TrainingError where the run cannot fit."""
-    device = needs.cuda_or_cpu()
-    needed, place = needs.of(config), Place.here(config, device)
-    write(text(config, needed, place))
-    needs.check(needed, place, config.output)
-    write("Measuring a step ...\n")
+    """Write the plan, once for all processes. Raises TrainingError where the run cannot fit or its output be used."""
+    processes, rank = (int(os.environ.get(name, default)) for name, default in (("WORLD_SIZE", 1), ("RANK", 0)))
+
+    def say(text: str) -> None:
+        if rank == 0:
+            write(text)
+
+    output.check(config.output)
+    here = needs.on_this_machine(processes)
+    needed, place = needs.of(config, processes), Place.here(config, needs.cuda_or_cpu())
+    say(text(config, needed, place, here))
+    needs.check(needed, place, config.output, here)
+    say("Measuring a step ...\n")
     pace = measure(config)
-    write(times(config, needed, pace))
+    say(times(config, needed, pace))
 
 
-def text(config: Config, needed: Needs, place: Place | None = None) -> str:
-    """The plan in lines. place: where it shall run, if that is known."""
+def text(config: Config, needed: Needs, place: Place | None = None, here: int = 1) -> str:
+    """The plan in lines. place: where it shall run, if that is known; here: how many processes share its RAM."""
     optimizer = config.optimizer
     disk = sum(needed.disk.values())
     lines = [
@@ -56,7 +67,8 @@ def text(config: Config, needed: Needs, place: Place | None = None) -> str:
         *_lines(needed.ram_moments),
     ]
     if place:
-        lines.append(_sum("at most", needs.in_ram(needed, place), place.ram))
+        name = "at most" if here == 1 else f"at most, of {here} processes"
+        lines.append(_sum(name, here * needs.in_ram(needed, place), place.ram))
     lines += ["On the disk, at most:", *_lines(needed.disk), _sum("together", disk, place.disk if place else None)]
     return "\n".join(lines) + "\n"
 
@@ -70,7 +82,10 @@ def _sum(name: str, size: int, free: int | None) -> str:
 
 
 def measure(config: Config) -> Pace:
-    """Time of the run's own steps, in a folder that is deleted afterwards and on random latents."""
+    """Time of the run's own steps, in a folder that is deleted afterwards and on random latents.
+
+    Raises TrainingError where another run left a state in the run's own output.
+    """
     from .run import Run
 
     accumulation, rows = config.optimizer.accumulation, config.cache.teacher_batch
@@ -82,16 +97,17 @@ def measure(config: Config) -> Pace:
         path.with_suffix(".json").write_text(json.dumps(["a picture"] * rows), encoding="utf-8")
         changes = {
             "data": {"kind": "latents", "path": str(path)},
-            "cache": {"endpoints": rows, "max_gb": 1e6},
+            "cache": {"endpoints": rows * int(os.environ.get("WORLD_SIZE", 1)), "max_gb": 1e6},
             "optimizer": {"accumulation": 1},
             "validation": {"held_out": 0},
         }
         sections = {name: getattr(config, name).model_copy(update=change) for name, change in changes.items()}
-        run = Run(config.model_copy(update={"output": str(Path(folder) / "run"), **sections}))
+        run = Run(config.model_copy(update={"output": str(Path(folder) / "run"), **sections}), fits=True)
+        state.of_this_run(config, made_with.of_run(config, run.teacher.digests, run.accelerator.num_processes))
         began = time.perf_counter()
         for _ in run.segments.batches(0):  # makes the round
             pass
-        row = (time.perf_counter() - began) / (rows * run.accelerator.num_processes)
+        row = (time.perf_counter() - began) / (run.segments.rounds.depth * run.segments.lanes.all)
         run._one_step()
         began = time.perf_counter()
         for run.step in range(1, STEPS + 1):

@@ -1,6 +1,5 @@
 """A training run from the configuration to the delta."""
 
-import os
 import sys
 import threading
 from datetime import timedelta
@@ -16,7 +15,20 @@ from tqdm import tqdm
 from perflow_core.training.descent import NotFiniteError
 from perflow_core.training.reflow import Batch, Segment
 
-from . import flow_teacher, latents, made_with, needs, optimizers, prompts, saving, sharding, state, student, tracking
+from . import (
+    flow_teacher,
+    latents,
+    made_with,
+    needs,
+    optimizers,
+    output,
+    prompts,
+    saving,
+    sharding,
+    state,
+    student,
+    tracking,
+)
 from .accelerated import AcceleratedDescent
 from .average import RunningAverage, averaged
 from .config import Config, without_effect
@@ -33,32 +45,21 @@ from .validation import Validation
 PROCESSES_MAY_WAIT = timedelta(days=2)  # for the one that prepares latents or draws the teacher's pictures
 
 
-def _folder(output: str) -> Path:
-    """The folder of a run, made where it is not there. Raises TrainingError."""
-    path = Path(output)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TrainingError(
-            f"output {output} cannot be a folder ({error.strerror}): choose another path, or move what is there."
-        ) from error
-    return path
-
-
 class Run:
     """Everything that a step needs. `train` goes from the last state to the last step."""
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, fits: bool = False):
+        """fits: known to fit, so that it is not checked."""
         self.config = config
         tracking.check(config)
-        output = _folder(config.output)
+        folder_of_run = output.made(config.output)
         self.stop_requested = threading.Event()
         self.accelerator = Accelerator(
             cpu=not torch.accelerator.is_available(),  # or processes on a CPU would not find each other
             mixed_precision=config.optimizer.precision,
             gradient_accumulation_steps=config.optimizer.accumulation,
             kwargs_handlers=[InitProcessGroupKwargs(timeout=PROCESSES_MAY_WAIT)],
-            project_config=ProjectConfiguration(project_dir=str(output)),
+            project_config=ProjectConfiguration(project_dir=str(folder_of_run)),
         )
         if config.optimizer.precision == "fp16" and self.accelerator.device.type == "cpu":
             raise TrainingError(
@@ -67,14 +68,17 @@ class Run:
         self.say(without_effect(config))
         sharding.check(self.accelerator, config)
         self.sharded = sharding.is_sharded(self.accelerator)
-        self._check_that_it_fits()
+        optimizers.check(config.optimizer, self.accelerator.device)
+        if not fits:
+            self._check_that_it_fits()
+        self.lock = output.lock(folder_of_run) if self.accelerator.is_main_process else None
         self.teacher = load(config.teacher, config.data.resolution)
         self.reflow = plan(config, self.teacher)
         self._make_student()
         processes, rank = self.accelerator.num_processes, self.accelerator.process_index
         self.facts = made_with.of_run(config, self.teacher.digests, processes)
         found = state.of_this_run(config, self.facts)  # before the caches, which a refused run has to leave as they are
-        folder, cache = output / "prompts" / f"process-{rank}", config.cache
+        folder, cache = folder_of_run / "prompts" / f"process-{rank}", config.cache
         self.say(made_with.renewed(folder, made_with.chosen(self.facts, prompts.DEPENDS_ON)))
         self.prompts = PromptStore(self.teacher, folder, cache.prompts_gb, cache.prompts_memory_gb)
         self.source = self._latents(rank, processes)
@@ -104,7 +108,7 @@ class Run:
     def _check_that_it_fits(self) -> None:
         """Before anything long begins. Raises TrainingError."""
         teacher = self.config.teacher
-        if flow_teacher.is_one(Path(teacher.path).expanduser(), teacher):
+        if flow_teacher.is_one(Path(teacher.path), teacher):
             self.say("Whether the run fits is not known: of flow models docs/training.md has the sizes.")
             return
         device, processes = self.accelerator.device, self.accelerator.num_processes
@@ -113,10 +117,9 @@ class Run:
         except UnknownLayoutError as error:  # a teacher that cannot be used at all is named where it is loaded
             self.say(f"Whether the run fits is not known. {error}")
         else:
-            needs.check(needed, needs.Place.here(self.config, device), self.config.output, self._on_this_machine())
-
-    def _on_this_machine(self) -> int:
-        return int(os.environ.get("LOCAL_WORLD_SIZE", self.accelerator.num_processes))
+            needs.check(
+                needed, needs.Place.here(self.config, device), self.config.output, needs.on_this_machine(processes)
+            )
 
     def _latents(self, rank: int, processes: int) -> latents.LatentFiles | latents.PictureStream:
         """x0; the processes share the work where latents are made first."""
@@ -127,11 +130,6 @@ class Run:
 
     def _make_student(self) -> None:
         config, device = self.config.optimizer, self.accelerator.device
-        if self.config.teacher.float8 and config.precision == "no":
-            raise TrainingError(
-                'teacher.float8 is true with optimizer.precision "no", expected "bf16" or "fp16", to which the 8 bits '
-                "are brought: choose one of these, or leave teacher.float8 out."
-            )
         full = self.config.student.method == "full"
         keep = full and self.accelerator.is_main_process
         self.base = {key: weight.clone() for key, weight in self.teacher.unet.state_dict().items()} if keep else {}

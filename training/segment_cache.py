@@ -87,7 +87,8 @@ class Size(NamedTuple):
         dtype: torch.dtype = getattr(torch, config.cache.precision)
         of_run = rounds(config, lanes)
         row = 2 * torch.Size(shape).numel() * dtype.itemsize
-        return cls(row, of_run.depth * lanes, 2 + (config.save.every - 1) // of_run.steps)
+        until_a_state = 2 + (config.save.every - 1) // of_run.steps
+        return cls(row, of_run.depth * lanes, min(until_a_state, -(-config.optimizer.steps // of_run.steps)))
 
     @property
     def on_disk(self) -> int:

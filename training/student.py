@@ -53,14 +53,8 @@ def begin_with(unet: torch.nn.Module | None, config: StudentConfig, prediction_t
     With config.delta_rank its matrices and convolutions get that rank: small batches leave noise in other directions.
     Raises TrainingError where the delta does not fit, or has another prediction_type or other windows.
     """
-    if not config.delta:
-        if config.delta_rank:
-            raise TrainingError(
-                f"student.delta_rank is {config.delta_rank} without a delta: give student.delta or leave both out."
-            )
+    if unet is None or not config.delta:
         return
-    if unet is None:
-        raise TrainingError('student.delta is given with method "lora", expected method "full": choose one of the two.')
     weights = unet.state_dict()
     expected = {"prediction_type": prediction_type, "windows": str(config.windows)}
     for key, dW in _fitting_delta(config.delta, weights, expected).items():

@@ -108,6 +108,7 @@ TOGETHER = {
     "save.precision": "float16", "save.name": "mine",
 }  # fmt: skip
 EVERY = ALONE | REFUSED | TOGETHER
+WITH = {"teacher.float8": ["optimizer.precision"], "student.delta_rank": ["student.delta"]}  # or it is no configuration
 # A state goes on with others of these; the teacher itself may not change.
 FREE = {
     "teacher.config", "student.ema_on", "student.gradient_checkpointing", "data.latents_gb", "validation.every",
@@ -223,7 +224,7 @@ def test_the_keys_that_a_state_refuses(run, changed, begun, configuration, anoth
     digests = run(**changed() | {"output": str(begun("after"))}).teacher.digests
     others = teacher.load(parse(configuration(teacher={"path": str(another_teacher)})).teacher, 64).digests
     for key in EVERY:
-        config = parse(configuration(**changed(key) | {"output": str(begun("after"))}))
+        config = parse(configuration(**changed(key, *WITH.get(key, [])) | {"output": str(begun("after"))}))
         facts = made_with.of_run(config, others if key == "teacher.path" else digests, 1)
         if key in FREE:
             assert state.of_this_run(config, facts)

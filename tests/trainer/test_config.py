@@ -30,6 +30,20 @@ MISTAKES = [
     ({"teacher": {"guidance": "much"}}, "teacher.guidance is 'much'"),
     ({"save": {"name": "a/b"}}, "save.name is 'a/b'"),
     ({"optimizer": {"betas": [0.9, 1.5]}}, "optimizer.betas.1 is 1.5, input should be less than 1"),
+    ({"output": ""}, "output is '', string should have at least 1 character"),
+    ({"preview": {"reference_steps": 1000}}, "preview.reference_steps is 1000, input should be less than or equal to"),
+    ({"preview": {"teacher_steps": 1000}}, "preview.teacher_steps is 1000, input should be less than or equal to 999"),
+    ({"data": {"sampling_steps": 1000}}, "data.sampling_steps is 1000, input should be less than or equal to 999"),
+    ({"teacher": {"float8": True}}, 'teacher.float8 is true with optimizer.precision "no", expected "bf16"'),
+    (
+        {"student": {"delta": "a", "method": "lora"}},
+        'student.delta is given with method "lora", expected method "full"',
+    ),
+    ({"student": {"delta_rank": 4}}, "student.delta_rank is 4 without a delta: give student.delta or leave both out"),
+    (
+        {"data": {"kind": "webdataset"}, "validation": {"held_out": 2}},
+        'validation.held_out is 2 with data.kind "webdataset", whose examples are not known before',
+    ),
     ({"optimizer": {"weight_decay": float("inf")}}, "optimizer.weight_decay is inf, input should be a finite number"),
 ]
 
@@ -85,6 +99,15 @@ def test_guidance_0_is_that_of_the_node(configuration):
     assert parse(configuration(teacher={"guidance": 0.0})).teacher.guidance == "cfg_sync"
     with pytest.raises(TrainingError, match=r"teacher\.guidance is -1"):
         parse(configuration(teacher={"guidance": -1}))
+
+
+def test_paths_from_the_home_folder(configuration, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    teacher, student = {"path": "~/teacher", "config": "~/kind"}, {"delta": "~/delta"}
+    config = parse(configuration(output="~/run", teacher=teacher, student=student))
+    found = config.output, config.teacher.path, config.teacher.config, config.student.delta
+    assert found == tuple(f"{tmp_path}/{name}" for name in ("run", "teacher", "kind", "delta"))
 
 
 # A key, a value, the key that it needs, a value of that one with which it does nothing, and one with which it does.

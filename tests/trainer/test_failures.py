@@ -2,6 +2,8 @@
 
 import json
 import resource
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from trial.small_teachers import NARROW, make_teacher
 
 from training import teacher as teachers
 from training.config import TeacherConfig
+from training.output import LOCK
 from training.stopping import TrainingError
 
 
@@ -108,6 +111,24 @@ def test_an_output_that_is_a_file(run, tmp_path):
         with pytest.raises(TrainingError, match=r"output .*file.* cannot be a folder"):
             run(output=str(output))
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_two_runs_in_one_output(run, tmp_path):
+    """While another process has its lock."""
+    code = (
+        "import sys; from filelock import FileLock; lock = FileLock(sys.argv[1]); lock.acquire(); "
+        "print(flush=True); input()"
+    )
+    (tmp_path / "run").mkdir()
+    lock = str(tmp_path / "run" / LOCK)
+    with subprocess.Popen([sys.executable, "-c", code, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with pytest.raises(TrainingError, match=r"Another run is writing into .*run: wait until it has ended") as error:
+            run()
+        other.communicate(b"\n")
+    one_sentence(error)
+    run()
+    run()  # those of one process follow each other
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])

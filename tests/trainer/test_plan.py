@@ -1,7 +1,10 @@
 """What a run needs is computed as it is: beside what PyTorch's own profiler counts, and beside the files of a run."""
 
+import dataclasses
 import json
 import re
+import shutil
+import tempfile
 from pathlib import Path
 
 import diffusers
@@ -13,6 +16,7 @@ from trial.small_teachers import NARROW
 
 from training import layouts, needs, peak_memory, planning, student
 from training.config import TeacherConfig, parse, read
+from training.segment_cache import Size
 from training.stopping import TrainingError
 from training.unet_teacher import LORA_TARGETS
 
@@ -192,6 +196,47 @@ def test_what_does_not_fit_is_named(configuration, short, sentence):
         needs.check(needed, needs.Place(**there | short), config.output)
 
 
+def test_on_a_cpu_the_largest_may_be_what_a_card_has(configuration):
+    """The advice is for that part, and a LoRA run is not told to train a LoRA."""
+    for method in ("full", "lora"):
+        config = parse(configuration(student={"method": method}))
+        needed = dataclasses.replace(needs.of(config, traced=False), moments={"activations of a step": 1 << 40})
+        place = needs.Place(card=None, ram=1 << 20, disk=ENOUGH)
+        with pytest.raises(TrainingError, match=r"most of it for activations .*, or lower optimizer\.batch") as error:
+            needs.check(needed, place, config.output)
+        assert ('student.method to "lora"' in str(error.value)) == (method == "full")
+    with pytest.raises(TrainingError, match=r"the program \(2\.5 GB\): close other programs\.$"):
+        needs.check(needed, dataclasses.replace(place, card=ENOUGH * 2), config.output)
+
+
+def test_a_short_run_has_no_more_rounds_than_it_makes(configuration):
+    config = parse(configuration(optimizer={"steps": 4}, save={"every": 10**6}))
+    assert Size.of(config, 4, (4, 8, 8)).kept == 1
+    longer = parse(configuration(optimizer={"steps": 25}, save={"every": 10**6}))
+    assert Size.of(longer, 4, (4, 8, 8)).kept == 4  # of 8 steps each
+    needs_much = needs.of(longer, traced=False).disk["end points"]
+    assert needs_much == Size.of(longer, 4, (4, 8, 8)).on_disk
+
+
+def test_embeddings_have_the_precisions_bytes(configuration):
+    sizes = {
+        precision: needs.of(
+            parse(configuration(optimizer={"precision": precision}, cache={"prompts_gb": 1.0})), traced=False
+        ).disk["embeddings of prompts"]
+        for precision in ("no", "bf16", "fp16")
+    }
+    assert sizes["no"] == 2 * sizes["bf16"] == 2 * sizes["fp16"] > 0
+
+
+@pytest.mark.parametrize("context", [None, [768, 768]])
+def test_a_folder_without_one_context(teacher_folder, tmp_path, context):
+    folder = shutil.copytree(teacher_folder, tmp_path / "teacher")
+    path = folder / "unet" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"cross_attention_dim": context}))
+    with pytest.raises(layouts.UnknownLayoutError, match=r"its UNet has cross_attention_dim .*, expected one number"):
+        layouts.of_teacher(TeacherConfig(path=str(folder)))
+
+
 def test_a_run_that_cannot_fit_does_not_begin(run, tmp_path):
     with pytest.raises(TrainingError, match=r"needs up to .* GB of disk .* most of it for deltas"):
         run(optimizer={"steps": 10**9}, save={"every": 1})
@@ -209,6 +254,33 @@ def test_a_plan_is_said_and_leaves_nothing(configuration, tmp_path):
     assert re.search(r"at most, and \d+\.\d\d are free", plan)
     assert re.search(r"Measured: \S+ s a step, \S+ s for a row .*\n +\d+\.\d\d  hours for the run, \d+ % of them", plan)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_refuses_the_output_that_the_run_refuses(run, configuration, tmp_path, monkeypatch):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(TrainingError, match=r"output .*file.* cannot be a folder"):
+        planning.plan_run(parse(configuration(output=str(file / "below"))), str)
+    run(optimizer={"steps": 1}).train()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # a run of this session needs no more there
+    with pytest.raises(TrainingError, match=r"made with seed = 0, and it is 1 now"):
+        planning.plan_run(parse(configuration(seed=1)), str)
+
+
+def test_a_plan_of_two_processes(configuration, monkeypatch):
+    """Said by the first alone."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(planning, "measure", lambda config: planning.Pace(1.0, 0.5, None))
+    said = {}
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        lines = []
+        planning.plan_run(parse(configuration()), lines.append)
+        said[rank] = "".join(lines)
+    assert "4 steps of 8 samples: 32 samples on 16 trajectories" in said["0"]
+    assert "buckets to exchange gradients" in said["0"]
+    assert "at most, of 2 processes, and " in said["0"]
+    assert said["1"] == ""
 
 
 ROW = re.compile(r"^\| `(\w+)\.toml`.* \| (\d+) GB \| (.+) \|$", re.MULTILINE)
