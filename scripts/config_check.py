@@ -59,7 +59,11 @@ def _wrong_keys(values: dict[str, Any], name: str, models: dict[str, Any], prefi
         if key not in fields:
             near = difflib.get_close_matches(key, fields, 1)
             yield f"{prefix}{key} is not a configuration key" + (f", use {near[0]}" if near else ", remove it")
-        elif isinstance(value, dict) and fields[key][0] in models:
+        elif fields[key][0] not in models:
+            continue
+        elif not isinstance(value, dict):
+            yield f"{prefix}{key} is {value!r}, expected a section: write its keys below [{prefix}{key}]"
+        else:
             yield from _wrong_keys(value, fields[key][0], models, f"{prefix}{key}.")
     for key, (_, required) in fields.items():
         if required and key not in values:

@@ -32,12 +32,24 @@ def main() -> int:
 
 
 def split(arguments: list[str]) -> tuple[list[str], str]:
-    """The options, and the configuration, which may stand anywhere among them. Raises UserError."""
-    config = next((word for word in arguments if word.endswith(".toml")), arguments[-1])
-    if config.startswith("-"):
-        raise UserError(f"{' '.join(arguments)} names no configuration, expected a .toml file: add its path.")
-    place = arguments.index(config)
-    return arguments[:place] + arguments[place + 1 :], config
+    """The options, and the configuration: the .toml file, anywhere among them. Raises UserError.
+
+    A first word without that ending is one, too. What follows `--config_file` is accelerate's own configuration.
+    """
+    before = ["", *arguments]
+    places = [
+        place
+        for place, word in enumerate(arguments)
+        if word.lower().endswith(".toml") and not word.startswith("-") and before[place] != "--config_file"
+    ]
+    if not places and not arguments[0].startswith("-"):
+        places = [0]
+    if len(places) != 1:
+        found = " and ".join(arguments[place] for place in places) or "no configuration"
+        advice = "give one of them" if places else "add its path"
+        raise UserError(f"{' '.join(arguments)} names {found}, expected one .toml file: {advice}.")
+    place = places[0]
+    return arguments[:place] + arguments[place + 1 :], arguments[place]
 
 
 if __name__ == "__main__":

@@ -63,8 +63,14 @@ def test_train_takes_options_on_both_sides_of_the_configuration():
         assert split(words) == (["--multi_gpu", "--num_processes", "2"], "a.toml")
     assert split(["--multi_gpu", "a.toml", "--num_processes", "2"])[1] == "a.toml"
     assert split(["mine"]) == ([], "mine")
+    assert split(["mine", "--num_processes", "2"]) == (["--num_processes", "2"], "mine")
+    assert split(["--config_file", "acc.toml", "a.TOML"]) == (["--config_file", "acc.toml"], "a.TOML")
     with pytest.raises(UserError, match="--multi_gpu names no configuration"):
         split(["--multi_gpu"])
+    with pytest.raises(UserError, match=r"names no configuration, expected one \.toml file: add its path"):
+        split(["--config_file", "acc.toml"])
+    with pytest.raises(UserError, match=r"names a\.toml and b\.toml, expected one \.toml file: give one of them"):
+        split(["a.toml", "b.toml"])
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 has no reader of TOML")
@@ -80,6 +86,8 @@ def test_train_takes_options_on_both_sides_of_the_configuration():
         ('path = "."', 'path = "none"', r"teacher\.path is none, which is not there; data\.path is none"),
         ("[data]", "[data", r"is not valid TOML .*line 5"),
         ("[data]", '[student]\ndelta = "none"\n[data]', r"student\.delta is none, which is not there"),
+        ("[data]", "[[save]]\n[data]", r"save is \[\{\}\], expected a section: write its keys below \[save\]"),
+        ("[data]", "[[data]]", r"data is \[\{.*\}\], expected a section: write its keys below \[data\]"),
         ("batch_size = 0", "", r"optimizer\.batch_size is missing, add it"),
     ],
 )
