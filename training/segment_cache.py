@@ -4,7 +4,7 @@ A round is a number of rows that are made together (`perflow_core.training.curri
 global batch: lane l of a step takes a row of its own lane, so that every process keeps its own rows, whatever their
 number, and together they use what one process alone would.
 
-What a round was made with stands beside it (`made_with`), and each file says which rows it holds.
+What a round was made with stands beside it (`made_with`), and each file has a digest of that, and its rows' numbers.
 """
 
 import json
@@ -28,7 +28,7 @@ from perflow_core.training.reflow import Reflow, Segment
 
 from .config import Config
 from .latents import LatentFiles, PictureStream
-from .made_with import Facts, chosen, renewed
+from .made_with import Facts, chosen, digest, renewed
 from .prompts import PromptStore
 from .state import numbered
 from .stopping import Stopped, TrainingError
@@ -125,12 +125,15 @@ class SegmentCache:
         self.folder = Path(config.output) / "endpoints"
         self._round = -1
         self.dtype: torch.dtype = getattr(torch, config.cache.precision)
+        self.made_with = ""  # the digest of what files have to be made with
         self._begun = -1, ""  # a round that was begun, and how far the source had been read then
         self._check_size()
 
     def fit(self, facts: Facts) -> str:
         """Delete the rounds that were made with other facts than the run's; the sentence that says why, or nothing."""
-        return renewed(self._mine, chosen(facts, DEPENDS_ON) | self.source.facts)
+        facts = chosen(facts, DEPENDS_ON) | self.source.facts
+        self.made_with = digest([sorted(facts.items())])
+        return renewed(self._mine, facts)
 
     def _check_size(self) -> None:
         """Rounds stay on disk until a state is saved that no longer needs them."""
@@ -209,6 +212,8 @@ class SegmentCache:
         if path.is_file():
             try:
                 return self._read(path, numbers)
+            except ValueError as error:
+                tqdm.write(f"{path} is made again: {error}.", file=sys.stderr)
             except (OSError, safetensors.SafetensorError) as error:
                 tqdm.write(f"{path} is made again: it cannot be read ({error}).", file=sys.stderr)
         if self.stopping():
@@ -236,14 +241,27 @@ class SegmentCache:
                 "optimizer.precision to bf16 or no."
             )
         tensors = {name: getattr(segment, name).to("cpu", self.dtype).contiguous() for name in ("x0", "eps")}
-        with atomic_write(path) as unfinished:
-            texts = {"numbers": json.dumps(numbers), "prompts": json.dumps(shown), "place": self.source.place}
-            safetensors.torch.save_file(tensors | {"w": w}, unfinished, texts)
+        texts = {
+            "numbers": json.dumps(numbers),
+            "prompts": json.dumps(shown),
+            "place": self.source.place,
+            "made_with": self.made_with,
+        }
+        try:
+            with atomic_write(path) as unfinished:
+                safetensors.torch.save_file(tensors | {"w": w}, unfinished, texts)
+        except (OSError, safetensors.SafetensorError) as error:
+            raise TrainingError(f"{path} cannot be written ({error}): free disk space and start again.") from error
 
     def _read(self, path: Path, numbers: list[int]) -> tuple[dict[str, Tensor], list[str]]:
-        """The tensors and the prompts of the rows of those numbers. Raises TrainingError where others are there."""
+        """The tensors and the prompts of the rows of those numbers. Raises TrainingError where others are there.
+
+        Raises ValueError for a file that was made with something else than the run's facts.
+        """
         with safetensors.safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata()
+            metadata = file.metadata() or {}
+            if metadata.get("made_with") != self.made_with:
+                raise ValueError("it was made with other settings, or nothing tells with which")
             tensors = {name: file.get_tensor(name) for name in ("w", "x0", "eps")}
         if json.loads(metadata["numbers"]) != numbers:
             raise TrainingError(

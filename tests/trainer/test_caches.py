@@ -354,6 +354,21 @@ def test_a_refused_start_leaves_the_caches(run, tmp_path):
     assert times(tmp_path / "run") == before
 
 
+def test_end_points_of_another_run_are_made_again(run, tmp_path, capfd):
+    """A file with the same row numbers from an output with another seed, and one that does not say what it is."""
+    again = started_again(run)
+    other = run(output=str(tmp_path / "other"), seed=1)
+    shown(other)
+    mine = tmp_path / "run" / "endpoints" / "process-0" / "round-0"
+    shutil.copy(other.segments.folder / "process-0" / "round-0" / "chunk-000000.safetensors", mine)
+    bare = mine / "chunk-000001.safetensors"
+    safetensors.torch.save_file(safetensors.torch.load_file(bare), bare)
+    again(tmp_path)
+    said = capfd.readouterr().err
+    for name in ("chunk-000000", "chunk-000001"):
+        assert f"{name}.safetensors is made again: it was made with other settings, or nothing tells" in said
+
+
 def test_rows_are_known_by_their_numbers(run):
     trained = run()
     shown(trained)

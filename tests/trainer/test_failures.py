@@ -71,6 +71,23 @@ def test_a_full_disk(run):
     again.train()
 
 
+def test_a_full_disk_while_end_points_are_written(run):
+    trained, limit = run(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    derivative = trained.teacher.derivative
+
+    def fill_the_disk(*given):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
+        return derivative(*given)
+
+    trained.teacher.derivative = fill_the_disk
+    try:
+        with pytest.raises(TrainingError, match=r"chunk-000000\.safetensors cannot be written .*free disk") as error:
+            next(trained.segments.batches(0))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    one_sentence(error)
+
+
 def test_a_full_disk_while_the_delta_is_written(run):
     trained = run(optimizer={"steps": 1})
     path = trained.train()
