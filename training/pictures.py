@@ -8,7 +8,7 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import webdataset
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from perflow_core.training.curriculum import Purpose, generator
@@ -24,8 +24,8 @@ from perflow_core.training.curriculum import Purpose, generator
 from .config import DataConfig
 from .stopping import TrainingError
 
-ENDINGS = "jpg;jpeg;png;webp"
 THREADS = 8
+NAMED = 20  # files in one line for the user, and lines for files of a kind
 
 
 class Picture(NamedTuple):
@@ -37,6 +37,24 @@ class Picture(NamedTuple):
     others: tuple[str, ...] = ()  # captions that take turns with it
     repeats: int = 1  # how often an epoch has it
     path: Path | None = None  # in a folder
+
+
+@cache
+def endings() -> frozenset[str]:
+    """Those that Pillow reads, such as ".png"."""
+    Image.init()
+    return frozenset(ending for ending, name in Image.registered_extensions().items() if name in Image.OPEN)
+
+
+def caption_of(value: Any) -> str:
+    """A caption that is text; raises ValueError for another, which no text encoder or file takes."""
+    if not isinstance(value, str):
+        raise ValueError(f"the caption is {value!r}, expected text")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"the caption {value!r} has half a character, expected whole ones") from error
+    return value
 
 
 class ShardStream:
@@ -56,6 +74,7 @@ class ShardStream:
         self.shards = shards[rank::processes]
         self.epoch, self.taken = 0, 0
         self._samples: Iterator[Picture] | None = None
+        self._telling_in: int | None = None  # the pass whose samples that are left out are named
 
     @property
     def place(self) -> str:
@@ -76,7 +95,7 @@ class ShardStream:
                 yield picture
             if self.taken == 0:
                 raise TrainingError(
-                    f"data.path {self.config.path} holds no sample with a picture ({ENDINGS}) and a caption "
+                    f"data.path {self.config.path} holds no sample with a picture and a caption "
                     f"({self.config.caption}): choose other shards, or set data.caption to the ending that they use."
                 )
             self.epoch, self.taken, self._samples = self.epoch + 1, 0, None
@@ -84,36 +103,74 @@ class ShardStream:
     def _pass(self, epoch: int) -> Iterator[Picture]:
         order = generator(self.seed, Purpose.SHARDS, epoch).permutation(len(self.shards))
         shards = [self.shards[i] for i in order]
-        samples = webdataset.WebDataset(shards, shardshuffle=False, nodesplitter=None, empty_check=False)
-        mixed = samples.shuffle(self.config.shuffle, rng=random.Random(f"{self.seed} {epoch}"))
+        self._telling_in = epoch if self._telling_in is None else self._telling_in
+        left_out = 0
         try:
-            for sample in mixed:
-                ending = next((ending for ending in ENDINGS.split(";") if ending in sample), None)
-                if ending and (picture := self._picture(sample, ending)):
+            for sample in self._mixed(shards, epoch):
+                picture = self._picture(sample)
+                if isinstance(picture, Picture):
                     yield picture
-        except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-            what, *_, shard = error.args if len(error.args) > 2 else (error, self.config.path)  # as webdataset adds it
+                    continue
+                left_out += 1
+                if epoch == self._telling_in and (left_out <= NAMED or left_out.bit_count() == 1):
+                    name = f"{sample['__url__']}/{sample['__key__']}"
+                    text = f"Left out {name}, which has {picture}; {left_out} so far."
+                    print(text, file=sys.stderr, flush=True)
+        except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError) as error:
+            what, *_, shard = error.args if len(error.args) > 2 else (error, None)  # as webdataset adds it
             raise TrainingError(
-                f"The shard {shard} cannot be read ({what}): it may be cut off, so fetch or make it again."
+                f"The shard {shard or self.config.path} cannot be read ({what}): it may be cut off, so fetch or make "
+                "it again."
             ) from error
 
-    def _picture(self, sample: dict[str, Any], ending: str) -> Picture | None:
-        """None without a caption; one whose caption is not valid cannot be read."""
+    def _mixed(self, shards: list[str], epoch: int) -> Iterator[dict[str, Any]]:
+        """webdataset's samples, but of a file's name all before its last dot says to which one it belongs."""
+        stage = webdataset.filters.pipelinefilter
+        return iter(
+            webdataset.DataPipeline(
+                webdataset.SimpleShardList(shards),
+                webdataset.cache.StreamingOpen(),
+                stage(webdataset.tariterators.tar_file_expander)(),
+                stage(webdataset.tariterators.group_by_keys)(keys=self._split),
+                webdataset.filters.shuffle(self.config.shuffle, rng=random.Random(f"{self.seed} {epoch}")),
+            )
+        )
+
+    def _split(self, name: str) -> tuple[str | None, str | None]:
+        """A file's sample and ending; data.caption may have dots. Hidden files have none."""
+        if name.rpartition("/")[2].startswith("."):
+            return None, None
+        of_caption = name.removesuffix(f".{self.config.caption}")
+        key, _, ending = (of_caption, "", self.config.caption) if of_caption != name else name.rpartition(".")
+        return (key, ending) if key and "/" not in ending else (None, None)
+
+    def _picture(self, sample: dict[str, Any]) -> Picture | str:
+        """Or what is missing; one whose caption is not valid cannot be read."""
+        ending = next((ending for ending in sample if f".{ending}" in endings()), None)
+        if ending is None:
+            return "no picture that Pillow reads"
         name = f"{sample['__url__']}/{sample['__key__']}.{ending}"
         try:
             caption = self._caption(sample)
         except ValueError as error:
-            return Picture(name, partial(_refuse, f"its caption: {error}"), "")
-        return None if caption is None else Picture(name, partial(bytes, sample[ending]), caption)
+            return Picture(name, partial(_refuse, str(error)), "")
+        return "no caption" if caption is None else Picture(name, partial(bytes, sample[ending]), caption)
 
     def _caption(self, sample: dict[str, Any]) -> str | None:
         """Raises ValueError."""
-        for ending in (self.config.caption, "txt"):
+        for ending in (self.config.caption.lower(), "txt"):
             if ending in sample:
-                return sample[ending].decode("utf-8-sig").strip()
-        values = json.loads(sample["json"]) if "json" in sample else None
+                return _utf_8(sample[ending]).strip()
+        values = json.loads(_utf_8(sample["json"])) if "json" in sample else None
         caption = values.get(self.config.caption) if isinstance(values, dict) else None
-        return None if caption is None else str(caption)
+        return None if caption is None else caption_of(caption)
+
+
+def _utf_8(data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the caption is not UTF-8: {error}") from error
 
 
 def _refuse(why: str) -> bytes:
@@ -130,7 +187,7 @@ def decoded(
     def decode(picture: Picture) -> Tensor | Exception:
         try:
             return pixels(picture.read(), resolution)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except Exception as error:  # Pillow's readers raise any kind, of one picture of many
             return error
 
     remaining = iter(pictures)
@@ -141,21 +198,39 @@ def decoded(
                     yield picture, found
                     continue
                 skipped.append(picture.name)
-                text = f"Skipped {picture.name}, which cannot be read ({found}); {len(skipped)} so far."
+                why = str(found) or type(found).__name__
+                text = f"Skipped {picture.name}, which cannot be read ({why}); {len(skipped)} so far."
                 print(text, file=sys.stderr, flush=True)
                 yield picture, None
 
 
 def pixels(data: bytes, resolution: int) -> Tensor:
-    """The largest centred square of a picture, resized; [3, resolution, resolution] in -1..1."""
-    with Image.open(io.BytesIO(data)) as image:
-        upright = _eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
+    """The largest centred square of a picture, resized; [3, resolution, resolution] in -1..1. White lies behind it.
+
+    Raises whatever Pillow does.
+    """
+    try:
+        image = Image.open(io.BytesIO(data))
+    except UnidentifiedImageError as error:
+        raise ValueError("it is no picture that Pillow reads") from error
+    with image:
+        upright = _on_white(_eight_bits(ImageOps.exif_transpose(image)))
         square = ImageOps.fit(upright, (resolution, resolution), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.asarray(square, dtype=np.float32)).permute(2, 0, 1) / 127.5 - 1
 
 
+def _on_white(image: Image.Image) -> Image.Image:
+    """In RGB."""
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    above = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", above.size, "white"), above).convert("RGB")
+
+
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey of 16 bits, which Pillow would clip at 255; others as they are."""
+    """Grey of 16 bits, which Pillow would clip at 255; others as they are. Raises ValueError for numbers in floats."""
+    if image.mode == "F":
+        raise ValueError("its numbers are floats, whose white nothing tells: save it in 8 or 16 bits")
     if not image.mode.startswith("I"):
         return image
     return Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
