@@ -1,20 +1,23 @@
 """Pictures with captions in folders: plain ones, kohya's, and those that SimpleTuner's multidatabackend.json names."""
 
+import csv
 import glob
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image
-
 from .config import DataConfig
-from .pictures import Picture
+from .pictures import NAMED, Picture, caption_of, endings
 from .stopping import TrainingError
 
-NAMED = 20  # files in one line for the user
+# Endings of pictures that Pillow may not read: of phones and cameras, and drawings of lines.
+OF_PICTURES = {
+    ".heic", ".heif", ".hif", ".avif", ".jxl", ".webp", ".svg", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2",
+    ".raf", ".pef", ".exr", ".xcf",
+}  # fmt: skip
 CAPTIONS_BESIDE = (".txt", ".caption")  # the first one that is there
 KOHYA = re.compile(r"(\d+)_(.*)", re.DOTALL)  # what a subfolder is called: how often its pictures are seen, and of what
 
@@ -41,6 +44,7 @@ def folder_pictures(config: DataConfig, say: Callable[[str], None]) -> list[Pict
     """
     path = Path(os.path.abspath(Path(config.path).expanduser()))
     groups = GROUPS[config.kind](config, path, say)
+    _tell_of_others(path, [path] if path.is_dir() else [group.root for group in groups], say)
     found = [(file, group.captions(file), group.repeats(file)) for group in groups for file in group.paths]
     if not found:
         raise TrainingError(f"data.path {path} holds no pictures: put some there, or choose another folder.")
@@ -51,8 +55,9 @@ def folder_pictures(config: DataConfig, say: Callable[[str], None]) -> list[Pict
     ]
     if not pictures:
         raise TrainingError(
-            f'data.path {path} has {len(found)} pictures and no captions, expected a metadata.jsonl with "file_name" '
-            f'and "{config.caption}", or a .txt beside each picture: write them.'
+            f"data.path {path} has {len(found)} {'picture' if len(found) == 1 else 'pictures'} and no captions, "
+            f'expected a metadata.jsonl with "file_name" and "{config.caption}", or a .txt beside each picture: write '
+            "them."
         )
     without = [file for file, captions, _ in found if not captions]
     if without:
@@ -60,6 +65,21 @@ def folder_pictures(config: DataConfig, say: Callable[[str], None]) -> list[Pict
             f"Pictures without a caption, which are left out: {len(without)} of {len(found)} ({_named(without, path)})."
         )
     return pictures
+
+
+def _tell_of_others(path: Path, roots: Iterable[Path], say: Callable[[str], None]) -> None:
+    """Of pictures that cannot be read because of their kind, and of texts that are beside none."""
+    files = sorted({file for root in roots for file in _files_below(root)})
+    unread = [file for file in files if file.suffix.lower() in OF_PICTURES - endings()]
+    if unread:
+        say(
+            f"Pictures of a kind that Pillow does not read, which are left out: {len(unread)} "
+            f"({_named(unread, path)}); save them as PNG or JPEG."
+        )
+    pictures = {file.with_suffix("") for file in files if file.suffix.lower() in endings() | OF_PICTURES}
+    alone = [file for file in files if file.suffix in CAPTIONS_BESIDE and file.with_suffix("") not in pictures]
+    if alone:
+        say(f"Texts without a picture of their name, which are left out: {len(alone)} ({_named(alone, path)}).")
 
 
 def picture_paths(config: DataConfig) -> list[Path]:
@@ -105,12 +125,13 @@ def _kohya(config: DataConfig, folder: Path, say: Callable[[str], None]) -> list
     groups, others = [], []
     for path in sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."):
         called = KOHYA.fullmatch(path.name)
-        paths = [file for file in _pictures_below(path) if file.parent == path]
+        below = _pictures_below(path)
+        paths = [file for file in below if file.parent == path]
         if called and int(called[1]) and paths:
             groups.append(_of_kohya(path, paths, int(called[1]), called[2]))
-            others += [file for file in _pictures_below(path) if file.parent != path]
+            others += [file for file in below if file.parent != path]
         else:
-            others += _pictures_below(path)
+            others += below
     others += [file for file in _pictures_below(folder) if file.parent == folder]
     if not groups:
         raise TrainingError(
@@ -197,35 +218,86 @@ def _check_folder(path: Path) -> None:
 
 
 def _pictures_below(folder: Path) -> list[Path]:
-    """Hidden files are none: systems put small copies and notes of their own there."""
-    Image.init()
-    endings = {ending for ending, name in Image.registered_extensions().items() if name in Image.OPEN}
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in endings and path.is_file())
-    return sorted(path for path in found if not any(part[0] == "." for part in path.relative_to(folder).parts))
+    return sorted(path for path in _files_below(folder) if path.suffix.lower() in endings())
+
+
+def _files_below(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    """Of linked folders too, but for one that it lies in itself (above: their real paths). Raises TrainingError.
+
+    Hidden files are left out: systems put small copies and notes of their own there.
+    """
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    try:
+        with os.scandir(folder) as found:
+            entries = [entry for entry in found if entry.name[0] != "."]
+    except OSError as error:
+        raise TrainingError(f"The folder {folder} cannot be read ({error.strerror}): make it readable.") from error
+    for entry in entries:
+        if entry.is_dir():
+            yield from _files_below(Path(entry.path), (*above, real))
+        elif entry.is_file():
+            yield Path(entry.path)
 
 
 def _captions_in_tables(folder: Path, column: str) -> dict[Path, str]:
     """The captions by picture of all metadata.jsonl, .csv and .parquet, as datasets' imagefolder has them."""
-    tables = sorted(path for path in folder.rglob("metadata.*") if path.suffix in (".jsonl", ".csv", ".parquet"))
-    if not tables:
-        return {}
+    captions: dict[Path, str] = {}
+    tables = sorted(path for path in _files_below(folder) if path.stem == "metadata" and path.suffix in TABLES)
+    for table in tables:
+        rows = 0
+        try:
+            for row in TABLES[table.suffix](table):
+                path = _picture_of(row, table.parent)
+                if row.get(column) is not None:
+                    captions[path] = caption_of(row[column])
+                rows += 1
+            if not rows:
+                raise ValueError("it is empty")
+        except (ValueError, TypeError, LookupError, OSError, csv.Error) as error:
+            place = f" after row {rows}" if rows else ""
+            raise TrainingError(
+                f"{table} cannot be read{place} ({' '.join(str(error).split())}), expected a "
+                f'"file_name" and a "{column}" in every row: correct it there.'
+            ) from error
+    return captions
+
+
+def _picture_of(row: Any, folder: Path) -> Path:
+    """Raises ValueError."""
+    name = row.get("file_name") if isinstance(row, dict) else None
+    path = Path(os.path.normpath(folder / name)) if isinstance(name, str) else folder
+    if not path.is_relative_to(folder) or path == folder:
+        raise ValueError(f"its file_name is {name!r}")
+    return path
+
+
+def _of_jsonl(table: Path) -> Iterator[Any]:
+    """datasets would make dates of texts."""
+    with table.open(encoding="utf-8-sig") as file:
+        yield from (json.loads(line) for line in file if line.strip())
+
+
+def _of_csv(table: Path) -> Iterator[Any]:
+    """datasets would make 7.0 of 007 and nothing of NA; an empty field is none."""
+    with table.open(encoding="utf-8-sig", newline="") as file:
+        for row in csv.DictReader(file, strict=True):
+            yield {key: value or None for key, value in row.items()}
+
+
+def _of_parquet(table: Path) -> Iterator[Any]:
     import datasets  # takes seconds
 
-    # Only the tables, and as one split: given the folder, it would use those pictures whose names suit a split. As a
-    # stream, for it would keep a copy and not see every change.
-    names = {"train": [glob.escape(str(path)) for path in tables]}
+    # As a stream, for it would keep a copy and not see every change.
+    names = {"train": [glob.escape(str(table))]}
     try:
-        rows = datasets.load_dataset("imagefolder", data_files=names, split="train", streaming=True)
-        captions = {
-            Path(row["image"]["path"]): row.get(column)
-            for row in rows.cast_column("image", datasets.Image(decode=False))
-        }
-    except (datasets.exceptions.DatasetsError, ValueError, TypeError, LookupError, OSError) as error:
-        raise TrainingError(
-            f"{', '.join(map(str, tables))} cannot be read ({' '.join(str(error).split())}), expected a "
-            f'"file_name" and a "{column}" in every row: correct it there.'
-        ) from error
-    return {path: str(caption) for path, caption in captions.items() if caption is not None}
+        yield from datasets.load_dataset("parquet", data_files=names, split="train", streaming=True)
+    except datasets.exceptions.DatasetsError as error:
+        raise ValueError(str(error)) from error
+
+
+TABLES: dict[str, Callable[[Path], Iterator[Any]]] = {".jsonl": _of_jsonl, ".csv": _of_csv, ".parquet": _of_parquet}
 
 
 def _beside(path: Path, endings: tuple[str, ...] = CAPTIONS_BESIDE) -> list[str]:

@@ -153,10 +153,11 @@ OF_ANY_KIND = {
     "one pixel.png": saved(PLAIN.resize((1, 1)), "PNG"), "wide.png": saved(PLAIN.resize((900, 3)), "PNG"),
     "\u96ea\u5c71 caf\xe9.png": saved(PLAIN, "PNG"), "deep/er/a.png": saved(PLAIN, "PNG"),
     "no.png": b"", "page.png": b"<html>", "cut.png": saved(PLAIN, "PNG")[:60],
+    "floats.tiff": saved(PLAIN.convert("F"), "TIFF"), "strange.dds": b"DDS " + bytes([124, *bytes(123)]),
 }  # fmt: skip
 
 
-def test_pictures_of_any_kind(configuration, tmp_path):
+def test_pictures_of_any_kind(configuration, tmp_path, capfd):
     for name, data in OF_ANY_KIND.items():
         path = tmp_path / "pictures" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -165,8 +166,13 @@ def test_pictures_of_any_kind(configuration, tmp_path):
     (tmp_path / "pictures" / "link.png").symlink_to(tmp_path / "pictures" / "plain.png")
     (tmp_path / "pictures" / "link.txt").write_text("link.png")
     (tmp_path / "pictures" / "notes.txt").write_text("of no picture")
+    (tmp_path / "pictures" / "phone.HEIC").write_bytes(b"of a phone")
+    (tmp_path / "pictures" / "phone.txt").write_text("of a phone")
     pictures, said = folder_of(configuration, tmp_path / "pictures")
-    assert said == []
+    assert said == [
+        "Pictures of a kind that Pillow does not read, which are left out: 1 (phone.HEIC); save them as PNG or JPEG.",
+        "Texts without a picture of their name, which are left out: 1 (notes.txt).",
+    ]
     assert {picture.name: picture.caption for picture in pictures} == {
         name: name for name in [*OF_ANY_KIND, "link.png"]
     }
@@ -175,10 +181,65 @@ def test_pictures_of_any_kind(configuration, tmp_path):
         if found is not None:
             mean = (found.mean((1, 2)) + 1) * 127.5
             assert (mean - torch.tensor(COLOUR)).abs().max() < 4, picture.name
-    assert sorted(skipped) == ["cut.png", "no.png", "page.png"]
+    assert sorted(skipped) == ["cut.png", "floats.tiff", "no.png", "page.png", "strange.dds"]
+    assert "page.png, which cannot be read (it is no picture that Pillow reads); " in capfd.readouterr().err
     upright = (pixels(turned(), 16)[0] + 1) * 127.5
     assert (upright[:7] < 10).all()
     assert (upright[9:] > 190).all()
+
+
+@pytest.mark.parametrize("kind", ["RGBA", "LA", "P", "RGB with one colour"])
+def test_white_lies_behind_transparent_pictures(kind):
+    if kind == "RGB with one colour":
+        data = saved(Image.new("RGB", (8, 8), COLOUR), "PNG", transparency=COLOUR)
+    else:
+        clear = Image.new("RGBA", (8, 8), (*COLOUR, 0))
+        data = saved(clear if kind == "RGBA" else clear.convert(kind), "PNG")
+    assert pixels(data, 8).min() == 1
+    half = saved(Image.new("RGBA", (8, 8), (0, 0, 0, 128)), "PNG")
+    assert pixels(half, 8).abs().max() < 0.01
+
+
+def test_linked_folders(configuration, tmp_path):
+    """Are followed, and not for ever."""
+    for name in ("pictures/a", "elsewhere/b", "one", "two"):
+        (tmp_path / name).mkdir(parents=True)
+    for i, name in enumerate(("pictures/a/0.png", "elsewhere/b/1.png")):
+        (tmp_path / name).write_bytes(jpeg(i))
+    (tmp_path / "pictures" / "a" / "0.txt").write_text("here")
+    (tmp_path / "elsewhere" / "metadata.jsonl").write_text('{"file_name": "b/1.png", "text": "there"}')
+    for link, to in {
+        "pictures/linked": "elsewhere", "pictures/a/up": "pictures", "pictures/one": "one", "one/to": "two",
+        "two/to": "one", "pictures/gone": "nowhere",
+    }.items():  # fmt: skip
+        (tmp_path / link).symlink_to(tmp_path / to)
+    found, said = folder_of(configuration, tmp_path / "pictures")
+    assert {picture.name: picture.caption for picture in found} == {"a/0.png": "here", "linked/b/1.png": "there"}
+    assert said == []
+
+
+def test_captions_in_a_csv_are_text(configuration, pictures):
+    texts = ["007", "None", "NA", "nan", "1e5", "a, b"]
+    rows = [f'{i}.jpg,"{text}"' for i, text in enumerate(texts)]
+    (pictures / "metadata.csv").write_text("\n".join(["file_name,text", *rows]))
+    found, said = folder_of(configuration, pictures)
+    assert [picture.caption for picture in found] == texts
+    assert said == []
+    for table in ("name,text\n0.jpg,a", "file_name,text\n../0.jpg,a", 'file_name,text\n0.jpg,"a', ""):
+        (pictures / "metadata.csv").write_text(table)
+        with pytest.raises(TrainingError, match=r'metadata\.csv cannot be read \(.*\), expected a "file_name"'):
+            folder_of(configuration, pictures)
+
+
+def test_captions_in_parquet(configuration, pictures):
+    import datasets
+
+    names = [f"{i}.jpg" for i in range(6)]
+    table = datasets.Dataset.from_dict({"file_name": names, "text": ["007", None, "NA", "2020-01-01", "a", "b"]})
+    table.to_parquet(pictures / "metadata.parquet")
+    found, said = folder_of(configuration, pictures)
+    assert [picture.caption for picture in found] == ["007", "NA", "2020-01-01", "a", "b"]
+    assert said == ["Pictures without a caption, which are left out: 1 of 6 (1.jpg)."]
 
 
 def test_pictures_without_a_caption_are_counted_and_named(configuration, pictures):
@@ -231,7 +292,10 @@ BROKEN_TABLES = [
     b'{"file_name": "0.jpg", "text": "picture 0"}\n{"file_name": "1.j',
     b'{"text": "no name"}',
     b'{"file_name": "../0.jpg", "text": "outside"}',
+    b'{"file_name": "0.jpg", "text": ["a cat", "sitting"]}',
+    b'{"file_name": "0.jpg", "text": 7}',
     b"[]",
+    b"\n",
     b"",
     '{"file_name": "0.jpg", "text": "caf\xe9"}'.encode("latin-1"),
 ]
@@ -240,7 +304,9 @@ BROKEN_TABLES = [
 @pytest.mark.parametrize("table", BROKEN_TABLES)
 def test_a_table_that_cannot_be_read(configuration, pictures, table):
     (pictures / "metadata.jsonl").write_bytes(table)
-    with pytest.raises(TrainingError, match=r"metadata\.jsonl cannot be read \(.*\), expected a") as error:
+    with pytest.raises(
+        TrainingError, match=r"metadata\.jsonl cannot be read( after row 1)? \(.*\), expected a"
+    ) as error:
         folder_of(configuration, pictures)
     assert "\n" not in str(error.value)
 
@@ -308,6 +374,39 @@ def test_other_shards_under_the_same_names(run, shards, tmp_path, capfd):
         (batch,) = run(data=data).segments.batches(0)
         assert all(text.startswith(caption) for text in batch.prompts)
     assert "process-0 is made again: it was made with the shards = " in capfd.readouterr().err
+
+
+NAMES_IN_A_SHARD = [
+    "p1.v2.png", "p1.v2.txt", "p2.v2.PNG", "p2.v2.txt", "a.b/p.bmp", "a.b/p.txt", "._p.png", "drawing.svg",
+    "drawing.txt", "silent.png", "listed.png", "listed.json", "half.png", "half.json",
+]  # fmt: skip
+
+
+def test_names_with_dots_and_what_is_left_out_of_shards(configuration, tmp_path, capfd):
+    from training.config import parse
+
+    texts = {"listed.json": b'{"text": ["a", "b"]}', "half.json": b'{"text": "\\ud800"}'}
+    with tarfile.open(tmp_path / "shard.tar", "w") as tar:
+        for name in NAMES_IN_A_SHARD:
+            data = name.encode() if name.endswith("txt") else texts.get(name, saved(PLAIN, "PNG"))
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    data = {"kind": "webdataset", "path": str(tmp_path / "shard.tar"), "shuffle": 1}
+    stream = ShardStream(parse(configuration(data=data)).data, 0, 0, 1)
+    skipped: list[str] = []
+    two_passes = [picture for picture, _ in zip(stream, range(10), strict=False)]
+    read = [picture.caption for picture, found in decoded(two_passes, 8, skipped) if found is not None]
+    assert read == ["p1.v2.txt", "p2.v2.txt", "a.b/p.txt"] * 2
+    lines = [line.replace(str(tmp_path), "") for line in capfd.readouterr().err.splitlines()]
+    assert lines[:4] == [
+        "Left out /shard.tar/drawing, which has no picture that Pillow reads; 1 so far.",
+        "Left out /shard.tar/silent, which has no caption; 2 so far.",
+        "Skipped /shard.tar/listed.png, which cannot be read (the caption is ['a', 'b'], expected text); 1 so far.",
+        "Skipped /shard.tar/half.png, which cannot be read (the caption '\\ud800' has half a character, expected whole "
+        "ones); 2 so far.",
+    ]
+    assert len(lines) == 6
 
 
 def test_every_process_has_its_own_shards(shards, configuration):

@@ -57,7 +57,8 @@ def test_kohyas_folders(found, tmp_path):
     }  # fmt: skip
     assert said == [
         "Pictures outside folders called REPEATS_CLASS are left out: 4 (0_off/f.png, 2_my_style/deeper/d.png, "
-        "notes/e.png, g.png)."
+        "notes/e.png, g.png).",
+        "Texts without a picture of their name, which are left out: 1 (10_empty/h.txt).",
     ]
     with pytest.raises(TrainingError, match="has no folder of pictures called REPEATS_CLASS"):
         found(kind="kohya", path="pictures/10_sks dog")
