@@ -20,7 +20,7 @@ from perflow_core.training.curriculum import Purpose, generator, normal
 
 from .config import Config
 from .made_with import Facts, digest, of_file
-from .pictures import ShardStream, decoded
+from .pictures import ShardStream, caption_of, decoded
 from .prepared_latents import Share, prepare
 from .prompts import PromptStore
 from .stopping import TrainingError
@@ -116,7 +116,13 @@ class LatentFiles:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(self.files[self.rows[0].file].tensors["latents"].get_shape()[1:])
+        return next(iter(self.shapes.values()))
+
+    @property
+    def shapes(self) -> dict[Path, tuple[int, ...]]:
+        """Of the latents in each file that holds some. Raises TrainingError."""
+        files = zip(self._paths, self.files, strict=True) if self.rows else ()
+        return {path: tuple(file.tensors["latents"].get_shape()[1:]) for path, file in files if file.captions}
 
     def take(self, numbers: Sequence[int]) -> tuple[Tensor, list[str]]:
         return self._read([self._place(number) for number in numbers])
@@ -150,15 +156,43 @@ def _open(path: Path) -> LatentFile:
             f"{path} cannot be used ({error}), expected a tensor called latents in it and a list of captions in "
             f"{beside.name} beside it: make both again."
         ) from error
-    captions = values.get("captions", []) if isinstance(values, dict) else values
-    repeats = values.get("repeats", []) if isinstance(values, dict) else [1] * len(captions)
-    count = tensors["latents"].get_shape()[0]
-    if not isinstance(captions, list) or len(captions) != count or len(repeats) != count:
+    shapes = [tuple(part.get_shape()) for part in tensors.values()]
+    if not shapes[0] or len(set(shapes)) > 1:
+        raise TrainingError(f"{path} holds tensors of shapes {shapes}, expected [N, ...] of each: make it again.")
+    captions, repeats = _captions_in(beside, values)
+    if (len(captions), len(repeats)) != (shapes[0][0],) * 2:
         raise TrainingError(
-            f"{path} holds {count} latents and {beside.name} {len(captions)} captions, expected one for each: make "
-            "both again."
+            f"{path} holds {shapes[0][0]} latents and {beside.name} {len(captions)} captions, expected one for each: "
+            "make both again."
         )
-    return LatentFile(tensors, [some if isinstance(some, list) else [some] for some in captions], repeats)
+    return LatentFile(tensors, captions, repeats)
+
+
+def _captions_in(path: Path, values: Any) -> tuple[list[list[str]], list[int]]:
+    """The captions of each latent, and how often an epoch has it. Raises TrainingError."""
+    captions = values.get("captions") if isinstance(values, dict) else values
+    found: list[list[str]] = []
+    try:
+        if not isinstance(captions, list):
+            raise ValueError("there is no list of captions")
+        for some in captions:
+            found.append(_texts(some))
+        repeats = values.get("repeats") if isinstance(values, dict) else [1] * len(captions)
+        if not isinstance(repeats, list) or not all(type(count) is int and count > 0 for count in repeats):
+            raise ValueError("repeats is no list of whole numbers from 1")
+    except ValueError as error:
+        place = f" after caption {len(found)}" if found else ""
+        raise TrainingError(
+            f"{path} cannot be used{place} ({error}), expected a list of captions that are text: correct it."
+        ) from error
+    return found, repeats
+
+
+def _texts(value: Any) -> list[str]:
+    """The captions of a latent, which take turns. Raises ValueError."""
+    if value == []:
+        raise ValueError("the list in its place is empty")
+    return [caption_of(text) for text in (value if isinstance(value, list) else [value])]
 
 
 class PictureStream(ShardStream):
@@ -196,6 +230,19 @@ def mirrored_by_chance(pixels: Tensor, seed: int, number: int) -> Tensor:
     return pixels.flip(-1) if generator(seed, Purpose.MIRROR, number).random() < 0.5 else pixels
 
 
+def _check_shapes(files: LatentFiles, resolution: int, teacher: Teacher) -> None:
+    """All of one shape, and of the resolution, which SDXL and flow models are told. Raises TrainingError."""
+    expected = teacher.latent_shape
+    for path, shape in files.shapes.items():
+        alike = shape == files.shape and len(shape) == len(expected)
+        if not alike or (shape[0], *shape[-2:]) != (expected[0], *expected[-2:]):
+            frames = ", of any number of frames but the same in all files," if len(expected) == 4 else ""
+            raise TrainingError(
+                f"{path} holds latents of shape {shape}, expected {expected}{frames} as {teacher.name} has them at "
+                f"data.resolution {resolution}: correct data.resolution, or give latents of that model's VAE."
+            )
+
+
 def source(
     config: Config, facts: Facts, teacher: Teacher, prompts: PromptStore, share: Share
 ) -> LatentFiles | PictureStream:
@@ -207,13 +254,7 @@ def source(
     held_out = config.validation.held_out
     if data.kind == "latents":
         files = LatentFiles(Path(data.path).expanduser(), config.seed, held_out)
-        expected = teacher.latent_shape
-        fits = (len(files.shape), files.shape[0]) == (len(expected), expected[0])
-        if not fits or any(side % teacher.patch for side in files.shape[-2:]):
-            raise TrainingError(
-                f"data.path {data.path} holds latents of shape {files.shape}, expected such as {expected}, "
-                f"which {teacher.name} has at data.resolution {data.resolution}: give latents of that model's VAE."
-            )
+        _check_shapes(files, data.resolution, teacher)
         return files
     if data.kind == "webdataset":
         if held_out:

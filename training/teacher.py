@@ -64,7 +64,6 @@ class Teacher(ABC):
     float8: bool = False  # the UNet's layers are kept in 8 bits
     resting_place: torch.device = field(default_factory=lambda: torch.device("cpu"))
     convolves: ClassVar[bool] = False  # so that optimizer.channels_last makes it faster
-    patch: ClassVar[int] = 1  # what a latent's height and width are multiples of
 
     def to(self, device: torch.device, dtype: torch.dtype, but_unet: bool = False) -> None:
         """Move the UNet if it is not to stay, and cast all but the VAE, which overflows in fp16 for SDXL."""

@@ -47,7 +47,7 @@ def test_two_steps_of_each_configuration(name, family_teacher, repository, tmp_p
     values = read(repository / "training" / "configs" / f"{name}.toml").model_dump()
     values["output"] = str(tmp_path)
     values["teacher"]["path"] = str(family_teacher(name))
-    values["data"] |= {"kind": "latents", "path": str(latents_file)}
+    values["data"] |= {"kind": "latents", "path": str(latents_file), "resolution": 64}
     for section, changes in SMALLER.items():
         values[section] |= changes
     values["optimizer"]["accumulation"] = 2 if name == "sdxl" else 1
