@@ -68,7 +68,10 @@ def digest(parts: Iterable[Any]) -> str:
 
 
 def of_file(path: Path) -> tuple[str, int, int]:
-    """What tells a file from another of its name, without reading it: name, size, time. Raises OSError."""
+    """What tells a file from another of its name, without reading it: name, size, time of change. Raises OSError.
+
+    The time of the inode is left out: a move or a copy would have everything made again.
+    """
     facts = path.stat()
     return path.name, facts.st_size, facts.st_mtime_ns
 

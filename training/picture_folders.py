@@ -314,5 +314,9 @@ def _name(path: Path, folder: Path) -> str:
 
 
 def _named(paths: list[Path], folder: Path) -> str:
-    names = [_name(path, folder) for path in paths[:NAMED]]
-    return ", ".join(names) + (f" and {len(paths) - NAMED} more" if len(paths) > NAMED else "")
+    return listed([_name(path, folder) for path in paths])
+
+
+def listed(names: list[str]) -> str:
+    """For a line for the user; of many the first ones."""
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")

@@ -19,7 +19,7 @@ from perflow_core.training.curriculum import Purpose, normal
 
 from .config import Config, DataConfig
 from .made_with import Facts, chosen, differences, digest, of_file
-from .picture_folders import folder_pictures
+from .picture_folders import folder_pictures, listed
 from .pictures import decoded
 from .prompts import PromptStore
 from .prompts_file import prompts_in
@@ -63,9 +63,10 @@ class Row(NamedTuple):
 class Preparation(NamedTuple):
     """The captions of all rows, what those of some numbers depend on, those rows, and the latents of some rows.
 
-    repeats: how often an epoch has each row; latents: one for each of the names.
+    called: what the user calls each row; repeats: how often an epoch has it; latents: one for each of the names.
     """
 
+    called: list[str]
     captions: list[Captions]
     repeats: list[int]
     names: tuple[str, ...]
@@ -99,7 +100,8 @@ def _pictures(config: Config, facts: Facts, teacher: Teacher, say: Callable[[str
 
     captions = [[picture.caption, *picture.others] if picture.others else picture.caption for picture in pictures]
     names = ("latents", "mirrored") if config.data.flip else ("latents",)
-    return Preparation(captions, [picture.repeats for picture in pictures], names, made_with, rows, encoded)
+    called, repeats = [picture.name for picture in pictures], [picture.repeats for picture in pictures]
+    return Preparation(called, captions, repeats, names, made_with, rows, encoded)
 
 
 def _samples(config: Config, facts: Facts, teacher: Teacher, prompts: PromptStore) -> Preparation:
@@ -119,7 +121,7 @@ def _samples(config: Config, facts: Facts, teacher: Teacher, prompts: PromptStor
         conditions, guidance = prompts.embed([row.caption for row in some]), data.sampling_guidance
         return (teacher.drawn(noise.to(teacher.device), conditions, empty, guidance, data.sampling_steps),)
 
-    return Preparation([*captions], [1] * len(captions), ("latents",), made_with, rows, sampled)
+    return Preparation(captions, [*captions], [1] * len(captions), ("latents",), made_with, rows, sampled)
 
 
 def prepare(config: Config, facts: Facts, teacher: Teacher, prompts: PromptStore, folder: Path, share: Share) -> None:
@@ -138,6 +140,8 @@ def prepare(config: Config, facts: Facts, teacher: Teacher, prompts: PromptStore
         _forget_others(folder, parts)
     unfit = {path: why for path, numbers in parts.items() if (why := _unfit(path, work.facts(numbers)))}
     share.say(_made_again(folder, unfit))
+    if share.rank == 0:
+        share.say(_missing(work, {path: numbers for path, numbers in parts.items() if path not in unfit}))
     mine = list(parts)[share.rank :: share.processes]
     todo = [path for path in mine if path in unfit]
     for path in tqdm(todo, desc="latents", unit="part", disable=share.rank != 0 or not todo):
@@ -179,6 +183,17 @@ def _made_again(folder: Path, unfit: Mapping[Path, str]) -> str:
     """The sentence that tells the user why files are made again, or nothing."""
     again = [f"{path.name} {why}" for path, why in unfit.items() if why != ABSENT]
     return f"Made again in {folder}: {len(again)} of {len(unfit)} files to be made; {again[0]}." if again else ""
+
+
+def _missing(work: Preparation, kept: Mapping[Path, range]) -> str:
+    """The sentence that names the rows that files of an earlier start do not have, or nothing."""
+    missing = [
+        number for path, numbers in kept.items() for number in sorted({*numbers} - {*_metadata(path)["numbers"]})
+    ]
+    if not missing:
+        return ""
+    names = listed([work.called[number] for number in missing])
+    return f"Pictures that could not be read at an earlier start, which are left out: {len(missing)} ({names})."
 
 
 def _metadata(path: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import tarfile
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 
@@ -68,6 +69,15 @@ def test_the_largest_centred_square():
     assert square[:, 8, 2:14].min() > 0.9
 
 
+def prepared_again(trained) -> None:
+    """As a later start does it."""
+    from training.latents import source
+    from training.prepared_latents import Share
+
+    share = Share(0, 1, lambda: False, trained.say)
+    source(trained.config, trained.facts, trained.teacher, trained.prompts, share)
+
+
 @pytest.mark.parametrize("kind", ["metadata", "text files"])
 def test_a_folder_of_pictures(run, pictures, capfd, kind):
     if kind == "metadata":
@@ -77,6 +87,9 @@ def test_a_folder_of_pictures(run, pictures, capfd, kind):
             (pictures / f"{i}.txt").write_text(f"picture {i}\n")
     trained = run(data={"kind": "folder", "path": str(pictures)}, optimizer={"steps": 2})
     assert "Skipped 2.jpg, which cannot be read" in capfd.readouterr().err
+    prepared_again(trained)
+    said = "Pictures that could not be read at an earlier start, which are left out: 1 (2.jpg)."
+    assert said in capfd.readouterr().err
     trained.train()
     files = LatentFiles(trained.source.path, 0)
     assert sorted(files.files[0].captions) == [[f"picture {i}"] for i in (0, 1, 3, 4, 5)]
@@ -445,6 +458,58 @@ def test_broken_pictures_are_counted_and_named(capfd):
     found = [square is not None for _, square in decoded(sources, 64, skipped)]
     assert found == [True, False, False]
     assert skipped == ["bad", "cut"]
+
+
+def write_latents(path, captions, **tensors):
+    safetensors.torch.save_file(tensors, path)
+    path.with_suffix(".json").write_text(json.dumps(captions))
+    return path
+
+
+@pytest.mark.parametrize(
+    "captions",
+    [
+        [7, "a"],
+        ["a", None],
+        ["a", "\ud800"],
+        ["a", []],
+        ["a", ["b", 1]],
+        7,
+        None,
+        {},
+        {"captions": ["a", "b"], "repeats": 2},
+        {"captions": ["a", "b"], "repeats": [1, 0]},
+        {"captions": ["a", "b"], "repeats": [1, "2"]},
+    ],
+)
+def test_captions_of_latents_that_are_none(tmp_path, captions):
+    path = write_latents(tmp_path / "mine.safetensors", captions, latents=torch.zeros(2, 4, 8, 8))
+    with pytest.raises(
+        TrainingError, match=r"mine\.json cannot be used( after caption \d)? \(.*\), expected a list of captions"
+    ):
+        LatentFiles(path, 0).take([0])
+
+
+def test_latents_of_other_shapes(configuration, load_teacher, tmp_path):
+    """Those that a model could not take, and those that are of another resolution than it is told."""
+    from training.config import parse
+    from training.latents import source
+
+    config = parse(configuration(data={"path": str(tmp_path)}))
+    teacher = load_teacher(config.teacher, 64)
+    write_latents(tmp_path / "a.safetensors", ["a", "b"], latents=torch.zeros(2, 4, 8, 8))
+    assert source(config, {}, teacher, None, None).shape == (4, 8, 8)
+    for shape in [(4, 8, 16), (4, 16, 16), (16, 8, 8), (4, 1, 8, 8), (4, 8), ()]:
+        write_latents(tmp_path / "b.safetensors", ["a", "b"], latents=torch.zeros(2, *shape))
+        with pytest.raises(TrainingError, match=r"b\.safetensors holds latents of shape .* at data\.resolution 64"):
+            source(config, {}, teacher, None, None)
+    for tensors in (
+        {"latents": torch.tensor(0.0)},
+        {"latents": torch.zeros(2, 4, 8, 8), "mirrored": torch.zeros(1, 4, 8, 8)},
+    ):
+        write_latents(tmp_path / "b.safetensors", ["a", "b"], **tensors)
+        with pytest.raises(TrainingError, match=r"b\.safetensors holds tensors of shapes"):
+            source(config, {}, teacher, None, None)
 
 
 def test_every_epoch_has_each_latent_once(latents_file):
