@@ -86,6 +86,7 @@ def picture_paths(config: DataConfig) -> list[Path]:
     """The pictures of the same folders, whether they have captions or not. Raises TrainingError."""
     path = Path(os.path.abspath(Path(config.path).expanduser()))
     if config.kind == "folder":  # without its tables, which take time
+        _check_folder(path)
         return _pictures_below(path)
     return [file for group in GROUPS[config.kind](config, path, lambda _: None) for file in group.paths]
 

@@ -196,7 +196,7 @@ def test_states_of_other_versions(run, tmp_path):
 
 NO_DATA = [
     ({"kind": "latents", "path": "none"}, "data.path none has no .safetensors file"),
-    ({"kind": "folder", "path": "none"}, "data.path none is no folder"),
+    ({"kind": "folder", "path": "none"}, "none is no folder"),
     ({"kind": "folder", "path": "empty"}, "empty holds no pictures"),
     ({"kind": "webdataset", "path": "none-{0..3}.tar"}, "the shard none-0.tar is not there"),
     ({"kind": "prompts", "path": "none.txt"}, "data.path none.txt cannot be read"),
