@@ -239,7 +239,7 @@ def _check_shapes(files: LatentFiles, resolution: int, teacher: Teacher) -> None
             frames = ", of any number of frames but the same in all files," if len(expected) == 4 else ""
             raise TrainingError(
                 f"{path} holds latents of shape {shape}, expected {expected}{frames} as {teacher.name} has them at "
-                f"data.resolution {resolution}: correct data.resolution, or give latents of that model's VAE."
+                f"data.resolution {resolution}: set data.resolution to theirs, or give latents of that model's VAE."
             )
 
 

@@ -274,7 +274,7 @@ def test_what_is_refused_is_said(changed_folder, folder, run, configuration, tmp
             "teacher": {"path": flux, "float8": True}, "optimizer": {"precision": "bf16"},
         },
         "points.pure_noise is true for a flow model": {"teacher": {"path": flux}, "points": {"pure_noise": True}},
-        "holds latents of shape (4, 8, 8), expected such as (16, 8, 8)": {"teacher": {"path": flux}, "data": latents},
+        "holds latents of shape (4, 8, 8), expected (16, 8, 8) as": {"teacher": {"path": flux}, "data": latents},
     }.items():  # fmt: skip
         changes["teacher"]["path"] = str(changes["teacher"]["path"])
         with pytest.raises(TrainingError, match=re.escape(sentence)):
