@@ -44,28 +44,16 @@ def main() -> int:
             "ruff format": passes("ruff format", PACK, "ruff", "format", "--check", "."),
             **types.result(),
         }
-    results["pytest"] = passes("pytest", PACK, "pytest", *arguments, *in_processes(), *pytest)
+    results["pytest"] = passes("pytest", PACK, "pytest", *arguments, *IN_TWO_PROCESSES, *pytest)
     failed = [what for what, passed in results.items() if not passed]
     if failed:
         say(f"Failed: {', '.join(failed)}.")
     return 1 if failed else 0
 
 
-FOR_THREE = 20e9  # bytes; they take 13 GB together
-
-
-def in_processes() -> tuple[str, ...]:
-    """For two cores three processes, as tests wait for their servers and pages, where there is memory for them.
-
-    Each starts its own ComfyUI, so a file's tests stay together; files stay in order, those with a browser last.
-    `-n 0` after it is pytest in one process.
-    """
-    import psutil
-
-    if (os.cpu_count() or 1) < 2:
-        return ()
-    processes = 3 if psutil.virtual_memory().total > FOR_THREE else 2
-    return ("-n", str(processes), "--dist", "loadfile", "--no-loadscope-reorder")
+# Each process keeps to one core and starts its own ComfyUI, so a file's tests stay together; files stay in order, those
+# with a browser last. `-n 0` after it is pytest in one process.
+IN_TWO_PROCESSES = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder") if (os.cpu_count() or 1) > 1 else ()
 
 
 def all_unless_named(arguments: list[str]) -> list[str]:
