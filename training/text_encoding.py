@@ -64,6 +64,9 @@ def _layer(encoder: Any, out: Any, layer: int, architecture: str) -> Tensor:
     if architecture == "SDXL":
         hidden: Tensor = out.hidden_states[layer]
         return hidden
+    if not out.hidden_states:  # of an encoder without layers
+        last: Tensor = out.last_hidden_state
+        return last
     normed: Tensor = getattr(encoder, "text_model", encoder).final_layer_norm(
         out.hidden_states[layer - LAST[architecture] - 1]
     )

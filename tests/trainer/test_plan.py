@@ -291,7 +291,8 @@ TRACED = ("sd15",)  # the others take longer, SDXL ten seconds each
 def test_the_documents_memory_of_the_shipped_configurations(
     checkpoint, repository, monkeypatch, tmp_path, name, card, cells
 ):
-    monkeypatch.chdir(tmp_path)  # where no data are
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_pictures").mkdir()  # data that take no room
     values = read(repository / "training" / "configs" / f"{name}.toml").model_dump()
     family = {"sd15": "SD1.5", "sd21": "SD2.x", "sdxl": "SDXL"}[name.split("_")[0]]
     values["teacher"]["path"] = str(checkpoint(family))
