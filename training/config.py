@@ -95,7 +95,7 @@ class DataConfig(Section):
     kind: Literal["folder", "kohya", "simpletuner", "webdataset", "latents", "prompts"]
     # A folder, SimpleTuner's multidatabackend.json, shards (with braces, or any address webdataset reads), latents, or
     # a text file of prompts.
-    path: str
+    path: PathText
     caption: str = "text"  # folder: the column of metadata.jsonl; webdataset: the ending of the caption's file
     resolution: Annotated[int, Field(ge=64, multiple_of=8)] = 512
     repeats: dict[str, Positive] = {}  # folder: how often an epoch has the pictures below a folder in path

@@ -117,7 +117,7 @@ def load(path: Path, config: TeacherConfig, resolution: int) -> FlowTeacher:
 
 def _folder(path: Path, config: TeacherConfig) -> Path:
     """What has all but the transformer of a single file."""
-    return path if path.is_dir() else Path(config.config).expanduser()
+    return path if path.is_dir() else Path(config.config)
 
 
 def _pipeline(path: Path, folder: Path) -> tuple[FlowFamily, Any]:

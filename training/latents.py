@@ -253,15 +253,10 @@ def source(
     data = config.data
     held_out = config.validation.held_out
     if data.kind == "latents":
-        files = LatentFiles(Path(data.path).expanduser(), config.seed, held_out)
+        files = LatentFiles(Path(data.path), config.seed, held_out)
         _check_shapes(files, data.resolution, teacher)
         return files
     if data.kind == "webdataset":
-        if held_out:
-            raise TrainingError(
-                f'validation.held_out is {held_out} with data.kind "webdataset", whose examples are not known before, '
-                "expected 0: take another kind, or leave it out."
-            )
         return PictureStream(teacher, config, share.rank, share.processes)
     folder = Path(config.output) / "latents"
     prepare(config, facts, teacher, prompts, folder, share)

@@ -194,7 +194,7 @@ def _delta(config: Config, weights: list[torch.nn.Parameter]) -> int:
 
 def _examples(config: Config) -> int | None:
     """Pictures or prompts at most, where it can be told."""
-    path = Path(config.data.path).expanduser()
+    path = Path(config.data.path)
     try:
         if config.data.kind in FOLDERS:
             return len(picture_paths(config.data))

@@ -42,7 +42,7 @@ def folder_pictures(config: DataConfig, say: Callable[[str], None]) -> list[Pict
 
     `say` tells the user which pictures have none, and what else is there and not used. Raises TrainingError.
     """
-    path = Path(os.path.abspath(Path(config.path).expanduser()))
+    path = Path(os.path.abspath(config.path))
     groups = GROUPS[config.kind](config, path, say)
     _tell_of_others(path, [path] if path.is_dir() else [group.root for group in groups], say)
     found = [(file, group.captions(file), group.repeats(file)) for group in groups for file in group.paths]
@@ -84,7 +84,7 @@ def _tell_of_others(path: Path, roots: Iterable[Path], say: Callable[[str], None
 
 def picture_paths(config: DataConfig) -> list[Path]:
     """The pictures of the same folders, whether they have captions or not. Raises TrainingError."""
-    path = Path(os.path.abspath(Path(config.path).expanduser()))
+    path = Path(os.path.abspath(config.path))
     if config.kind == "folder":  # without its tables, which take time
         _check_folder(path)
         return _pictures_below(path)

@@ -134,7 +134,8 @@ class Run:
         keep = full and self.accelerator.is_main_process
         self.base = {key: weight.clone() for key, weight in self.teacher.unet.state_dict().items()} if keep else {}
         unet = student.make(self.config, self.teacher) if full else None
-        student.begin_with(unet, self.config.student, self.reflow.prediction_type)
+        if unet:
+            student.begin_with(unet, self.config.student, self.reflow.prediction_type)
         self.teacher.to(device, needs.PRECISIONS[config.precision], but_unet=self.sharded and not full)
         unet = unet or student.make(self.config, self.teacher)
         if config.channels_last and self.teacher.convolves:

@@ -52,10 +52,12 @@ def keep_last(path: Path, config: SaveConfig) -> None:
 
     Names as `write` gives them are looked at alone: others are the user's own copies.
     """
+    if not config.keep_deltas:
+        return
     run, name = _run(path), re.compile(re.escape(config.name) + r"-(\d{6,})(-\d+)?\.safetensors")
     named = ((name.fullmatch(file.name), file) for file in path.parent.iterdir())
     found = [(int(match[1]), file) for match, file in named if match and run and _run(file) == run]
-    kept = sorted({step for step, _ in found})[-config.keep_deltas :]  # all of them for 0
+    kept = sorted({step for step, _ in found})[-config.keep_deltas :]
     for step, file in found:
         if step not in kept and file != path:
             file.unlink()

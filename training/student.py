@@ -47,13 +47,13 @@ def add_adapter(unet: Any, rank: int, targets: list[str]) -> None:
     unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=targets))
 
 
-def begin_with(unet: torch.nn.Module | None, config: StudentConfig, prediction_type: str) -> None:
-    """Add config.delta to the whole student, where one is given; None stands for a LoRA.
+def begin_with(unet: torch.nn.Module, config: StudentConfig, prediction_type: str) -> None:
+    """Add config.delta to the whole student, where one is given.
 
     With config.delta_rank its matrices and convolutions get that rank: small batches leave noise in other directions.
     Raises TrainingError where the delta does not fit, or has another prediction_type or other windows.
     """
-    if unet is None or not config.delta:
+    if not config.delta:
         return
     weights = unet.state_dict()
     expected = {"prediction_type": prediction_type, "windows": str(config.windows)}

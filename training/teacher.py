@@ -242,7 +242,7 @@ def load(config: TeacherConfig, resolution: int) -> Teacher:
     """The teacher of a configuration, on the CPU. Raises TrainingError."""
     from . import flow_teacher, unet_teacher  # each of them is a Teacher
 
-    path = Path(config.path).expanduser()
+    path = Path(config.path)
     if not path.exists():
         raise TrainingError(f"The teacher {path} is not there: give a .safetensors checkpoint or a diffusers folder.")
     kind = flow_teacher if flow_teacher.is_one(path, config) else unet_teacher
