@@ -250,8 +250,8 @@ def check(needs: Needs, place: Place, output: str, here: int = 1) -> None:
     if disk > place.disk:
         raise TrainingError(
             f"The run needs up to {disk / GB:.3g} GB of disk in {output}, where {place.disk / GB:.3g} are free, most "
-            f"of it for {_largest(needs.disk.items())}: free disk space, choose another output, or raise save.every or "
-            "set save.keep_deltas, save.rank, lower cache.endpoints or cache.prompts_gb."
+            f"of it for {_largest(needs.disk.items())}: free disk space, choose another output, raise save.every, set "
+            "save.keep_deltas or save.rank, or lower cache.endpoints or cache.prompts_gb."
         )
 
 
