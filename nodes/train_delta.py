@@ -5,13 +5,15 @@ from typing import Any
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
+from PIL.Image import Image
 
 from ..perflow_core.drawing.picture_sheet import to_tensor
 from ..perflow_core.drawing.plots import draw_losses
 from ..perflow_core.errors import counted
 from ..perflow_core.sampling.parameterization import PredictionType, like_base
 from ..perflow_core.training.base import Base, FlowBase
-from ..perflow_core.weights.delta_file import metadata_edges, metadata_prediction_type, metadata_windows
+from ..perflow_core.training.descent import WindowLosses
+from ..perflow_core.weights.delta_file import metadata_edges, metadata_windows
 from .comfyui import folders, node_text, shared_inputs
 from .comfyui.advice import with_advice
 from .comfyui.applied_delta import with_delta
@@ -28,7 +30,8 @@ from .comfyui.training import trained_files
 from .comfyui.training.delta_training import DeltaTraining, Settings
 from .comfyui.training.examples import Examples
 from .comfyui.training.session import train
-from .comfyui.training.trained_files import Resumed
+from .comfyui.training.starting_delta import read_start
+from .comfyui.training.trained_files import EarlierDelta
 from .comfyui.weights.unet_weights import layout_of, source_name
 
 NOTHING = "none"
@@ -99,8 +102,8 @@ class PeRFlowTrainDelta(io.ComfyNode):
                 ),
                 shared_inputs.windows(". A good picture needs at least this many steps; 4 in all published weights."),
                 shared_inputs.prediction_type(
-                    auto="what resume_from says, otherwise ddim_eps for a model that predicts noise, velocity for one "
-                    "that predicts v"
+                    auto="as the file in resume_from or start_from, otherwise ddim_eps for a model that predicts noise, "
+                    "velocity for one that predicts v"
                 ),
                 io.Int.Input(
                     "solving_steps",
@@ -171,6 +174,15 @@ class PeRFlowTrainDelta(io.ComfyNode):
                     "guidance between that of its prompt (node FluxGuidance) and this one, so that the delta works "
                     "with all of them. 0: with that of its prompt.",
                 ),
+                io.Combo.Input(
+                    "start_from",
+                    options=[NOTHING, *folders.delta_names()],
+                    default=NOTHING,
+                    optional=True,
+                    tooltip="A delta of this kind of model to begin with, such as that of the model that yours was "
+                    "fine-tuned from. Any file that Apply PeRFlow Delta takes; windows, edges and prediction type "
+                    "must be the same. Your model gets a delta of its own in fewer steps.",
+                ),
             ],
             outputs=[
                 io.String.Output("path"),
@@ -184,9 +196,11 @@ class PeRFlowTrainDelta(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, resume_from: list[str] | None = None, **_: object) -> object:
-        """The file's, so that one replaced under the same name is read again."""
-        return [folders.fingerprint(name) for name in resume_from or []]
+    def fingerprint_inputs(
+        cls, resume_from: list[str] | None = None, start_from: list[str] | None = None, **_: object
+    ) -> object:
+        """The files', so that one replaced under the same name is read again."""
+        return [folders.fingerprint(name) for name in [*(resume_from or []), *(start_from or [])]]
 
     @classmethod
     def execute(
@@ -198,52 +212,43 @@ class PeRFlowTrainDelta(io.ComfyNode):
         negative: list[list[Any]] | None = None,
         *,
         resume_from: list[str] | None = None,
+        start_from: list[str] | None = None,
         **widgets: list[Any],
     ) -> io.NodeOutput:
         """widgets: the numbers and choices of `Settings`, and steps, each in a list of one."""
         values = {name: value for name, (value, *_) in widgets.items()}
         shared_inputs.check_ranges(cls, **values)
         steps, rank = values.pop("steps"), values["rank"]
-        base, unet = teacher_of(model[0]), layout_of(model[0])
-        values["edges"] = edges = given_edges(base, values.get("edges", ""))
-        resumed = None
-        if resume_from and resume_from[0] != NOTHING:
-            resumed = trained_files.read_resumed(folders.delta_path(resume_from[0]))
-            values["rank"] = resumed.file.rank
-            trained = metadata_edges(resumed.file)
-            if edges and trained and same_edges(edges, trained):
-                values["edges"] = trained  # in all of their digits
+        base = teacher_of(model[0])
+        values["edges"] = given_edges(base, values.get("edges", ""))
+        earlier = earlier_delta(model[0], resume_from, start_from)
+        if earlier:
+            values |= earlier.settings(rank, values["edges"])
         chosen = values["prediction_type"] != shared_inputs.AUTO
-        values["prediction_type"] = chosen_prediction(base, values["prediction_type"], resumed)
+        values["prediction_type"] = chosen_prediction(base, values["prediction_type"], earlier)
         settings = Settings(**values)
-        check_settings(settings, resumed, with_negative=bool(negative))
+        check_settings(settings, earlier, with_negative=bool(negative))
         with torch.inference_mode(False):
             examples = Examples(model[0], latents, positive, negative, settings.guidance_up_to)
             training = DeltaTraining(model[0], examples, settings)
             check_pictures(training)
-            reported = [counted(len(examples.latents), "picture")]
-            if examples.missing:
-                reported[0] += (
-                    f", {len(examples.missing)} of them drawn by the model itself at CFG {training.drawing_guidance:g}"
-                )
+            reported = [pictures_text(training)]
             if isinstance(base, FlowBase):
                 reported += flow_lines(training.chord.own_edges, chosen, settings.windows)
-            if resumed:
-                check_edges(training, resumed)
-                reported.append(resumed.text(rank, trained_files.load(training, resumed)))
+            if earlier:
+                check_edges(training, earlier)
+                reported += earlier.begin(training, rank)
         trained_files.check_free_space(training)
         facts = {
-            "architecture": unet.family,
+            "architecture": layout_of(model[0]).family,
             "source": f"Train PeRFlow Delta on {source_name(model[0])}",
+            **(earlier.facts if earlier else {}),
         }
-        first = resumed.steps if resumed else 0
-        path, text, history = train(cls, training, first, steps, filename_prefix[0], facts)
-        own = training.chord.windows.own
-        by_window = [{w - own.start: loss for w, loss in losses.by_window.items()} for losses in history]
-        image = to_tensor(draw_losses(by_window, len(own)))
+        path, text, history = train(cls, training, earlier.steps if earlier else 0, steps, filename_prefix[0], facts)
         text = "\n".join([text, *reported])
         loss_map = {"loss": [losses.mean for losses in history]}
         accelerated, _ = with_delta(model[0], base, str(path))
+        image = to_tensor(losses_by_window(training, history))
         return io.NodeOutput(str(path), loss_map, image, accelerated, ui=node_text.show(cls, text))
 
 
@@ -253,53 +258,71 @@ def teacher_of(model: ModelPatcher) -> Base | FlowBase:
     if isinstance(model.get_model_object("model_sampling"), PeRFlowSampling) or model.get_attachment(EDGES):
         raise ValueError(
             "This model has PeRFlow's sampling already, expected the base model, which is the teacher: connect the "
-            "model from before Apply PeRFlow Delta; to continue training a delta, choose it in resume_from."
+            "model from before Apply PeRFlow Delta; to continue training a delta, choose it in resume_from, and to "
+            "begin with one, in start_from."
         )
     return base
 
 
 @with_advice()
+def earlier_delta(
+    model: ModelPatcher, resume_from: list[str] | None, start_from: list[str] | None
+) -> EarlierDelta | None:
+    """Raises UnusableError for a file that cannot be begun with, and ValueError for two of them."""
+    names = [given[0] if given and given[0] != NOTHING else None for given in (resume_from, start_from)]
+    resumed, started = (folders.delta_path(name) if name else None for name in names)
+    if resumed and started:
+        raise ValueError(
+            f"resume_from is {names[0]} and start_from is {names[1]}, expected one of them: a delta that is resumed "
+            "has what it began with in it, so set start_from to none."
+        )
+    if resumed:
+        return trained_files.read_resumed(resumed)
+    return read_start(model, started) if started else None
+
+
+@with_advice()
 def chosen_prediction(
-    base: Base | FlowBase, choice: shared_inputs.PredictionChoice, resumed: Resumed | None
+    base: Base | FlowBase, choice: shared_inputs.PredictionChoice, earlier: EarlierDelta | None
 ) -> PredictionType:
     if isinstance(base, FlowBase):
         return like_base(base.predicts)
     if choice != shared_inputs.AUTO:
         return choice
-    return (metadata_prediction_type(resumed.file) if resumed else None) or like_base(base.predicts)
+    return (earlier.prediction_type if earlier else None) or like_base(base.predicts)
 
 
 @with_advice()
-def check_settings(settings: Settings, resumed: Resumed | None, with_negative: bool) -> None:
+def check_settings(settings: Settings, earlier: EarlierDelta | None, with_negative: bool) -> None:
     """Raises ValueError for settings that exclude one another."""
     if settings.guidance not in (0, 1) and not with_negative:
         raise ValueError(
             f"guidance is {settings.guidance:g} and negative is not connected, expected the empty prompt there: "
             "connect it as negative, or set guidance to 0."
         )
-    if resumed is None:
+    if earlier is None:
         return
     for name, found in (
-        ("windows", None if settings.edges else metadata_windows(resumed.file)),
-        ("prediction_type", metadata_prediction_type(resumed.file)),
+        ("windows", None if settings.edges else metadata_windows(earlier.file)),
+        ("prediction_type", earlier.prediction_type),
     ):
         if found is not None and found != getattr(settings, name):
             raise ValueError(
-                f"{resumed.file.name} was trained with {name} {found}, and the node says {getattr(settings, name)}, "
-                "expected the same: set it as in the file, or start anew with resume_from none."
+                f"{earlier.file.name} was trained with {name} {found}, and the node says {getattr(settings, name)}, "
+                f"expected the same: set it as in the file, or start anew with {earlier.chosen_in} none."
             )
 
 
 @with_advice()
-def check_edges(training: DeltaTraining, resumed: Resumed) -> None:
+def check_edges(training: DeltaTraining, earlier: EarlierDelta) -> None:
     """Raises ValueError for a flow model's delta whose windows are elsewhere."""
-    edges, own = metadata_edges(resumed.file), training.chord.own_edges
+    edges, own = metadata_edges(earlier.file), training.chord.own_edges
     if edges is None or same_edges(edges, own):
         return
     raise ValueError(
-        f"{resumed.file.name} has windows at the sigmas {edges_text(edges)}, and the node has {edges_text(own)}, "
+        f"{earlier.file.name} has windows at the sigmas {edges_text(edges)}, and the node has {edges_text(own)}, "
         "expected the same: give the model the shift that the file was trained at, or the same edges, or start anew "
-        "with resume_from none."
+        f"with {earlier.chosen_in} none."
     )
 
 
@@ -312,3 +335,16 @@ def check_pictures(training: DeltaTraining) -> None:
             f"{training.chord.own_edges[-1]:.4g} cannot draw a whole picture, expected pictures: connect VAE Encode "
             "in place of the empty latent."
         )
+
+
+def pictures_text(training: DeltaTraining) -> str:
+    """How many there are, and who drew them."""
+    text = counted(len(training.examples.latents), "picture")
+    if drawn := len(training.examples.missing):
+        text += f", {drawn} of them drawn by the model itself at CFG {training.drawing_guidance:g}"
+    return text
+
+
+def losses_by_window(training: DeltaTraining, history: list[WindowLosses]) -> Image:
+    own = training.chord.windows.own
+    return draw_losses([{w - own.start: loss for w, loss in losses.by_window.items()} for losses in history], len(own))

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from ..errors import tensors_named
@@ -38,6 +39,13 @@ class Change:
     shape: Shape
     tensors: Mapping[str, Tensor]
     factors: Factors | None = None
+
+    def multiplied_out(self, device: torch.device) -> Tensor:
+        """dW in float32."""
+        if self.factors is None:
+            return next(iter(self.tensors.values())).to(device, torch.float32).reshape(self.shape)
+        up, down = (half.to(device, torch.float32).flatten(1) for half in self.factors[:2])
+        return (self.factors.scale * up @ down).reshape(self.shape)
 
 
 def plain_changes(file: WeightsFile, tensors: Mapping[str, Tensor], unet: UNetLayout) -> dict[str, Change]:

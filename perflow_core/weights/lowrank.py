@@ -10,6 +10,7 @@ from ..host import host_float64
 
 OVERSAMPLING = 16  # extra columns of the random sketch; with two power iterations the kept energy is near the best
 POWER_ITERATIONS = 2
+NEGLIGIBLE = 1e-5  # of the largest singular value: what float32 leaves where there is none
 FIRST_RANK = 32  # where the search for a share of energy begins; doubled until it is found
 
 
@@ -50,6 +51,17 @@ def compress(dW: Tensor, rank: int, share: float, dtype: torch.dtype) -> LowRank
     U, S, V = found
     root = S.sqrt()
     return _factors(dW, U * root, (V * root).T, energy, dtype)
+
+
+def first_directions(dW: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """up [out, r] and down [r, in, ...] of the nearest matrix of that rank; r is less where dW has less.
+
+    dW: [out, in, ...] in float32.
+    """
+    U, S, V = _svd(dW.flatten(start_dim=1), rank)
+    r = int((NEGLIGIBLE * S[0] < S).sum())
+    root = S[:r].sqrt()
+    return U[:, :r] * root, (V[:, :r] * root).T.reshape(-1, *dW.shape[1:])
 
 
 def nearest_of_rank(dW: Tensor, rank: int) -> Tensor:

@@ -259,5 +259,5 @@ def test_inputs_are_lists_as_for_train_lora(comfyui):
         )
     plot = stock.LossGraphNode.GET_SCHEMA()
     assert plot.inputs[0].io_type == ours.outputs[1].io_type
-    later = ["resume_from", "edges", "offloading", "guidance_up_to"]  # in the order they came
+    later = ["resume_from", "edges", "offloading", "guidance_up_to", "start_from"]  # in the order they came
     assert [given.id for given in ours.inputs[-len(later) :]] == later

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
-from ....perflow_core.weights.lora_file import DOWN, UP, lora_pair
+from ....perflow_core.weights.lora_file import DOWN, UP, lora_pair, whole_name
 from ..weights.unet_weights import layers
 
 CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {3: functional.conv1d, 4: functional.conv2d, 5: functional.conv3d}
@@ -44,11 +44,16 @@ class Adapter:
 
 
 class Adapters:
-    """An adapter for every linear layer and convolution of a MODEL's UNet, by the layers' names; `on` or off."""
+    """An adapter for every linear layer and convolution of a MODEL's UNet, by the layers' names; `on` or off.
+
+    `whole` has what the student has beside them, by the weights' names: differences of norms and biases, which are not
+    trained.
+    """
 
     def __init__(self, model: ModelPatcher, rank: int, seed: int):
         random, device = torch.Generator().manual_seed(seed), model.load_device
         self.on = False
+        self.whole: dict[str, Tensor] = {}
         self.by_name = {name: Adapter(layer, rank, random, device) for name, layer in layers(model)}
 
     @property
@@ -64,7 +69,7 @@ class Adapters:
         found: dict[str, Tensor] = {}
         for name, adapter in self.by_name.items():
             found |= lora_pair(name, adapter.up.detach().to(dtype), adapter.down.detach().to(dtype))
-        return found
+        return found | {whole_name(key): dW.to("cpu", dtype).contiguous() for key, dW in self.whole.items()}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over what `tensors` gave. Raises KeyError or RuntimeError for those of another model or rank."""
@@ -72,6 +77,13 @@ class Adapters:
             for name, adapter in self.by_name.items():
                 adapter.up.copy_(tensors[name + UP].reshape(adapter.up.shape))
                 adapter.down.copy_(tensors[name + DOWN].reshape(adapter.down.shape))
+
+    def begin_with(self, name: str, up: Tensor, down: Tensor) -> None:
+        """Directions that a layer's adapter has before training, at most as many as its rank; the others stay fresh."""
+        adapter, r = self.by_name[name], up.shape[1]
+        with torch.no_grad():
+            adapter.up[:, :r] = up
+            adapter.down[:r] = down
 
     def _adding(self, adapter: Adapter) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]:
         def add(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:

@@ -9,7 +9,7 @@ import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import safetensors
 import safetensors.torch
@@ -17,34 +17,80 @@ import torch
 from torch import Tensor
 
 from ....perflow_core.errors import shown
+from ....perflow_core.sampling.parameterization import PredictionType
+from ....perflow_core.weights.delta_file import metadata_edges, metadata_prediction_type
 from ....perflow_core.weights.extraction import source_dtype
-from ....perflow_core.weights.lora_file import delta_metadata
+from ....perflow_core.weights.lora_file import delta_metadata, whole_name
 from ....perflow_core.weights.safetensors_writer import write_new
 from ....perflow_core.weights.weights_file import WeightsFile, WeightsFileError, inspect
+from ..sampling.flow_windows import same_edges
 from ..weights.save_delta import delta_folder, save_delta
 from ..weights.unet_weights import stored_weights
 from .delta_training import DeltaTraining
 
 EMBEDDED_GUIDANCE, RANGE = "embedded_guidance", " to "  # of what a model of Flux' kind was given: "3.5 to 6"
 OPTIMIZER = "optimizer."
+STARTED_FROM = "started_from"  # the name of the delta that the training began with
 STATE = ".state"
 STATE_BYTES = 12  # a number of the adapters and the optimizer's two averages of it, float32
+
+
+class EarlierDelta(Protocol):
+    """A file that a training begins with, and the input that it was chosen in."""
+
+    chosen_in: ClassVar[str]
+
+    @property
+    def file(self) -> WeightsFile: ...
+
+    @property
+    def steps(self) -> int:
+        """Those that were taken for it."""
+
+    @property
+    def prediction_type(self) -> PredictionType | None:
+        """What it was trained with, where that is known."""
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """For the metadata of what is trained."""
+
+    def settings(self, rank: int, edges: list[float] | None) -> dict[str, Any]:
+        """Those of the node that it changes."""
+
+    def begin(self, training: DeltaTraining, rank: int) -> list[str]:
+        """Give the student its weights, and say how; rank: the node's."""
 
 
 @dataclass(frozen=True)
 class Resumed:
     """A delta that training continues from: its file and the steps that were taken for it."""
 
+    chosen_in: ClassVar[str] = "resume_from"
     path: Path
     file: WeightsFile
     steps: int
 
-    def text(self, rank: int, whole: bool) -> str:
-        """What was resumed; rank: the node's, whole: with the optimizer's state."""
+    @property
+    def prediction_type(self) -> PredictionType | None:
+        return metadata_prediction_type(self.file)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        return {key: value for key, value in self.file.metadata.items() if key == STARTED_FROM}
+
+    def settings(self, rank: int, edges: list[float] | None) -> dict[str, Any]:
+        """Its own rank, and its edges in all of their digits."""
+        trained = metadata_edges(self.file)
+        same = edges and trained and same_edges(edges, trained)
+        return {"rank": self.file.rank} | ({"edges": trained} if same else {})
+
+    def begin(self, training: DeltaTraining, rank: int) -> list[str]:
+        whole = load(training, self)
         text = f"resumed {self.file.name} after step {self.steps}"
         if self.file.rank != rank:
             text += f", with its rank {self.file.rank}"
-        return text if whole else f"{text}, without its .state file: the optimizer started anew"
+        return [text if whole else f"{text}, without its .state file: the optimizer started anew"]
 
 
 def read_resumed(path: str) -> Resumed:
@@ -54,7 +100,7 @@ def read_resumed(path: str) -> Resumed:
     if file.kind != "low-rank difference" or not steps.isdecimal():
         raise WeightsFileError(
             f"{file.name} ({file}) does not say how many steps it was trained, expected a delta that Train PeRFlow "
-            "Delta wrote: choose one of those, or none to start anew."
+            "Delta wrote: choose one of those, or none to start anew; start_from takes any delta."
         )
     return Resumed(Path(path), file, int(steps))
 
@@ -107,8 +153,10 @@ def load(training: DeltaTraining, resumed: Resumed) -> bool:
     tensors = safetensors.torch.load_file(state if state.is_file() else resumed.path)
     if before := resumed.file.metadata.get(EMBEDDED_GUIDANCE):
         training.examples.embedded_guidance.update(map(float, before.split(RANGE)))
+    whole = {whole_name(key): key for key in stored_weights(training.unet.patcher)}
     try:
         training.unet.adapters.load(tensors)
+        training.unet.add_whole({whole[name]: dW for name, dW in tensors.items() if name in whole})
     except (KeyError, RuntimeError) as error:
         raise WeightsFileError(
             f"{resumed.file.name} ({resumed.file}) does not fit the layers of this model ({shown(str(error))}), "

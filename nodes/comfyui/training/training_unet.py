@@ -3,6 +3,7 @@
 import contextlib
 import copy
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import comfy.model_management
@@ -63,6 +64,15 @@ class TrainingUNet:
         options |= {"cond_or_uncond": [0], "sigmas": T}
         self.adapters.on = student
         return self.patcher.model.apply_model(z, T.float(), **conditions, transformer_options=options)
+
+    def add_whole(self, differences: Mapping[str, Tensor]) -> None:
+        """Give the student whole differences dW of weights that ComfyUI casts when it uses them, by its names."""
+        for key, dW in differences.items():
+            self.adapters.whole[key] = dW = dW.to(self.device, torch.float32)
+            self.patcher.add_weight_wrapper(key, partial(self._with_difference, dW))
+
+    def _with_difference(self, dW: Tensor, weight: Tensor) -> Tensor:
+        return weight + dW.to(weight) if self.adapters.on else weight
 
 
 def _without_dynamic_vram(model: ModelPatcher) -> ModelPatcher:
