@@ -54,7 +54,8 @@ class Buckets:
 
     @property
     def largest(self) -> Size:
-        return max(self.sizes, key=lambda size: size.width * size.height)
+        """Of one area the least long."""
+        return max(self.sizes, key=lambda size: (size.width * size.height, min(size)))
 
     def nearest(self, width: int, height: int) -> Size:
         """That of the nearest aspect ratio, as a quotient: of a picture brought to it the least is cut away."""
