@@ -86,8 +86,8 @@ class Epochs:
     """Examples without end: every epoch has each of them once, in an order of its own.
 
     They come in groups of one kind, `size` of them. An example waits until so many of its kind have come, from one
-    epoch to the next if need be; so none is left out, and none is ahead of another of its kind by more than one epoch.
-    Kinds of which one group holds all are only so many numbers: everything is a function of the seed and the number.
+    epoch to the next if need be. So none is left out, and none comes again before all others of its kind have come.
+    What comes at a number is a function of the seed and that number alone.
     """
 
     def __init__(self, kinds: Sequence[Hashable], size: int, seed: int):

@@ -51,7 +51,7 @@ class TeacherConfig(Section):
 
     path: PathText  # a .safetensors checkpoint or a diffusers folder
     config: PathText = ""  # for a checkpoint: a diffusers folder of its kind, where the network has none to give
-    # Of flow models alone. shift: of the path; auto as the model's scheduler has it for data.resolution.
+    # Of flow models alone. shift: of the path; auto as the scheduler has it for data.resolution, in all buckets.
     shift: Literal["auto"] | Size = "auto"
     embedded_guidance: Size = 3.5  # what a model is given that takes guidance as an input, as Flux does
     text_length: Count = 0  # tokens of a prompt; 0: as many as the model's pipeline takes
