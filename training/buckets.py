@@ -1,7 +1,7 @@
 """Aspect buckets: pictures are brought to sizes of about one area, and come in groups of one size.
 
 The sizes are those of kohya's sd-scripts: for each width that is a multiple of a step the largest height for which the
-area is not above that of the resolution, and the same turned round.
+area is not above that of the resolution, and the same turned round; and a square.
 """
 
 from bisect import bisect_right
@@ -68,7 +68,8 @@ class Buckets:
 
 
 def _sizes(resolution: int, step: int, max_aspect: float) -> tuple[Size, ...]:
-    found = set()
+    square = resolution // step * step
+    found = {Size(square, square)}  # also where the area has room for a longer one
     for side in range(step, resolution**2 // step + 1, step):
         other = resolution**2 // side // step * step
         if max(side, other) <= max_aspect * min(side, other):

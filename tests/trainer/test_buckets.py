@@ -74,7 +74,7 @@ def test_the_nearest_size(configuration):
     st.integers(8, 160), st.integers(1, 16), st.floats(1, 6), st.integers(1, 5000), st.integers(1, 5000)
 )  # fmt: skip
 def test_the_rule(eighths, steps, max_aspect, width, height):
-    """The area never above, no size that has room for another step, and nothing nearer among all multiples."""
+    """The area never above, no size but the square that has room for another step, and none nearer."""
     from training.config import DataConfig
 
     resolution, step = 8 * eighths, 8 * steps
@@ -90,7 +90,8 @@ def test_the_rule(eighths, steps, max_aspect, width, height):
         assert 0 < w * h <= area
         assert max(w / h, h / w) <= max_aspect
         assert Size(h, w) in found.sizes
-        assert (w + step) * h > area or w * (h + step) > area
+        assert w == h or (w + step) * h > area or w * (h + step) > area
+    assert Size(*[resolution // step * step] * 2) in found.sizes
     w, h = found.nearest(width, height)
 
     def kept(w, h):
