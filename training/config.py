@@ -51,7 +51,7 @@ class TeacherConfig(Section):
 
     path: PathText  # a .safetensors checkpoint or a diffusers folder
     config: PathText = ""  # for a checkpoint: a diffusers folder of its kind, where the network has none to give
-    # Of flow models alone. shift: of the path; auto as the model's scheduler has it for data.resolution.
+    # Of flow models alone. shift: of the path; auto as the scheduler has it for data.resolution, in all buckets.
     shift: Literal["auto"] | Size = "auto"
     embedded_guidance: Size = 3.5  # what a model is given that takes guidance as an input, as Flux does
     text_length: Count = 0  # tokens of a prompt; 0: as many as the model's pipeline takes
@@ -98,6 +98,12 @@ class DataConfig(Section):
     path: PathText
     caption: str = "text"  # folder: the column of metadata.jsonl; webdataset: the ending of the caption's file
     resolution: Annotated[int, Field(ge=64, multiple_of=8)] = 512
+    # Pictures keep about their shape, and a batch has one size: each is cut and resized to the nearest aspect ratio of
+    # the sizes whose sides are multiples of bucket_step, of no larger area than a square of the resolution's. Or else
+    # all become that square. Latents: files may then have such sizes.
+    buckets: bool = False
+    bucket_step: Annotated[int, Field(ge=8, multiple_of=8)] = 64
+    max_aspect: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 4.0  # of a bucket, the long side to the short
     repeats: dict[str, Positive] = {}  # folder: how often an epoch has the pictures below a folder in path
     flip: bool = False  # pictures: mirrored ones, too
     prompt_dropout: Share = 0.1
@@ -217,6 +223,11 @@ def _contradictions(config: Config) -> Iterator[str]:
         yield (
             f"student.delta_rank is {config.student.delta_rank} without a delta: give student.delta or leave both out"
         )
+    if config.data.buckets and config.data.bucket_step > config.data.resolution:
+        yield (
+            f"data.bucket_step is {config.data.bucket_step} with data.resolution {config.data.resolution}, expected at "
+            "most that: lower it"
+        )
     if config.validation.held_out and config.data.kind == "webdataset":
         yield (
             f'validation.held_out is {config.validation.held_out} with data.kind "webdataset", whose examples are not '
@@ -227,7 +238,7 @@ def _contradictions(config: Config) -> Iterator[str]:
 FOLDERS = ("folder", "kohya", "simpletuner")  # the kinds of data that are pictures in folders
 
 # Keys that do something only where another key has one of these values.
-NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
+NEEDS: dict[str, tuple[str, tuple[str | bool, ...]]] = {
     "student.rank": ("student.method", ("lora",)),
     "points.per_window": ("points.grid", ("coarse",)),
     "points.start_share": ("points.grid", ("coarse",)),
@@ -235,6 +246,9 @@ NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "data.caption": ("data.kind", ("folder", "webdataset")),
     "data.repeats": ("data.kind", ("folder",)),
     "data.flip": ("data.kind", (*FOLDERS, "webdataset")),
+    "data.buckets": ("data.kind", (*FOLDERS, "webdataset", "latents")),
+    "data.bucket_step": ("data.buckets", (True,)),
+    "data.max_aspect": ("data.buckets", (True,)),
     "data.latents_gb": ("data.kind", (*FOLDERS, "prompts")),
     "data.shuffle": ("data.kind", ("webdataset",)),
     "data.samples_per_prompt": ("data.kind", ("prompts",)),
@@ -253,7 +267,7 @@ def without_effect(config: Config) -> str:
         return getattr(config, key.partition(".")[0])
 
     found = [
-        f"{key} (only with {other} = {' or '.join(values)})"
+        f"{key} (only with {other} = {' or '.join(map(_in_toml, values))})"
         for key, (other, values) in NEEDS.items()
         if key.partition(".")[2] in section(key).model_fields_set
         and getattr(section(other), other.partition(".")[2]) not in values
@@ -264,6 +278,10 @@ def without_effect(config: Config) -> str:
     if "project" in config.tracking.model_fields_set and "wandb" not in config.tracking.trackers:
         found.append("tracking.project (only with wandb in tracking.trackers)")
     return f"Keys without effect in this configuration: {', '.join(found)}." if found else ""
+
+
+def _in_toml(value: str | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 def read(path: Path) -> Config:

@@ -37,11 +37,15 @@ class FlowTeacher(Teacher):
     tokens: int  # of a prompt
     guidance: float | None  # that its transformer is given as an input
 
-    @property
-    def latent_shape(self) -> tuple[int, ...]:
-        config, side = self.vae.config, self.resolution // _vae_scale(self.pipeline)
+    def latent_shape_at(self, height: int, width: int) -> tuple[int, ...]:
+        config, scale = self.vae.config, _vae_scale(self.pipeline)
         channels = config.z_dim if "z_dim" in config else config.latent_channels
-        return (channels, 1, side, side) if self.family.frames else (channels, side, side)
+        places = height // scale, width // scale
+        return (channels, 1, *places) if self.family.frames else (channels, *places)
+
+    @property
+    def side_step(self) -> int:
+        return self.patch * _vae_scale(self.pipeline)
 
     @property
     def lora_targets(self) -> list[str]:

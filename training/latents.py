@@ -1,26 +1,28 @@
 """x0 for the teacher: latents with captions, from files, from pictures or from the teacher itself.
 
 Of a source, `place` says how far it has been read, if it is read in order, and take(numbers) gives x0 [B, 4, h, w] and
-a caption for each; numbers counts the examples of the whole run. `facts` tell its files from others (`made_with`).
+a caption for each; numbers counts the examples of the whole run. With aspect buckets, `buckets.together` of them from a
+multiple of that on have one size. `facts` tell its files from others (`made_with`).
 """
 
 import json
-from collections.abc import Sequence
-from functools import cached_property, lru_cache
-from itertools import islice
+import math
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import safetensors
 import torch
 from torch import Tensor
 
 from perflow_core.training.curriculum import Purpose, generator, normal
 
-from .config import Config
+from .buckets import Buckets, Epochs, Size, together, used
+from .config import Config, DataConfig
 from .made_with import Facts, digest, of_file
-from .pictures import ShardStream, caption_of, decoded
+from .pictures import Picture, ShardStream, bucket, caption_of, decoded, skip
 from .prepared_latents import Share, prepare
 from .prompts import PromptStore
 from .stopping import TrainingError
@@ -28,8 +30,12 @@ from .teacher import Teacher
 
 
 class LatentFile(NamedTuple):
-    """An open one. tensors: "latents" and perhaps "mirrored", each [N, 4, h, w]; of N rows captions and repeats."""
+    """What an open one has of a size. tensors: "latents" and perhaps "mirrored", each [N, 4, h, w], by what they are;
+    of N rows captions and repeats.
+    """
 
+    path: Path
+    shape: tuple[int, ...]  # of a latent
     tensors: dict[str, Any]
     captions: list[list[str]]
     repeats: list[int]
@@ -50,13 +56,14 @@ class LatentFiles:
 
     A file NAME.safetensors holds "latents" [N, 4, h, w] in the model's scale, and NAME.json its N captions; a list in
     the place of one has captions that take turns. Where an epoch has rows several times, it holds {"captions": the
-    list, "repeats": N numbers}. A tensor "mirrored" has the latents of the mirrored pictures. Files are opened when
+    list, "repeats": N numbers}. A tensor "mirrored" has the latents of the mirrored pictures. Latents of several
+    sizes are in files of their own, or in tensors "latents SIZE" in the order of these names. Files are opened when
     they are first used: other processes may still be writing them before.
     """
 
-    def __init__(self, path: Path, seed: int, held_out: int = 0):
-        """held_out: so many latents are in `held`, and take() never gives them."""
-        self.path, self.seed, self.held_out, self.place = path, seed, held_out, ""
+    def __init__(self, path: Path, seed: int, held_out: int = 0, together: int = 1):
+        """held_out: so many latents are in `held`, and take() never gives them; together: so many are of one size."""
+        self.path, self.seed, self.held_out, self.together, self.place = path, seed, held_out, together, ""
 
     @cached_property
     def files(self) -> list[LatentFile]:
@@ -65,7 +72,7 @@ class LatentFiles:
             raise TrainingError(
                 f"data.path {self.path} has no .safetensors file with latents: give such a file or a folder."
             )
-        return [_open(path) for path in self._paths]
+        return [file for path in self._paths for file in _open(path)]
 
     @cached_property
     def _paths(self) -> list[Path]:
@@ -110,19 +117,22 @@ class LatentFiles:
         return [place._replace(name=name, use=use, uses=uses) for use in range(uses) for name in file.tensors]
 
     @property
-    def held(self) -> tuple[Tensor, list[str]]:
-        """x0 and captions of the latents that are held out."""
-        return self._read(self._split[1])
+    def held(self) -> list[tuple[Tensor, list[str]]]:
+        """x0 and captions of the latents that are held out, for each size."""
+        by_shape = sorted(self._split[1], key=self._shape)
+        return [self._read(list(places)) for _, places in groupby(by_shape, self._shape)]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return next(iter(self.shapes.values()))
+        """Of the first."""
+        return self._shape(self.rows[0])
 
-    @property
-    def shapes(self) -> dict[Path, tuple[int, ...]]:
-        """Of the latents in each file that holds some. Raises TrainingError."""
-        files = zip(self._paths, self.files, strict=True) if self.rows else ()
-        return {path: tuple(file.tensors["latents"].get_shape()[1:]) for path, file in files if file.captions}
+    def _shape(self, place: Place) -> tuple[int, ...]:
+        return self.files[place.file].shape
+
+    @cached_property
+    def _epochs(self) -> Epochs:
+        return Epochs([self._shape(row) for row in self.rows], self.together, self.seed)
 
     def take(self, numbers: Sequence[int]) -> tuple[Tensor, list[str]]:
         return self._read([self._place(number) for number in numbers])
@@ -135,37 +145,49 @@ class LatentFiles:
 
     def _place(self, number: int) -> Place:
         """use: since the run began."""
-        epoch, i = divmod(number, len(self.rows))
-        place = self.rows[int(_epoch_order(len(self.rows), self.seed, epoch)[i])]
+        epoch, i = self._epochs[number]
+        place = self.rows[i]
         return place._replace(use=epoch * place.uses + place.use)
 
 
-@lru_cache(maxsize=1)
-def _epoch_order(length: int, seed: int, epoch: int) -> np.ndarray:
-    return generator(seed, Purpose.EPOCH, epoch).permutation(length)
-
-
-def _open(path: Path) -> LatentFile:
+def _open(path: Path) -> list[LatentFile]:
+    """What it has of each size. Raises TrainingError."""
     beside = path.with_suffix(".json")
     try:
         file: Any = safetensors.safe_open(str(path), framework="pt")
-        tensors = {name: file.get_slice(name) for name in ("latents", *({"mirrored"} & {*file.keys()}))}
+        names = {*file.keys()}
+        sizes = sorted(name.removeprefix("latents") for name in names if name.startswith("latents ")) or [""]
+        found = [
+            {
+                name: file.get_slice(name + size)
+                for name in ("latents", "mirrored")
+                if name + size in {*names, "latents"}
+            }
+            for size in sizes
+        ]
         values = json.loads(beside.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise TrainingError(
             f"{path} cannot be used ({error}), expected a tensor called latents in it and a list of captions in "
             f"{beside.name} beside it: make both again."
         ) from error
-    shapes = [tuple(part.get_shape()) for part in tensors.values()]
-    if not shapes[0] or len(set(shapes)) > 1:
-        raise TrainingError(f"{path} holds tensors of shapes {shapes}, expected [N, ...] of each: make it again.")
+    of_sizes: list[tuple[int, ...]] = []
+    for tensors in found:
+        shapes = [tuple(part.get_shape()) for part in tensors.values()]
+        if not shapes[0] or len(set(shapes)) > 1:
+            raise TrainingError(f"{path} holds tensors of shapes {shapes}, expected [N, ...] of each: make it again.")
+        of_sizes.append(shapes[0])
+    counts = [count for count, *_ in of_sizes]
     captions, repeats = _captions_in(beside, values)
-    if (len(captions), len(repeats)) != (shapes[0][0],) * 2:
+    if (len(captions), len(repeats)) != (sum(counts),) * 2:
         raise TrainingError(
-            f"{path} holds {shapes[0][0]} latents and {beside.name} {len(captions)} captions, expected one for each: "
+            f"{path} holds {sum(counts)} latents and {beside.name} {len(captions)} captions, expected one for each: "
             "make both again."
         )
-    return LatentFile(tensors, captions, repeats)
+    return [
+        LatentFile(path, shape[1:], tensors, captions[end - shape[0] : end], repeats[end - shape[0] : end])
+        for tensors, shape, end in zip(found, of_sizes, accumulate(counts), strict=True)
+    ]
 
 
 def _captions_in(path: Path, values: Any) -> tuple[list[list[str]], list[int]]:
@@ -195,34 +217,95 @@ def _texts(value: Any) -> list[str]:
     return [caption_of(text) for text in (value if isinstance(value, list) else [value])]
 
 
-class PictureStream(ShardStream):
-    """Latents of a stream's pictures, encoded as they come."""
+class Waiting(NamedTuple):
+    """A picture that has been read, and the stream's place after it."""
+
+    place: str
+    picture: Picture
+
+
+class PictureStream:
+    """Latents of the pictures in shards, encoded as they come; those of one take() have one size.
+
+    A picture waits in its bucket until the bucket has as many as are taken. `place` names those that wait, too.
+    """
 
     def __init__(self, teacher: Teacher, config: Config, rank: int, processes: int):
-        super().__init__(config.data, config.seed, rank, processes)
-        self.teacher = teacher
+        self.config, self.seed, self.teacher = config.data, config.seed, teacher
+        self.stream = ShardStream(config.data, config.seed, rank, processes)
+        self.buckets = Buckets.of(config.data)
+        self.waiting: dict[Size, list[Waiting]] = {}
+        self._places_of_waiting: list[str] = []  # that are to be read again
         self.skipped: list[str] = []
-        example = teacher.encode_pictures(torch.zeros(1, 3, config.data.resolution, config.data.resolution))
-        self.shape = tuple(example.shape[1:])
-        here = (Path(shard) for shard in self.shards)
-        self.facts: Facts = {"the shards": digest([self.shards, *(of_file(path) for path in here if path.is_file())])}
+        self.shape = teacher.latent_shape
+        shards = self.stream.shards
+        here = (Path(shard) for shard in shards)
+        self.facts: Facts = {"the shards": digest([shards, *(of_file(path) for path in here if path.is_file())])}
+
+    @property
+    def place(self) -> str:
+        """How far the stream was read, and after spaces the places of the pictures that wait."""
+        waiting = [one.place for some in self.waiting.values() for one in some]
+        return " ".join([self.stream.place, *sorted(self._places_of_waiting + waiting)])
+
+    @place.setter
+    def place(self, text: str) -> None:
+        if text and text != self.place:
+            self.stream.place, *self._places_of_waiting = text.split(" ")
+            self.waiting = {}
 
     def take(self, numbers: Sequence[int]) -> tuple[Tensor, list[str]]:
-        found: list[tuple[str, Tensor]] = []
-        unread = 0
-        while len(found) < len(numbers):
-            wanted = list(islice(self, len(numbers) - len(found)))
-            read = decoded(wanted, self.config.resolution, self.skipped)
-            found += [(picture.caption, pixels) for picture, pixels in read if pixels is not None]
-            unread = 0 if found else unread + len(wanted)
-            if unread > 1000:
-                raise TrainingError(f"None of {unread} pictures of data.path {self.config.path} can be read.")
-        noise = normal(self.shape, numbers, self.seed, Purpose.POSTERIOR)
+        found = self._of_one_size(len(numbers))
         pixels = [part for _, part in found]
+        shape = self.teacher.latent_shape_at(*pixels[0].shape[-2:])
+        noise = normal(shape, numbers, self.seed, Purpose.POSTERIOR)
         if self.config.flip:
             pixels = [mirrored_by_chance(part, self.seed, i) for part, i in zip(pixels, numbers, strict=True)]
         x0 = self.teacher.encode_pictures(torch.stack(pixels), noise)
-        return x0.cpu(), [caption for caption, _ in found]
+        return x0.cpu(), [picture.caption for picture, _ in found]
+
+    def _of_one_size(self, count: int) -> list[tuple[Picture, Tensor]]:
+        """The pictures of the first bucket that has so many, with their pixels."""
+        good: dict[Size, list[tuple[Picture, Tensor]]] = {}
+        unread = 0
+        for size, there in self._filling():
+            if len(there) < count:
+                continue
+            done = good.setdefault(size, [])
+            new = [one.picture for one in there[len(done) : count]]
+            read = list(decoded(new, self.buckets, self.skipped))
+            done += [(picture, pixels) for picture, pixels in read if pixels is not None]
+            broken = {id(picture) for picture, pixels in read if pixels is None}
+            there[:] = [one for one in there if id(one.picture) not in broken]
+            if len(done) == count:
+                del there[:count]
+                return done
+            unread = 0 if done else unread + len(new)
+            if unread > 1000:
+                raise TrainingError(f"None of {unread} pictures of data.path {self.config.path} can be read.")
+        raise AssertionError("a stream has no end")
+
+    def _filling(self) -> Iterator[tuple[Size, list[Waiting]]]:
+        """The buckets, as pictures come into them; first all with what waits there already."""
+        places, self._places_of_waiting = self._places_of_waiting, []
+        for place, picture in self.stream.again(places):
+            self._put(Waiting(place, picture))
+        yield from [*self.waiting.items()]
+        for picture in self.stream:
+            if size := self._put(Waiting(self.stream.place, picture)):
+                yield size, self.waiting[size]
+
+    def _put(self, one: Waiting) -> Size | None:
+        """Into its bucket, which is returned; None for one that cannot be read."""
+        size = self.buckets.sizes[0]
+        if len(self.buckets.sizes) > 1:
+            try:
+                size = bucket(one.picture.read(), self.buckets)
+            except Exception as error:  # as in `decoded`
+                skip(one.picture, error, self.skipped)
+                return None
+        self.waiting.setdefault(size, []).append(one)
+        return size
 
 
 def mirrored_by_chance(pixels: Tensor, seed: int, number: int) -> Tensor:
@@ -230,17 +313,35 @@ def mirrored_by_chance(pixels: Tensor, seed: int, number: int) -> Tensor:
     return pixels.flip(-1) if generator(seed, Purpose.MIRROR, number).random() < 0.5 else pixels
 
 
-def _check_shapes(files: LatentFiles, resolution: int, teacher: Teacher) -> None:
-    """All of one shape, and of the resolution, which SDXL and flow models are told. Raises TrainingError."""
-    expected = teacher.latent_shape
-    for path, shape in files.shapes.items():
-        alike = shape == files.shape and len(shape) == len(expected)
-        if not alike or (shape[0], *shape[-2:]) != (expected[0], *expected[-2:]):
+def _check_shapes(files: LatentFiles, data: DataConfig, teacher: Teacher) -> None:
+    """All are of the resolution's shape or, with buckets, of a bucket's. Raises TrainingError."""
+    expected, leading = teacher.latent_shape, files.shape[:-2]
+    h, w = expected[-2:]
+    step = data.bucket_step * h // data.resolution
+    for file in files.files:
+        if not file.captions:
+            continue
+        shape, sides = file.shape, file.shape[-2:]
+        alike = len(shape) == len(expected) and shape[0] == expected[0] and shape[:-2] == leading
+        fits = not any(side % step for side in sides) and math.prod(sides) <= h * w if data.buckets else sides == (h, w)
+        if not alike or not fits:
             frames = ", of any number of frames but the same in all files," if len(expected) == 4 else ""
-            raise TrainingError(
-                f"{path} holds latents of shape {shape}, expected {expected}{frames} as {teacher.name} has them at "
-                f"data.resolution {resolution}: set data.resolution to theirs, or give latents of that model's VAE."
+            of_buckets = (
+                f", or of other sides that are multiples of {step} with at most {h * w} places (data.bucket_step "
+                f"{data.bucket_step})"
+                if data.buckets
+                else ""
             )
+            raise TrainingError(
+                f"{file.path} holds latents of shape {shape}, expected {expected}{frames} as {teacher.name} has them "
+                f"at data.resolution {data.resolution}{of_buckets}: set data.resolution to theirs, or give latents of "
+                "that model's VAE."
+            )
+
+
+def shape_of(size: Size, source: LatentFiles | PictureStream, teacher: Teacher) -> tuple[int, ...]:
+    """Of a source's latents of pictures of a size."""
+    return *source.shape[:-2], *teacher.latent_shape_at(size.height, size.width)[-2:]
 
 
 def source(
@@ -250,14 +351,18 @@ def source(
 
     Several processes share the work, so they have to wait for each other before the latents are used.
     """
-    data = config.data
-    held_out = config.validation.held_out
+    data, held_out, of_one_size = config.data, config.validation.held_out, together(config)
+    if used(data) and data.bucket_step % teacher.side_step:
+        raise TrainingError(
+            f"data.bucket_step is {data.bucket_step}, expected a multiple of {teacher.side_step} for {teacher.name}: "
+            "choose one."
+        )
     if data.kind == "latents":
-        files = LatentFiles(Path(data.path), config.seed, held_out)
-        _check_shapes(files, data.resolution, teacher)
+        files = LatentFiles(Path(data.path), config.seed, held_out, of_one_size)
+        _check_shapes(files, data, teacher)
         return files
     if data.kind == "webdataset":
         return PictureStream(teacher, config, share.rank, share.processes)
     folder = Path(config.output) / "latents"
     prepare(config, facts, teacher, prompts, folder, share)
-    return LatentFiles(folder, config.seed, held_out)
+    return LatentFiles(folder, config.seed, held_out, of_one_size)

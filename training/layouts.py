@@ -13,10 +13,11 @@ from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from perflow_core.weights.weights_file import WeightsFileError, inspect
 
 from . import student
+from .buckets import Size
 from .config import TeacherConfig
 from .stopping import TrainingError
 from .teacher import float8_layers
-from .unet_teacher import LORA_TARGETS
+from .unet_teacher import LORA_TARGETS, VAE_FACTOR
 
 # The published UNets, by what differs from diffusers' defaults; for checkpoints, which have no configuration.
 UNETS: dict[str, dict[str, Any]] = {
@@ -80,11 +81,11 @@ class Layout:
     def pooled(self) -> int:
         return POOLED if json.loads(self.unet).get("addition_embed_type") else 0
 
-    def inputs(self, batch: int, resolution: int) -> dict[str, Any]:
+    def inputs(self, batch: int, size: Size) -> dict[str, Any]:
         """Of the UNet's forward, on the meta device."""
         with torch.device("meta"):
             inputs: dict[str, Any] = {
-                "sample": torch.empty(batch, 4, resolution // 8, resolution // 8),
+                "sample": torch.empty(batch, 4, size.height // VAE_FACTOR, size.width // VAE_FACTOR),
                 "timestep": torch.empty(batch),
                 "encoder_hidden_states": torch.empty(batch, 77, self.context),
             }

@@ -15,12 +15,14 @@ import psutil
 import torch
 
 from . import layouts, optimizers, peak_memory, student
+from .buckets import Buckets, Size
 from .config import FOLDERS, Config
 from .layouts import Layout
 from .picture_folders import picture_paths
-from .segment_cache import Size, rounds
+from .segment_cache import EndPoints, rounds
 from .stopping import TrainingError
 from .teacher import VAE_PIXELS
+from .unet_teacher import VAE_FACTOR
 
 GB = 1e9
 PRECISIONS = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -78,6 +80,7 @@ class _Computing:
     def __init__(self, config: Config, layout: Layout, processes: int):
         self.config, self.layout, self.processes = config, layout, processes
         self.dtype = PRECISIONS[config.optimizer.precision]
+        self.square, self.largest = Buckets.square(config.data.resolution).largest, Buckets.of(config.data).largest
         self.full = config.student.method == "full"
         float8 = config.teacher.float8
         self.frozen = layout.teacher(self.dtype, float8)
@@ -101,46 +104,47 @@ class _Computing:
         }
 
     def moments(self) -> Sizes:
-        config, resolution = self.config, self.config.data.resolution
-        optimizer, pixels = config.optimizer, VAE_PIXELS // resolution**2
+        config, square, largest = self.config, self.square, self.largest
+        optimizer, pictures = config.optimizer, VAE_PIXELS // (largest.width * largest.height)
         adding_up = optimizer.accumulation > 1
         guided = 2 if config.teacher.guidance not in ("cfg_sync", 1.0) else 1
         in_step = peak_memory.of_step(
-            self.student, self.layout.inputs(optimizer.batch_size, resolution), self.dtype,
+            self.student, self.layout.inputs(optimizer.batch_size, largest), self.dtype,
             config.student.gradient_checkpointing, adding_up,
         )  # fmt: skip
         found = {
             "activations and gradients of a step": in_step,
             "the teacher's trajectories and the text encoders": self._inference(
-                self.frozen, guided * config.cache.teacher_batch
+                self.frozen, guided * config.cache.teacher_batch, largest
             )
             + self.texts_bytes,
         }
         if config.data.kind in (*FOLDERS, "webdataset"):
-            batch = max(min(pixels, config.cache.teacher_batch), 1)
-            found["pictures encoded by the VAE, and the text encoders"] = self._vae("encode", batch) + self.texts_bytes
+            batch = max(min(pictures, config.cache.teacher_batch), 1)
+            encoded = self._vae("encode", batch, largest)
+            found["pictures encoded by the VAE, and the text encoders"] = encoded + self.texts_bytes
         if config.preview.every:
-            sampled = self._inference(self.student, 2 * len(config.preview.prompts))
+            sampled = self._inference(self.student, 2 * len(config.preview.prompts), square)
             found["previews, the VAE and the text encoders"] = (
-                max(sampled + self.vae_bytes, self._vae("decode", 1)) + self.texts_bytes
+                max(sampled + self.vae_bytes, self._vae("decode", 1, square)) + self.texts_bytes
             )
         return found
 
-    def _inference(self, unet: Any, batch: int) -> int:
-        inputs = self.layout.inputs(batch, self.config.data.resolution)
+    def _inference(self, unet: Any, batch: int, size: Size) -> int:
+        inputs = self.layout.inputs(batch, size)
         return peak_memory.of_inference(unet, lambda: unet(**inputs, return_dict=False), self.dtype)
 
-    def _vae(self, what: str, batch: int) -> int:
+    def _vae(self, what: str, batch: int, size: Size) -> int:
         """With its weights."""
-        vae, side = self.layout.vae_on_meta(), self.config.data.resolution
-        shape = (batch, 3, side, side) if what == "encode" else (batch, 4, side // 8, side // 8)
+        vae = self.layout.vae_on_meta()
+        shape = (batch, 3, size.height, size.width) if what == "encode" else (batch, *_shape(size))
         given = torch.empty(shape, device="meta")
         return self.vae_bytes + peak_memory.of_inference(vae, lambda: getattr(vae, what)(given), torch.float32)
 
     def ram(self) -> Sizes:
-        config, shape = self.config, _shape(self.config)
+        config, shape = self.config, _shape(self.largest)
         lanes = self.processes * config.optimizer.batch_size * config.optimizer.accumulation
-        size = Size.of(config, lanes, shape)
+        size = EndPoints.of(config, lanes, shape)
         average = 4 * self.numbers if config.student.ema_decay and config.student.ema_on == "cpu" else 0
         return {
             "the program": PROGRAM,
@@ -161,14 +165,14 @@ class _Computing:
     def disk(self, lanes: int, rows: int) -> Sizes:
         """At most, of all processes: what a source's captions are is not read here. lanes: of all, too."""
         config, average = self.config, 4 * self.numbers * bool(self.config.student.ema_decay)
-        examples, latent = _examples(config), 2 * torch.Size(_shape(config)).numel()
+        examples, latent = _examples(config), 2 * torch.Size(_shape(self.largest)).numel()
         copies = 1 + (config.data.flip and config.data.kind in FOLDERS)
         made_first = latent * copies * (examples or 0)
         captions = rows if examples is None else min(rows, examples)
         prompt = self.dtype.itemsize * (77 * self.layout.context + self.layout.pooled)
         prompts = min(int(config.cache.prompts_gb * GB), captions * prompt)
         state = 4 * self.numbers + average + optimizers.state_bytes(config.optimizer.kind, self.trained)
-        size = Size.of(config, lanes, _shape(config))
+        size = EndPoints.of(config, lanes, _shape(self.largest))
         files, keep = -(-config.optimizer.steps // config.save.every), config.save.keep_deltas
         return {
             "latents": made_first,
@@ -179,8 +183,8 @@ class _Computing:
         }
 
 
-def _shape(config: Config) -> tuple[int, int, int]:
-    return 4, config.data.resolution // 8, config.data.resolution // 8
+def _shape(size: Size) -> tuple[int, int, int]:
+    return 4, size.height // VAE_FACTOR, size.width // VAE_FACTOR
 
 
 def _delta(config: Config, weights: list[torch.nn.Parameter]) -> int:

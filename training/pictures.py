@@ -6,21 +6,23 @@ import random
 import sys
 import tarfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
-from itertools import islice
+from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import webdataset
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from perflow_core.training.curriculum import Purpose, generator
 
+from .buckets import Buckets, Size
 from .config import DataConfig
 from .stopping import TrainingError
 
@@ -100,6 +102,15 @@ class ShardStream:
                 )
             self.epoch, self.taken, self._samples = self.epoch + 1, 0, None
 
+    def again(self, places: Collection[str]) -> Iterator[tuple[str, Picture]]:
+        """The pictures after which `place` was one of these, with it, in the order of the stream."""
+        wanted = sorted(tuple(int(part) for part in place.split(":")) for place in places)
+        for epoch, of_pass in groupby(wanted, itemgetter(0)):
+            numbers = [number for _, number in of_pass]
+            for number, picture in enumerate(islice(self._pass(epoch), numbers[-1]), 1):
+                if number in numbers:
+                    yield f"{epoch}:{number}", picture
+
     def _pass(self, epoch: int) -> Iterator[Picture]:
         order = generator(self.seed, Purpose.SHARDS, epoch).permutation(len(self.shards))
         shards = [self.shards[i] for i in order]
@@ -178,15 +189,15 @@ def _refuse(why: str) -> bytes:
 
 
 def decoded(
-    pictures: Iterable[Picture], resolution: int, skipped: list[str]
+    pictures: Iterable[Picture], buckets: Buckets, skipped: list[str]
 ) -> Iterator[tuple[Picture, Tensor | None]]:
-    """Each picture with its pixels [3, resolution, resolution] in -1..1, in order; None, and its name added to
-    `skipped`, where it cannot be read.
+    """Each picture with its pixels [3, height, width] in -1..1, in order; None, and its name added to `skipped`, where
+    it cannot be read.
     """
 
     def decode(picture: Picture) -> Tensor | Exception:
         try:
-            return pixels(picture.read(), resolution)
+            return pixels(picture.read(), buckets)
         except Exception as error:  # Pillow's readers raise any kind, of one picture of many
             return error
 
@@ -197,26 +208,42 @@ def decoded(
                 if isinstance(found, Tensor):
                     yield picture, found
                     continue
-                skipped.append(picture.name)
-                why = str(found) or type(found).__name__
-                text = f"Skipped {picture.name}, which cannot be read ({why}); {len(skipped)} so far."
-                print(text, file=sys.stderr, flush=True)
+                skip(picture, found, skipped)
                 yield picture, None
 
 
-def pixels(data: bytes, resolution: int) -> Tensor:
-    """The largest centred square of a picture, resized; [3, resolution, resolution] in -1..1. White lies behind it.
+def skip(picture: Picture, error: Exception, skipped: list[str]) -> None:
+    """Tell the user that it cannot be read."""
+    skipped.append(picture.name)
+    why = str(error) or type(error).__name__
+    text = f"Skipped {picture.name}, which cannot be read ({why}); {len(skipped)} so far."
+    print(text, file=sys.stderr, flush=True)
 
-    Raises whatever Pillow does.
+
+def pixels(data: bytes, buckets: Buckets) -> Tensor:
+    """The largest centred part of a picture that has its bucket's shape, resized to it; [3, height, width] in -1..1.
+
+    White lies behind it. Raises whatever Pillow does.
     """
+    with _opened(data) as image:
+        upright = _on_white(_eight_bits(ImageOps.exif_transpose(image)))
+        fitted = ImageOps.fit(upright, buckets.nearest(*upright.size), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.asarray(fitted, dtype=np.float32)).permute(2, 0, 1) / 127.5 - 1
+
+
+def bucket(data: bytes, buckets: Buckets) -> Size:
+    """That of a picture, which is not decoded for it. Raises whatever Pillow does."""
+    with _opened(data) as image:
+        width, height = image.size
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    return buckets.nearest(*((height, width) if turned else (width, height)))
+
+
+def _opened(data: bytes) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(data))
+        return Image.open(io.BytesIO(data))
     except UnidentifiedImageError as error:
         raise ValueError("it is no picture that Pillow reads") from error
-    with image:
-        upright = _on_white(_eight_bits(ImageOps.exif_transpose(image)))
-        square = ImageOps.fit(upright, (resolution, resolution), Image.Resampling.LANCZOS)
-    return torch.from_numpy(np.asarray(square, dtype=np.float32)).permute(2, 0, 1) / 127.5 - 1
 
 
 def _on_white(image: Image.Image) -> Image.Image:

@@ -12,8 +12,10 @@ import safetensors.torch
 import torch
 
 from . import made_with, needs, output, state
+from .buckets import Buckets, used
 from .config import Config
 from .needs import GB, Needs, Place, Sizes
+from .unet_teacher import VAE_FACTOR
 
 STEPS = 3  # that are measured, after a first one
 
@@ -50,10 +52,11 @@ def plan_run(config: Config, write: Callable[[str], object]) -> None:
 
 def text(config: Config, needed: Needs, place: Place | None = None, here: int = 1) -> str:
     """The plan in lines. place: where it shall run, if that is known; here: how many processes share its RAM."""
-    optimizer = config.optimizer
+    optimizer, buckets = config.optimizer, Buckets.of(config.data)
+    counted = f" in {len(buckets.sizes)} buckets (the largest counts, {buckets.largest})" if used(config.data) else ""
     disk = sum(needed.disk.values())
     lines = [
-        f"{config.student.method}, {config.data.resolution} px, {optimizer.steps} steps of "
+        f"{config.student.method}, {config.data.resolution} px{counted}, {optimizer.steps} steps of "
         f"{needed.samples // optimizer.steps} samples: {needed.samples} samples on {needed.rows} trajectories",
         "On the card, in GB of 1e9 bytes, computed:",
         *_lines(needed.kept),
@@ -90,10 +93,10 @@ def measure(config: Config) -> Pace:
 
     accumulation, rows = config.optimizer.accumulation, config.cache.teacher_batch
     rows = max(rows, config.optimizer.batch_size * (STEPS + 1))
-    side = config.data.resolution // 8
+    size, vae = Buckets.of(config.data).largest, VAE_FACTOR
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "latents.safetensors"
-        safetensors.torch.save_file({"latents": torch.randn(rows, 4, side, side)}, path)
+        safetensors.torch.save_file({"latents": torch.randn(rows, 4, size.height // vae, size.width // vae)}, path)
         path.with_suffix(".json").write_text(json.dumps(["a picture"] * rows), encoding="utf-8")
         changes = {
             "data": {"kind": "latents", "path": str(path)},

@@ -5,6 +5,7 @@ A file says what it was made with (`made_with`) and which rows it holds; the cap
 
 import json
 from collections.abc import Callable, Collection, Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from perflow_core.atomic_file import atomic_write
 from perflow_core.training.curriculum import Purpose, normal
 
+from .buckets import Buckets, Size
 from .config import Config, DataConfig
 from .made_with import Facts, chosen, differences, digest, of_file
 from .picture_folders import folder_pictures, listed
@@ -31,7 +33,11 @@ ABSENT = "is not there"
 
 
 # teacher_batch is left out: a row has the same latents, but for rounding, whatever it is made with.
-PICTURES_DEPEND_ON = {"seed", "data.kind", "data.path", "data.resolution", "data.flip", "the teacher's VAE"}
+PICTURES_DEPEND_ON = {
+    "seed", "data.kind", "data.path", "data.resolution", "data.flip",
+    "data.buckets", "data.bucket_step", "data.max_aspect",
+    "the teacher's VAE",
+}  # fmt: skip
 SAMPLES_DEPEND_ON = {
     "seed", "data.kind", "data.resolution", "data.sampling_steps", "data.sampling_guidance",
     "teacher.prediction_type", "teacher.clip_skip", "teacher.float8", "teacher.embedded_guidance",
@@ -59,9 +65,13 @@ class Row(NamedTuple):
     caption: str
     pixels: Tensor | None = None
 
+    @property
+    def size(self) -> str:
+        return "" if self.pixels is None else str(Size(self.pixels.shape[-1], self.pixels.shape[-2]))
+
 
 class Preparation(NamedTuple):
-    """The captions of all rows, what those of some numbers depend on, those rows, and the latents of some rows.
+    """The captions of all rows, what those of some numbers depend on, those rows, and the latents of some of one size.
 
     called: what the user calls each row; repeats: how often an epoch has it; latents: one for each of the names.
     """
@@ -77,23 +87,23 @@ class Preparation(NamedTuple):
 
 def _pictures(config: Config, facts: Facts, teacher: Teacher, say: Callable[[str], None]) -> Preparation:
     """Pictures in folders; those that cannot be read are left out."""
-    pictures, skipped = folder_pictures(config.data, say), list[str]()
+    pictures, skipped, buckets = folder_pictures(config.data, say), list[str](), Buckets.of(config.data)
     files = [(picture.name, *of_file(picture.path)) for picture in pictures if picture.path]
 
     def made_with(numbers: range) -> Facts:
         return chosen(facts, PICTURES_DEPEND_ON) | {"the pictures": digest(files[numbers.start : numbers.stop])}
 
     def rows(numbers: range) -> list[Row]:
-        found = decoded(pictures[numbers.start : numbers.stop], config.data.resolution, skipped)
+        found = decoded(pictures[numbers.start : numbers.stop], buckets, skipped)
         of_numbers = [Row(i, picture.caption, pixels) for i, (picture, pixels) in zip(numbers, found, strict=True)]
         return [row for row in of_numbers if row.pixels is not None]
 
     def encoded(some: list[Row]) -> tuple[Tensor, ...]:
         pixels = torch.stack([row.pixels for row in some if row.pixels is not None])
-        numbers = [row.number for row in some]
+        numbers, shape = [row.number for row in some], teacher.latent_shape_at(*pixels.shape[-2:])
 
         def latents(pictures: Tensor, purpose: Purpose) -> Tensor:
-            return teacher.encode_pictures(pictures, normal(teacher.latent_shape, numbers, config.seed, purpose))
+            return teacher.encode_pictures(pictures, normal(shape, numbers, config.seed, purpose))
 
         usual = latents(pixels, Purpose.POSTERIOR)
         return (usual, latents(pixels.flip(-1), Purpose.MIRROR)) if config.data.flip else (usual,)
@@ -145,7 +155,7 @@ def prepare(config: Config, facts: Facts, teacher: Teacher, prompts: PromptStore
     mine = list(parts)[share.rank :: share.processes]
     todo = [path for path in mine if path in unfit]
     for path in tqdm(todo, desc="latents", unit="part", disable=share.rank != 0 or not todo):
-        _make(path, work, parts[path], config.cache.teacher_batch, share.stopping)
+        _make(path, work, parts[path], config, share.stopping)
     for path in mine:
         numbers = _metadata(path)["numbers"]
         _write_captions(path, *([of_all[number] for number in numbers] for of_all in (work.captions, work.repeats)))
@@ -202,19 +212,22 @@ def _metadata(path: Path) -> dict[str, Any]:
         return {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
 
 
-def _make(path: Path, work: Preparation, numbers: range, batch: int, stopping: Callable[[], bool]) -> None:
-    """Write one file of latents. Raises Stopped."""
-    rows = work.rows(numbers)
-    made = [] if rows else [(torch.zeros(0),) * len(work.names)]
-    for first in range(0, len(rows), batch):
-        if stopping():
-            raise Stopped
-        made.append(tuple(latents.cpu() for latents in work.latents(rows[first : first + batch])))
+def _make(path: Path, work: Preparation, numbers: range, config: Config, stopping: Callable[[], bool]) -> None:
+    """Write one file of latents; of several sizes, one after the other as `latents.LatentFiles` has them.
+
+    Raises Stopped.
+    """
+    rows, batch = sorted(work.rows(numbers), key=lambda row: row.size), config.cache.teacher_batch
+    tensors = {} if rows else dict.fromkeys(work.names, torch.zeros(0))
+    for size, of_size in groupby(rows, lambda row: row.size):
+        same, made = list(of_size), []
+        for first in range(0, len(same), batch):
+            if stopping():
+                raise Stopped
+            made.append(tuple(latents.cpu() for latents in work.latents(same[first : first + batch])))
+        for name, parts in zip(work.names, zip(*made, strict=True), strict=True):
+            tensors[f"{name} {size}" if config.data.buckets and size else name] = torch.cat(parts).half().contiguous()
     metadata = {"made_with": json.dumps(work.facts(numbers)), "numbers": json.dumps([row.number for row in rows])}
-    tensors = {
-        name: torch.cat(parts).half().contiguous()
-        for name, parts in zip(work.names, zip(*made, strict=True), strict=True)
-    }
     with atomic_write(path) as unfinished:
         safetensors.torch.save_file(tensors, unfinished, metadata)
 

@@ -31,6 +31,7 @@ from . import (
 )
 from .accelerated import AcceleratedDescent
 from .average import RunningAverage, averaged
+from .buckets import Buckets
 from .config import Config, without_effect
 from .layouts import UnknownLayoutError
 from .plan import plan
@@ -99,7 +100,9 @@ class Run:
             if config.validation.held_out and isinstance(self.source, latents.LatentFiles)
             else None
         )
-        self.preview = Preview(config, self.teacher, self.prompts, self.reflow, self.source.shape)
+        square = Buckets.square(config.data.resolution).largest
+        shape = latents.shape_of(square, self.source, self.teacher)
+        self.preview = Preview(config, self.teacher, self.prompts, self.reflow, shape)
         self.step = 0
         self.delta: Path | None = None  # the last one that was written
         self.losses: list[float] = []

@@ -2,7 +2,8 @@
 
 A round is a number of rows that are made together (`perflow_core.training.curriculum.Rounds`). A lane is a place in the
 global batch: lane l of a step takes a row of its own lane, so that every process keeps its own rows, whatever their
-number, and together they use what one process alone would.
+number, and together they use what one process alone would. With aspect buckets a call takes rows of one size instead:
+each process has a part of the round, whose rows are made in groups of one size (`buckets.together`).
 
 What a round was made with stands beside it (`made_with`), and each file has a digest of that, and its rows' numbers.
 """
@@ -12,7 +13,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import groupby, takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,8 +27,9 @@ from perflow_core.atomic_file import atomic_write
 from perflow_core.training.curriculum import Purpose, Rounds, normal, uniform
 from perflow_core.training.reflow import Reflow, Segment
 
+from .buckets import Buckets, together, used
 from .config import Config
-from .latents import LatentFiles, PictureStream
+from .latents import LatentFiles, PictureStream, shape_of
 from .made_with import Facts, chosen, digest, renewed
 from .prompts import PromptStore
 from .state import numbered
@@ -40,7 +42,7 @@ DEPENDS_ON = {
     "the teacher's UNet", "the teacher's VAE", "the teacher's text encoders", "the teacher's noise table",
     "student.windows", "points.",
     "data.kind", "data.path", "data.caption", "data.repeats", "data.flip", "data.resolution",
-    "data.prompt_dropout", "data.shuffle",
+    "data.buckets", "data.bucket_step", "data.max_aspect", "data.prompt_dropout", "data.shuffle",
     "validation.held_out",
     "cache.endpoints", "cache.teacher_batch", "cache.precision",
     "optimizer.batch_size", "optimizer.accumulation", "accelerate's number of processes",
@@ -70,19 +72,20 @@ class Lanes:
 
 def rounds(config: Config, lanes: int) -> Rounds:
     """lanes: those of all processes."""
-    depth = -(-config.cache.endpoints // lanes)  # the configured number rounded up
+    calls = together(config) // config.optimizer.batch_size or 1  # for which a process has rows of one size together
+    depth = calls * -(-config.cache.endpoints // (calls * lanes))  # the configured number rounded up
     return Rounds(depth, config.cache.uses, config.seed)
 
 
-class Size(NamedTuple):
-    """Of the end points: bytes of a row, rows of a round, and how many rounds are on disk at a time at most."""
+class EndPoints(NamedTuple):
+    """Their size: bytes of a row, rows of a round, and how many rounds are on disk at a time at most."""
 
     row: int
     rows: int
     kept: int
 
     @classmethod
-    def of(cls, config: Config, lanes: int, shape: Sequence[int]) -> "Size":
+    def of(cls, config: Config, lanes: int, shape: Sequence[int]) -> "EndPoints":
         """lanes: those of all processes; shape: of a latent."""
         dtype: torch.dtype = getattr(torch, config.cache.precision)
         of_run = rounds(config, lanes)
@@ -122,6 +125,7 @@ class SegmentCache:
         self.lanes, self.stopping, self.least = lanes, stopping, least
         self.reflow = reflow.to(teacher.device, torch.float32)
         self.rounds = rounds(config, lanes.all)
+        self.buckets = used(config.data)
         self.folder = Path(config.output) / "endpoints"
         self._round = -1
         self.dtype: torch.dtype = getattr(torch, config.cache.precision)
@@ -137,7 +141,8 @@ class SegmentCache:
 
     def _check_size(self) -> None:
         """Rounds stay on disk until a state is saved that no longer needs them."""
-        cache, size = self.config.cache, Size.of(self.config, self.lanes.all, self.source.shape)
+        shape = shape_of(Buckets.of(self.config.data).largest, self.source, self.teacher)
+        cache, size = self.config.cache, EndPoints.of(self.config, self.lanes.all, shape)
         if size.on_disk / 1e9 > cache.max_gb:
             raise TrainingError(
                 f"The end points need {size.on_disk / 1e9:.3g} GB ({size.rows} of {size.row / 1e3:.0f} kB, {size.kept} "
@@ -151,12 +156,15 @@ class SegmentCache:
         if number != self._round:
             self._open(number)
         mine = self.lanes.mine
-        rows = self.rounds.order(step, self.lanes.all)[mine] * len(mine) + torch.arange(len(mine))
+        if self.buckets:
+            rows = self.rounds.of_one_kind(step, self.sizes, self.lanes.batch, self.lanes.rank).flatten()
+        else:
+            rows = self.rounds.order(step, self.lanes.all)[mine] * len(mine) + torch.arange(len(mine))
         T = self.reflow.points.timesteps(self.w[rows], self.rounds.uniform(step, self.lanes.all)[mine])
         size = self.lanes.batch
         for some, part in zip(torch.split(rows, size), torch.split(T, size), strict=True):
-            segment = Segment(self.w[some], self.x0[some].float(), self.eps[some].float())
-            yield Rows(segment, part, [self.texts[row] for row in some])
+            x0, eps = (torch.stack([of_all[row] for row in some]).float() for of_all in (self.x0, self.eps))
+            yield Rows(Segment(self.w[some], x0, eps), part, [self.texts[row] for row in some])
 
     def forget(self, step: int) -> None:
         """Delete the rounds that no state from this step on needs."""
@@ -179,12 +187,12 @@ class SegmentCache:
         folder = self._mine / f"round-{number}"
         folder.mkdir(parents=True, exist_ok=True)
         count = self.rounds.depth * self.lanes.all
-        rows = torch.arange(count).reshape(-1, self.lanes.all)[:, self.lanes.mine].flatten()
+        rows = self._rows(count)
         U_window, U_dropout = (
             uniform((count,), self.config.seed, purpose, number)[rows] for purpose in (Purpose.WINDOW, Purpose.DROPOUT)
         )
         w, dropped = self.reflow.points.windows(U_window), U_dropout < self.config.data.prompt_dropout
-        size = self.config.cache.teacher_batch
+        size = together(self.config) if self.buckets else self.config.cache.teacher_batch
         chunks = range(0, len(rows), size)
         paths = [folder / f"chunk-{start // size:06}.safetensors" for start in chunks]
         numbers = (number * count + rows).tolist()
@@ -203,9 +211,31 @@ class SegmentCache:
                 new = not path.is_file()
                 parts.append(self._chunk(path, numbers[part], w[part], dropped[part]))
                 bar.update(len(rows[part]) if new else 0)
-        self.w, self.x0, self.eps = (torch.cat([part[name] for part, _ in parts]) for name in ("w", "x0", "eps"))
-        self.texts = [text for _, texts in parts for text in texts]
+        self._join(parts)
         self._round = number
+
+    def _rows(self, count: int) -> Tensor:
+        """Those of this process of so many in a round, int64."""
+        if self.buckets:  # in a row, as a group of one size is
+            return torch.arange(count).reshape(self.lanes.processes, -1)[self.lanes.rank]
+        return torch.arange(count).reshape(-1, self.lanes.all)[:, self.lanes.mine].flatten()
+
+    def _join(self, parts: list[tuple[dict[str, Tensor], list[str]]]) -> None:
+        """Chunks, each of one size; those of the same size follow each other then, otherwise in order."""
+
+        def shape(part: tuple[dict[str, Tensor], list[str]]) -> tuple[int, ...]:
+            return tuple(part[0]["x0"].shape[1:])
+
+        parts = sorted(parts, key=shape)
+        by_size = [[tensors for tensors, _ in same] for _, same in groupby(parts, shape)]
+        self.x0, self.eps = (
+            [row for same in by_size for row in torch.cat([tensors[name] for tensors in same])]
+            for name in ("x0", "eps")
+        )
+        self.w = torch.cat([tensors["w"] for tensors, _ in parts])
+        counts = torch.tensor([sum(len(tensors["w"]) for tensors in same) for same in by_size])
+        self.sizes = torch.arange(len(by_size)).repeat_interleave(counts)
+        self.texts = [text for _, texts in parts for text in texts]
 
     def _chunk(self, path: Path, numbers: list[int], w: Tensor, dropped: Tensor) -> tuple[dict[str, Tensor], list[str]]:
         """The tensors and the prompts of one batch of rows, made where no file has them."""
@@ -223,24 +253,23 @@ class SegmentCache:
 
     def _make(self, path: Path, numbers: list[int], w: Tensor, dropped: Tensor) -> None:
         """Have the teacher make one batch of rows, and write it."""
-        config, device = self.config, self.teacher.device
+        config = self.config
         x0, captions = self.source.take(numbers)
         shown = ["" if drop else caption for drop, caption in zip(dropped, captions, strict=True)]
         noise = normal(x0.shape[1:], numbers, config.seed, Purpose.NOISE)
-        guidance = config.teacher.guidance
-        teacher = self.teacher.derivative(
-            self.reflow.trajectory,
-            self.prompts.embed(shown if guidance == "cfg_sync" else captions),
-            self.prompts.embed([""]),
-            guidance if isinstance(guidance, float) else 1.0,
-        )
-        segment = self.reflow.segment(teacher, w.to(device), x0.to(device), noise.to(device))
-        if not bool(torch.isfinite(segment.eps).all()):
+        prompts = shown if config.teacher.guidance == "cfg_sync" else captions
+        size = config.cache.teacher_batch  # a group of one size is larger where a batch of the student's is
+        segments = [
+            self._segment(prompts[start : start + size], *(part[start : start + size] for part in (w, x0, noise)))
+            for start in range(0, len(numbers), size)
+        ]
+        x0, eps = (torch.cat([getattr(segment, name) for segment in segments]) for name in ("x0", "eps"))
+        if not bool(torch.isfinite(eps).all()):
             raise TrainingError(
                 f"The teacher's trajectory gave NaN in rows {numbers[0]} to {numbers[-1]}: check the teacher, or set "
                 "optimizer.precision to bf16 or no."
             )
-        tensors = {name: getattr(segment, name).to("cpu", self.dtype).contiguous() for name in ("x0", "eps")}
+        tensors = {name: part.to("cpu", self.dtype).contiguous() for name, part in (("x0", x0), ("eps", eps))}
         texts = {
             "numbers": json.dumps(numbers),
             "prompts": json.dumps(shown),
@@ -252,6 +281,17 @@ class SegmentCache:
                 safetensors.torch.save_file(tensors | {"w": w}, unfinished, texts)
         except (OSError, safetensors.SafetensorError) as error:
             raise TrainingError(f"{path} cannot be written ({error}): free disk space and start again.") from error
+
+    def _segment(self, prompts: list[str], w: Tensor, x0: Tensor, noise: Tensor) -> Segment:
+        """Of one batch of the teacher's, on its device."""
+        guidance, device = self.config.teacher.guidance, self.teacher.device
+        derivative = self.teacher.derivative(
+            self.reflow.trajectory,
+            self.prompts.embed(prompts),
+            self.prompts.embed([""]),
+            guidance if isinstance(guidance, float) else 1.0,
+        )
+        return self.reflow.segment(derivative, w.to(device), x0.to(device), noise.to(device))
 
     def _read(self, path: Path, numbers: list[int]) -> tuple[dict[str, Tensor], list[str]]:
         """The tensors and the prompts of the rows of those numbers. Raises TrainingError where others are there.

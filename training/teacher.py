@@ -175,7 +175,8 @@ class Teacher(ABC):
         if noise is not None:
             latents = latents + posterior.std * noise.to(latents).reshape(latents.shape)
         latents = scale.to_model(latents).float()
-        return latents.reshape(-1, *self.latent_shape) if scale.frames else latents
+        of_one = self.latent_shape_at(*pixels.shape[-2:])
+        return latents.reshape(-1, *of_one) if scale.frames else latents
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
@@ -212,9 +213,18 @@ class Teacher(ABC):
         return {}
 
     @property
-    @abstractmethod
     def latent_shape(self) -> tuple[int, ...]:
-        """Of a picture's latents."""
+        """Of the latents of a square picture of the resolution."""
+        return self.latent_shape_at(self.resolution, self.resolution)
+
+    @abstractmethod
+    def latent_shape_at(self, height: int, width: int) -> tuple[int, ...]:
+        """Of the latents of a picture of so many pixels."""
+
+    @property
+    @abstractmethod
+    def side_step(self) -> int:
+        """The sides of pictures are multiples of it, in pixels."""
 
     @property
     @abstractmethod

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,6 +21,7 @@ from .stopping import TrainingError
 from .teacher import Prompts, Teacher, digests, first_line
 
 CHUNK = 77  # tokens
+VAE_FACTOR = 8  # pixels, in height and width, for a place of the latent
 KINDS = "a Stable Diffusion 1.5, 2.x or SDXL model that predicts noise or v"
 PIPELINES: dict[str, Any] = {
     "SD1.5": diffusers.StableDiffusionPipeline,
@@ -49,20 +49,22 @@ class UNetTeacher(Teacher):
         """[1000], float64."""
         return self.base.alphas_cumprod
 
+    def latent_shape_at(self, height: int, width: int) -> tuple[int, ...]:
+        return 4, height // VAE_FACTOR, width // VAE_FACTOR
+
     @property
-    def latent_shape(self) -> tuple[int, ...]:
-        return 4, self.resolution // 8, self.resolution // 8
+    def side_step(self) -> int:
+        return VAE_FACTOR
 
     @property
     def lora_targets(self) -> list[str]:
         return LORA_TARGETS
 
     def conditioned(self, unet: Any, prompts: Prompts) -> Callable[[Tensor, Tensor], Tensor]:
-        call = partial(unet, **self.unet_arguments(prompts), return_dict=False)
-        return lambda z, T: call(z, T)[0]
+        return lambda z, T: unet(z, T, **self.unet_arguments(prompts, z), return_dict=False)[0]
 
-    def unet_arguments(self, prompts: Prompts) -> dict[str, Any]:
-        """The UNet's conditioning: the prompts, and for SDXL the size of the picture.
+    def unet_arguments(self, prompts: Prompts, z: Tensor) -> dict[str, Any]:
+        """The UNet's conditioning: the prompts, and for SDXL the size of the picture, which is that of its latent z.
 
         Prompts with fewer chunks are masked: a prompt's output does not depend on the others of its batch.
         """
@@ -70,8 +72,9 @@ class UNetTeacher(Teacher):
         if prompts.embeddings.shape[1] > CHUNK and not bool(prompts.counted.all()):
             arguments["encoder_attention_mask"] = prompts.counted
         if prompts.pooled.shape[1]:
-            time_ids = prompts.pooled.new_full((len(prompts.pooled), 6), float(self.resolution))
-            time_ids[:, 2:4] = 0  # the corner that it was cut at
+            # Its own height and width, the corner that it was cut at, and the height and width that are asked for.
+            time_ids = prompts.pooled.new_zeros(len(prompts.pooled), 6)
+            time_ids[:, ::4], time_ids[:, 1::4] = (float(VAE_FACTOR * places) for places in z.shape[-2:])
             arguments["added_cond_kwargs"] = {"text_embeds": prompts.pooled, "time_ids": time_ids}
         return arguments
 

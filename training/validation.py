@@ -40,31 +40,33 @@ class Validation:
         return Batch(segment, rows.T.to(torch.float32).to(device), lambda z, T: network(z, T)[0])
 
     def _batches(self, size: int) -> list[Rows]:
-        every = self._rows
-        parts = zip(*(torch.split(part, size) for part in (*every.segment, every.T)), strict=True)
-        texts = (every.prompts[start : start + size] for start in range(0, len(every.prompts), size))
-        return [Rows(Segment(w, x0, eps), T, some) for (w, x0, eps, T), some in zip(parts, texts, strict=True)]
+        batches = []
+        for every in self._rows:
+            parts = zip(*(torch.split(part, size) for part in (*every.segment, every.T)), strict=True)
+            texts = (every.prompts[start : start + size] for start in range(0, len(every.prompts), size))
+            batches += [Rows(Segment(w, x0, eps), T, some) for (w, x0, eps, T), some in zip(parts, texts, strict=True)]
+        return batches
 
     @cached_property
-    def _rows(self) -> Rows:
-        """All of them, on the CPU."""
-        K, seed = self.reflow.chord.K, self.config.seed
-        x0, captions = self.source.held
-        x0, texts, w = (
-            x0.repeat_interleave(K, 0),
-            [text for text in captions for _ in range(K)],
-            _each(K, len(captions)),
-        )
-        numbers = range(len(texts))
+    def _rows(self) -> list[Rows]:
+        """All of them, on the CPU, by size."""
+        K, held = self.reflow.chord.K, self.source.held
+        U = uniform((K * sum(len(captions) for _, captions in held),), self.config.seed, Purpose.VALIDATION)
+        found, first = [], 0
+        for x0, captions in held:
+            numbers = range(first, first + K * len(captions))
+            found.append(self._of_one_size(x0, captions, numbers, U[numbers.start : numbers.stop]))
+            first = numbers.stop
+        return found
+
+    def _of_one_size(self, x0: Tensor, captions: list[str], numbers: range, U: Tensor) -> Rows:
+        K, seed, size = self.reflow.chord.K, self.config.seed, self.config.cache.teacher_batch
+        texts, w = [text for text in captions for _ in range(K)], _each(K, len(captions))
         noise = normal(x0.shape[1:], numbers, seed, Purpose.VALIDATION)
-        T = self.reflow.points.timesteps(w, uniform((len(texts),), seed, Purpose.VALIDATION))
-        size = self.config.cache.teacher_batch
-        parts = zip(*(torch.split(part, size) for part in (w, x0, noise)), strict=True)
-        made = [
-            self._segment(texts[start : start + size], *part)
-            for start, part in zip(numbers[::size], parts, strict=True)
-        ]
-        return Rows(Segment(*(torch.cat(tensors) for tensors in zip(*made, strict=True))), T, texts)
+        parts = zip(*(torch.split(part, size) for part in (w, x0.repeat_interleave(K, 0), noise)), strict=True)
+        made = [self._segment(texts[size * i : size * (i + 1)], *part) for i, part in enumerate(parts)]
+        segment = Segment(*(torch.cat(tensors) for tensors in zip(*made, strict=True)))
+        return Rows(segment, self.reflow.points.timesteps(w, U), texts)
 
     def _segment(self, texts: list[str], w: Tensor, x0: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
         guidance, device = self.config.teacher.guidance, self.teacher.device

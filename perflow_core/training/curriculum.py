@@ -85,6 +85,16 @@ class Rounds:
         use, place = divmod(step % self.steps, self.depth)
         return uniform((self.depth, lanes), self.seed, Purpose.POINT, self.number(step), use)[place]
 
+    def of_one_kind(self, step: int, kinds: Tensor, batch: int, process: int = 0) -> Tensor:
+        """Rows of the round for the calls of this step, [calls, batch], those of each call of one kind.
+
+        kinds: of each of the round's rows that are this process', int64; of every kind a multiple of the batch.
+        """
+        use, place = divmod(step % self.steps, self.depth)
+        random = generator(self.seed, Purpose.LANE, self.number(step), use, process)
+        batches = np.lexsort((random.random(len(kinds)), kinds.numpy())).reshape(-1, batch)
+        return torch.from_numpy(random.permutation(batches).reshape(self.depth, -1, batch)[place])
+
 
 @lru_cache(maxsize=1)
 def _orders(depth: int, lanes: int, seed: int, *counters: int) -> Tensor:

@@ -80,6 +80,7 @@ ALONE = {
     "points.grid": "uniform", "points.per_window": 2, "points.start_share": 0.8, "points.N": 500,
     "points.pure_noise": True,
     "data.path": "pictures", "data.caption": "words", "data.repeats": {".": 3}, "data.flip": True,
+    "data.buckets": True, "data.bucket_step": 32, "data.max_aspect": 2.0,
     "data.resolution": 128, "data.prompt_dropout": 0.9,
     "data.shuffle": 7, "validation.held_out": 2,
     "cache.endpoints": 4, "cache.teacher_batch": 2, "cache.precision": "float32",

@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
+from training.buckets import Buckets
 from training.latents import LatentFiles
 from training.picture_folders import folder_pictures
 from training.pictures import ShardStream, decoded, pixels
@@ -64,7 +65,7 @@ def test_the_largest_centred_square():
     wide[:, 10:20] = 255
     data = io.BytesIO()
     Image.fromarray(wide).save(data, "PNG")
-    square = pixels(data.getvalue(), 16)
+    square = pixels(data.getvalue(), Buckets.square(16))
     assert square.shape == (3, 16, 16)
     assert square[:, 8, 2:14].min() > 0.9
 
@@ -94,7 +95,7 @@ def test_a_folder_of_pictures(run, pictures, capfd, kind):
     files = LatentFiles(trained.source.path, 0)
     assert sorted(files.files[0].captions) == [[f"picture {i}"] for i in (0, 1, 3, 4, 5)]
     x0, captions = files.take([0])
-    pixel = pixels((pictures / f"{captions[0][-1]}.jpg").read_bytes(), 64)
+    pixel = pixels((pictures / f"{captions[0][-1]}.jpg").read_bytes(), Buckets.square(64))
     mean = trained.teacher.encode_pictures(pixel[None])
     spread = trained.teacher.vae.encode(pixel[None]).latent_dist.std * trained.teacher.vae.config.scaling_factor
     assert ((x0 - mean).abs() < 5 * spread + 2e-3).all()
@@ -190,13 +191,13 @@ def test_pictures_of_any_kind(configuration, tmp_path, capfd):
         name: name for name in [*OF_ANY_KIND, "link.png"]
     }
     skipped: list[str] = []
-    for picture, found in decoded(pictures, 16, skipped):
+    for picture, found in decoded(pictures, Buckets.square(16), skipped):
         if found is not None:
             mean = (found.mean((1, 2)) + 1) * 127.5
             assert (mean - torch.tensor(COLOUR)).abs().max() < 4, picture.name
     assert sorted(skipped) == ["cut.png", "floats.tiff", "no.png", "page.png", "strange.dds"]
     assert "page.png, which cannot be read (it is no picture that Pillow reads); " in capfd.readouterr().err
-    upright = (pixels(turned(), 16)[0] + 1) * 127.5
+    upright = (pixels(turned(), Buckets.square(16))[0] + 1) * 127.5
     assert (upright[:7] < 10).all()
     assert (upright[9:] > 190).all()
 
@@ -208,9 +209,9 @@ def test_white_lies_behind_transparent_pictures(kind):
     else:
         clear = Image.new("RGBA", (8, 8), (*COLOUR, 0))
         data = saved(clear if kind == "RGBA" else clear.convert(kind), "PNG")
-    assert pixels(data, 8).min() == 1
+    assert pixels(data, Buckets.square(8)).min() == 1
     half = saved(Image.new("RGBA", (8, 8), (0, 0, 0, 128)), "PNG")
-    assert pixels(half, 8).abs().max() < 0.01
+    assert pixels(half, Buckets.square(8)).abs().max() < 0.01
 
 
 def test_linked_folders(configuration, tmp_path):
@@ -285,7 +286,7 @@ def grey(mode: str, ending: str) -> bytes:
 
 @pytest.mark.parametrize("ending", ["PNG", "TIFF", "PPM"])
 def test_16_bits_are_not_clipped(ending):
-    deep, usual = (pixels(grey(mode, ending), 8) for mode in ("I;16", "L"))
+    deep, usual = (pixels(grey(mode, ending), Buckets.square(8)) for mode in ("I;16", "L"))
     assert usual.min() == -1
     assert usual.max() == 1
     assert (deep - usual).abs().max() < 1.5 / 127.5
@@ -335,7 +336,7 @@ def test_captions_that_are_not_utf_8(configuration, shards, pictures, tmp_path):
 
     stream = ShardStream(parse(configuration(data=shards)).data, 0, 0, 1)
     skipped: list[str] = []
-    read = dict(decoded([picture for picture, _ in zip(stream, range(10), strict=False)], 64, skipped))
+    read = dict(decoded([picture for picture, _ in zip(stream, range(10), strict=False)], Buckets.square(64), skipped))
     assert {picture.caption for picture, found in read.items() if found is not None} == {
         f"picture {i}" for i in range(5, 10)
     }
@@ -409,7 +410,7 @@ def test_names_with_dots_and_what_is_left_out_of_shards(configuration, tmp_path,
     stream = ShardStream(parse(configuration(data=data)).data, 0, 0, 1)
     skipped: list[str] = []
     two_passes = [picture for picture, _ in zip(stream, range(10), strict=False)]
-    read = [picture.caption for picture, found in decoded(two_passes, 8, skipped) if found is not None]
+    read = [picture.caption for picture, found in decoded(two_passes, Buckets.square(8), skipped) if found is not None]
     assert read == ["p1.v2.txt", "p2.v2.txt", "a.b/p.txt"] * 2
     lines = [line.replace(str(tmp_path), "") for line in capfd.readouterr().err.splitlines()]
     assert lines[:4] == [
@@ -455,7 +456,7 @@ def test_broken_pictures_are_counted_and_named(capfd):
         Picture("bad", lambda: b"no", ""),
         Picture("cut", lambda: jpeg(1)[:200], ""),
     ]
-    found = [square is not None for _, square in decoded(sources, 64, skipped)]
+    found = [square is not None for _, square in decoded(sources, Buckets.square(64), skipped)]
     assert found == [True, False, False]
     assert skipped == ["bad", "cut"]
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from training.buckets import Buckets
 from training.config import parse
 from training.latents import LatentFiles, mirrored_by_chance
 from training.picture_folders import folder_pictures
@@ -133,7 +134,7 @@ def test_an_epoch_with_repeats_and_mirrored_pictures(run, tmp_path):
     data = {"kind": "kohya", "path": str(tmp_path / "pictures"), "flip": True}
     trained = run(data=data, validation={"held_out": 1})
     source, teacher = trained.source, trained.teacher
-    _, (held,) = source.held
+    ((_, (held,)),) = source.held
     captions = [f"{count} {i}" for count in (1, 3) for i in range(2)]
     total = sum(2 * int(caption[0]) for caption in captions if caption != held)
     x0, texts = source.take(range(total))
@@ -142,7 +143,7 @@ def test_an_epoch_with_repeats_and_mirrored_pictures(run, tmp_path):
     }
     data_of = io.BytesIO()
     HALVES.save(data_of, "PNG")
-    usual = pixels(data_of.getvalue(), 64)
+    usual = pixels(data_of.getvalue(), Buckets.square(64))
     mean = teacher.encode_pictures(torch.stack([usual, usual.flip(-1)]))
     nearest = [int((mean - row).square().flatten(1).sum(1).argmin()) for row in x0]
     assert sum(nearest) == total / 2

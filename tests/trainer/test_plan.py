@@ -16,7 +16,7 @@ from trial.small_teachers import NARROW
 
 from training import layouts, needs, peak_memory, planning, student
 from training.config import TeacherConfig, parse, read
-from training.segment_cache import Size
+from training.segment_cache import EndPoints
 from training.stopping import TrainingError
 from training.unet_teacher import LORA_TARGETS
 
@@ -211,11 +211,11 @@ def test_on_a_cpu_the_largest_may_be_what_a_card_has(configuration):
 
 def test_a_short_run_has_no_more_rounds_than_it_makes(configuration):
     config = parse(configuration(optimizer={"steps": 4}, save={"every": 10**6}))
-    assert Size.of(config, 4, (4, 8, 8)).kept == 1
+    assert EndPoints.of(config, 4, (4, 8, 8)).kept == 1
     longer = parse(configuration(optimizer={"steps": 25}, save={"every": 10**6}))
-    assert Size.of(longer, 4, (4, 8, 8)).kept == 4  # of 8 steps each
+    assert EndPoints.of(longer, 4, (4, 8, 8)).kept == 4  # of 8 steps each
     needs_much = needs.of(longer, traced=False).disk["end points"]
-    assert needs_much == Size.of(longer, 4, (4, 8, 8)).on_disk
+    assert needs_much == EndPoints.of(longer, 4, (4, 8, 8)).on_disk
 
 
 def test_embeddings_have_the_precisions_bytes(configuration):

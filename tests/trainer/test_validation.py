@@ -23,7 +23,7 @@ def drawings(tmp_path):
 def test_what_is_held_out_is_not_trained_on(run, drawings):
     latents, data = drawings
     trained = run(data=data, validation={"held_out": 3})
-    x0, held = trained.source.held
+    ((x0, held),) = trained.source.held
     shown = {text for rows in trained.segments.batches(0) for text in rows.prompts} | set(trained.segments.texts)
     assert len(held) == 3
     assert shown == {str(i) for i in range(9)} - set(held)
