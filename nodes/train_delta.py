@@ -102,8 +102,8 @@ class PeRFlowTrainDelta(io.ComfyNode):
                 ),
                 shared_inputs.windows(". A good picture needs at least this many steps; 4 in all published weights."),
                 shared_inputs.prediction_type(
-                    auto="as the file in resume_from or start_from, otherwise ddim_eps for a model that predicts noise, "
-                    "velocity for one that predicts v"
+                    auto="as the file in resume_from or start_from, otherwise ddim_eps for a model that predicts "
+                    "noise, velocity for one that predicts v"
                 ),
                 io.Int.Input(
                     "solving_steps",

@@ -7,7 +7,7 @@ from .drawing import Graph, Socket, graph
 from .parts import LIGHTHOUSE, decode, empty_latent, ksampler, prompts, prompts_and_size, save
 
 
-@graph("26 InstaFlow one step", new_seeds=True)
+@graph("27 InstaFlow one step", new_seeds=True)
 def one_step(g: Graph) -> None:
     g.head(f"""## InstaFlow: a picture in one step
 
@@ -28,7 +28,7 @@ and uses dreamshaper's text encoder and VAE. You can do the same with *ModelMerg
     save(g, decode(g, samples, vae), "InstaFlow", beside=True)
 
 
-@graph("27 InstaFlow ControlNet", new_seeds=True)
+@graph("28 InstaFlow ControlNet", new_seeds=True)
 def controlnet(g: Graph) -> None:
     g.head(f"""## InstaFlow with ControlNet
 
@@ -54,7 +54,7 @@ depth map or a skeleton.
     save(g, decode(g, samples, vae), "InstaFlow-ControlNet")
 
 
-@graph("28 InstaFlow then SDXL refiner", new_seeds=True)
+@graph("29 InstaFlow then SDXL refiner", new_seeds=True)
 def with_sdxl_refiner(g: Graph) -> None:
     g.head(f"""## InstaFlow in one step, then SDXL's refiner to 1024
 
@@ -84,7 +84,7 @@ score 6 for the positive and 2.5 for the empty negative prompt.
     save(g, decode(g, samples, checkpoint["VAE"]), "InstaFlow-refined")
 
 
-@graph("30 2-Rectified-Flow eight steps", new_seeds=True)
+@graph("31 2-Rectified-Flow eight steps", new_seeds=True)
 def two_rectified_flow(g: Graph) -> None:
     g.head(f"""## 2-Rectified-Flow: eight steps with guidance
 
@@ -105,7 +105,7 @@ evenly.
     save(g, decode(g, samples, vae), "2-Rectified-Flow", beside=True)
 
 
-@graph("29 InstaFlow film")
+@graph("30 InstaFlow film")
 def interpolation(g: Graph) -> None:
     frames = 16
     g.head(f"""## A short film between two seeds

@@ -9,7 +9,7 @@ from .parts import custom_sampling, decode, prompts_and_size, save
 NAME_IS_STEPS = "The number in a file's name is the number of steps to take."
 
 
-@graph("31 PCM SD1.5", new_seeds=True)
+@graph("32 PCM SD1.5", new_seeds=True)
 def sd15(g: Graph) -> None:
     g.head(f"""## PCM SD1.5: four steps
 
@@ -29,7 +29,7 @@ is where the phases ended in training (999, 739, 499, 239).
     lora_and_prompts(g, files.SD15, files.PCM_SD15, size=512, cfg=1.5, steps=4, name="PCM-SD15")
 
 
-@graph("32 PCM SDXL", new_seeds=True)
+@graph("33 PCM SDXL", new_seeds=True)
 def sdxl(g: Graph) -> None:
     g.head(f"""## PCM SDXL: four steps
 
@@ -42,7 +42,7 @@ On SDXL the grid of PCM's sampling code and the phases of training are the same:
     lora_and_prompts(g, files.SDXL, files.PCM_SDXL, size=1024, cfg=1.5, steps=4, name="PCM-SDXL")
 
 
-@graph("33 PCM SD3 deterministic", new_seeds=True)
+@graph("34 PCM SD3 deterministic", new_seeds=True)
 def sd3_deterministic(g: Graph) -> None:
     g.head(f"""## PCM SD3: four steps, deterministic
 
@@ -56,7 +56,7 @@ stock scheduler gives these.
     sd3(g, files.PCM_SD3, "euler", "PCM-SD3")
 
 
-@graph("34 PCM SD3 stochastic", new_seeds=True)
+@graph("35 PCM SD3 stochastic", new_seeds=True)
 def sd3_stochastic(g: Graph) -> None:
     g.head(f"""## PCM SD3: four steps, stochastic
 

@@ -69,7 +69,7 @@ PeRFlow** sets the sampling. Text encoders and VAE are SDXL's own.
 
 **Settings**: 6 steps or more, CFG 1.5 to 2.5, 1024 px. Sampler `euler`, any scheduler.
 
-**With another SDXL checkpoint**: make a delta once (graph *25 Make an SDXL delta*), then use *Apply PeRFlow Delta* on
+**With another SDXL checkpoint**: make a delta once (graph *26 Make an SDXL delta*), then use *Apply PeRFlow Delta* on
 that checkpoint.
 """)
     g.column(380, "1  Model")

@@ -17,7 +17,7 @@ and seen from the front."""
 VIEWS = {"Front": 0, "Left: Wonder3D's right": 2, "Back": 3, "Right: Wonder3D's left": 4}
 
 
-@graph("35 Text to 3D")
+@graph("36 Text to 3D")
 def hunyuan3d(g: Graph) -> None:
     g.head(f"""## Text to 3D: a picture in four steps, then its shape
 
@@ -45,7 +45,7 @@ colours.
     save_mesh(g, shape(g, loader, seen, cfg=8.0))
 
 
-@graph("36 Text to 3D from Wonder3D views")
+@graph("37 Text to 3D from Wonder3D views")
 def hunyuan3d_of_views(g: Graph) -> None:
     g.column(420)
     needed = *PICTURE, files.WONDER3D, files.WONDER3D_IMAGE_ENCODER, files.HUNYUAN3D_VIEWS
@@ -92,7 +92,7 @@ is faster and coarser).
     save_mesh(g, shape(g, loader, seen, cfg=7.5, number=8))
 
 
-@graph("37 Text to 3D with TripoSplat")
+@graph("38 Text to 3D with TripoSplat")
 def triposplat(g: Graph) -> None:
     g.column(420)
     splats = (files.TRIPOSPLAT, files.TRIPOSPLAT_DECODER, files.TRIPOSPLAT_IMAGE_ENCODER, files.FLUX2_VAE)
@@ -136,7 +136,7 @@ take less memory.
     g.add("SaveGLB", title="Mesh", tall=440, mesh=mesh, filename_prefix="3d/PeRFlow")
 
 
-@graph("38 Text to 3D with TripoSR")
+@graph("39 Text to 3D with TripoSR")
 def triposr(g: Graph) -> None:
     g.head(f"""## Text to 3D: a picture in four steps, then TripoSR
 

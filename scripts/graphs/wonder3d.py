@@ -10,7 +10,7 @@ OBJECT = "a red toy robot, the whole figure, seen from the front, centred, plain
 NOT_WHOLE = "cropped, cut off, several objects, shadow, blurry, low quality, text"
 
 
-@graph("39 Wonder3D twelve views")
+@graph("40 Wonder3D twelve views")
 def twelve_views(g: Graph) -> None:
     g.column(420)
     needed = files.SD15, files.SD15_DELTA, files.WONDER3D, files.WONDER3D_IMAGE_ENCODER, files.BACKGROUND_REMOVAL

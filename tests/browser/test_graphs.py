@@ -13,11 +13,12 @@ LARGE = [
     "18 Train a delta of a flow model",
     "23 Wan 2.2 video in four steps",
     "24 Train a delta",
-    "28 InstaFlow then SDXL refiner",
-    "35 Text to 3D",
-    "36 Text to 3D from Wonder3D views",
-    "37 Text to 3D with TripoSplat",
-    "39 Wonder3D twelve views",
+    "25 Make my model fast",
+    "29 InstaFlow then SDXL refiner",
+    "36 Text to 3D",
+    "37 Text to 3D from Wonder3D views",
+    "38 Text to 3D with TripoSplat",
+    "40 Wonder3D twelve views",
 ]
 
 WITH_IPADAPTER = [title for title in graphs.TITLES if graphs.needs_ipadapter_plus(graphs.read(title))]

@@ -13,12 +13,12 @@ import test_search
 import test_templates
 
 TITLES = [
-    "29 InstaFlow film",
-    "31 PCM SD1.5",
+    "30 InstaFlow film",
+    "32 PCM SD1.5",
     "13 SD1.5 edit a photo",
     "02 SDXL text to image",
-    "25 Make an SDXL delta",
-    "36 Text to 3D from Wonder3D views",
+    "26 Make an SDXL delta",
+    "37 Text to 3D from Wonder3D views",
     "23 Wan 2.2 video in four steps",
     "24 Train a delta",
     "18 Train a delta of a flow model",

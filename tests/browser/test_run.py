@@ -62,7 +62,7 @@ def after_an_error_the_text_of_the_run_before_goes(page, server, texts):
 
 def texts_come_back_with_their_graph(page, graph, texts, delta):
     """After a reload of the page too; not in another graph, and not where a node has other values."""
-    page.load(graphs.read("26 InstaFlow one step"))
+    page.load(graphs.read("27 InstaFlow one step"))
     assert page.texts() == {}
     page.open()
     page.load(graph)
@@ -75,7 +75,7 @@ def texts_come_back_with_their_graph(page, graph, texts, delta):
 
 def a_run_that_began_in_another_graph_says_nothing_here(page, graph):
     """Its ids are other nodes' here, and what was kept of it would come back."""
-    other = graphs.read("26 InstaFlow one step")
+    other = graphs.read("27 InstaFlow one step")
     (sampling,) = [node["id"] for node in other["nodes"] if node["type"] == "InstaFlowModelSampling"]
     tell = "([kind, detail]) => comfyAPI.api.api.dispatchCustomEvent(kind, detail)"
     page.load(graph)

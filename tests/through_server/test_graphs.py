@@ -83,7 +83,7 @@ def test_sides_of_hunyuan3d(complete_info):
 
     from perflow_core.views.twelve_views import VIEWS
 
-    title = "36 Text to 3D from Wonder3D views"
+    title = "37 Text to 3D from Wonder3D views"
     if graphs.lacking(graphs.read(title), complete_info):
         pytest.skip("This ComfyUI lacks nodes of it, as the graph's note says.")
     prompt = to_api(graphs.read(title), complete_info)

@@ -66,7 +66,7 @@ def test_draw_thumbnails(here, server, monkeypatch, tmp_path):
     from PIL import Image
 
     draw_thumbnails = module_of(monkeypatch, REPOSITORY / "scripts" / "draw_thumbnails.py")
-    with_picture, with_stages = "04 Small model without downloads", "26 InstaFlow one step"
+    with_picture, with_stages = "04 Small model without downloads", "27 InstaFlow one step"
     (tmp_path / f"{with_picture}.json").write_text(json.dumps(graphs.read(with_picture)), encoding="utf-8")
     monkeypatch.setattr(draw_thumbnails, "WORKFLOWS", tmp_path)
     monkeypatch.setattr(screenshots, "server", lambda comfyui: contextlib.nullcontext(server))
