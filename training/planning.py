@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 
 from . import made_with, needs, output, state
-from .config import Config
+from .config import Config, without_effect
 from .needs import GB, Needs, Place, Sizes
 
 STEPS = 3  # that are measured, after a first one
@@ -39,6 +39,8 @@ def plan_run(config: Config, write: Callable[[str], object]) -> None:
             write(text)
 
     output.check(config.output)
+    said = without_effect(config)
+    say(f"{said}\n" if said else "")
     here = needs.on_this_machine(processes)
     needed, place = needs.of(config, processes), Place.here(config, needs.cuda_or_cpu())
     say(text(config, needed, place, here))
