@@ -5,17 +5,24 @@ import os
 import sys
 from pathlib import Path
 
-from .config import read
-from .stopping import Stopped, TrainingError
-
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # prompts are few, and the library warns of forks otherwise
 
 
 def main() -> None:
+    try:
+        _main()
+    except KeyboardInterrupt:  # wherever it is, as while libraries are imported, which takes seconds
+        sys.exit("Stopped. Run the same command again to continue from here.")
+
+
+def _main() -> None:
     parser = argparse.ArgumentParser(prog="training", description="Train a PeRFlow; see docs/training.md.")
     parser.add_argument("config", type=Path, help="a TOML file as in training/configs")
     parser.add_argument("--plan", action="store_true", help="say what the run needs and how long it takes, and end")
     arguments = parser.parse_args()
+    from .config import read
+    from .stopping import Stopped, TrainingError
+
     try:
         config = read(arguments.config)
         if arguments.plan:
@@ -23,15 +30,15 @@ def main() -> None:
 
             plan_run(config, sys.stdout.write)
             return
-        from .run import Run  # takes seconds to import, and mistakes in the configuration are reported before
+        from .run import Run  # takes more seconds, and mistakes in the configuration are reported before
 
         run = Run(config)
         path = run.train()
         run.say(f"The delta is {path}.")
     except TrainingError as error:
         sys.exit(f"Error: {error}")
-    except (Stopped, KeyboardInterrupt):
-        sys.exit("Stopped. Run the same command again to continue from here.")
+    except Stopped:
+        raise KeyboardInterrupt from None
 
 
 if __name__ == "__main__":

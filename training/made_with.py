@@ -16,6 +16,7 @@ import xxhash
 from perflow_core.atomic_file import atomic_write
 
 from .config import Config
+from .stopping import writing
 
 Facts = dict[str, Any]
 NOTE = "made_with.json"
@@ -54,7 +55,7 @@ def renewed(folder: Path, facts: Facts) -> str:
     if changed and folder.is_dir() and any(folder.iterdir()):
         shutil.rmtree(folder)
         why = f"{folder} is made again: it was made with {changed if then else f'settings that no {NOTE} tells'}."
-    with atomic_write(folder / NOTE) as unfinished:
+    with writing(folder / NOTE), atomic_write(folder / NOTE) as unfinished:
         unfinished.write_text(json.dumps(facts, indent=1), encoding="utf-8")
     return why
 

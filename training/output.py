@@ -5,6 +5,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from perflow_core.atomic_file import UNFINISHED
+
 from .stopping import TrainingError
 
 LOCK = "run.lock"
@@ -36,6 +38,13 @@ def made(output: str) -> Path:
             f"output {output} cannot be a folder ({error.strerror}): choose another path, or move what is there."
         ) from error
     return path
+
+
+def tidy(output: Path) -> None:
+    """Delete what a run that was killed had not written to its end, where the first process alone writes."""
+    for name in ("deltas", "previews"):
+        for path in (output / name).glob(f"*{UNFINISHED}"):
+            path.unlink(missing_ok=True)
 
 
 def lock(output: Path) -> FileLock:

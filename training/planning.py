@@ -13,7 +13,7 @@ import torch
 
 from . import made_with, needs, output, state
 from .buckets import Buckets, used
-from .config import Config
+from .config import Config, without_effect
 from .needs import GB, Needs, Place, Sizes
 from .unet_teacher import VAE_FACTOR
 
@@ -41,6 +41,8 @@ def plan_run(config: Config, write: Callable[[str], object]) -> None:
             write(text)
 
     output.check(config.output)
+    said = without_effect(config)
+    say(f"{said}\n" if said else "")
     here = needs.on_this_machine(processes)
     needed, place = needs.of(config, processes), Place.here(config, needs.cuda_or_cpu())
     say(text(config, needed, place, here))

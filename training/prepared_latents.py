@@ -25,7 +25,7 @@ from .picture_folders import folder_pictures, listed
 from .pictures import decoded
 from .prompts import PromptStore
 from .prompts_file import prompts_in
-from .stopping import Stopped, TrainingError
+from .stopping import Stopped, TrainingError, writing
 from .teacher import Teacher
 
 PART = 256  # rows in a file of prepared latents; a stop loses at most as many
@@ -228,7 +228,7 @@ def _make(path: Path, work: Preparation, numbers: range, config: Config, stoppin
         for name, parts in zip(work.names, zip(*made, strict=True), strict=True):
             tensors[f"{name} {size}" if config.data.buckets and size else name] = torch.cat(parts).half().contiguous()
     metadata = {"made_with": json.dumps(work.facts(numbers)), "numbers": json.dumps([row.number for row in rows])}
-    with atomic_write(path) as unfinished:
+    with writing(path), atomic_write(path) as unfinished:
         safetensors.torch.save_file(tensors, unfinished, metadata)
 
 
@@ -237,5 +237,5 @@ def _write_captions(path: Path, captions: list[Captions], repeats: list[int]) ->
     values = captions if set(repeats) <= {1} else {"captions": captions, "repeats": repeats}
     beside, text = path.with_suffix(".json"), json.dumps(values).encode()
     if not beside.is_file() or beside.read_bytes() != text:
-        with atomic_write(beside) as unfinished:
+        with writing(beside), atomic_write(beside) as unfinished:
             unfinished.write_bytes(text)

@@ -18,6 +18,7 @@ from perflow_core.training.reflow import Reflow
 
 from .config import Config
 from .prompts import PromptStore
+from .stopping import writing
 from .teacher import Prompts, Teacher
 
 LAYOUT = Layout(edge=0, top=16, left=4, above=16, gap=4, letters=11)
@@ -65,7 +66,7 @@ class Preview:
     def write(self, sheet: Image.Image, step: int) -> Path:
         """previews/step-NUMBER.png below the run's folder."""
         path = self.folder / f"step-{step:08}.png"
-        with atomic_write(path) as unfinished:
+        with writing(path), atomic_write(path) as unfinished:
             sheet.save(unfinished, format="PNG")
         return path
 

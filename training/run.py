@@ -50,10 +50,11 @@ class Run:
     """Everything that a step needs. `train` goes from the last state to the last step."""
 
     def __init__(self, config: Config, fits: bool = False):
-        """fits: known to fit, so that it is not checked."""
+        """fits: for a plan, which has said what is to be said of the configuration, and whether it fits."""
         self.config = config
         tracking.check(config)
         folder_of_run = output.made(config.output)
+        self.deltas = folder_of_run / "deltas"
         self.stop_requested = threading.Event()
         self.accelerator = Accelerator(
             cpu=not torch.accelerator.is_available(),  # or processes on a CPU would not find each other
@@ -66,13 +67,16 @@ class Run:
             raise TrainingError(
                 'optimizer.precision is "fp16" on a CPU, which has "no" or "bf16": choose one of these.'
             )
-        self.say(without_effect(config))
+        if not fits:
+            self.say(without_effect(config))
         sharding.check(self.accelerator, config)
         self.sharded = sharding.is_sharded(self.accelerator)
         optimizers.check(config.optimizer, self.accelerator.device)
         if not fits:
             self._check_that_it_fits()
-        self.lock = output.lock(folder_of_run) if self.accelerator.is_main_process else None
+        if self.accelerator.is_main_process:
+            self.lock = output.lock(folder_of_run)
+            output.tidy(folder_of_run)
         self.teacher = load(config.teacher, config.data.resolution)
         self.reflow = plan(config, self.teacher)
         self._make_student()
@@ -111,6 +115,8 @@ class Run:
     def _check_that_it_fits(self) -> None:
         """Before anything long begins. Raises TrainingError."""
         teacher = self.config.teacher
+        if not Path(teacher.path).exists():  # which `load` says
+            return
         if flow_teacher.is_one(Path(teacher.path), teacher):
             self.say("Whether the run fits is not known: of flow models docs/training.md has the sizes.")
             return
@@ -179,6 +185,7 @@ class Run:
                 group["initial_lr"] = self.config.optimizer.learning_rate
                 group["lr"] = group["initial_lr"] * self.schedule.lr_lambdas[0](self.schedule.last_epoch)
             self.say(f"Continuing from step {self.step}, {found}.")
+            self._write_the_missing_delta()
         self.segments.forget(self.step)
 
     def say(self, text: str) -> None:
@@ -254,14 +261,24 @@ class Run:
         places = gather_object([self.segments.place(self.step)])
         state.save(self.accelerator, self.config, self.facts, self.step, places)
         self.segments.forget(self.step)
-        # At step 0, where the first round was stopped, the student is still what it began with.
-        if self.step and (self.step % self.config.save.every == 0 or self.step == self.config.optimizer.steps):
+        if self._delta_is_due:
+            self.delta = self._delta()
+
+    @property
+    def _delta_is_due(self) -> bool:
+        """At step 0, where the first round was stopped, the student is still what it began with."""
+        return self.step > 0 and (self.step % self.config.save.every == 0 or self.step == self.config.optimizer.steps)
+
+    def _write_the_missing_delta(self) -> None:
+        """Of a run that was killed, or whose disk was full, between its state and its delta."""
+        written = saving.is_written(self.deltas, state.identity(self.facts), self.step)
+        if self._delta_is_due and not gather_object([written])[0]:  # another process may not see the file yet
             self.delta = self._delta()
 
     def _delta(self) -> Path:
         """Write the delta of the running average; its path, which the first process alone knows."""
         config = self.config
-        path = Path(config.output) / "deltas" / f"{config.save.name}-{self.step:06}.safetensors"
+        path = self.deltas / f"{config.save.name}-{self.step:06}.safetensors"
         guidance = config.teacher.guidance
         facts = (
             self.teacher.base.metadata(self.reflow.chord)

@@ -15,7 +15,7 @@ from perflow_core.weights.safetensors_writer import write_new
 from perflow_core.weights.transformer_names import TransformerNames
 
 from .config import SaveConfig
-from .stopping import TrainingError
+from .stopping import writing
 
 
 def write(
@@ -38,13 +38,17 @@ def write(
         tensors = names.low_rank(weights, dtype) if names else lora_of_peft(weights, dtype)
         extraction = Extraction(0, 0.0, tensors=tensors, ranks=ranks(tensors))
     metadata = extraction.metadata(**facts)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         usable = (name for name in _names(path) if not name.exists() or _holds(name, extraction.tensors, metadata))
         found = next(usable)
         return found if found.exists() else write_new(extraction.tensors, found, metadata)
-    except OSError as error:
-        raise TrainingError(f"{path} cannot be written ({error}): free disk space and start again.") from error
+
+
+def is_written(folder: Path, run: str, step: int) -> bool:
+    """Whether the folder has the delta of that step of the run with this `state.identity`, under any name."""
+    found = (_metadata(path) for path in folder.glob("*.safetensors"))
+    return any((facts.get("run"), facts.get("steps")) == (run, str(step)) for facts in found)
 
 
 def keep_last(path: Path, config: SaveConfig) -> None:

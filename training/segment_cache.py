@@ -33,7 +33,7 @@ from .latents import LatentFiles, PictureStream, shape_of
 from .made_with import Facts, chosen, digest, renewed
 from .prompts import PromptStore
 from .state import numbered
-from .stopping import Stopped, TrainingError
+from .stopping import Stopped, TrainingError, writing
 from .teacher import Teacher
 
 DEPENDS_ON = {
@@ -276,11 +276,8 @@ class SegmentCache:
             "place": self.source.place,
             "made_with": self.made_with,
         }
-        try:
-            with atomic_write(path) as unfinished:
-                safetensors.torch.save_file(tensors | {"w": w}, unfinished, texts)
-        except (OSError, safetensors.SafetensorError) as error:
-            raise TrainingError(f"{path} cannot be written ({error}): free disk space and start again.") from error
+        with writing(path), atomic_write(path) as unfinished:
+            safetensors.torch.save_file(tensors | {"w": w}, unfinished, texts)
 
     def _segment(self, prompts: list[str], w: Tensor, x0: Tensor, noise: Tensor) -> Segment:
         """Of one batch of the teacher's, on its device."""

@@ -4,7 +4,10 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 
 class TrainingError(Exception):
@@ -13,6 +16,15 @@ class TrainingError(Exception):
 
 class Stopped(Exception):  # noqa: N818 - a wish, not an error
     """The user stopped the run; all that is needed to continue it is on disk."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Around the writing of a file: TrainingError where the disk is full, or may not be written to."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(f"{path} cannot be written ({error}): free disk space and start again.") from error
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from PIL import Image
 from training_results import read
 from trial.small_teachers import NARROW, make_teacher
 
@@ -104,6 +105,33 @@ def test_a_full_disk_while_the_delta_is_written(run):
     again = read(trained._delta())
     assert again[1] == metadata
     assert all(torch.equal(again[0][key], delta[key]) for key in delta)
+
+
+@pytest.mark.parametrize("what", ["latents", "captions", "preview"])
+def test_a_full_disk_while_files_are_written(run, tmp_path, what):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for i in range(3):
+        Image.new("RGB", (64, 64), (80 * i, 90, 30)).save(pictures / f"{i}.png")
+        (pictures / f"{i}.txt").write_text("long " * 1000)
+    changes = {"data": {"kind": "folder", "path": str(pictures)}}
+    changes["preview"] = {"every": 1, "teacher_steps": 1, "reference_steps": 1, "student_steps": [1]}
+    trained, limit = run(**changes), resource.getrlimit(resource.RLIMIT_FSIZE)
+    trained.preview._embedded()
+    latents = tmp_path / "run" / "latents" / "part-000000.safetensors"
+    if what == "latents":
+        latents.unlink()
+    if what == "captions":
+        latents.with_suffix(".json").unlink()
+    size = {"latents": 1000, "captions": 10_000, "preview": 1000}[what]  # what is said goes to a file, too
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limit[1]))
+    try:
+        with pytest.raises(TrainingError, match=r"cannot be written \(.*\): free disk space and start again") as error:
+            trained._show() if what == "preview" else trained._latents(0, 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    one_sentence(error)
+    run(**changes)
 
 
 def test_too_much_for_the_bounds(run):

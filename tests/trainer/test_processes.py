@@ -1,8 +1,11 @@
 """The program as users start it: two processes together, and one sentence for an error."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from training_results import read, scalars
@@ -64,3 +67,17 @@ def test_the_program_says_one_sentence(tmp_path, repository):
     assert done.returncode == 1
     assert done.stderr.decode().startswith("Error: ")
     assert len(done.stderr.decode().splitlines()) == 1
+
+
+def test_stopped_while_libraries_are_imported(tmp_path, repository):
+    """Ctrl-C in the first seconds, when the process has begun to map them (on Linux)."""
+    environment = {**os.environ, "PYTHONPATH": str(repository)}
+    command = [sys.executable, "-m", "training", str(tmp_path / "none.toml")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, cwd=tmp_path, text=True) as process:
+        maps = Path(f"/proc/{process.pid}/maps")
+        while "torch" not in maps.read_text() and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert said == "Stopped. Run the same command again to continue from here.\n"
+    assert process.returncode == 1

@@ -70,3 +70,23 @@ def test_a_broken_state_names_the_older_one(run, tmp_path):
     (older / "run.json").unlink()
     with pytest.raises(TrainingError, match=r"delete .*step-00000002 to begin again, or choose another output\."):
         run(optimizer={"steps": 3})
+
+
+def test_killed_between_a_state_and_its_delta(run, tmp_path):
+    """The delta is written at the next start, once, and what was begun of it is deleted."""
+    few = {"optimizer": {"steps": 2}, "save": {"every": 1}}
+    last = run(**few).train()
+    whole = last.read_bytes()
+    (last.parent / "mine.safetensors").write_bytes(whole)
+    last.unlink()
+    begun = last.with_name(f"{last.stem}.0f3a.unfinished")
+    begun.write_bytes(whole[:100])
+    run(**few)  # the user's own copy is of that step and run
+    assert not begun.exists()
+    assert not last.exists()
+    (last.parent / "mine.safetensors").unlink()
+    further = {"optimizer": {"steps": 3}, "save": {"every": 1}}
+    run(**further)
+    assert last.read_bytes() == whole
+    run(**further, student={"ema_on": "cpu"}).train()
+    assert {path.name for path in last.parent.iterdir()} == {f"perflow-00000{n}.safetensors" for n in (1, 2, 3)}
