@@ -184,7 +184,7 @@ class Run:
         beside = student.beside_adapters(unet, start)
         if beside and self.sharded:
             raise TrainingError(
-                f"student.delta: {start.name} has {tensors_named(list(beside))}, which the LoRA has no adapters for, and "
+                f"student.delta: {start.name} has {tensors_named(list(beside))}, which no adapter is for, and "
                 "with FSDP it begins with adapters alone: train without FSDP, or choose a delta of these layers only."
             )
         if fresh:

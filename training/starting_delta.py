@@ -33,8 +33,8 @@ ANEW = "leave student.delta out"
 class StartingDelta:
     """A delta that fits the teacher.
 
-    digest: of its file; names: as `Teacher.names`; parts: diffusers' weights that each weight of a file is made of, with
-    the number of their rows.
+    digest: of its file; names: as `Teacher.names`; parts: diffusers' weights that each weight of a file is made of, and
+    how many rows each of them has.
     """
 
     delta: DeltaFit

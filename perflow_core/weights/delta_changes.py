@@ -65,7 +65,7 @@ OfModule = Callable[[WeightsFile, UNetLayout, str, Mapping[str, Tensor]], dict[s
 
 
 def module_changes(file: WeightsFile, unet: UNetLayout, stem: str, tensors: Mapping[str, Tensor]) -> dict[str, Change]:
-    """The changes of the layer that `stem` names: a whole difference or a pair for its weight, a whole one for its bias.
+    """The changes of the layer that `stem` names: whole differences, or a pair for its weight.
 
     tensors: those of the layer, by the file's names.
     """
