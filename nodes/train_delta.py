@@ -11,20 +11,15 @@ from ..perflow_core.drawing.picture_sheet import to_tensor
 from ..perflow_core.drawing.plots import draw_losses
 from ..perflow_core.errors import counted
 from ..perflow_core.sampling.parameterization import PredictionType, like_base
+from ..perflow_core.training import starting_delta
 from ..perflow_core.training.base import Base, FlowBase
 from ..perflow_core.training.descent import WindowLosses
-from ..perflow_core.weights.delta_file import metadata_edges, metadata_windows
+from ..perflow_core.weights.delta_file import metadata_windows
 from .comfyui import folders, node_text, shared_inputs
 from .comfyui.advice import with_advice
 from .comfyui.applied_delta import with_delta
 from .comfyui.sampling.base_sampling import base_of
-from .comfyui.sampling.flow_windows import (
-    EDGES,
-    edges_text,
-    flow_lines,
-    given_edges,
-    same_edges,
-)
+from .comfyui.sampling.flow_windows import EDGES, flow_lines, given_edges
 from .comfyui.sampling.perflow_sampling import PeRFlowSampling
 from .comfyui.training import trained_files
 from .comfyui.training.delta_training import DeltaTraining, Settings
@@ -302,28 +297,20 @@ def check_settings(settings: Settings, earlier: EarlierDelta | None, with_negati
         )
     if earlier is None:
         return
-    for name, found in (
-        ("windows", None if settings.edges else metadata_windows(earlier.file)),
-        ("prediction_type", earlier.prediction_type),
-    ):
-        if found is not None and found != getattr(settings, name):
-            raise ValueError(
-                f"{earlier.file.name} was trained with {name} {found}, and the node says {getattr(settings, name)}, "
-                f"expected the same: set it as in the file, or start anew with {earlier.chosen_in} none."
-            )
+    windows = None if settings.edges else metadata_windows(earlier.file)
+    trained = {"windows": windows, "prediction_type": earlier.prediction_type}
+    chosen = {name: getattr(settings, name) for name in trained}
+    starting_delta.check_same(earlier.file, trained, chosen, "the node says", anew(earlier))
 
 
 @with_advice()
 def check_edges(training: DeltaTraining, earlier: EarlierDelta) -> None:
-    """Raises ValueError for a flow model's delta whose windows are elsewhere."""
-    edges, own = metadata_edges(earlier.file), training.chord.own_edges
-    if edges is None or same_edges(edges, own):
-        return
-    raise ValueError(
-        f"{earlier.file.name} has windows at the sigmas {edges_text(edges)}, and the node has {edges_text(own)}, "
-        "expected the same: give the model the shift that the file was trained at, or the same edges, or start anew "
-        f"with {earlier.chosen_in} none."
-    )
+    """Raises UnusableError for a flow model's delta whose windows are elsewhere."""
+    starting_delta.check_edges(earlier.file, training.chord.own_edges, "the node has", anew(earlier))
+
+
+def anew(earlier: EarlierDelta) -> str:
+    return f"start anew with {earlier.chosen_in} none"
 
 
 def check_pictures(training: DeltaTraining) -> None:

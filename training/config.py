@@ -75,8 +75,9 @@ class StudentConfig(Section):
     ema_decay: Share = 0.999  # of the running average, which deltas and previews have; 0: none, the weights themselves
     ema_on: Literal["card", "cpu"] = "card"  # where the running average is kept
     gradient_checkpointing: bool = False
-    delta: PathText = ""  # method full: a full delta of the same kind (.safetensors) to begin with, in place of none
-    delta_rank: Count = 0  # of that delta, keep so many directions of each weight; 0 keeps all of it
+    # A delta of the same kind of model to begin with (.safetensors), any that Apply PeRFlow Delta reads; empty: none.
+    delta: PathText = ""
+    delta_rank: Count = 0  # method full: keep so many directions of each weight of that delta; 0 keeps all of it
 
 
 class PointsConfig(Section):
@@ -217,8 +218,6 @@ def _contradictions(config: Config) -> Iterator[str]:
             'teacher.float8 is true with optimizer.precision "no", expected "bf16" or "fp16", to which the 8 bits are '
             "brought: choose one of these, or leave teacher.float8 out"
         )
-    if config.student.delta and config.student.method == "lora":
-        yield 'student.delta is given with method "lora", expected method "full": choose one of the two'
     if config.student.delta_rank and not config.student.delta:
         yield (
             f"student.delta_rank is {config.student.delta_rank} without a delta: give student.delta or leave both out"
@@ -240,6 +239,7 @@ FOLDERS = ("folder", "kohya", "simpletuner")  # the kinds of data that are pictu
 # Keys that do something only where another key has one of these values.
 NEEDS: dict[str, tuple[str, tuple[str | bool, ...]]] = {
     "student.rank": ("student.method", ("lora",)),
+    "student.delta_rank": ("student.method", ("full",)),
     "points.per_window": ("points.grid", ("coarse",)),
     "points.start_share": ("points.grid", ("coarse",)),
     "points.N": ("points.grid", ("uniform",)),

@@ -23,7 +23,7 @@ NOTE = "made_with.json"
 
 
 def of_run(config: Config, digests: Mapping[str, str], processes: int) -> Facts:
-    """All that a run depends on; digests: the teacher's."""
+    """All that a run depends on; digests: the teacher's, and of what the student begins with."""
     values = json.loads(json.dumps(config.model_dump()))  # tuples become what they are when they are read again
     flat: Facts = {}
     for name, value in values.items():

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from perflow_core.sampling.parameterization import like_base
+from perflow_core.sampling.parameterization import PredictionType, like_base
 from perflow_core.training.base import FlowBase
 from perflow_core.training.reflow import Loss, Reflow
 from perflow_core.training.time_points import TimePoints
@@ -13,8 +13,8 @@ from .stopping import TrainingError
 from .teacher import Teacher
 
 
-def plan(config: Config, teacher: Teacher) -> Reflow:
-    """The method, with its tables in float64 on the CPU.
+def plan(config: Config, teacher: Teacher, started: PredictionType | None = None) -> Reflow:
+    """The method, with its tables in float64 on the CPU; started: the output of a delta that the student begins with.
 
     Raises TrainingError for what cannot be trained, with the section of the configuration that says it.
     """
@@ -32,7 +32,7 @@ def plan(config: Config, teacher: Teacher) -> Reflow:
         )
     with _errors_naming("teacher.solving_steps"):
         trajectory = base.trajectory(chord, solving.solving_steps, solving.solver)
-    prediction_type = like_base(base.predicts) if wanted == "auto" else wanted
+    prediction_type = started or like_base(base.predicts) if wanted == "auto" else wanted
     loss = Loss(optimizer.loss, optimizer.huber_c, optimizer.loss_weight)
     return Reflow(prediction_type, chord, points, trajectory, loss, grid.pure_noise)
 

@@ -108,7 +108,7 @@ def measure(config: Config) -> Pace:
         }
         sections = {name: getattr(config, name).model_copy(update=change) for name, change in changes.items()}
         run = Run(config.model_copy(update={"output": str(Path(folder) / "run"), **sections}), fits=True)
-        state.of_this_run(config, made_with.of_run(config, run.teacher.digests, run.accelerator.num_processes))
+        state.of_this_run(config, made_with.of_run(config, run.digests, run.accelerator.num_processes))
         began = time.perf_counter()
         for _ in run.segments.batches(0):  # makes the round
             pass

@@ -10,10 +10,13 @@ import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import ProjectConfiguration, gather_object
 from diffusers.optimization import get_scheduler
+from torch import Tensor
 from tqdm import tqdm
 
+from perflow_core.errors import tensors_named
 from perflow_core.training.descent import NotFiniteError
 from perflow_core.training.reflow import Batch, Segment
+from perflow_core.training.starting_delta import Beginning
 
 from . import (
     flow_teacher,
@@ -25,6 +28,7 @@ from . import (
     prompts,
     saving,
     sharding,
+    starting_delta,
     state,
     student,
     tracking,
@@ -39,6 +43,7 @@ from .prepared_latents import Share
 from .preview import Preview
 from .prompts import PromptStore
 from .segment_cache import Lanes, Rows, SegmentCache
+from .starting_delta import StartingDelta
 from .stopping import Stopped, TrainingError, stoppable
 from .teacher import load
 from .validation import Validation
@@ -78,11 +83,15 @@ class Run:
             self.lock = output.lock(folder_of_run)
             output.tidy(folder_of_run)
         self.teacher = load(config.teacher, config.data.resolution)
-        self.reflow = plan(config, self.teacher)
-        self._make_student()
+        self.start = starting_delta.read(config, self.teacher)
+        self.reflow = plan(config, self.teacher, self.start.prediction_type if self.start else None)
+        if self.start:
+            self.start.check(self.reflow.prediction_type, config.student.windows, self.reflow.chord.own_edges)
         processes, rank = self.accelerator.num_processes, self.accelerator.process_index
-        self.facts = made_with.of_run(config, self.teacher.digests, processes)
+        self.digests = dict(self.teacher.digests) | {starting_delta.DIGEST: self.start.digest if self.start else ""}
+        self.facts = made_with.of_run(config, self.digests, processes)
         found = state.of_this_run(config, self.facts)  # before the caches, which a refused run has to leave as they are
+        self._make_student(fresh=found is None)
         folder, cache = folder_of_run / "prompts" / f"process-{rank}", config.cache
         self.say(made_with.renewed(folder, made_with.chosen(self.facts, prompts.DEPENDS_ON)))
         self.prompts = PromptStore(self.teacher, folder, cache.prompts_gb, cache.prompts_memory_gb)
@@ -137,14 +146,17 @@ class Run:
         self.accelerator.wait_for_everyone()
         return source
 
-    def _make_student(self) -> None:
+    def _make_student(self, fresh: bool) -> None:
+        """fresh: not one whose weights a state has."""
         config, device = self.config.optimizer, self.accelerator.device
         full = self.config.student.method == "full"
         keep = full and self.accelerator.is_main_process
         self.base = {key: weight.clone() for key, weight in self.teacher.unet.state_dict().items()} if keep else {}
         unet = student.make(self.config, self.teacher) if full else None
-        if unet:
-            student.begin_with(unet, self.config.student, self.reflow.prediction_type)
+        if unet and self.start and fresh:
+            self._say_beginning(
+                self.start, student.begin_with(unet, self.start, self.config.student.delta_rank, device)
+            )
         self.teacher.to(device, needs.PRECISIONS[config.precision], but_unet=self.sharded and not full)
         unet = unet or student.make(self.config, self.teacher)
         if config.channels_last and self.teacher.convolves:
@@ -152,10 +164,14 @@ class Run:
                 network.to(memory_format=torch.channels_last)
         if not self.sharded:  # FSDP takes each process' part of it from the CPU
             unet.to(device)
+        self.beside = self._begin_lora(unet, self.start, fresh) if self.start and not full else {}
         optimizer = optimizers.make(config, student.trainable(unet), device)
         self.unet, self.optimizer = self.accelerator.prepare(unet, optimizer)
         if self.config.teacher.float8:  # now, as processes cannot exchange 8 bits, and an adapter would begin in them
             self.teacher.to_float8()
+        if self.beside:
+            self.teacher.beside = student.switched(self.teacher.unet, self.beside)
+            self.teacher.beside.to_student(True)
         self.descent = AcceleratedDescent(self.accelerator, self.unet, self.optimizer, config.clip, self.stop_requested)
         # Not prepared: accelerate would step it once for every process.
         self.schedule = get_scheduler(
@@ -168,6 +184,22 @@ class Run:
         self.accelerator.register_for_checkpointing(*filter(None, [self.schedule, self.ema]))
         if not full:
             state.save_only_the_adapter(self.accelerator)
+
+    def _say_beginning(self, start: StartingDelta, beginning: Beginning) -> None:
+        self.say(f"The student {beginning.text(start.name)}. {start.other_guidance(self.config)}".rstrip())
+
+    def _begin_lora(self, unet: torch.nn.Module, start: StartingDelta, fresh: bool) -> dict[str, Tensor]:
+        """Give a LoRA a delta; what of it the student has beside its adapters."""
+        beside = student.beside_adapters(unet, start)
+        if beside and self.sharded:
+            raise TrainingError(
+                f"student.delta: {start.name} has {tensors_named(list(beside))}, which no adapter is for, and "
+                "with FSDP it begins with adapters alone: train without FSDP, or choose a delta of these layers only."
+            )
+        if fresh:
+            rank, device = self.config.student.rank, self.accelerator.device
+            self._say_beginning(start, student.begin_adapters_with(unet, start, rank, device))
+        return beside
 
     def _running_average(self) -> RunningAverage | None:
         config = self.config.student
@@ -283,6 +315,7 @@ class Run:
         facts = (
             self.teacher.base.metadata(self.reflow.chord)
             | self.teacher.facts
+            | (self.start.facts if self.start else {})
             | {
                 "guidance": guidance if isinstance(guidance, str) else f"{guidance:g}",
                 "architecture": self.teacher.architecture,
@@ -296,7 +329,14 @@ class Run:
             weights = self.accelerator.get_state_dict(self.unet)  # of all processes, and the weights themselves
             if self.accelerator.is_main_process:
                 path = saving.write(
-                    path, weights, self.base, self.teacher.names, config.save, **self.reflow.metadata(), **facts
+                    path,
+                    weights,
+                    self.base,
+                    self.beside,
+                    self.teacher.names,
+                    config.save,
+                    **self.reflow.metadata(),
+                    **facts,
                 )
                 saving.keep_last(path, config.save)
         self.accelerator.wait_for_everyone()

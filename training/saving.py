@@ -22,14 +22,15 @@ def write(
     path: Path,
     weights: dict[str, Tensor],
     base: dict[str, Tensor],
+    beside: Mapping[str, Tensor],
     names: TransformerNames | None,
     config: SaveConfig,
     **facts: str,
 ) -> Path:
     """Write the file whole; the path that has it. Where another file has the name, this one's ends in -2, -3, ...
 
-    weights: the student's; base: the ones that a whole student began with, none for a LoRA; names: as
-    `Teacher.names`. Raises TrainingError.
+    weights: the student's; base: the teacher's, which a whole student is a difference to, none for a LoRA; beside: dW
+    of weights that a LoRA has no adapter for; names: as `Teacher.names`. Raises TrainingError.
     """
     dtype: torch.dtype = getattr(torch, config.precision)
     if base:
@@ -37,6 +38,8 @@ def write(
     else:
         tensors = names.low_rank(weights, dtype) if names else lora_of_peft(weights, dtype)
         extraction = Extraction(0, 0.0, tensors=tensors, ranks=ranks(tensors))
+        for key, dW in (names.whole(beside) if names else {_lora_key(key): dW for key, dW in beside.items()}).items():
+            extraction.add(key, dW, dtype)
     metadata = extraction.metadata(**facts)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -112,11 +115,16 @@ def _full_delta(
         return extraction
     for key in base:
         dW = _difference(student, base, key)
-        layer, _, kind = key.rpartition(".")
-        extraction.add(f"{lora_name(layer)}.{kind}" if rank else key, dW, dtype)
+        extraction.add(_lora_key(key) if rank else key, dW, dtype)
     if not rank:  # the official files have the plain names
         extraction.tensors = dict(zip(base, extraction.tensors.values(), strict=True))
     return extraction
+
+
+def _lora_key(key: str) -> str:
+    """The name of a diffusers UNet's weight in a LoRA file, but for its ending."""
+    layer, _, kind = key.rpartition(".")
+    return f"{lora_name(layer)}.{kind}"
 
 
 def _difference(student: Mapping[str, Tensor], base: Mapping[str, Tensor], key: str) -> Tensor:

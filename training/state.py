@@ -18,7 +18,7 @@ from .stopping import TrainingError
 
 # What may change between a run and its continuation; everything else would make it another run.
 FREE = {
-    "output", "teacher.path", "teacher.config",  # the teacher itself has digests
+    "output", "teacher.path", "teacher.config", "student.delta",  # what lies there has digests
     "optimizer.steps", "optimizer.learning_rate", "optimizer.precision", "optimizer.channels_last",
     "student.gradient_checkpointing", "student.ema_on", "cache.max_gb", "cache.prompts_gb", "cache.prompts_memory_gb",
     "data.latents_gb", "validation.every",

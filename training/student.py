@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from perflow_core.training.curriculum import Purpose, generator
+from perflow_core.training.starting_delta import Beginning
 from perflow_core.weights.lowrank import nearest_of_rank
 
-from .config import Config, StudentConfig
-from .stopping import TrainingError
-from .teacher import Teacher
+from .config import Config
+from .starting_delta import StartingDelta
+from .teacher import Switched, Teacher
 
 
 def make(config: Config, teacher: Teacher) -> Any:
@@ -47,43 +47,64 @@ def add_adapter(unet: Any, rank: int, targets: list[str]) -> None:
     unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=targets))
 
 
-def begin_with(unet: torch.nn.Module, config: StudentConfig, prediction_type: str) -> None:
-    """Add config.delta to the whole student, where one is given.
+def begin_with(unet: torch.nn.Module, start: StartingDelta, rank: int, device: torch.device) -> Beginning:
+    """Add a delta to a whole student, which may be on another device than the one to compute on.
 
-    With config.delta_rank its matrices and convolutions get that rank: small batches leave noise in other directions.
-    Raises TrainingError where the delta does not fit, or has another prediction_type or other windows.
+    With a rank its matrices and convolutions get that rank: small batches leave noise in other directions.
     """
-    if not config.delta:
-        return
-    weights = unet.state_dict()
-    expected = {"prediction_type": prediction_type, "windows": str(config.windows)}
-    for key, dW in _fitting_delta(config.delta, weights, expected).items():
-        few = config.delta_rank and dW.ndim > 1
-        weights[key] += nearest_of_rank(dW, config.delta_rank) if few else dW
+    weights, beginning = unet.state_dict(), Beginning()
+    for key, dW in start.differences(device):
+        kept = nearest_of_rank(dW, rank) if rank and dW.ndim > 1 else dW
+        beginning.add(dW, kept)
+        weights[key] += kept.to(weights[key].device)
+    return beginning
 
 
-def _fitting_delta(path: str, weights: Mapping[str, Tensor], expected: Mapping[str, str]) -> dict[str, Tensor]:
-    """The tensors (float32) of a full delta with the weights' names and shapes, diffusers', of the expected kind."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            delta = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            metadata = file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise TrainingError(f"student.delta: {path} cannot be read ({error}): give the path of a delta.") from error
-    found, own = ({key: tensor.shape for key, tensor in tensors.items()} for tensors in (delta, weights))
-    apart = sorted(key for key in found.keys() | own.keys() if found.get(key) != own.get(key))
-    if apart:
-        raise TrainingError(
-            f"student.delta: {path} differs from the student in {len(apart)} tensors, such as {apart[0]}, expected a "
-            "full delta of the teacher's kind with diffusers' names: choose another one or leave it out."
-        )
-    for name, value in expected.items():
-        if metadata.get(name, value) != value:
-            raise TrainingError(
-                f"student.delta: {path} has {name} {metadata[name]}, expected {value}: set student.{name} to what the "
-                "file has."
-            )
-    return {key: dW.float() for key, dW in delta.items()}
+def begin_adapters_with(unet: torch.nn.Module, start: StartingDelta, rank: int, device: torch.device) -> Beginning:
+    """Give each adapter the first directions of its layer's dW; what of its rank that leaves over stays fresh."""
+    beginning = Beginning()
+    for key, dW in start.differences(device):
+        adapter = _adapter(unet, key)
+        if adapter is None:
+            beginning.add(dW, dW)
+            continue
+        up, down = beginning.directions(dW, rank)
+        r = up.shape[1]
+        up_weight, down_weight = (half["default"].weight for half in (adapter.lora_B, adapter.lora_A))
+        with torch.no_grad():
+            up_weight[:, :r] = up.reshape(len(up), r, *up_weight.shape[2:])
+            down_weight[:r] = down
+    return beginning
+
+
+def beside_adapters(unet: torch.nn.Module, start: StartingDelta) -> dict[str, Tensor]:
+    """What of a delta no adapter is for, on the CPU in float32, by diffusers' names: of norms, biases, outer layers."""
+    return dict(start.differences(torch.device("cpu"), lambda key: _adapter(unet, key) is None))
+
+
+def switched(unet: torch.nn.Module, differences: Mapping[str, Tensor]) -> Switched:
+    """The student's own values of weights that it shares with its teacher, from their differences."""
+    weights = []
+    for key in differences:
+        layer, _, kind = key.rpartition(".")
+        module: Any = unet.get_submodule(layer)
+        base = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
+        weights.append(getattr(base, kind).detach())
+    return Switched(
+        weights,
+        [weight.clone() for weight in weights],
+        [
+            (weight.float() + dW.to(weight.device)).to(weight)
+            for weight, dW in zip(weights, differences.values(), strict=True)
+        ],
+    )
+
+
+def _adapter(unet: torch.nn.Module, key: str) -> Any:
+    """The layer of a weight where it has an adapter for it, else None."""
+    layer, _, kind = key.rpartition(".")
+    module = unet.get_submodule(layer)
+    return module if kind == "weight" and isinstance(module, BaseTunerLayer) else None
 
 
 def trainable(unet: torch.nn.Module) -> list[torch.nn.Parameter]:

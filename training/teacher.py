@@ -45,6 +45,19 @@ class Prompts(NamedTuple):
         return self._replace(embeddings=torch.nn.functional.pad(self.embeddings, (0, 0, 0, missing)))
 
 
+@dataclass(frozen=True)
+class Switched:
+    """Weights that teacher and student share, such as norms, with the values that each of them has of them."""
+
+    weights: list[Tensor]
+    teachers: list[Tensor]
+    students: list[Tensor]
+
+    def to_student(self, on: bool) -> None:
+        if self.weights:
+            torch._foreach_copy_(self.weights, self.students if on else self.teachers)
+
+
 @dataclass
 class Teacher(ABC):
     """A model with its text encoders and VAE. Latents are in the model's own scale everywhere.
@@ -61,6 +74,7 @@ class Teacher(ABC):
     digests: Mapping[str, str]  # of its parts as they were loaded
     dtype: torch.dtype = torch.float32
     shared: bool = False  # the student is an adapter on this UNet
+    beside: Switched | None = None  # the adapter, where it began with a delta that has more
     float8: bool = False  # the UNet's layers are kept in 8 bits
     resting_place: torch.device = field(default_factory=lambda: torch.device("cpu"))
     convolves: ClassVar[bool] = False  # so that optimizer.channels_last makes it faster
@@ -104,14 +118,18 @@ class Teacher(ABC):
 
     @contextlib.contextmanager
     def without_adapter(self) -> Iterator[None]:
-        """Inside, a student's adapter on this UNet is off."""
+        """Inside, a student's adapter on this UNet is off, and what the student has beside it."""
         if self.shared:
             self.unet.disable_adapters()
+        if self.beside:
+            self.beside.to_student(False)
         try:
             yield
         finally:
             if self.shared:
                 self.unet.enable_adapters()
+            if self.beside:
+                self.beside.to_student(True)
 
     @property
     def device(self) -> torch.device:

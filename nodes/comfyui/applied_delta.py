@@ -6,6 +6,7 @@ from comfy.model_patcher import ModelPatcher
 
 from ...perflow_core.errors import counted, tensors_named
 from ...perflow_core.sampling.parameterization import usual_base
+from ...perflow_core.sampling.windows import edges_text, same_edges
 from ...perflow_core.training.base import Base, FlowBase
 from ...perflow_core.weights.delta_file import (
     metadata_base_prediction,
@@ -18,7 +19,7 @@ from ...perflow_core.weights.delta_settings import learned_guidance, settings_te
 from ...perflow_core.weights.unet_layout import TRAINED_WINDOWS
 from . import shared_inputs
 from .sampling.base_sampling import other_base_lines
-from .sampling.flow_windows import EDGES, edges_text, flow_lines, same_edges
+from .sampling.flow_windows import EDGES, flow_lines
 from .sampling.perflow_model import trained_prediction, window_steps, with_flow_windows, with_perflow_sampling
 from .sampling.step_alignment import LEARNED_GUIDANCE
 from .weights.delta_patches import fitting_delta, patches

@@ -19,6 +19,7 @@ from . import tolerances
 Float64 = NDArray[np.float64]
 
 NUM_TIMESTEPS = 1000
+MOST_SHOWN, AS_SHOWN = 12, 1e-4  # edges in a line; how near they are when four digits are the same
 MOST_WINDOWS = 100  # of 10 timesteps each, twice `tolerances.NEAR_EDGE`: no timestep is beside two edges
 
 
@@ -155,6 +156,17 @@ def checked_edges(edges: Sequence[float]) -> list[float]:
             "between 1 and 0."
         )
     return list(edges)
+
+
+def edges_text(edges: Sequence[float]) -> str:
+    """Sigmas for a reader, the middle of a long list left out."""
+    words = [f"{edge:.4g}" for edge in edges]
+    return " ".join(words if len(words) <= MOST_SHOWN else [*words[: MOST_SHOWN - 2], "...", words[-1]])
+
+
+def same_edges(one: Sequence[float], other: Sequence[float]) -> bool:
+    """As far as `edges_text` shows them."""
+    return len(one) == len(other) and all(abs(a - b) < AS_SHOWN for a, b in zip(one, other, strict=True))
 
 
 def by_window(T: Float64, windows: Windows) -> str:

@@ -8,11 +8,26 @@ from torch import Tensor
 FORMAT_VERSION = "1"
 UP, DOWN, ALPHA = ".lora_up.weight", ".lora_down.weight", ".alpha"
 PEFT_UP, PEFT_DOWN = ".lora_B.default.weight", ".lora_A.default.weight"
+PAIRS = (  # how the names of up and down end in the files of different trainers, of which a layer has one
+    (UP, DOWN),
+    (".lora_B.weight", ".lora_A.weight"),
+    (PEFT_UP, PEFT_DOWN),
+    (".lora.up.weight", ".lora.down.weight"),
+    ("_lora.up.weight", "_lora.down.weight"),
+    (".lora_linear_layer.up.weight", ".lora_linear_layer.down.weight"),
+)
+# What whole differences of a weight and of a bias are called; of two for one weight ComfyUI takes the first.
+WHOLE_WEIGHT, WHOLE_BIAS = (".diff", ".w_norm"), (".diff_b", ".b_norm")
 
 
 def lora_name(layer: str) -> str:
     """The name of a diffusers UNet's layer in LoRA files, as every loader reads it: lora_unet_conv_in."""
     return f"lora_unet_{layer.replace('.', '_')}"
+
+
+def lora_names(layer: str) -> list[str]:
+    """The names that LoRA files have for a layer, or a tensor that is none's, of ComfyUI's `diffusion_model`."""
+    return [lora_name(layer), f"diffusion_model.{layer}"]
 
 
 def whole_name(key: str) -> str:

@@ -5,14 +5,15 @@ below the other. Of some modulations diffusers has the scale before the shift, a
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from .lora_file import PEFT_DOWN, PEFT_UP, lora_pair
+from .lora_file import PEFT_DOWN, PEFT_UP, lora_names, lora_pair
+from .unet_layout import UNetLayout
 
 MODEL = "diffusion_model."  # how ComfyUI's names in LoRA files begin
 BLOCK = re.compile(r"(?<=\.)\d+(?=\.)")  # the first in a name is the block's number
@@ -153,16 +154,41 @@ class TransformerNames:
 
     def whole(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The transformer's weights, or differences of them, by the authors' names below ComfyUI's prefix."""
-        by_kind: dict[str, dict[str, Tensor]] = {}
-        for key, weight in weights.items():
-            layer, _, kind = key.rpartition(".")
-            layer, kind = (layer, f".{kind}") if kind in KINDS else (key, "")
-            by_kind.setdefault(kind, {})[layer] = self._rows(layer, weight)
         return {
-            MODEL + name + kind: torch.cat([of_layers[layer] for layer in layers])
+            name: torch.cat([self._rows(_layer(key)[0], weights[key]) for key in keys])
+            for name, keys in self.parts(weights).items()
+        }
+
+    def layout(self, weights: Mapping[str, Tensor], architecture: str) -> UNetLayout:
+        """Of the transformer by the authors' names, which files have; weights: diffusers'."""
+        own = self.whole({key: torch.empty_like(weight, device="meta") for key, weight in weights.items()})
+        layers = {key: key.removeprefix(MODEL).removesuffix(".weight") for key in own}
+        return UNetLayout(
+            shapes={key: tuple(weight.shape) for key, weight in own.items()},
+            dtypes={key: weight.dtype for key, weight in own.items()},
+            names={key.removeprefix(MODEL): key for key in own},
+            modules={
+                name: key for key, layer in layers.items() for name in lora_names(layer) if not key.endswith(".bias")
+            },
+            architecture=architecture,
+        )
+
+    def parts(self, weights: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """The authors' names below ComfyUI's prefix, each with diffusers' weights that it is made of."""
+        by_kind: dict[str, dict[str, None]] = {}
+        for key in weights:
+            layer, kind = _layer(key)
+            by_kind.setdefault(kind, {})[layer] = None
+        return {
+            MODEL + name + kind: tuple(layer + kind for layer in layers)
             for kind, of_layers in by_kind.items()
             for name, layers in self._grouped(of_layers)
         }
+
+    def apart(self, weight: Tensor, rows: Mapping[str, int]) -> dict[str, Tensor]:
+        """The way back from `whole` for one weight of the authors; rows: how many each of its `parts` has, in order."""
+        pieces = zip(rows, torch.split(weight, list(rows.values())), strict=True)
+        return {key: self._rows(_layer(key)[0], piece) for key, piece in pieces}
 
     def _grouped(self, layers: Mapping[str, object]) -> Iterator[tuple[str, tuple[str, ...]]]:
         """The authors' layers, each with diffusers' that it is made of. Raises ValueError where some of them lack."""
@@ -188,6 +214,12 @@ class TransformerNames:
 
     def _rows(self, layer: str, weight: Tensor) -> Tensor:
         return torch.cat(weight.chunk(2)[::-1]) if layer in self.swapped else weight
+
+
+def _layer(key: str) -> tuple[str, str]:
+    """The layer of a weight, and what comes after it; of what is no layer's the whole name, and nothing."""
+    layer, _, kind = key.rpartition(".")
+    return (layer, f".{kind}") if kind in KINDS else (key, "")
 
 
 def _on_the_diagonal(blocks: Sequence[Tensor]) -> Tensor:

@@ -112,7 +112,7 @@ EVERY = ALONE | REFUSED | TOGETHER
 WITH = {"teacher.float8": ["optimizer.precision"], "student.delta_rank": ["student.delta"]}  # or it is no configuration
 # A state goes on with others of these; the teacher itself may not change.
 FREE = {
-    "teacher.config", "student.ema_on", "student.gradient_checkpointing", "data.latents_gb", "validation.every",
+    "teacher.config", "student.delta", "student.ema_on", "student.gradient_checkpointing", "data.latents_gb", "validation.every",
     "cache.max_gb", "cache.prompts_gb", "cache.prompts_memory_gb", "optimizer.steps", "optimizer.learning_rate",
     "optimizer.precision", "optimizer.channels_last",
     *(key for key in TOGETHER if key.startswith(("preview.", "save.", "tracking."))),
@@ -222,8 +222,8 @@ def test_caches_made_again_after_a_state(start_again, key):
 
 def test_the_keys_that_a_state_refuses(run, changed, begun, configuration, another_teacher):
     """With the facts that a start has: one with any other key changed is refused, and the key is named."""
-    digests = run(**changed() | {"output": str(begun("after"))}).teacher.digests
-    others = teacher.load(parse(configuration(teacher={"path": str(another_teacher)})).teacher, 64).digests
+    digests = run(**changed() | {"output": str(begun("after"))}).digests
+    others = digests | teacher.load(parse(configuration(teacher={"path": str(another_teacher)})).teacher, 64).digests
     for key in EVERY:
         config = parse(configuration(**changed(key, *WITH.get(key, [])) | {"output": str(begun("after"))}))
         facts = made_with.of_run(config, others if key == "teacher.path" else digests, 1)

@@ -35,10 +35,6 @@ MISTAKES = [
     ({"preview": {"teacher_steps": 1000}}, "preview.teacher_steps is 1000, input should be less than or equal to 999"),
     ({"data": {"sampling_steps": 1000}}, "data.sampling_steps is 1000, input should be less than or equal to 999"),
     ({"teacher": {"float8": True}}, 'teacher.float8 is true with optimizer.precision "no", expected "bf16"'),
-    (
-        {"student": {"delta": "a", "method": "lora"}},
-        'student.delta is given with method "lora", expected method "full"',
-    ),
     ({"student": {"delta_rank": 4}}, "student.delta_rank is 4 without a delta: give student.delta or leave both out"),
     (
         {"data": {"kind": "webdataset"}, "validation": {"held_out": 2}},

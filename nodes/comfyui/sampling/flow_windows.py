@@ -16,12 +16,11 @@ from torch import Tensor
 from ....perflow_core.errors import counted, shown
 from ....perflow_core.sampling import tolerances
 from ....perflow_core.sampling.chord import shifted
-from ....perflow_core.sampling.windows import parse_edges
+from ....perflow_core.sampling.windows import edges_text, parse_edges
 from ....perflow_core.training.base import FlowBase
 from .perflow_sampling import WindowSteps
 
 PREDICTION_UNUSED = "prediction_type is not used: a flow model predicts its velocity."
-MOST_SHOWN, AS_SHOWN = 12, 1e-4  # edges in a line; how near they are when four digits are the same
 EDGES = "perflow_edges"  # the MODEL's note: the sigmas of its window edges, falling
 
 
@@ -75,17 +74,6 @@ def flow_lines(edges: Sequence[float], prediction_chosen: bool, windows: int = 0
     if windows not in (0, len(edges) - 1):
         lines.append(f"edges is used, windows ({windows}) is not.")
     return lines
-
-
-def edges_text(edges: Sequence[float]) -> str:
-    """Sigmas for a reader, the middle of a long list left out."""
-    words = [f"{edge:.4g}" for edge in edges]
-    return " ".join(words if len(words) <= MOST_SHOWN else [*words[: MOST_SHOWN - 2], "...", words[-1]])
-
-
-def same_edges(one: Sequence[float], other: Sequence[float]) -> bool:
-    """As far as `edges_text` shows them."""
-    return len(one) == len(other) and all(abs(a - b) < AS_SHOWN for a, b in zip(one, other, strict=True))
 
 
 def given_edges(base: Any, text: str) -> list[float] | None:

@@ -18,19 +18,19 @@ from torch import Tensor
 
 from ....perflow_core.errors import shown
 from ....perflow_core.sampling.parameterization import PredictionType
+from ....perflow_core.sampling.windows import same_edges
+from ....perflow_core.training.starting_delta import STARTED_FROM
 from ....perflow_core.weights.delta_file import metadata_edges, metadata_prediction_type
 from ....perflow_core.weights.extraction import source_dtype
 from ....perflow_core.weights.lora_file import delta_metadata, whole_name
 from ....perflow_core.weights.safetensors_writer import write_new
 from ....perflow_core.weights.weights_file import WeightsFile, WeightsFileError, inspect
-from ..sampling.flow_windows import same_edges
 from ..weights.save_delta import delta_folder, save_delta
 from ..weights.unet_weights import stored_weights
 from .delta_training import DeltaTraining
 
 EMBEDDED_GUIDANCE, RANGE = "embedded_guidance", " to "  # of what a model of Flux' kind was given: "3.5 to 6"
 OPTIMIZER = "optimizer."
-STARTED_FROM = "started_from"  # the name of the delta that the training began with
 STATE = ".state"
 STATE_BYTES = 12  # a number of the adapters and the optimizer's two averages of it, float32
 

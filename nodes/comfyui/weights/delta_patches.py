@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from functools import lru_cache
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +12,15 @@ from comfy.weight_adapter import LoRAAdapter, WeightAdapterBase
 from torch import Tensor
 
 from ....perflow_core.errors import Problem, shown
-from ....perflow_core.weights.delta_changes import (
-    Change,
-    Factors,
-    check_all_known,
-    check_all_used,
-    group_by_module,
-    plain_changes,
-)
+from ....perflow_core.weights.delta_changes import Change, Factors, changes_of, low_rank_change
 from ....perflow_core.weights.delta_file import check_base, check_is_delta
 from ....perflow_core.weights.delta_fit import DeltaFit, check_numbers, fit
+from ....perflow_core.weights.lora_file import WHOLE_BIAS, WHOLE_WEIGHT
 from ....perflow_core.weights.unet_layout import Shape, UNetLayout
-from ....perflow_core.weights.weights_file import WeightsFile, WeightsFileError, by_weight, inspect
+from ....perflow_core.weights.weights_file import WeightsFile, WeightsFileError, inspect
 from .. import folders
 from ..sampling.base_sampling import prediction_of
 from .unet_weights import check_can_be_patched, layout_of
-
-# What whole differences are called in LoRA files; of two for one weight ComfyUI takes the first.
-WHOLE_WEIGHT, WHOLE_BIAS = (".diff", ".w_norm"), (".diff_b", ".b_norm")
 
 Patch = Any  # what ModelPatcher.add_patches takes for a weight
 
@@ -48,8 +38,7 @@ def fitting_delta(model: ModelPatcher, path: str, partial: bool, strength: float
     check_is_delta(file, unet.family)
     check_base(file, prediction_of(model))
     tensors = comfy.utils.load_torch_file(path, safe_load=True)
-    read = _lora_changes if file.has_lora_keys else plain_changes
-    delta = fit(file, read(file, tensors, unet), unet, partial)
+    delta = fit(file, changes_of(file, tensors, unet, _module_changes), unet, partial)
     check_numbers(delta, strength, largest)
     return delta
 
@@ -70,21 +59,15 @@ def largest_numbers(stamp: folders.Stamp) -> dict[str, float]:
     return {}
 
 
-def _lora_changes(file: WeightsFile, tensors: Mapping[str, Tensor], unet: UNetLayout) -> dict[str, Change]:
-    """`.diff`, `.diff_b` and low rank, as ComfyUI's LoRA loader reads them."""
-    modules, unclaimed = group_by_module(tensors, unet.modules)
-    weights = by_weight(file.name, {stem: unet.modules[stem] for stem in modules})
-    changes = {}
-    for weight, stem in weights.items():
-        of_module = {name: tensors[name] for name in modules[stem]}
-        for key, patch in _loaded(file, of_module, {stem: weight}).items():
-            ends = WHOLE_WEIGHT if key == weight else WHOLE_BIAS
-            changes[key] = _change(file, stem, of_module, patch, unet.shapes.get(key, ()), ends)
-    used = {name for change in changes.values() for name in change.tensors}
-    check_all_used(file, [name for names in modules.values() for name in names if name not in used])
-    unclaimed += [changes.pop(key).file_key for key in list(changes) if key not in unet.shapes]  # a layer without bias
-    check_all_known(file, unclaimed, unet)
-    return changes
+def _module_changes(file: WeightsFile, unet: UNetLayout, stem: str, tensors: Mapping[str, Tensor]) -> dict[str, Change]:
+    """`.diff`, `.diff_b` and low rank, as ComfyUI's LoRA loader reads them for the layer that `stem` names."""
+    weight = unet.modules[stem]
+    return {
+        key: _change(
+            file, stem, tensors, patch, unet.shapes.get(key, ()), WHOLE_WEIGHT if key == weight else WHOLE_BIAS
+        )
+        for key, patch in _loaded(file, tensors, {stem: weight}).items()
+    }
 
 
 def _loaded(file: WeightsFile, tensors: Mapping[str, Tensor], modules: Mapping[str, str]) -> dict[str, Patch]:
@@ -107,9 +90,8 @@ def _change(
     weight: the model's shape; ends: what may come after `stem` in the name of a whole difference.
     """
     if isinstance(patch, WeightAdapterBase):
-        factors = _factors(file, stem, patch)
         parts = {name: tensors[name] for name in patch.loaded_keys if not name.endswith(WHOLE_WEIGHT + WHOLE_BIAS)}
-        return Change(stem, _multiplied_out(factors, weight), parts, factors)
+        return low_rank_change(file, stem, _factors(file, stem, patch), parts, weight)
     if patch[0] != "diff":
         raise _other_kind(file, stem, patch[0])
     name = next(stem + end for end in ends if stem + end in tensors)
@@ -117,26 +99,13 @@ def _change(
 
 
 def _factors(file: WeightsFile, stem: str, adapter: WeightAdapterBase) -> Factors:
-    """Raises WeightsFileError for other kinds of adapters, and for pairs that cannot be multiplied."""
+    """Raises WeightsFileError for other kinds of adapters."""
     if not isinstance(adapter, LoRAAdapter):
         raise _other_kind(file, stem, adapter.name)
     up, down, alpha, *others = adapter.weights
     if any(other is not None for other in others):
         raise _other_kind(file, stem, "LoRA with mid, dora_scale or reshape")
-    if min(up.ndim, down.ndim) < 2 or not 0 < down.shape[0] == prod(up.shape[1:]):
-        raise WeightsFileError(
-            f"{file.name}: {shown(stem)} has lora_up of shape {tuple(up.shape)} and lora_down of shape "
-            f"{tuple(down.shape)}, expected one rank in both: make the file again."
-        )
     return Factors(up, down, alpha)
-
-
-def _multiplied_out(factors: Factors, weight: Shape) -> Shape:
-    """The shape of up times down; the weight's where the two differ by a reshape only (linear, 1x1 convolution)."""
-    up, down, _ = factors
-    if up.shape[0] == weight[0] and down[0].numel() == prod(weight[1:]):
-        return weight
-    return (up.shape[0], *down.shape[1:])
 
 
 def _other_kind(file: WeightsFile, stem: str, kind: str) -> WeightsFileError:
