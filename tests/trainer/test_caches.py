@@ -112,7 +112,8 @@ EVERY = ALONE | REFUSED | TOGETHER
 WITH = {"teacher.float8": ["optimizer.precision"], "student.delta_rank": ["student.delta"]}  # or it is no configuration
 # A state goes on with others of these; the teacher itself may not change.
 FREE = {
-    "teacher.config", "student.delta", "student.ema_on", "student.gradient_checkpointing", "data.latents_gb", "validation.every",
+    "teacher.config", "student.delta", "student.ema_on", "student.gradient_checkpointing", "data.latents_gb",
+    "validation.every",
     "cache.max_gb", "cache.prompts_gb", "cache.prompts_memory_gb", "optimizer.steps", "optimizer.learning_rate",
     "optimizer.precision", "optimizer.channels_last",
     *(key for key in TOGETHER if key.startswith(("preview.", "save.", "tracking."))),

@@ -10,7 +10,6 @@ import torch
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 from test_resume import assert_same
 from training_results import read
-from trial.small_teachers import make_teacher
 
 from perflow_core.weights.lora_file import lora_name, lora_pair, whole_name
 from perflow_core.weights.unet_names import authors_names
@@ -123,13 +122,15 @@ def test_a_whole_student_begins_with_a_low_rank_file(run, dW, written, capfd):
         for key, weight in trained.unet.state_dict().items()
     )
     said = capfd.readouterr().err
-    assert "The student begins with mine.safetensors; this rank keeps 100 % of its energy. It had learned CFG 2.5" in said
+    assert (
+        "The student begins with mine.safetensors; this rank keeps 100 % of its energy. It had learned CFG 2.5" in said
+    )
     assert read(trained.train())[1]["started_from"] == "mine.safetensors"
 
 
 def outputs(trained):
     """Of the teacher and of the student."""
-    prompts, empty = trained.prompts.embed(["a house", "a boat"]), trained.prompts.embed([""])
+    prompts = trained.prompts.embed(["a house", "a boat"])
     z, T = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([1000, 437])
     teacher = trained.teacher
     with torch.no_grad(), teacher.without_adapter():
@@ -189,7 +190,10 @@ def test_the_first_directions(run, weights, written, capfd):
 
 def test_auto_takes_the_prediction_type_of_the_delta(run, dW, written):
     """That of a file that does not say it is the published weights' of its family."""
-    for metadata, expected in (({"prediction_type": "velocity", "base_prediction": "noise"}, "velocity"), ({}, "diff_eps")):
+    for metadata, expected in (
+        ({"prediction_type": "velocity", "base_prediction": "noise"}, "velocity"),
+        ({}, "diff_eps"),
+    ):
         assert run(student={"delta": str(written(dW, **metadata))}).reflow.prediction_type == expected
 
 
@@ -221,10 +225,10 @@ def test_another_delta_at_a_second_start(run, dW, written, student):
     assert made
     assert all(path.stat().st_mtime_ns == time for path, time in made.items())
     for delta in (str(first), ""):
-        with pytest.raises(TrainingError, match="made with the delta to begin with = '.+', and it is '.*' now"):
+        with pytest.raises(TrainingError, match=r"made with the delta to begin with = '.+', and it is '.*' now"):
             run(student=student | {"delta": delta})
     shutil.copy(first, other)
-    with pytest.raises(TrainingError, match="made with the delta to begin with"):
+    with pytest.raises(TrainingError, match=r"made with the delta to begin with"):
         run(student=student | {"delta": str(other)})
 
 
@@ -261,7 +265,19 @@ def test_files_that_are_no_delta_for_the_model(run, dW, weights, written, teache
     assert "has 1 tensor (other)" in refused(written(dW | {"other": dW[key]}))
     assert "has shape 5, expected 4" in refused(written(dW | {key: torch.zeros(5)}))
     assert "for the layers that PCM and LCM LoRAs change" in refused(
-        written(low_rank({k: d for k, d in dW.items() if re.search(r"(to_.|conv1|conv2|proj_in|ff.*|proj)\.weight", k) and d.ndim > 1 and "ddd" not in k and "linear" not in k}, lora_name))
+        written(
+            low_rank(
+                {
+                    k: d
+                    for k, d in dW.items()
+                    if re.search(r"(to_.|conv1|conv2|proj_in|ff.*|proj)\.weight", k)
+                    and d.ndim > 1
+                    and "ddd" not in k
+                    and "linear" not in k
+                },
+                lora_name,
+            )
+        )
     )
     pair = low_rank({k: d for k, d in dW.items() if "to_q" in k}, lora_name)
     up = next(name for name in pair if "lora_up" in name)
@@ -272,4 +288,6 @@ def test_files_that_are_no_delta_for_the_model(run, dW, weights, written, teache
     assert "cannot be read" in refused(tmp_path / "none.safetensors")
     (tmp_path / "page.safetensors").write_bytes(b"<!doctype html>" + b" " * 100)
     assert "it is a web page" in refused(tmp_path / "page.safetensors")
-    assert "is made for SDXL" in refused(written(dW | {k: d.new_zeros(len(d), 2048) for k, d in dW.items() if "attn2.to_k" in k}))
+    assert "is made for SDXL" in refused(
+        written(dW | {k: d.new_zeros(len(d), 2048) for k, d in dW.items() if "attn2.to_k" in k})
+    )
