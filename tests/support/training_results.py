@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import safetensors
+import torch
 from torch import Tensor
 
 
@@ -25,3 +26,18 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors and the metadata of a file."""
     with safetensors.safe_open(str(path), framework="pt") as file:
         return {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+
+
+def everything(trained) -> dict[str, torch.Tensor]:
+    """Weights, averages and the optimizer's state."""
+    found = dict(trained.unet.named_parameters())
+    found |= {f"ema {i}": weight for i, weight in enumerate(trained.ema.shadow_params)}
+    for i, state in enumerate(trained.optimizer.state_dict()["state"].values()):
+        found |= {f"{name} {i}": torch.as_tensor(value) for name, value in state.items()}
+    return found
+
+
+def assert_same(one, other) -> None:
+    left, right = everything(one), everything(other)
+    assert left.keys() == right.keys()
+    assert all(torch.equal(left[key], right[key]) for key in left)

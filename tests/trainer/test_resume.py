@@ -12,26 +12,11 @@ import pytest
 import torch
 from PIL import Image
 from tqdm import tqdm
-from training_results import read
+from training_results import assert_same, read
 
 from training.stopping import Stopped, TrainingError
 
 STEPS = {"optimizer": {"steps": 11}, "save": {"every": 4}}
-
-
-def everything(trained) -> dict[str, torch.Tensor]:
-    """Weights, averages and the optimizer's state."""
-    found = dict(trained.unet.named_parameters())
-    found |= {f"ema {i}": weight for i, weight in enumerate(trained.ema.shadow_params)}
-    for i, state in enumerate(trained.optimizer.state_dict()["state"].values()):
-        found |= {f"{name} {i}": torch.as_tensor(value) for name, value in state.items()}
-    return found
-
-
-def assert_same(one, other) -> None:
-    left, right = everything(one), everything(other)
-    assert left.keys() == right.keys()
-    assert all(torch.equal(left[key], right[key]) for key in left)
 
 
 LORA = {

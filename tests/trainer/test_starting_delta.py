@@ -8,8 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
-from test_resume import assert_same
-from training_results import read
+from training_results import assert_same, read
 
 from perflow_core.weights.lora_file import lora_name, lora_pair, whole_name
 from perflow_core.weights.unet_names import authors_names
