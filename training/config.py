@@ -260,23 +260,38 @@ NEEDS: dict[str, tuple[str, tuple[str | bool, ...]]] = {
 }
 
 
+# Keys that do something only where another key is above 0.
+NEEDS_SOME = {
+    "student.ema_on": "student.ema_decay",
+    "validation.every": "validation.held_out",
+    **{f"preview.{name}": "preview.every" for name in PreviewConfig.model_fields if name != "every"},
+}
+
+
 def without_effect(config: Config) -> str:
     """The sentence that names the keys that were given and do nothing in this configuration; empty for none."""
 
     def section(key: str) -> Any:
         return getattr(config, key.partition(".")[0])
 
+    def value(key: str) -> Any:
+        return getattr(section(key), key.partition(".")[2])
+
+    def given(key: str) -> bool:
+        return key.partition(".")[2] in section(key).model_fields_set
+
     found = [
         f"{key} (only with {other} = {' or '.join(map(_in_toml, values))})"
         for key, (other, values) in NEEDS.items()
-        if key.partition(".")[2] in section(key).model_fields_set
-        and getattr(section(other), other.partition(".")[2]) not in values
+        if given(key) and value(other) not in values
     ]
-    if not config.preview.every:
-        others = sorted(config.preview.model_fields_set - {"every"})
-        found += [f"preview.{name} (only with preview.every above 0)" for name in others]
-    if "project" in config.tracking.model_fields_set and "wandb" not in config.tracking.trackers:
+    found += [
+        f"{key} (only with {other} above 0)" for key, other in NEEDS_SOME.items() if given(key) and not value(other)
+    ]
+    if given("tracking.project") and "wandb" not in config.tracking.trackers:
         found.append("tracking.project (only with wandb in tracking.trackers)")
+    if given("teacher.config") and Path(config.teacher.path).is_dir():
+        found.append("teacher.config (only with a checkpoint in teacher.path)")
     return f"Keys without effect in this configuration: {', '.join(found)}." if found else ""
 
 

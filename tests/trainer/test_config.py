@@ -2,7 +2,7 @@
 
 import pytest
 
-from training.config import NEEDS, parse, read, without_effect
+from training.config import NEEDS, NEEDS_SOME, parse, read, without_effect
 from training.stopping import TrainingError
 
 
@@ -109,6 +109,8 @@ def test_paths_from_the_home_folder(configuration, monkeypatch, tmp_path):
 # A key, a value, the key that it needs, a value of that one with which it does nothing, and one with which it does.
 NEEDY = [
     ("student.rank", 8, "student.method", "full", "lora"),
+    ("student.delta_rank", 2, "student.method", "lora", "full"),
+    ("student.ema_on", "cpu", "student.ema_decay", 0.0, 0.9),
     ("points.per_window", 2, "points.grid", "uniform", "coarse"),
     ("points.start_share", 0.5, "points.grid", "uniform", "coarse"),
     ("points.N", 500, "points.grid", "coarse", "uniform"),
@@ -127,6 +129,8 @@ NEEDY = [
     ("optimizer.huber_c", 0.1, "optimizer.loss", "mse", "huber"),
     ("save.rank", 4, "student.method", "lora", "full"),
     ("preview.seed", 3, "preview.every", 0, 5),
+    ("validation.every", 3, "validation.held_out", 0, 5),
+    ("teacher.config", "kind", "teacher.path", ".", "model.safetensors"),
     ("tracking.project", "mine", "tracking.trackers", ["tensorboard"], ["wandb"]),
 ]
 
@@ -134,7 +138,7 @@ NEEDY = [
 @pytest.mark.parametrize(("key", "value", "other", "idle", "busy"), NEEDY)
 def test_keys_without_effect_are_said(configuration, key, value, other, idle, busy):
     def said(of_other) -> str:
-        changes = {}
+        changes = {"student": {"delta": "some"}}  # which delta_rank needs
         for name, setting in ((other, of_other), (key, value)):
             section, _, name = name.partition(".")
             changes[section] = changes.get(section, {}) | {name: setting}
@@ -146,5 +150,6 @@ def test_keys_without_effect_are_said(configuration, key, value, other, idle, bu
 
 
 def test_every_needy_key_is_tried(configuration):
-    assert {key for key, *_ in NEEDY} - {"preview.seed", "tracking.project"} == NEEDS.keys()
+    tried = {key for key, *_ in NEEDY} - {"tracking.project", "teacher.config"}
+    assert tried == NEEDS.keys() | {key for key in NEEDS_SOME if not key.startswith("preview.")} | {"preview.seed"}
     assert without_effect(parse(configuration())) == ""
