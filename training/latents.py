@@ -81,8 +81,9 @@ class LatentFiles:
     @cached_property
     def facts(self) -> Facts:
         """Raises TrainingError."""
+        count = sum(len(file.captions) for file in self.files)
         return {
-            "the latents": digest(of_file(path) for path in self._paths),
+            "the latents": f"{count} of them, {digest(of_file(path) for path in self._paths)}",
             "the captions": digest(file.captions for file in self.files),
             "the repeats": digest(file.repeats for file in self.files),
         }

@@ -252,7 +252,10 @@ def test_pictures_added_and_captions_corrected(run, folders, tmp_path, capfd):
     again(tmp_path)
     said = capfd.readouterr().err
     assert "part-000000.safetensors was made with the pictures = " in said
-    assert "process-0 is made again: it was made with the latents = " in said
+    counts = re.search(
+        r"process-0 is made again: it was made with the latents = '(\d+) of.+ it is '(\d+) of them", said
+    )
+    assert int(counts[2]) == int(counts[1]) + 1
 
     shutil.rmtree(tmp_path / "empty")
     latents = tmp_path / "run" / "latents" / "part-000000.safetensors"

@@ -305,20 +305,3 @@ def test_teachers_that_cannot_be_loaded(teacher_folder, tmp_path):
     with pytest.raises(TrainingError) as error:
         load(broken)
     assert "cannot be loaded" in one_sentence(error)
-
-
-def test_a_delta_to_begin_with_that_does_not_fit(run, tmp_path):
-    path = run().train()
-    further = {"output": str(tmp_path / "further")}
-    with pytest.raises(TrainingError, match="has windows 4, expected 2"):
-        run(**further, student={"delta": str(path), "windows": 2})
-    with pytest.raises(TrainingError, match='expected method "full"'):
-        run(**further, student={"delta": str(path), "method": "lora"})
-    with pytest.raises(TrainingError, match="cannot be read"):
-        run(**further, student={"delta": str(tmp_path / "none.safetensors")})
-    with pytest.raises(TrainingError, match="delta_rank is 4 without a delta"):
-        run(**further, student={"delta_rank": 4})
-    low = run(**further, save={"rank": 4}).train()
-    with pytest.raises(TrainingError) as error:
-        run(output=str(tmp_path / "again"), student={"delta": str(low)})
-    assert "expected a full delta of the teacher's kind" in one_sentence(error)
