@@ -94,8 +94,8 @@ class DataConfig(Section):
     """Pictures, latents, or prompts alone."""
 
     kind: Literal["folder", "kohya", "simpletuner", "webdataset", "latents", "prompts"]
-    # A folder, SimpleTuner's multidatabackend.json, shards (with braces, or any address webdataset reads), latents, or
-    # a text file of prompts.
+    # A folder, SimpleTuner's multidatabackend.json, shards (with braces or *, or any address webdataset reads),
+    # latents, or a text file of prompts.
     path: PathText
     caption: str = "text"  # folder: the column of metadata.jsonl; webdataset: the ending of the caption's file
     resolution: Annotated[int, Field(ge=64, multiple_of=8)] = 512

@@ -1,5 +1,6 @@
 """Pictures with captions from webdataset's shards; pictures decoded, and what cannot be read of them."""
 
+import glob
 import io
 import json
 import random
@@ -67,8 +68,8 @@ class ShardStream:
 
     def __init__(self, config: DataConfig, seed: int, rank: int, processes: int):
         self.config, self.seed = config, seed
-        shards = list(webdataset.shardlists.expand_urls(config.path))
-        missing = [shard for shard in shards if "://" not in shard and ":" not in shard and not Path(shard).is_file()]
+        shards = _shards(config.path)
+        missing = [shard for shard in shards if ":" not in shard and not Path(shard).is_file()]
         if missing or not shards:
             raise TrainingError(f"data.path: the shard {missing[0] if missing else config.path} is not there.")
         if len(shards) < processes:
@@ -175,6 +176,14 @@ class ShardStream:
         values = json.loads(_utf_8(sample["json"])) if "json" in sample else None
         caption = values.get(self.config.caption) if isinstance(values, dict) else None
         return None if caption is None else caption_of(caption)
+
+
+def _shards(path: str) -> list[str]:
+    """Those that webdataset reads, and of a pattern such as data/*.tar the files that it matches, by name."""
+    found: list[str] = []
+    for shard in webdataset.shardlists.expand_urls(path):
+        found += (sorted(glob.glob(shard)) if ":" not in shard and not Path(shard).exists() else []) or [shard]
+    return found
 
 
 def _utf_8(data: bytes) -> str:

@@ -381,6 +381,23 @@ def test_shards(run, shards, capfd, tmp_path):
     assert straight.losses == stopped.losses + last.losses
 
 
+def test_shards_by_pattern(configuration, shards, tmp_path):
+    from training.config import parse
+    from training.pictures import ShardStream
+
+    def found(*names):
+        path = "::".join(str(tmp_path / name) for name in names)
+        return ShardStream(parse(configuration(data=shards | {"path": path})).data, 0, 0, 1).shards
+
+    both = [str(tmp_path / f"shard-{i}.tar") for i in range(2)]
+    assert found("shard-*.tar") == found("shard-[01].tar") == found("shard-{0..1}.tar") == both
+    assert found("shard-1.tar", "shard-?.tar") == [both[1], *both]
+    (odd := tmp_path / "a[b].tar").write_bytes(b"")
+    assert found(odd.name) == [str(odd)]
+    with pytest.raises(TrainingError, match=r"the shard .*none-\*\.tar is not there"):
+        found("none-*.tar")
+
+
 def test_other_shards_under_the_same_names(run, shards, tmp_path, capfd):
     data = shards | {"resolution": 64, "prompt_dropout": 0.0}
     for caption in ("picture", "another", "another"):
