@@ -4,8 +4,6 @@ import io
 import json
 import os
 import signal
-import subprocess
-import sys
 import tarfile
 from collections import Counter
 from itertools import islice
@@ -24,8 +22,8 @@ from perflow_core.training.curriculum import Purpose, generator
 from training import layouts, needs, peak_memory, planning
 from training.buckets import Buckets, Epochs, Size
 from training.config import TeacherConfig, parse, without_effect
-from training.latents import LatentFiles
 from training.pictures import bucket, pixels
+from training.segment_cache import Lanes, SegmentCache
 from training.stopping import Stopped, TrainingError
 
 # Of kohya's sd-scripts, for --resolution 512 (sides of 256 to 1024) and 1024 (512 to 2048), in steps of 64; and the
@@ -378,55 +376,19 @@ def test_flow_models(run, data_of, tmp_path, load_teacher):
     assert np.isfinite(trained._one_step()["loss"])
 
 
-TOML = """
-output = "{output}"
-[teacher]
-path = "{teacher}"
-solving_steps = 1
-[data]
-kind = "folder"
-path = "{pictures}"
-resolution = 64
-buckets = true
-bucket_step = 16
-prompt_dropout = 0
-[cache]
-endpoints = 32
-uses = 1
-teacher_batch = 4
-[optimizer]
-steps = 2
-batch_size = 2
-accumulation = 2
-[preview]
-every = 0
-"""
-
-
-def test_two_processes(data_of, teacher_folder, tmp_path, repository):
+def test_two_processes(run, data_of):
     """Each has batches of one size, and together they see each picture as often as one process would."""
-    data = data_of("folder")
-    config = tmp_path / "two.toml"
-    config.write_text(TOML.format(output=tmp_path / "two", teacher=teacher_folder, pictures=data["path"]))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "training"]
-    done = subprocess.run(
-        [*launch, str(config)], cwd=repository, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True
-    )
-    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    trained = run(data=data_of("folder"), **FEWER)
     captions: Counter[str] = Counter()
-    for path in (tmp_path / "two" / "endpoints").rglob("*.safetensors"):
-        with safetensors.safe_open(str(path), framework="pt") as file:
-            names = json.loads(file.metadata()["prompts"])
-            numbers = json.loads(file.metadata()["numbers"])
-            shape = file.get_slice("x0").get_shape()
-        size = BUCKETS_OF[shape_of(names[0])]
-        assert len({shape_of(name) for name in names}) == 1
-        assert shape == [4, 4, size.height // 8, size.width // 8]
-        assert numbers == list(range(numbers[0], numbers[0] + 4))
-        captions.update(names)
-    assert captions.total() == 32  # of a round of 4 steps, which is not over
-    source = LatentFiles(tmp_path / "two" / "latents", 0, together=4)
-    alone = Counter(name for start in range(0, 32, 4) for name in source.take(range(start, start + 4))[1])
+    for rank in range(2):
+        parts = trained.config, trained.teacher, trained.prompts, trained.source, trained.reflow
+        segments = SegmentCache(*parts, Lanes(rank, 2, 2, 1), lambda: False)
+        segments.fit(trained.facts)
+        for step in range(8):
+            (rows,) = segments.batches(step)
+            assert_of_one_size(rows)
+            captions.update(rows.prompts)
+    alone = Counter(name for start in range(0, 32, 4) for name in trained.source.take(range(start, start + 4))[1])
     assert captions == alone
 
 
