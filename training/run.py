@@ -186,7 +186,10 @@ class Run:
             state.save_only_the_adapter(self.accelerator)
 
     def _say_beginning(self, start: StartingDelta, beginning: Beginning) -> None:
-        self.say(f"The student {beginning.text(start.name)}. {start.other_guidance(self.config)}".rstrip())
+        config = self.config.student
+        few = config.method == "lora" or config.delta_rank
+        how = beginning.text(start.name) if few else f"begins with {start.name}"
+        self.say(f"The student {how}. {start.other_guidance(self.config)}".rstrip())
 
     def _begin_lora(self, unet: torch.nn.Module, start: StartingDelta, fresh: bool) -> dict[str, Tensor]:
         """Give a LoRA a delta; what of it the student has beside its adapters."""

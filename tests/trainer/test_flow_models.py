@@ -13,6 +13,8 @@ from PIL import Image
 from training_results import read
 from trial.small_flow_teachers import MAKERS, make_flow_teacher
 
+from perflow_core.sampling.chord import shifted
+from perflow_core.weights.lora_file import whole_name
 from training import teacher as teachers
 from training.config import TeacherConfig, parse
 from training.config import read as read_configuration
@@ -207,6 +209,51 @@ def test_a_whole_student(folder, loaded, run, comfyui, tmp_path):
         before, after = (teacher.conditioned(unet, prompts)(x, T) for unet in (teacher.unet, student))
     assert relative(after, before) > 0.01
     assert relative(velocity(name, applied, x, torch.tensor([1.0, 0.5]), prompts), after) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["sd3.5", "flux"])
+def test_a_lora_that_begins_with_a_delta(name, folder, loaded, run, comfyui, tmp_path):
+    """A difference of every weight, by ComfyUI's names; student and file have all of it, and the teacher nothing."""
+    teacher = loaded(name)
+    weights, names = teacher.unet.state_dict(), teacher.names
+    trainable = {key for key, _ in teacher.unet.named_parameters()}  # not the table of positions
+    dW = {key: 0.02 * (key in trainable) * torch.randn(weight.shape) for key, weight in weights.items()}
+    path = tmp_path / "whole.safetensors"
+    edges = ",".join(f"{sigma:.9g}" for sigma in teacher.base.edges(4))
+    facts = {"base_prediction": "flow", "architecture": teacher.architecture, "edges": edges, "rank": "full"}
+    diffs = {whole_name(key): difference for key, difference in names.whole(dW).items()}
+    safetensors.torch.save_file(diffs, path, facts)
+
+    def started(**student):
+        return run(
+            output=str(tmp_path / f"run-{student}"[:60]),
+            teacher={"path": str(folder(name)), "solving_steps": 1},
+            student={"method": "lora", "rank": 640, "ema_decay": 0.0, "delta": str(path)} | student,
+            data=data_of("latents", teacher, tmp_path),
+            cache={"endpoints": 4, "uses": 1, "teacher_batch": 2, "prompts_gb": 0.1},
+            optimizer={"steps": 1, "batch_size": 2, "learning_rate": 1e-9},
+        )
+
+    trained = started()
+    prompts, x, T = teacher.encode_prompts(TEXTS), noise_of(teacher), torch.tensor([1000.0, 250.0])
+    with torch.no_grad():
+        before, student = (trained.teacher.conditioned(unet, prompts)(x, T) for unet in (teacher.unet, trained.unet))
+        with trained.teacher.without_adapter():
+            again = trained.teacher.conditioned(trained.teacher.unet, prompts)(x, T)
+        state = names.whole(weights)
+        teacher.unet.load_state_dict({key: weight + dW[key] for key, weight in weights.items()})
+        expected = teacher.conditioned(teacher.unet, prompts)(x, T)
+    assert relative(again, before) < 1e-6
+    assert relative(student, expected) < 1e-4 < relative(expected, before)
+    model = comfyui_model(comfyui, name, state, tmp_path / "model.safetensors")
+    base = comfyui.module("nodes.comfyui.sampling.base_sampling").base_of(model)
+    applied, _ = comfyui.module("nodes.comfyui.applied_delta").with_delta(model, base, str(trained.train()))
+    sigma = shifted(T / 1000, teacher.base.shift)
+    assert relative(velocity(name, applied, x, sigma, prompts), expected) < 1e-4
+    with pytest.raises(
+        TrainingError, match=r"trained with windows 4, and|has windows at the sigmas 1 .+ the run has 1 "
+    ):
+        started(windows=2)
 
 
 def test_a_single_file_beside_a_folder(folder, loaded, tmp_path):

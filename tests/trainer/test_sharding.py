@@ -101,6 +101,23 @@ def test_two_processes_with_parts_are_one_with_the_whole(values, run, repository
     assert max((found[key] - tensor).abs().max() for key, tensor in delta.items()) < 0.02 * largest
 
 
+def test_parts_begin_with_a_delta(values, run, repository, tmp_path):
+    """Each process takes its part of the same start."""
+    first = values("first", 4, 1)
+    delta = str(run(**first | {"optimizer": first["optimizer"] | {"learning_rate": 0.05}}).train())
+    two = values("two", 2, 1)
+    two["student"]["delta"] = delta
+    two["optimizer"]["learning_rate"] = 1e-9
+    both(two, repository)
+    found, metadata = read(tmp_path / "two" / "deltas" / "perflow-000001.safetensors")
+    assert metadata["started_from"] == "perflow-000001.safetensors"
+    theirs, _ = read(tmp_path / delta)
+    for name in (name for name in theirs if "lora_up" in name):
+        down = name.replace("lora_up", "lora_down")
+        expected = theirs[name] @ theirs[down]
+        assert (found[name] @ found[down] - expected).abs().max() <= 1e-3 * expected.abs().max() + 1e-7, name
+
+
 def test_what_does_not_go_with_it_is_said(configuration):
     from accelerate.utils import DistributedType
 

@@ -122,9 +122,7 @@ def test_a_whole_student_begins_with_a_low_rank_file(run, dW, written, capfd):
         for key, weight in trained.unet.state_dict().items()
     )
     said = capfd.readouterr().err
-    assert (
-        "The student begins with mine.safetensors; this rank keeps 100 % of its energy. It had learned CFG 2.5" in said
-    )
+    assert "The student begins with mine.safetensors. It had learned CFG 2.5, and this training teaches none." in said
     assert read(trained.train())[1]["started_from"] == "mine.safetensors"
 
 
@@ -150,7 +148,7 @@ def test_a_lora_is_the_teacher_with_the_delta(run, teacher, dW, written, differe
         plain = of(teacher.unet)
         teacher.unet.load_state_dict({key: w + dW[key] for key, w in teacher.unet.state_dict().items()})
         expected = of(teacher.unet)
-    assert (found - plain).abs().max() < 1e-5 * plain.abs().max()
+    assert (found - plain).abs().max() < 1e-5
     assert (student - expected).abs().max() < 1e-4 * (expected - plain).abs().max()
     delta, metadata = read(trained.train())
     assert torch.equal(outputs(trained)[0], found)
@@ -175,8 +173,8 @@ def test_the_first_directions(run, weights, written, capfd):
             own -= float((difference.flatten(1) - up.flatten(1) @ down.flatten(1)).square().sum())
         kept += own
     said = float(re.search(r"keeps ([\d.]+) %", capfd.readouterr().err)[1])
-    assert 1 < said < 90
     assert said == pytest.approx(100 * kept / energy, rel=0.01)
+    assert 1 < said < 90
 
     few = written(low_rank({key: d for key, d in dW.items() if "to_q" in key}, lora_name), prediction_type="ddim_eps")
     trained = run(student=LORA | {"rank": 4, "delta": str(few)})
@@ -229,8 +227,16 @@ def test_another_delta_at_a_second_start(run, dW, written, student):
         with pytest.raises(TrainingError, match=r"made with the delta to begin with = '.+', and it is '.*' now"):
             run(student=student | {"delta": delta})
     shutil.copy(first, other)
-    with pytest.raises(TrainingError, match=r"made with the delta to begin with"):
+    with pytest.raises(TrainingError, match="made with the delta to begin with"):
         run(student=student | {"delta": str(other)})
+
+
+def test_shared_weights_in_parts_are_refused(run, dW, written):
+    """FSDP has no place for what teacher and student have differently beside the adapters."""
+    trained = run(student=LORA | {"delta": str(written(dW, prediction_type="ddim_eps"))})
+    trained.sharded = True
+    with pytest.raises(TrainingError, match=r"mine\.safetensors has \d+ tensors \(.+\), which no adapter is for"):
+        trained._begin_lora(trained.teacher.unet, trained.start, fresh=True)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +255,7 @@ def test_a_delta_of_another_kind(run, dW, written, metadata, problem):
         run(student={"delta": str(path), "prediction_type": "ddim_eps"})
 
 
-def test_files_that_are_no_delta_for_the_model(run, dW, weights, written, teacher_folder, tmp_path):
+def test_files_that_are_no_delta_for_the_model(run, dW, weights, written, tmp_path):
     def refused(path, **student):
         with pytest.raises(TrainingError) as error:
             run(student={"delta": str(path), **student})
@@ -263,19 +269,18 @@ def test_files_that_are_no_delta_for_the_model(run, dW, weights, written, teache
     assert "holds NaN or Inf" in refused(written(dW | {key: dW[key] / 0}))
     assert "is a full SD1.5 model" in refused(written(weights))
     assert "lacks 1 tensor (conv_out.bias)" in refused(written({k: d for k, d in dW.items() if k != key}))
-    assert "has 1 tensor (other)" in refused(written(dW | {"other": dW[key].clone()}))
+    assert "has 1 tensor (other)" in refused(written(dW | {"other": torch.zeros(4)}))
     assert "has shape 5, expected 4" in refused(written(dW | {key: torch.zeros(5)}))
-    pcm = {k: d for k, d in dW.items() if d.ndim > 1 and LAYERS.search(lora_name(k.removesuffix(".weight")))}
-    assert "for the layers that PCM and LCM LoRAs change" in refused(written(low_rank(pcm, lora_name)))
+    alike = {key: dW[key] for key in dW if key.endswith(".weight") and LAYERS.search(lora_name(key[:-7]))}
+    assert "for the layers that PCM and LCM LoRAs change" in refused(written(low_rank(alike, lora_name)))
     pair = low_rank({k: d for k, d in dW.items() if "to_q" in k}, lora_name)
     up = next(name for name in pair if "lora_up" in name)
     assert "half of a pair" in refused(written({name: t for name, t in pair.items() if name != up}))
     assert "expected one rank in both" in refused(written(pair | {up: pair[up][:, :1]}))
-    loha = {up.replace("lora_up.weight", f"hada_w1_{half}"): pair[up].clone() for half in "ab"}
+    loha = {up.replace("lora_up.weight", f"hada_w1_{half}"): torch.ones(4, 2) for half in "ab"}
     assert "of an unknown kind" in refused(written(loha))
     assert "cannot be read" in refused(tmp_path / "none.safetensors")
     (tmp_path / "page.safetensors").write_bytes(b"<!doctype html>" + b" " * 100)
     assert "it is a web page" in refused(tmp_path / "page.safetensors")
-    assert "is made for SDXL" in refused(
-        written(dW | {k: d.new_zeros(len(d), 2048) for k, d in dW.items() if "attn2.to_k" in k})
-    )
+    wider = {key: torch.zeros(len(d), 2048) for key, d in dW.items() if "attn2.to_k" in key}
+    assert "is made for SDXL" in refused(written(dW | wider))
