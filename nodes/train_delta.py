@@ -176,7 +176,7 @@ class PeRFlowTrainDelta(io.ComfyNode):
                     optional=True,
                     tooltip="A delta of this kind of model to begin with, such as that of the model that yours was "
                     "fine-tuned from. Any file that Apply PeRFlow Delta takes; windows, edges and prediction type "
-                    "must be the same. Your model gets a delta of its own in fewer steps.",
+                    "must be the same.",
                 ),
             ],
             outputs=[
