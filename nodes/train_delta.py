@@ -218,7 +218,7 @@ class PeRFlowTrainDelta(io.ComfyNode):
         values["edges"] = given_edges(base, values.get("edges", ""))
         earlier = earlier_delta(model[0], resume_from, start_from)
         if earlier:
-            values |= earlier.settings(rank, values["edges"])
+            values |= earlier.settings(values["edges"])
         chosen = values["prediction_type"] != shared_inputs.AUTO
         values["prediction_type"] = chosen_prediction(base, values["prediction_type"], earlier)
         settings = Settings(**values)

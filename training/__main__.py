@@ -8,14 +8,18 @@ from pathlib import Path
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # prompts are few, and the library warns of forks otherwise
 
 
+STOPPED = "Stopped. Run the same command again to continue from here."
+
+
 def main() -> None:
     try:
-        _main()
+        train_or_plan()
     except KeyboardInterrupt:  # wherever it is, as while libraries are imported, which takes seconds
-        sys.exit("Stopped. Run the same command again to continue from here.")
+        sys.exit(STOPPED)
 
 
-def _main() -> None:
+def train_or_plan() -> None:
+    """What the arguments say, until it is done or the user stops it."""
     parser = argparse.ArgumentParser(prog="training", description="Train a PeRFlow; see docs/training.md.")
     parser.add_argument("config", type=Path, help="a TOML file as in training/configs")
     parser.add_argument("--plan", action="store_true", help="say what the run needs and how long it takes, and end")
@@ -38,7 +42,7 @@ def _main() -> None:
     except TrainingError as error:
         sys.exit(f"Error: {error}")
     except Stopped:
-        raise KeyboardInterrupt from None
+        sys.exit(STOPPED)
 
 
 if __name__ == "__main__":

@@ -83,15 +83,17 @@ class Run:
             self.lock = output.lock(folder_of_run)
             output.tidy(folder_of_run)
         self.teacher = load(config.teacher, config.data.resolution)
-        self.start = starting_delta.read(config, self.teacher)
-        self.reflow = plan(config, self.teacher, self.start.prediction_type if self.start else None)
-        if self.start:
-            self.start.check(self.reflow.prediction_type, config.student.windows, self.reflow.chord.own_edges)
+        start = starting_delta.read(config, self.teacher)  # its weights are not kept
+        self.reflow = plan(config, self.teacher, start.prediction_type if start else None)
+        if start:
+            start.check(self.reflow.prediction_type, config.student.windows, self.reflow.chord.own_edges)
+        self.start_facts = start.facts if start else {}
         processes, rank = self.accelerator.num_processes, self.accelerator.process_index
-        self.digests = dict(self.teacher.digests) | {starting_delta.DIGEST: self.start.digest if self.start else ""}
+        self.digests = dict(self.teacher.digests) | {starting_delta.DIGEST: start.digest if start else ""}
         self.facts = made_with.of_run(config, self.digests, processes)
         found = state.of_this_run(config, self.facts)  # before the caches, which a refused run has to leave as they are
-        self._make_student(fresh=found is None)
+        self._make_student(start, fresh=found is None)
+        del start
         folder, cache = folder_of_run / "prompts" / f"process-{rank}", config.cache
         self.say(made_with.renewed(folder, made_with.chosen(self.facts, prompts.DEPENDS_ON)))
         self.prompts = PromptStore(self.teacher, folder, cache.prompts_gb, cache.prompts_memory_gb)
@@ -146,17 +148,15 @@ class Run:
         self.accelerator.wait_for_everyone()
         return source
 
-    def _make_student(self, fresh: bool) -> None:
-        """fresh: not one whose weights a state has."""
+    def _make_student(self, start: StartingDelta | None, fresh: bool) -> None:
+        """start: what it begins with; fresh: not one whose weights a state has."""
         config, device = self.config.optimizer, self.accelerator.device
         full = self.config.student.method == "full"
         keep = full and self.accelerator.is_main_process
         self.base = {key: weight.clone() for key, weight in self.teacher.unet.state_dict().items()} if keep else {}
         unet = student.make(self.config, self.teacher) if full else None
-        if unet and self.start and fresh:
-            self._say_beginning(
-                self.start, student.begin_with(unet, self.start, self.config.student.delta_rank, device)
-            )
+        if unet and start and fresh:
+            self._say_beginning(start, student.begin_with(unet, start, self.config.student.delta_rank, device))
         self.teacher.to(device, needs.PRECISIONS[config.precision], but_unet=self.sharded and not full)
         unet = unet or student.make(self.config, self.teacher)
         if config.channels_last and self.teacher.convolves:
@@ -164,7 +164,7 @@ class Run:
                 network.to(memory_format=torch.channels_last)
         if not self.sharded:  # FSDP takes each process' part of it from the CPU
             unet.to(device)
-        self.beside = self._begin_lora(unet, self.start, fresh) if self.start and not full else {}
+        self.beside = self._begin_lora(unet, start, fresh) if start and not full else {}
         optimizer = optimizers.make(config, student.trainable(unet), device)
         self.unet, self.optimizer = self.accelerator.prepare(unet, optimizer)
         if self.config.teacher.float8:  # now, as processes cannot exchange 8 bits, and an adapter would begin in them
@@ -318,7 +318,7 @@ class Run:
         facts = (
             self.teacher.base.metadata(self.reflow.chord)
             | self.teacher.facts
-            | (self.start.facts if self.start else {})
+            | self.start_facts
             | {
                 "guidance": guidance if isinstance(guidance, str) else f"{guidance:g}",
                 "architecture": self.teacher.architecture,

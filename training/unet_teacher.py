@@ -61,22 +61,27 @@ class UNetTeacher(Teacher):
         return LORA_TARGETS
 
     def conditioned(self, unet: Any, prompts: Prompts) -> Callable[[Tensor, Tensor], Tensor]:
-        return lambda z, T: unet(z, T, **self.unet_arguments(prompts, z), return_dict=False)[0]
+        arguments = self.unet_arguments(prompts)  # once for all calls: whether a mask is needed waits for the device
+        return lambda z, T: unet(z, T, **arguments, **self.size_arguments(prompts, z), return_dict=False)[0]
 
-    def unet_arguments(self, prompts: Prompts, z: Tensor) -> dict[str, Any]:
-        """The UNet's conditioning: the prompts, and for SDXL the size of the picture, which is that of its latent z.
+    def unet_arguments(self, prompts: Prompts) -> dict[str, Any]:
+        """The prompts for the UNet.
 
-        Prompts with fewer chunks are masked: a prompt's output does not depend on the others of its batch.
+        Those with fewer chunks are masked: a prompt's output does not depend on the others of its batch.
         """
         arguments: dict[str, Any] = {"encoder_hidden_states": prompts.embeddings}
         if prompts.embeddings.shape[1] > CHUNK and not bool(prompts.counted.all()):
             arguments["encoder_attention_mask"] = prompts.counted
-        if prompts.pooled.shape[1]:
-            # Its own height and width, the corner that it was cut at, and the height and width that are asked for.
-            time_ids = prompts.pooled.new_zeros(len(prompts.pooled), 6)
-            time_ids[:, ::4], time_ids[:, 1::4] = (float(VAE_FACTOR * places) for places in z.shape[-2:])
-            arguments["added_cond_kwargs"] = {"text_embeds": prompts.pooled, "time_ids": time_ids}
         return arguments
+
+    def size_arguments(self, prompts: Prompts, z: Tensor) -> dict[str, Any]:
+        """For SDXL the pooled prompts, and with them the size of the picture, which is that of its latent z."""
+        if not prompts.pooled.shape[1]:
+            return {}
+        # Its own height and width, the corner that it was cut at, and the height and width that are asked for.
+        time_ids = prompts.pooled.new_zeros(len(prompts.pooled), 6)
+        time_ids[:, ::4], time_ids[:, 1::4] = (float(VAE_FACTOR * places) for places in z.shape[-2:])
+        return {"added_cond_kwargs": {"text_embeds": prompts.pooled, "time_ids": time_ids}}
 
     def _encode_prompts(self, texts: list[str]) -> Prompts:
         both = (getattr(self.pipeline, name, None) for name in ("tokenizer", "tokenizer_2"))

@@ -91,9 +91,16 @@ class Rounds:
         kinds: of each of the round's rows that are this process', int64; of every kind a multiple of the batch.
         """
         use, place = divmod(step % self.steps, self.depth)
-        random = generator(self.seed, Purpose.LANE, self.number(step), use, process)
-        batches = np.lexsort((random.random(len(kinds)), kinds.numpy())).reshape(-1, batch)
-        return torch.from_numpy(random.permutation(batches).reshape(self.depth, -1, batch)[place])
+        counters = self.number(step), use, process
+        return _batches(self.depth, batch, kinds.numpy().tobytes(), self.seed, *counters)[place]
+
+
+@lru_cache(maxsize=1)
+def _batches(depth: int, batch: int, kinds: bytes, seed: int, *counters: int) -> Tensor:
+    """All of a round, [depth, calls, batch]; kinds: of int64."""
+    random, of_rows = generator(seed, Purpose.LANE, *counters), np.frombuffer(kinds, dtype=np.int64)
+    batches = np.lexsort((random.random(len(of_rows)), of_rows)).reshape(-1, batch)
+    return torch.from_numpy(random.permutation(batches).reshape(depth, -1, batch))
 
 
 @lru_cache(maxsize=1)

@@ -34,7 +34,7 @@ class StartingDelta:
     def facts(self) -> dict[str, str]:
         return {STARTED_FROM: self.file.name}
 
-    def settings(self, rank: int, edges: list[float] | None) -> dict[str, Any]:
+    def settings(self, edges: list[float] | None) -> dict[str, Any]:
         return {}
 
     def begin(self, training: DeltaTraining, rank: int) -> list[str]:

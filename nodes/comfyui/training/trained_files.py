@@ -55,7 +55,7 @@ class EarlierDelta(Protocol):
     def facts(self) -> dict[str, str]:
         """For the metadata of what is trained."""
 
-    def settings(self, rank: int, edges: list[float] | None) -> dict[str, Any]:
+    def settings(self, edges: list[float] | None) -> dict[str, Any]:
         """Those of the node that it changes."""
 
     def begin(self, training: DeltaTraining, rank: int) -> list[str]:
@@ -79,7 +79,7 @@ class Resumed:
     def facts(self) -> dict[str, str]:
         return {key: value for key, value in self.file.metadata.items() if key == STARTED_FROM}
 
-    def settings(self, rank: int, edges: list[float] | None) -> dict[str, Any]:
+    def settings(self, edges: list[float] | None) -> dict[str, Any]:
         """Its own rank, and its edges in all of their digits."""
         trained = metadata_edges(self.file)
         same = edges and trained and same_edges(edges, trained)
