@@ -140,7 +140,9 @@ class AuthorsLoop:
         u = ((t - t_s) / (t_e - t_s))[:, None, None, None]
         gamma = (level / self.levels(self.entries(t_e))).sqrt()
         target = (z_s - gamma * z_e) / (1 - gamma**2).sqrt()
-        return torch.lerp(z_s, z_e, u), 1000 * t, target, self.run.teacher.unet_arguments(prompts, z_s)
+        teacher = self.run.teacher
+        arguments = {**teacher.unet_arguments(prompts), **teacher.size_arguments(prompts, z_s)}
+        return torch.lerp(z_s, z_e, u), 1000 * t, target, arguments
 
     def entries(self, t: Any) -> list[int]:
         return [max(int(1000 * float(value)) - 1, 0) for value in t]
