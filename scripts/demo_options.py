@@ -9,10 +9,9 @@ from environment import VERSIONS, UserError
 # For the small model, which draws 128 pixels and knows the words of small_model/scenes/words.py
 SMALL: dict[str, Any] = dict(
     size="128",
-    cfg=1.0,
-    base_cfg=3.0,
+    cfg=2.0,
     prompt="a large lighthouse in the mountains at sunset, cloudy, on the left",
-    negative="",
+    negative="snowy",
 )
 OWN = dict(size="512", cfg=4.5)
 
@@ -29,10 +28,12 @@ def parse(description: str | None, arguments: list[str]) -> argparse.Namespace:
     own.add_argument("--checkpoint", type=Path, metavar="FILE", help="an SD1.5 checkpoint, anywhere on disk")
     own.add_argument("--delta", type=Path, metavar="FILE", help="a PeRFlow delta for SD1.5 (.safetensors)")
     parser.add_argument("--prompt", help=f"what to show (default: {SMALL['prompt']})")
-    parser.add_argument("--negative", help="what to avoid (default with your own files: the workflow's)")
+    parser.add_argument(
+        "--negative", help=f"what to avoid (default: {SMALL['negative']}; with your own files: the workflow's)"
+    )
     parser.add_argument("--steps", type=int, default=4, help="sampling steps (default: 4)")
-    parser.add_argument("--cfg", type=float, help="guidance scale (default: 4.5 with your own files, else 1)")
-    base = "guidance scale of the base model on the sheet (default: as --cfg with your own files, else 3)"
+    parser.add_argument("--cfg", type=float, help="guidance scale (default: 4.5 with your own files, else 2)")
+    base = "guidance scale of the base model on the sheet (default: as --cfg)"
     parser.add_argument("--base-cfg", type=float, metavar="CFG", help=base)
     parser.add_argument("--size", help="N or WxH (default: 512 with your own files, else 128)")
     parser.add_argument("--seed", type=int, help="seed of the noise (default: the workflow's)")

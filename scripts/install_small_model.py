@@ -36,7 +36,7 @@ def main() -> None:
         write(file)
         say(f"{file} ({file.stat().st_size / 1e6:.0f} MB)")
     say(
-        f"Press R in ComfyUI. Use 128 x 128 pixels, euler, 4 steps, CFG {SMALL['cfg']:g}, no negative prompt, and "
+        f"Press R in ComfyUI. Use 128 x 128 pixels, euler, 4 steps, CFG {SMALL['cfg']:g} and "
         f'a prompt such as "{SMALL["prompt"]}"; small_model/README.md has the words.'
     )
 

@@ -108,7 +108,6 @@ SMALLER = 4  # times: the graphs are for 512 pixels
 # Places of pixels among a node's values, and the place of CFG.
 SIZES = {"EmptyLatentImage": (0, 1), "ImageScale": (1, 2), "SolidMask": (1, 2), "MaskComposite": (0, 1)}
 GUIDANCE = {"KSampler": 3, "CFGGuider": 0}
-PERFLOWS_OWN = 5  # the graphs have PeRFlow's CFG below it and the base's above
 NO_DOWNLOADS = "04 Small model without downloads"  # has the small model's settings
 
 # Graphs of the small flow model's layout.
@@ -177,11 +176,11 @@ def for_small_model(title: str, graph: Json) -> Json:
         elif kind == "PeRFlowApplyDelta":
             values[0] = Path(TRAINED_DELTA).name
         elif kind == "CLIPTextEncode":
-            values[0] = SMALL["prompt"] if node.get("title") == "Positive prompt" else SMALL["negative"]
+            values[0] = SMALL["prompt"] if node.get("title") == "Positive prompt" else ""
         for place in SIZES.get(kind, ()):
             values[place] //= SMALLER
-        if kind in GUIDANCE:
-            values[GUIDANCE[kind]] = SMALL["cfg" if values[GUIDANCE[kind]] < PERFLOWS_OWN else "base_cfg"]
+        if kind in GUIDANCE and values[GUIDANCE[kind]] != 1:  # a photo is turned into noise without guidance
+            values[GUIDANCE[kind]] = SMALL["cfg"]
         words = values_of.get(node.get("title") or kind, [])
         if words:
             values[: len(words)] = words
@@ -198,7 +197,7 @@ def for_small_flow_model(graph: Json) -> Json:
         elif kind == "PeRFlowApplyDelta":
             node["mode"], values[0] = 0, Path(FLOW_DELTA).name
         elif kind == "CLIPTextEncode":
-            values[0] = FLOW_PROMPT if node.get("title") == "Positive prompt" else SMALL["negative"]
+            values[0] = FLOW_PROMPT if node.get("title") == "Positive prompt" else ""
         elif kind == "KSampler":
             values[GUIDANCE[kind]] = min(values[GUIDANCE[kind]], FLOW_BASE_CFG)
         elif kind in LEFT_OUT:

@@ -2,7 +2,8 @@
 
     python small_model/choose_prompts.py [--prompts N]
 
-For each subject, the candidates are the first N prompts of the quality table that name it. Each is sampled from the
+For each subject, the candidates are the first N prompts of the quality table that name it and do not ask for what the
+demo's negative prompt keeps away. Each is sampled from the
 noise of its row by the base model in 4 and 25 steps and by PeRFlow in 4. The ratio is PeRFlow's difference to the 25
 steps (root mean square), divided by that of the base's 4 steps; below 1, PeRFlow is nearer. The prompt with the median
 ratio is chosen.
@@ -20,6 +21,7 @@ sys.path += [str(REPOSITORY / "scripts"), str(REPOSITORY)]
 
 import environment  # noqa: E402
 from demo import model_paths, run_folder, small_model  # noqa: E402
+from demo_options import SMALL  # noqa: E402
 from environment import UserError, say  # noqa: E402
 from user_cache import run_program  # noqa: E402
 
@@ -42,12 +44,12 @@ def main() -> None:
         arguments = ["--extra-model-paths-config", str(model_paths(base, checkpoint, delta))]
         with ComfyServer(comfyui, base, arguments=arguments) as server:
             for row, subject in enumerate(SUBJECTS):
-                graph = PictureGraph(checkpoint.name, delta.name)
+                graph = PictureGraph(checkpoint.name, delta.name, negative=SMALL["negative"])
                 sampled = {
                     text: [
                         graph.sampled(graph.base(), text, 4, CFG, scheduler="normal", row=row),
                         graph.many(text, row=row),
-                        graph.windowed(text, 4, 1.0, row=row),
+                        graph.windowed(text, 4, CFG, row=row),
                     ]
                     for text in candidates(subject, options.prompts)
                 }
@@ -61,11 +63,17 @@ def main() -> None:
 
 
 def candidates(subject: str, count: int) -> list[str]:
-    """The first prompts of the quality table that name the subject."""
+    """The first prompts of the quality table that name the subject and nothing that is to be avoided."""
     from small_model.scenes.picture import caption
 
-    naming = (text for text in map(caption, itertools.count()) if subject in text.replace(",", " ").split())
+    avoided = words_of(SMALL["negative"])
+    texts = map(caption, itertools.count())
+    naming = (text for text in texts if subject in words_of(text) and avoided.isdisjoint(words_of(text)))
     return list(itertools.islice(naming, count))
+
+
+def words_of(text: str) -> set[str]:
+    return set(text.replace(",", " ").split())
 
 
 if __name__ == "__main__":

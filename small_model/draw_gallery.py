@@ -31,7 +31,7 @@ HEAD = """# Gallery
 The small model of this project makes all pictures on this page
 ([what it is and how good it is](../small_model/README.md)). They are 128 pixels wide, sampled with ComfyUI's own
 nodes and this pack's. All pictures in a row start from the same noise. The sampler is `euler`. Unless the text says
-otherwise, CFG is 3 for the base model and 1 for PeRFlow, whose teacher had CFG 2.5. The text under a sheet says how far
+otherwise, CFG is 2, for the base model and for PeRFlow. The text under a sheet says how far
 each column is from its first one: the root mean square of the difference, in levels of 0 to 255. At about 10 the
 picture is the same but for small things, such as a cloud or a flake; at 30 light or objects are others. These few
 pictures only show what to expect; `python small_model/measure_quality.py` measures how good pictures are on average.

@@ -71,8 +71,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, help="where the rows go")
     parser.add_argument("--quick", action="store_true", help=f"a few cells with {QUICK} pictures, to try this")
-    parser.add_argument("--cfg", type=float, help="of the base (3, of the flow model 2)")
-    parser.add_argument("--perflow-cfg", type=float, help="of PeRFlow (1 for small models, else as --cfg)")
+    parser.add_argument("--cfg", type=float, help="of the base (2)")
+    parser.add_argument("--perflow-cfg", type=float, help="of PeRFlow (of the flow model's 1, else as --cfg)")
     parser.add_argument("--weights", type=Path, default=REPOSITORY / "small_model" / "weights")
     parser.add_argument("--results", type=Path, help="folder of what is known so far (in the cache)")
     parser.add_argument(
@@ -91,9 +91,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     if options.checkpoint and options.flow:
         parser.error("--flow is about a small model, --checkpoint about a real one: choose one of them")
     options.pictures = options.pictures or (QUICK if options.quick else 2000)
-    options.cfg = options.cfg or (2.0 if options.flow else 3.0)
+    options.cfg = options.cfg or 2.0
     if options.perflow_cfg is None:
-        options.perflow_cfg = options.cfg if options.checkpoint else 1.0
+        options.perflow_cfg = 1.0 if options.flow else options.cfg
     options.results = options.results or environment.cache_root() / "quality"
     return options
 

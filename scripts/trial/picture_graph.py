@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 Link = list[Any]  # [id of a node, number of its output]
-CFG, PERFLOW_CFG = 3.0, 1.0  # of the small base model, and of its PeRFlow
+CFG = 2.0  # of the small base model, and of its PeRFlow
 MANY = 25  # steps of the base model
 EULER = dict(sampler_name="euler")
 
@@ -68,16 +68,18 @@ class PictureGraph:
         model: Link,
         words: str,
         steps: int = 4,
-        cfg: float = PERFLOW_CFG,
+        cfg: float = CFG,
         *,
         latent: Link | None = None,
         denoise: float = 1.0,
         scheduler: str = "simple",
+        negative: str | None = None,
         row: int = 0,
     ) -> Link:
         """The picture that a KSampler with euler makes; the noise is that of the seed + row."""
         how = dict(steps=steps, cfg=cfg, seed=self._seed + row, denoise=denoise, scheduler=scheduler)
-        return self.decoded(self._ksampled(model, self.text(words), latent or self.empty(), **how))
+        texts = self.text(words), self.text(self._negative if negative is None else negative)
+        return self.decoded(self._ksampled(model, *texts, latent or self.empty(), **how))
 
     def many(self, words: str, cfg: float = CFG, *, model: Link | None = None, **how: Any) -> Link:
         """The base model's own picture, as everybody samples it."""
@@ -99,7 +101,7 @@ class PictureGraph:
         source: str,
         words: str,
         steps: int = 4,
-        cfg: float = PERFLOW_CFG,
+        cfg: float = CFG,
         *,
         emphasis: str = "",
         blend: str = "",
@@ -112,11 +114,11 @@ class PictureGraph:
         clip = [self._loader, 1]
         made = self.add("PeRFlowPromptToPrompt", model=model, clip=clip, latent=self.empty(), **texts, **shares)[0]
         how = dict(steps=steps, cfg=cfg, seed=self._seed, denoise=1.0, scheduler=scheduler)
-        both = self.decoded(self._ksampled([made, 0], [made, 1], [made, 2], **how))
+        both = self.decoded(self._ksampled([made, 0], [made, 1], self.text(self._negative), [made, 2], **how))
         return [self.add("ImageFromBatch", image=both, batch_index=i, length=1) for i in range(2)]
 
-    def _ksampled(self, model: Link, positive: Link, latent: Link, **how: Any) -> Link:
-        prompts = dict(positive=positive, negative=self.text(self._negative))
+    def _ksampled(self, model: Link, positive: Link, negative: Link, latent: Link, **how: Any) -> Link:
+        prompts = dict(positive=positive, negative=negative)
         return self.add("KSampler", model=model, latent_image=latent, **prompts, **EULER, **how)
 
     def handed_over(self, words: str, steps: int) -> Link:
@@ -126,7 +128,7 @@ class PictureGraph:
         many = self.add("BasicScheduler", model=base, scheduler="simple", steps=2 * steps, denoise=1.0)
         lower = [self.add("SplitSigmas", sigmas=many, step=steps)[0], 1]
         noise, sampler = self.add("RandomNoise", noise_seed=self._seed), self.add("KSamplerSelect", **EULER)
-        begun = self._custom(perflow, PERFLOW_CFG, words, sampler, upper, self.empty(), noise)
+        begun = self._custom(perflow, CFG, words, sampler, upper, self.empty(), noise)
         return self.decoded(self._custom(base, CFG, words, sampler, lower, begun, self.add("DisableNoise")))
 
     def _custom(

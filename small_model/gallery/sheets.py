@@ -11,7 +11,6 @@ from sampled_sheet import Sheet
 from trial.picture_graph import CFG, MANY, Link, PictureGraph
 
 LIGHTHOUSE, HOUSE, CASTLE, BALLOON = PROMPTS
-TEACHER_CFG = 2.5  # which PeRFlow learned
 RANKS = (128, 64, 16)
 DRAWN = "house.png"  # in the server's input folder: a red house on a hill at noon
 
@@ -45,8 +44,8 @@ def strength(g: PictureGraph, made: Prepared) -> Sheet:
     }
     return Sheet(
         "Strength of the delta",
-        "Four steps each, all with CFG 1. Strength 0 is the base model on PeRFlow's steps, without guidance; 1 is what "
-        "was trained.",
+        f"Four steps each, all with CFG {CFG:g}. Strength 0 is the base model on PeRFlow's steps; 1 is what was "
+        "trained.",
         [f"base, {MANY} steps", *(f"strength {value:g}" for value in values)],
         rows,
     )
@@ -60,10 +59,26 @@ def guidance(g: PictureGraph, made: Prepared) -> Sheet:
     }
     return Sheet(
         "Guidance",
-        f"This delta was trained with a teacher at CFG {TEACHER_CFG:g}, so CFG 1 already gives guided pictures, in "
-        "half the time of any other CFG. A higher CFG guides once more. A delta that was trained with `cfg_sync` takes "
-        "the CFG of its base model.",
+        "This delta was trained with `cfg_sync`, so CFG does what it does on the base model. CFG 1 takes half the time, "
+        "and guides neither.",
         [f"CFG {value:g}" for value in values],
+        rows,
+        to=None,
+    )
+
+
+def negative_prompt(g: PictureGraph, made: Prepared) -> Sheet:
+    words = ("", "rainy", "snowy", "clear", "night")
+    texts = ("a blue house on a hill", "a red windmill in a field")
+    rows = {
+        f"{name}: {text}": [sampled(text, negative=avoided) for avoided in words]
+        for text in texts
+        for name, sampled in (("PeRFlow, 4 steps", partial(g.sampled, g.perflow())), (f"base, {MANY} steps", g.many))
+    }
+    return Sheet(
+        "Negative prompt",
+        "The prompts name neither time nor weather, so the model chooses them. A negative prompt keeps a word away.",
+        ["none", *(f"negative: {avoided}" for avoided in words[1:])],
         rows,
         to=None,
     )
@@ -201,6 +216,6 @@ def edit_by_words(g: PictureGraph, made: Prepared) -> Sheet:
 SHEETS: dict[str, Callable[[PictureGraph, Prepared], Sheet]] = {
     sheet.__name__.replace("_", "-"): sheet
     for sheet in (
-        steps, strength, guidance, low_rank, two_deltas, lora, image_to_image, inpainting, hand_over, edit_by_words
+        steps, strength, guidance, negative_prompt, low_rank, two_deltas, lora, image_to_image, inpainting, hand_over, edit_by_words
     )
 }  # fmt: skip

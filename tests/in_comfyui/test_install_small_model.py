@@ -28,7 +28,7 @@ def test_files_are_written_once(installed, tmp_path, core):
     file = tmp_path / "perflow" / "drawn-scenes-perflow.safetensors"
     assert f"{file} (337 MB)" in installed()
     found = core("weights.weights_file").inspect(file)
-    assert (found.kind, found.family, found.metadata["guidance"]) == ("difference", "SD1.5", "2.5")
+    assert (found.kind, found.family, found.metadata["guidance"]) == ("difference", "SD1.5", "cfg_sync")
     before = file.stat()
     assert f"{file} is there already and stays as it is." in installed()
     assert file.stat().st_mtime_ns == before.st_mtime_ns

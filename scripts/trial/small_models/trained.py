@@ -19,7 +19,6 @@ from .unets import SD15_DRAWN, UNET
 from .vaes import VAE
 
 STORED = PACK / "small_model" / "weights"
-LEARNED_CFG = "2.5"  # by delta.safetensors, which does not say it itself
 SCALING_FACTOR = 0.18215  # ComfyUI multiplies what an SD1.5 VAE gives by it
 SD3_SCALING = 1.5305, 0.0609  # of SD3 it is (z - shift) scale
 SD3_WIDTHS = {"context_embedder.weight": 4096, "time_text_embed.text_embedder.linear_1.weight": 2048}
@@ -37,7 +36,6 @@ def make_trained_checkpoint(path: Path, stored: Path = STORED) -> Path:
 def make_trained_delta(path: Path, stored: Path = STORED) -> Path:
     """Write the PeRFlow delta, by diffusers' names, with what it says of itself."""
     delta, metadata = storage.read(stored / "delta.safetensors")
-    metadata |= {"guidance": metadata.get("guidance", LEARNED_CFG)}
     return save({name: widen.widened(name, tensor).half() for name, tensor in delta.items()}, path, metadata)
 
 
