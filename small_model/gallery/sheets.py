@@ -59,8 +59,8 @@ def guidance(g: PictureGraph, made: Prepared) -> Sheet:
     }
     return Sheet(
         "Guidance",
-        "This delta was trained with `cfg_sync`, so CFG does what it does on the base model. CFG 1 takes half the time, "
-        "and guides neither.",
+        "This delta was trained with `cfg_sync`, so CFG does what it does on the base model. CFG 1 takes half the "
+        "time and guides neither.",
         [f"CFG {value:g}" for value in values],
         rows,
         to=None,
@@ -216,6 +216,7 @@ def edit_by_words(g: PictureGraph, made: Prepared) -> Sheet:
 SHEETS: dict[str, Callable[[PictureGraph, Prepared], Sheet]] = {
     sheet.__name__.replace("_", "-"): sheet
     for sheet in (
-        steps, strength, guidance, negative_prompt, low_rank, two_deltas, lora, image_to_image, inpainting, hand_over, edit_by_words
+        steps, strength, guidance, negative_prompt, low_rank, two_deltas, lora, image_to_image, inpainting, hand_over,
+        edit_by_words,
     )
 }  # fmt: skip
