@@ -9,7 +9,7 @@ from . import files
 from .drawing import Graph, Node, Socket
 
 LIGHTHOUSE = "a lighthouse on a cliff at sunset, dramatic clouds, warm light, highly detailed photograph"
-SAMPLER = 312  # what a KSampler needs, its seed's "control after generate" being no row of its own in Nodes 2.0
+SAMPLER = 312  # what a KSampler needs where it is tallest: Nodes 2.0 of ComfyUI 0.26
 UNWANTED = "blurry, low quality, distorted, watermark, text"
 
 
