@@ -1,4 +1,4 @@
-"""Write what follows from the nodes' schemas: titles and lists of inputs of the help pages, new entries in the contract.
+"""Write what follows from the nodes' schemas: titles and input lists of the help pages, new entries in the contract.
 
 The Chinese and Japanese words come from locales/. A node without pages gets them, with its description to go on from.
 
