@@ -67,6 +67,12 @@ window.comfyPage = {
     ]
   },
 
+  // The titles of nodes of the canvas whose text is longer than they are; in Nodes 2.0 such nodes grow.
+  cutTexts: () => app.graph._nodes.filter(node => (node.widgets ?? []).some(({ element }) => element
+      && [element, ...element.querySelectorAll(".tiptap")].some(text => text.tagName !== "TEXTAREA"
+        && text.scrollHeight > text.clientHeight + 1)))
+    .map(node => node.title),
+
   groups: () => app.graph._groups.map(({ title, pos, size }) => (
     { title, box: [pos[0], pos[1], pos[0] + size[0], pos[1] + size[1]] }
   )),

@@ -181,6 +181,10 @@ class ComfyPage:
         )
         self.settle()
 
+    def cut_texts(self) -> list[str]:
+        """The titles of the nodes whose text has to be scrolled, as notes on the canvas can."""
+        return self.page.evaluate("() => comfyPage.cutTexts()")
+
     def texts(self) -> Json:
         """node id -> the text that stands below its widgets."""
         return self.page.evaluate("() => comfyPage.texts()")

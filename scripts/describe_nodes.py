@@ -1,4 +1,4 @@
-"""Write what follows from the nodes' schemas: titles and input tables of the help pages, new entries in the contract.
+"""Write what follows from the nodes' schemas: titles and input lists of the help pages, new entries in the contract.
 
 The Chinese and Japanese words come from locales/. A node without pages gets them, with its description to go on from.
 
@@ -21,8 +21,9 @@ CONTRACT = PACK / "tests" / "node_contract.json"
 LARGEST_SEED = 0xFFFFFFFFFFFFFFFF
 ENGLISH = "en"
 LANGUAGES = (ENGLISH, "zh", "ja")
-WORDS = {  # what the tables need, in each of these
-    "head": ("| input | what it is |", "| 输入 | 说明 |", "| 入力 | 内容 |"),
+WORDS = {  # what the lists need, in each of these
+    "head": ("**Inputs**", "**输入**", "**入力**"),
+    "colon": (": ", "：", "："),
     "range": ("{} to {}", "{} 到 {}", "{}～{}"),
     "default": ("default {}", "默认：{}", "既定：{}"),
     "optional": ("optional", "可选", "任意"),
@@ -62,9 +63,9 @@ def page_file(node: str, language: str) -> Path:
 
 
 def page(node: str, interface: Json, language: str) -> str:
-    """A help page as it is in its file, the title and the table of inputs made anew.
+    """A help page as it is in its file, the title and the list of inputs made anew.
 
-    A table that is not there yet goes below the first paragraph; move it below the example.
+    A list that is not there yet goes below the first paragraph; move it below the example.
     """
     shown = interface if language == ENGLISH else translated(node, interface, language)
     title = f"# {interface['display_name']}"
@@ -77,7 +78,7 @@ def page(node: str, interface: Json, language: str) -> str:
     if place is None:
         place = 2
         parts.insert(place, "")
-    parts[place] = table(interface, shown, language)
+    parts[place] = list_of_inputs(interface, shown, language)
     return "\n\n".join(parts) + "\n"
 
 
@@ -92,16 +93,15 @@ def translated(node: str, interface: Json, language: str) -> Json:
     return texts
 
 
-def table(interface: Json, shown: Json, language: str) -> str:
-    """The inputs in the schema's order. Two columns, since ComfyUI shows the page in a narrow panel."""
+def list_of_inputs(interface: Json, shown: Json, language: str) -> str:
+    """The inputs in the schema's order. No table: in ComfyUI's narrow panel a long name would take half of it."""
     words = {word: translations[LANGUAGES.index(language)] for word, translations in WORDS.items()}
-    lines = [words["head"], "|---|---|"]
+    lines = [words["head"]]
     for name, kind, options in inputs(interface):
         head, tooltip = f"`{name}`", options["tooltip"]
         if language != ENGLISH:
             head, tooltip = f"{shown['inputs'][name]['name']} {head}", shown["inputs"][name]["tooltip"]
-        cell = f"{tooltip} *{values(kind, options, words)}*".replace("|", r"\|")
-        lines.append(f"| {head} | {cell} |")
+        lines.append(f"- {head}{words['colon']}{tooltip} *{values(kind, options, words)}*")
     return "\n".join(lines)
 
 

@@ -96,7 +96,7 @@ encoder (ViT-bigG) is three times as large; both work here.
 
 def reference(g: Graph, model: Socket, adapter: files.File) -> Socket:
     """The model with a picture as a prompt."""
-    image = g.add("LoadImage", tall=340, image="example.png")["IMAGE"]
+    image = g.add("LoadImage", tall=310, image="example.png")["IMAGE"]
     loaded = g.add("IPAdapterModelLoader", ipadapter_file=adapter)["IPADAPTER"]
     vision = g.add("CLIPVisionLoader", clip_name=files.VIT_H)["CLIP_VISION"]
     return g.add(

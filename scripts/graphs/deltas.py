@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import files
-from .drawing import LONG_HEAD, Graph, graph
+from .drawing import Graph, Node, graph
 from .parts import decode, empty_latent, ksampler, prompts
 
 
@@ -56,29 +56,41 @@ training is not repeated while its inputs stay the same. In other graphs, use th
 more prompts, or train on your own pictures: Load Image-Text (from Folder) and Make Training Dataset give `latents` and
 `positive`. To continue training a file, choose it in *resume_from*.
 """,
-        LONG_HEAD,
+        758,  # the two columns below it
     )
     g.column(380, "1  Model and prompts")
     checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD15)
     base, vae = checkpoint["MODEL"], checkpoint["VAE"]
     positive, negative = prompts(g, checkpoint["CLIP"])
-    empty = g.add("CLIPTextEncode", title="Empty prompt", tall=130, clip=checkpoint["CLIP"], text="")["CONDITIONING"]
+    empty = g.add("CLIPTextEncode", title="Empty prompt", tall=100, clip=checkpoint["CLIP"], text="")["CONDITIONING"]
     g.column(330, "2  Pictures to learn from")
     latent = empty_latent(g, 512, batch_size=16)
     pictures = ksampler(g, base, positive, negative, latent, title="By the base", steps=25, cfg=7.5)
     g.column(400, "3  Train")
     inputs: dict[str, Any] = {"model": base, "latents": pictures, "positive": positive, "negative": empty}
     trained = g.add("PeRFlowTrainDelta", tall=760, **inputs, steps=200, filename_prefix="my-perflow")
-    g.column(300, "4  How the loss went")
-    g.add("PreviewImage", title="By window", tall=300, images=trained["loss_by_window"])
-    g.add("LossGraphNode", tall=340, loss=trained["loss_map"], filename_prefix="my-perflow-loss")
-    g.column(330, "5  Without, 4 steps")
+    g.group("4  Size of the two pictures")
     empty_latents = empty_latent(g, 512)
+    g.column(330, "5  Without, 4 steps")
     image = decode(g, ksampler(g, base, positive, negative, empty_latents, steps=4, cfg=4.5), vae)
-    g.add("SaveImage", tall=390, images=image, filename_prefix="my-perflow-without")
+    g.add("SaveImage", tall=340, images=image, filename_prefix="my-perflow-without")
+    loss_by_window(g, 7, trained)
     g.column(330, "6  With, 4 steps")
     image = decode(g, ksampler(g, trained["accelerated"], positive, negative, empty_latents, steps=4, cfg=4.5), vae)
-    g.add("SaveImage", tall=390, images=image, filename_prefix="my-perflow-with")
+    g.add("SaveImage", tall=340, images=image, filename_prefix="my-perflow-with")
+    loss_by_step(g, 8, trained, "my-perflow")
+
+
+def loss_by_window(g: Graph, number: int, trained: Node) -> None:
+    """How the loss went, below what the column holds."""
+    g.group(f"{number}  Loss by window")
+    g.add("PreviewImage", tall=250, images=trained["loss_by_window"])
+
+
+def loss_by_step(g: Graph, number: int, trained: Node, prefix: str) -> None:
+    """The same in one line for all windows."""
+    g.group(f"{number}  Loss by step")
+    g.add("LossGraphNode", tall=250, loss=trained["loss_map"], filename_prefix=f"{prefix}-loss")
 
 
 @graph("25 Make my model fast")
@@ -104,29 +116,29 @@ made, choose it in *resume_from* and set *start_from* to none.
 The prompts and CFG are those of your graphs: with *guidance* 0 the delta takes the CFG that your model takes, in four
 steps best about 4.5.
 """,
-        LONG_HEAD,
+        1106,  # the three columns below it
     )
-    g.column(380, "1  Your model and prompts")
+    g.column(362, "1  Your model and prompts")
     checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD15)
     lora = g.add("LoraLoader", model=checkpoint["MODEL"], clip=checkpoint["CLIP"], lora_name=files.BLINDBOX)
     yours, clip, vae = lora["MODEL"], lora["CLIP"], checkpoint["VAE"]
     positive, negative = prompts(g, clip)
-    empty = g.add("CLIPTextEncode", title="Empty prompt", tall=130, clip=clip, text="")["CONDITIONING"]
-    g.column(330, "2  Pictures to learn from")
+    empty = g.add("CLIPTextEncode", title="Empty prompt", tall=100, clip=clip, text="")["CONDITIONING"]
+    g.column(278, "2  Pictures to learn from")
     latent = empty_latent(g, 512, batch_size=16)
     pictures = ksampler(g, yours, positive, negative, latent, title="By your model", steps=25, cfg=7.5)
-    g.column(400, "3  Train")
+    g.column(370, "3  Train")
     inputs: dict[str, Any] = {"model": yours, "latents": pictures, "positive": positive, "negative": empty}
     how: dict[str, Any] = {"steps": 200, "start_from": files.SD15_DELTA, "filename_prefix": "my-fast-model"}
     trained = g.add("PeRFlowTrainDelta", tall=790, **inputs, **how)
-    g.column(330, "4  Your model, 25 steps")
+    g.column(280, "4  Your model, 25 steps")
     empty_latents = empty_latent(g, 512)
     image = decode(g, ksampler(g, yours, positive, negative, empty_latents, steps=25, cfg=7.5), vae)
-    g.add("SaveImage", tall=390, images=image, filename_prefix="my-fast-model-25")
-    g.column(330, "5  With the first delta, 4 steps")
+    g.add("SaveImage", tall=340, images=image, filename_prefix="my-fast-model-25")
+    g.column(310, "5  With the first delta, 4 steps")
     first = g.add("PeRFlowApplyDelta", tall=300, model=yours, delta_name=files.SD15_DELTA)["MODEL"]
     image = decode(g, ksampler(g, first, positive, negative, empty_latents, steps=4, cfg=4.5), vae)
-    g.add("SaveImage", tall=390, images=image, filename_prefix="my-fast-model-before")
-    g.column(330, "6  With its own, 4 steps")
+    g.add("SaveImage", tall=340, images=image, filename_prefix="my-fast-model-before")
+    g.column(280, "6  With its own, 4 steps")
     image = decode(g, ksampler(g, trained["accelerated"], positive, negative, empty_latents, steps=4, cfg=4.5), vae)
-    g.add("SaveImage", tall=390, images=image, filename_prefix="my-fast-model-after")
+    g.add("SaveImage", tall=340, images=image, filename_prefix="my-fast-model-after")

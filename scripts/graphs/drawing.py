@@ -13,9 +13,9 @@ from .files import File, Own
 Json = dict[str, Any]
 
 SPACE = uuid.UUID("0f6a5c52-6a43-4d0e-8f0b-3a1f6f3d9f11")  # graph ids hang on the title, so that they stay the same
-TITLE, GAP, MARGIN = 30, 24, 20  # a node's title bar, the room between nodes, a group's border
+TITLE, GAP, ACROSS, MARGIN = 30, 24, 20, 14  # a title bar, the room between nodes, between columns, a group's border
 FRAME, SLOT, WIDGET = 24, 24, 32  # what "Nodes 2.0" of ComfyUI 0.26 needs; other pages need less
-HEAD, SHORT_HEAD, LONG_HEAD = 850, 794, 1250  # widths of the first note: two columns, two narrower ones, three
+HEAD, SHORT_HEAD, LONG_HEAD = 834, 778, 1216  # widths of the first note: two columns, two narrower ones, three
 GROUP_HEAD = 50  # a group's title, above the first node's
 GREEN = {"color": "#232", "bgcolor": "#353"}  # our own nodes
 DARK = {"color": "#222", "bgcolor": "#000"}  # notes: inline code is unreadable on the usual yellow
@@ -86,7 +86,7 @@ class Graph:
     def column(self, width: float, group: str | None = None) -> None:
         """Start a new column to the right of everything so far, and a group in it."""
         self._close_group()
-        self._x += self._width + 2 * MARGIN + GAP if self._width else 0
+        self._x += self._width + 2 * MARGIN + ACROSS if self._width else 0
         right, below = self._below_head
         self._y, self._width = below if self._x < right else 0.0, width
         if group:
@@ -241,11 +241,13 @@ class Graph:
 
 
 def _note_height(text: str, width: float) -> float:
-    """Enough for the text in either rendering: "Nodes 2.0" sets tables and lists wider apart."""
-    height = 40.0
+    """Just enough for the text in either rendering, by what the pages of ComfyUI 0.16, 0.30 and 0.33 need."""
+    height = 20.0
     for line in re.sub(r"\]\([^)]*\)", "]", text).splitlines():
-        rows = max(1, math.ceil(len(line) / ((width - 40) / 6.4)))
-        height += 44 if line.startswith("#") else 31 if line.startswith("|") else 20 * rows if line else 10
+        shown = re.sub(r"[][*`]", "", line)
+        item = line.startswith("- ")
+        rows = max(1, math.ceil(5.8 * len(shown) / (width - (60 if item else 40))))
+        height += 30 if line.startswith("#") else 24 if line.startswith("|") else 19 * rows + 10 * item if line else 4
     return height
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import files
+from .deltas import loss_by_step, loss_by_window
 from .drawing import LONG_HEAD, Graph, Socket, graph
 from .parts import LIGHTHOUSE, UNWANTED, decode, empty_latent, ksampler, prompts, save
 
@@ -12,7 +13,7 @@ TRAINING = "18 Train a delta of a flow model"
 MODEL_AND_DELTA = "1  Model and your delta (train it first)"
 SD35_PREFIX = "my-perflow-sd3.5"
 FOLDER = "my-pictures"
-AURA, GUIDANCE_4 = "the three loaders and ModelSamplingAuraFlow", "Set *guidance* and the CFG of group 6 to 4."
+AURA, GUIDANCE_4 = "the three loaders and ModelSamplingAuraFlow", "Set *guidance* and the CFG of group 5 to 4."
 NO_NEGATIVE = "The negative prompt has no effect there; a delta trained with *guidance* 0 takes the model's own CFG."
 SD3_LATENT = "EmptySD3LatentImage"
 
@@ -26,7 +27,7 @@ def train(g: Graph) -> None:
 
 Nobody publishes PeRFlow for flow models (SD3.5, Z-Image, Flux, Qwen-Image, Wan and others): you train your own.
 *Train PeRFlow Delta* lets the model learn to make its pictures in four steps. Three 4-step pictures of one seed then
-show the effect: without the delta at CFG 1 and at CFG 4.5, and with it at CFG 1.
+show the effect: without the delta at CFG 1 and at CFG 4.5 (twice the time), and with it at CFG 1.
 
 Run it. It takes about as long as 150 pictures of 25 steps, and for this model about 8 GB of GPU memory (computed, not
 measured, for one picture of 1024 x 1024, which is as much as four of 512 x 512). The model first draws 16 pictures of
@@ -50,37 +51,37 @@ effect. With *guidance* 0 you sample with CFG and a negative prompt, as without 
 ModelSamplingSD3, the training needs it too, with the same shift. Use the CFG of your graphs as *guidance*.
 We have tried this on small models only.
 """,
-        LONG_HEAD,
+        1116,  # the three columns below it
     )
-    g.column(380, "1  Model and prompts")
+    g.column(350, "1  Model and prompts")
     checkpoint = g.add("CheckpointLoaderSimple", ckpt_name=files.SD35)
     base, vae = checkpoint["MODEL"], checkpoint["VAE"]
     positive, negative = prompts(g, checkpoint["CLIP"])
-    empty = g.add("CLIPTextEncode", title="Empty prompt", tall=130, clip=checkpoint["CLIP"], text="")["CONDITIONING"]
-    g.column(340, "2a  No pictures: the model draws them")
+    empty = g.add("CLIPTextEncode", title="Empty prompt", tall=100, clip=checkpoint["CLIP"], text="")["CONDITIONING"]
+    g.column(300, "2a  The model draws the pictures")
     nothing = empty_latent(g, 512, SD3_LATENT, batch_size=16)
     g.group("2b  Or your own pictures")
     loaded = g.add("LoadImageDataSetFromFolder", bypassed=True, folder=files.Own(FOLDER))["images"]
     size: dict[str, Any] = {"width": 512, "height": 512, "crop": "center"}
     scaled = g.add("ImageScale", bypassed=True, image=loaded, upscale_method="lanczos", **size)["IMAGE"]
     g.add("VAEEncode", bypassed=True, pixels=scaled, vae=vae)
-    g.column(400, "3  Train")
+    g.column(370, "3  Train")
     inputs: dict[str, Any] = {"model": base, "latents": nothing, "positive": positive, "negative": empty}
     how: dict[str, Any] = {"steps": 200, "learning_rate": 0.0005, "guidance": 4.5, "filename_prefix": SD35_PREFIX}
-    trained = g.add("PeRFlowTrainDelta", tall=860, **inputs, **how)
-    g.column(300, "4  How the loss went")
-    g.add("PreviewImage", title="By window", tall=300, images=trained["loss_by_window"])
-    g.add("LossGraphNode", tall=340, loss=trained["loss_map"], filename_prefix=f"{SD35_PREFIX}-loss")
+    trained = g.add("PeRFlowTrainDelta", tall=760, **inputs, **how)
     latent = None
     for group, name, sampled, cfg in (
-        ("5  Without, CFG 1", "without", base, 1.0),
-        ("6  Without, CFG 4.5: twice the time", "without-cfg", base, 4.5),
-        ("7  With the delta, CFG 1", "with", trained["accelerated"], 1.0),
+        ("4  Without, CFG 1", "without", base, 1.0),
+        ("5  Without, CFG 4.5", "without-cfg", base, 4.5),
+        ("6  With the delta, CFG 1", "with", trained["accelerated"], 1.0),
     ):
-        g.column(330, group)
+        g.column(285, group)
         latent = latent or empty_latent(g, 512, SD3_LATENT)
         image = decode(g, ksampler(g, sampled, positive, negative, latent, steps=4, cfg=cfg), vae)
-        g.add("SaveImage", tall=390, images=image, filename_prefix=f"{SD35_PREFIX}-{name}")
+        g.add("SaveImage", tall=340, images=image, filename_prefix=f"{SD35_PREFIX}-{name}")
+        if name == "without-cfg":
+            loss_by_window(g, 7, trained)
+    loss_by_step(g, 8, trained, SD35_PREFIX)
 
 
 @graph("19 SD3.5 four steps", new_seeds=True)
@@ -162,7 +163,7 @@ def flux(g: Graph) -> None:
 
 {files.file_list(files.FLUX, files.FLUX_CLIP_L, files.FLUX_T5, files.FLUX_VAE)}
 
-{train_first(prefix, exchanged(prefix, "the loaders and FluxGuidance", "Set *guidance* to 0 and bypass group 6."))}
+{train_first(prefix, exchanged(prefix, "the loaders and FluxGuidance", "Set *guidance* to 0 and bypass group 5."))}
 
 **Settings**: `euler`, any scheduler, 4 or 8 steps, CFG 1, *FluxGuidance* as in the training: 3.5 here; after a training
 with a range (*guidance_up_to*), any value in it.

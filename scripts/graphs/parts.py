@@ -9,6 +9,7 @@ from . import files
 from .drawing import Graph, Node, Socket
 
 LIGHTHOUSE = "a lighthouse on a cliff at sunset, dramatic clouds, warm light, highly detailed photograph"
+SAMPLER = 312  # what a KSampler needs where it is tallest: Nodes 2.0 of ComfyUI 0.26
 UNWANTED = "blurry, low quality, distorted, watermark, text"
 
 
@@ -44,7 +45,7 @@ def ksampler(
     """A plain KSampler with euler and simple, unless `how` has others."""
     settings: dict[str, Any] = {"seed": 1234, "sampler_name": "euler", "scheduler": "simple"}
     links = {"model": model, "positive": positive, "negative": negative, "latent_image": latent}
-    return g.add("KSampler", title=title, **settings | links | how)["LATENT"]
+    return g.add("KSampler", title=title, tall=SAMPLER, **settings | links | how)["LATENT"]
 
 
 def custom_sampling(

@@ -76,11 +76,12 @@ to.
 model more freedom.
 """)
     model, clip, vae = sd15_model(g)
+    tile = g.add("ControlNetLoader", tall=100, control_net_name=files.TILE)["CONTROL_NET"]
     g.column(400, "2  Prompts")
     positive, negative = prompts(g, clip, SHARP, UNWANTED)
     g.column(340, "3  Picture at 1024")
     image = g.add("LoadImage", tall=310, image="example.png")["IMAGE"]
-    samples = refined(g, 4, image, model, vae, positive, negative)
+    samples = refined(g, 4, image, model, vae, (positive, negative), tile)
     save(g, decode(g, samples, vae), "PeRFlow-refined")
 
 
@@ -97,13 +98,14 @@ ControlNet-Tile.
 first picture.
 """)
     model, clip, vae = sd15_model(g)
+    tile = g.add("ControlNetLoader", tall=100, control_net_name=files.TILE)["CONTROL_NET"]
     positive, negative, latent = prompts_and_size(g, 2, clip, 512)
     g.column(340, "3  Text to image, 512")
     first = ksampler(g, model, positive, negative, latent, steps=4, cfg=4.5)
     image = decode(g, first, vae)
     g.add("SaveImage", tall=340, images=image, filename_prefix="PeRFlow-512")
     g.column(340, "4  Picture at 1024")
-    samples = refined(g, 5, image, model, vae, positive, negative)
+    samples = refined(g, 5, image, model, vae, (positive, negative), tile)
     save(g, decode(g, samples, vae), "PeRFlow-1024")
 
 
@@ -122,12 +124,12 @@ def encoded_picture(g: Graph, number: int, vae: Socket) -> Socket:
 
 
 def refined(
-    g: Graph, number: int, image: Socket, model: Socket, vae: Socket, positive: Socket, negative: Socket
+    g: Graph, number: int, image: Socket, model: Socket, vae: Socket, conditioning: tuple[Socket, Socket], tile: Socket
 ) -> Socket:
     """The picture kept to by ControlNet-Tile, below what is in the column, and four steps in a column of their own."""
+    positive, negative = conditioning
     scaled = g.add("ImageScale", image=image, upscale_method="lanczos", width=1024, height=1024, crop="center")["IMAGE"]
     latent = g.add("VAEEncode", pixels=scaled, vae=vae)["LATENT"]
-    tile = g.add("ControlNetLoader", control_net_name=files.TILE)["CONTROL_NET"]
     applied = g.add("ControlNetApplyAdvanced", positive=positive, negative=negative, control_net=tile, image=scaled)
     g.column(400, f"{number}  Refine in four steps")
     return ksampler(g, model, applied["positive"], applied["negative"], latent, steps=4, cfg=4.5)

@@ -4,22 +4,23 @@ import pytest
 import shipped_graphs as graphs
 from graph_on_page import assert_as_drawn, assert_room_for_texts
 
-# Those that are not for beginners, and have many nodes. In all others one can read the text at first sight.
-LARGE = [
-    "13 SD1.5 edit a photo",
-    "15 SD1.5 text to image then refiner",
-    "16 SD1.5 hand-over to the base",
-    "17 SD1.5 all nodes",
-    "18 Train a delta of a flow model",
-    "23 Wan 2.2 video in four steps",
-    "24 Train a delta",
-    "25 Make my model fast",
-    "29 InstaFlow then SDXL refiner",
-    "36 Text to 3D",
-    "37 Text to 3D from Wonder3D views",
-    "38 Text to 3D with TripoSplat",
-    "40 Wonder3D twelve views",
-]
+# What share of the window's size the page gives a graph at first sight, at 1600 x 1000: at 0.65 one can read the text.
+READABLE = 0.65
+LARGE = {  # those with many nodes, which are not for beginners
+    "13 SD1.5 edit a photo": 0.46,
+    "15 SD1.5 text to image then refiner": 0.55,
+    "16 SD1.5 hand-over to the base": 0.55,
+    "17 SD1.5 all nodes": 0.55,
+    "18 Train a delta of a flow model": 0.55,
+    "23 Wan 2.2 video in four steps": 0.42,
+    "24 Train a delta": 0.55,
+    "25 Make my model fast": 0.55,
+    "29 InstaFlow then SDXL refiner": 0.55,
+    "36 Text to 3D": 0.42,
+    "37 Text to 3D from Wonder3D views": 0.26,
+    "38 Text to 3D with TripoSplat": 0.33,
+    "40 Wonder3D twelve views": 0.35,
+}
 
 WITH_IPADAPTER = [title for title in graphs.TITLES if graphs.needs_ipadapter_plus(graphs.read(title))]
 
@@ -29,7 +30,7 @@ def test_opens_as_drawn(page, object_info, title):
     graph = graphs.read(title)
     if graphs.lacking(graph, object_info):
         pytest.skip("This ComfyUI lacks nodes of it, as the graph's note says.")
-    assert page.first_sight(graph, title) > (0.23 if title in LARGE else 0.61)
+    assert page.first_sight(graph, title) >= LARGE.get(title, READABLE)
     assert_as_drawn(page, graph)
     assert_room_for_texts(page)
 

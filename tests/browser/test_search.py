@@ -38,7 +38,7 @@ def test_plain_words(page, our_nodes, words):
 
 @pytest.mark.parametrize("shared_page", ["classic"], indirect=True)
 def test_the_name_of_the_method(page, our_nodes):
-    """A name that begins with it comes first, then the node that most people need."""
+    """The shortest id that begins with it comes first, whatever the aliases; then the node that most people need."""
     page.load(EMPTY)
     names = [info["display_name"] for kind, info in our_nodes.items() if kind.startswith("PeRFlow")]
     assert found(page, "perflow", *names)[:2] == ["PeRFlow Sampler", "Apply PeRFlow Delta"]

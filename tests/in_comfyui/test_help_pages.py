@@ -19,7 +19,6 @@ NODES = sorted(path.stem for path in DOCS.glob("*.md"))
 TRANSLATIONS = ["zh", "ja"]
 LANGUAGES = ["en", *TRANSLATIONS]
 QUOTED = {"en": "the node says", "zh": "节点的提示", "ja": "ノードの表示"}  # heads a column of the node's own words
-INPUT = ("input", "输入", "入力")  # heads the table that is made from the schema
 NUMBER = re.compile(r"(?<![A-Za-z0-9.])-?[0-9]+(?:\.[0-9]+)?(?![A-Za-z0-9])")
 HAN_OR_KANA = re.compile("[\u3040-\u30ff\u4e00-\u9fff]")
 PICTURE = re.compile(r"!\[[^]]+\]\(([^)]+)\)")
@@ -28,11 +27,6 @@ FILE_LIMIT = 100_000  # bytes of a picture
 
 def page(node: str, language: str) -> str:
     return page_file(node, language).read_text(encoding="utf-8")
-
-
-def own_tables(node: str, language: str) -> list[list[list[str]]]:
-    """Those of a page that are not made from the schema."""
-    return [table for table in tables(page(node, language)) if table[0][0] not in INPUT]
 
 
 def tables(text: str) -> list[list[list[str]]]:
@@ -77,9 +71,9 @@ def test_every_node_has_its_pages(comfyui):
     ],
 )
 def test_what_an_input_takes(node, name, takes):
-    (inputs,) = [table for table in tables(page(node, "en")) if table[0][0] in INPUT]
-    (cell,) = [cell for head, cell in inputs if head == f"`{name}`"]
-    assert cell.endswith(f" *{takes}*")
+    _, inputs = page(node, "en").split("**Inputs**\n")
+    (line,) = [line for line in inputs.split("\n\n")[0].splitlines() if line.startswith(f"- `{name}`: ")]
+    assert line.endswith(f" *{takes}*")
 
 
 def test_an_input_without_a_translation_is_told(comfyui, monkeypatch, tmp_path):
@@ -138,7 +132,7 @@ class TestTranslations:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_timesteps_on_the_schedules_page(comfyui, perflow, language):
     """As the node itself shows them."""
-    steps, denoise, counts = own_tables("PeRFlowWindowSchedule", language)[:3]
+    steps, denoise, counts = tables(page("PeRFlowWindowSchedule", language))[:3]
 
     def shown(**inputs):
         defaults = {"steps": 4, "denoise": 1.0, "end": "zero", "steps_per_window": ""}
@@ -158,7 +152,7 @@ def test_ksamplers_starts_on_the_schedules_page(comfyui, perflow, language):
 
     model = perflow()
     sampling = model.get_model_object("model_sampling")
-    (_, *denoise), *rows = own_tables("PeRFlowWindowSchedule", language)[3]
+    (_, *denoise), *rows = tables(page("PeRFlowWindowSchedule", language))[3]
     assert {scheduler for scheduler, *_ in rows} <= set(comfy.samplers.SCHEDULER_NAMES)
     assert len(rows) == 9
     for scheduler, *starts in rows:
@@ -172,7 +166,7 @@ def test_ksamplers_starts_on_the_schedules_page(comfyui, perflow, language):
 def test_model_calls_on_the_samplers_page(run, perflow, schedule, noise, language):
     from analytic_model import sample
 
-    (_, *solvers), *rows = own_tables("PeRFlowSampler", language)[0]
+    (_, *solvers), *rows = tables(page("PeRFlowSampler", language))[0]
     assert solvers == ["euler", "heun", "ab2"]
     for steps, *calls in rows:
         for solver, expected in zip(solvers, calls, strict=True):

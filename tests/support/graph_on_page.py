@@ -29,7 +29,7 @@ ROUNDING = 2  # units of the graph: screen pixels come back a little off
 
 
 def assert_as_drawn(page, graph):
-    """It has every node, value and link of its file, nothing lies on another thing, and the page has no complaint."""
+    """It has every node, value and link of its file, no text is cut, nothing lies on another thing, no complaint."""
     nodes = page.nodes()
     assert not page.notices()
     assert not page.errors
@@ -38,6 +38,7 @@ def assert_as_drawn(page, graph):
     assert_values_in_place(graph, nodes)
     saved = page.saved()
     assert values_by_id(saved) == values_by_id(graph)
+    assert not page.cut_texts()
     assert sorted(map(str, saved["links"])) == sorted(map(str, graph["links"]))
     assert_layout(nodes, page.groups())
 

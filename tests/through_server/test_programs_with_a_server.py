@@ -44,11 +44,11 @@ def test_describe_nodes(here, monkeypatch, tmp_path, repository):
     here("scripts/describe_nodes.py")
     stored = repository / "tests" / "node_contract.json"
     assert contract.read_text() == stored.read_text()
-    title, description, table = (tmp_path / "PeRFlowSampler" / "zh.md").read_text(encoding="utf-8").split("\n\n")
+    title, description, inputs = (tmp_path / "PeRFlowSampler" / "zh.md").read_text(encoding="utf-8").split("\n\n")
     assert title == "# PeRFlow 采样器 / PeRFlow Sampler"
     assert description.endswith("。")
-    assert table.splitlines()[-1].startswith("| 求解器 `solver` | euler：")
-    assert table.endswith(" *euler、heun、ab2；默认：euler* |\n")
+    assert inputs.splitlines()[-1].startswith("- 求解器 `solver`：euler：")
+    assert inputs.endswith(" *euler、heun、ab2；默认：euler*\n")
     page = tmp_path / "PeRFlowSampler.md"
     page.write_text(page.read_text(encoding="utf-8").replace("heun,", "").replace("A solver", "Any solver"))
     assert here("scripts/describe_nodes.py", "--check").count(": differs") == 1
