@@ -21,6 +21,7 @@ from .stopping import TrainingError
 from .teacher import Prompts, Teacher, digests, first_line
 
 CHUNK = 77  # tokens
+POOLED = 1280  # numbers of SDXL's pooled embedding
 VAE_FACTOR = 8  # pixels, in height and width, for a place of the latent
 KINDS = "a Stable Diffusion 1.5, 2.x or SDXL model that predicts noise or v"
 PIPELINES: dict[str, Any] = {
@@ -51,6 +52,11 @@ class UNetTeacher(Teacher):
 
     def latent_shape_at(self, height: int, width: int) -> tuple[int, ...]:
         return 4, height // VAE_FACTOR, width // VAE_FACTOR
+
+    @property
+    def prompt_size(self) -> tuple[int, int, int]:
+        pooled = POOLED if self.unet.config.get("addition_embed_type") else 0
+        return CHUNK, self.unet.config.cross_attention_dim, pooled
 
     @property
     def side_step(self) -> int:
