@@ -32,10 +32,17 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 WholePath = Annotated[int, Field(ge=1, le=999)]  # steps of a teacher from noise to data, whose table has 1000 entries
 
 
+NAME_BYTES, PATH_BYTES = 255, 4095  # what file systems take
+
+
 def _path(text: str) -> str:
     """Of a home folder, too."""
     if "\0" in text:
         raise ValueError("expected a path, which has no zero byte")
+    of_shards = ":" in text or "{" in text  # addresses and lists of names, which may be longer
+    longest = max(len(os.fsencode(name)) for name in text.split("/"))
+    if not of_shards and (longest > NAME_BYTES or len(os.fsencode(text)) > PATH_BYTES):
+        raise ValueError(f"expected a path of at most {PATH_BYTES} bytes, with names of at most {NAME_BYTES}")
     return os.path.expanduser(text)
 
 
@@ -101,7 +108,7 @@ class PointsConfig(Section):
     grid: Literal["coarse", "uniform"] = "coarse"
     per_window: Positive = 4  # coarse
     start_share: Share = 0.4  # coarse: how often a window's start
-    N: Positive = 1000  # uniform
+    N: Annotated[int, Field(ge=1, le=100_000)] = 1000  # uniform
     pure_noise: bool = False  # the first window starts at noise alone, as text to image does
 
 
@@ -203,7 +210,7 @@ class SaveConfig(Section):
     keep_states: Positive = 1  # the last ones
     rank: Count = 0  # of the delta of a full student; 0 keeps all of it
     precision: Literal["float32", "float16", "bfloat16"] = "float16"
-    name: Annotated[str, Field(pattern=r"^[\w.-]+$")] = "perflow"
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$", max_length=50)] = "perflow"
 
 
 class Config(Section):

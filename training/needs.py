@@ -284,11 +284,11 @@ def check(needs: Needs, place: Place, output: str, here: int = 1, sharded: bool 
     ram = here * in_ram(needs, place)
     if ram > place.ram:
         of_ram, of_card = [*needs.ram.items(), *needs.ram_moments.items()], by_card if place.card is None else []
-        largest = _largest([*of_ram, *of_card])
-        advice = _advice(needs) if largest in map(_named, of_card) else _lora(needs)
+        largest = max([*of_ram, *of_card], key=itemgetter(1))
+        advice = _advice(needs) if largest in of_card else _advice_of_ram(needs, largest[0])
         raise TrainingError(
             f"The run needs {ram / GB:.3g} GB of RAM, of which {place.ram / GB:.3g} are free, most of it for "
-            f"{largest}: close other programs{advice and f', or {advice}'}."
+            f"{_named(largest)}: close other programs{advice and f', or {advice}'}."
         )
     if disk > place.disk:
         raise TrainingError(
@@ -310,8 +310,19 @@ def _lora(needs: Needs) -> str:
     return 'set student.method to "lora"' if needs.full else ""
 
 
+def _advice_of_ram(needs: Needs, name: str) -> str:
+    """What takes less of RAM in this part."""
+    if name == "end points of a round":
+        return "lower cache.endpoints, optimizer.batch_size or optimizer.accumulation"
+    if name == "a delta or a state that is written" and not needs.full:
+        return "lower student.rank"
+    return _lora(needs)
+
+
 def _advice(needs: Needs) -> str:
     """What takes less, by the moment that counts."""
+    if needs.kept["prompts in memory"] > needs.card / 2:
+        return "lower cache.prompts_memory_gb"
     moment = max(needs.moments, key=lambda name: needs.moments[name], default="")
     if "trajectories" in moment:
         return "lower cache.teacher_batch"

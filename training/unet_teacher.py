@@ -157,6 +157,10 @@ def _from_file(path: Path, config: str) -> Any:
         file = inspect(path)
     except WeightsFileError as error:
         raise TrainingError(str(error)) from error
+    except OSError as error:
+        raise TrainingError(
+            f"The teacher {path} cannot be read ({error}): give a .safetensors checkpoint or a diffusers folder."
+        ) from error
     if file.kind != "full model" or file.family not in PIPELINES:
         raise TrainingError(f"The teacher {path.name} is of another kind ({file}), expected {KINDS}: choose another.")
     source: dict[str, Any] = {"config": config, "local_files_only": True} if config else {}

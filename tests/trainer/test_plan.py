@@ -374,6 +374,18 @@ def test_on_a_cpu_the_largest_may_be_what_a_card_has(configuration):
         needs.check(needed, dataclasses.replace(place, card=ENOUGH * 2), config.output)
 
 
+@pytest.mark.parametrize(("changes", "sentence"), [
+    ({"cache": {"endpoints": 10**9}}, r"for end points of a round .*, or lower cache\.endpoints, "),
+    ({"optimizer": {"accumulation": 10**8}}, r"for end points of a round .* or optimizer\.accumulation\."),
+    ({"student": {"method": "lora", "rank": 10**8}}, r"for a delta or a state .*, or lower student\.rank\."),
+    ({"cache": {"prompts_memory_gb": 1e6}}, r"for prompts in memory .*, or lower cache\.prompts_memory_gb\."),
+])  # fmt: skip
+def test_the_advice_is_for_what_takes_most(configuration, changes, sentence):
+    config = parse(configuration(**changes))
+    with pytest.raises(TrainingError, match=sentence):
+        needs.check(needs.of(config, traced=False), needs.Place(None, 1 << 34, 1 << 62), config.output)
+
+
 def test_a_short_run_has_no_more_rounds_than_it_makes(configuration):
     config = parse(configuration(optimizer={"steps": 4}, save={"every": 10**6}))
     assert EndPoints.of(config, 4, (4, 8, 8)).kept == 1
