@@ -21,13 +21,33 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-Positive = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
+MOST = 10**9  # of anything that is counted: more would overflow, or never end
+Positive = Annotated[int, Field(ge=1, le=MOST)]
+Count = Annotated[int, Field(ge=0, le=MOST)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Size = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Size = Annotated[float, Field(gt=0, le=MOST)]
+Gigabytes = Annotated[float, Field(gt=0, le=1e6)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 WholePath = Annotated[int, Field(ge=1, le=999)]  # steps of a teacher from noise to data, whose table has 1000 entries
-PathText = Annotated[str, AfterValidator(os.path.expanduser)]
+
+
+NAME_BYTES, PATH_BYTES = 255, 4095  # what file systems take
+
+
+def _path(text: str) -> str:
+    """Of a home folder, too."""
+    if "\0" in text:
+        raise ValueError("expected a path, which has no zero byte")
+    of_shards = ":" in text or "{" in text  # addresses and lists of names, which may be longer
+    longest = max(len(os.fsencode(name)) for name in text.split("/"))
+    if not of_shards and (longest > NAME_BYTES or len(os.fsencode(text)) > PATH_BYTES):
+        raise ValueError(f"expected a path of at most {PATH_BYTES} bytes, with names of at most {NAME_BYTES}")
+    return os.path.expanduser(text)
+
+
+PathText = Annotated[str, AfterValidator(_path)]
+GivenPath = Annotated[str, Field(min_length=1), AfterValidator(_path)]
 
 
 def _zero_as_in_the_node(guidance: Any) -> Any:
@@ -49,16 +69,18 @@ class Section(BaseModel):
 class TeacherConfig(Section):
     """The base model and how its trajectory is solved."""
 
-    path: PathText  # a .safetensors checkpoint or a diffusers folder
+    path: GivenPath  # a .safetensors checkpoint or a diffusers folder
     config: PathText = ""  # for a checkpoint: a diffusers folder of its kind, where the network has none to give
     # Of flow models alone. shift: of the path; auto as the scheduler has it for data.resolution, in all buckets.
     shift: Literal["auto"] | Size = "auto"
     embedded_guidance: Size = 3.5  # what a model is given that takes guidance as an input, as Flux does
-    text_length: Count = 0  # tokens of a prompt; 0: as many as the model's pipeline takes
+    text_length: Annotated[int, Field(ge=0, le=4096)] = (
+        0  # tokens of a prompt; 0: as many as the model's pipeline takes
+    )
     prediction_type: Literal["auto", "epsilon", "v_prediction"] = "auto"
     guidance: Guidance = "cfg_sync"  # a number is the teacher's CFG, which is learned; 0 is cfg_sync
     solver: Solver = "dpmpp_2m"
-    solving_steps: Positive = 4
+    solving_steps: WholePath = 4
     # Not of flow models. The number of ComfyUI's CLIP Set Last Layer: -1 takes the last layer of the text encoder, -2
     # the one before it; 0: the model's own, which is -1 for SD1.5 and -2 for SD2.x and SDXL.
     clip_skip: Annotated[int, Field(ge=-24, le=0)] = 0
@@ -86,7 +108,7 @@ class PointsConfig(Section):
     grid: Literal["coarse", "uniform"] = "coarse"
     per_window: Positive = 4  # coarse
     start_share: Share = 0.4  # coarse: how often a window's start
-    N: Positive = 1000  # uniform
+    N: Annotated[int, Field(ge=1, le=100_000)] = 1000  # uniform
     pure_noise: bool = False  # the first window starts at noise alone, as text to image does
 
 
@@ -96,19 +118,21 @@ class DataConfig(Section):
     kind: Literal["folder", "kohya", "simpletuner", "webdataset", "latents", "prompts"]
     # A folder, SimpleTuner's multidatabackend.json, shards (with braces or *, or any address webdataset reads),
     # latents, or a text file of prompts.
-    path: PathText
-    caption: str = "text"  # folder: the column of metadata.jsonl; webdataset: the ending of the caption's file
-    resolution: Annotated[int, Field(ge=64, multiple_of=8)] = 512
+    path: GivenPath
+    caption: Annotated[str, Field(min_length=1)] = (
+        "text"  # folder: the column of metadata.jsonl; webdataset: the ending of the caption's file
+    )
+    resolution: Annotated[int, Field(ge=64, le=16384, multiple_of=8)] = 512
     # Pictures keep about their shape, and a batch has one size: each is cut and resized to the nearest aspect ratio of
     # the sizes whose sides are multiples of bucket_step, of no larger area than a square of the resolution's. Or else
     # all become that square. Latents: files may then have such sizes.
     buckets: bool = False
-    bucket_step: Annotated[int, Field(ge=8, multiple_of=8)] = 64
-    max_aspect: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 4.0  # of a bucket, the long side to the short
+    bucket_step: Annotated[int, Field(ge=8, le=16384, multiple_of=8)] = 64
+    max_aspect: Annotated[float, Field(ge=1, le=1000)] = 4.0  # of a bucket, the long side to the short
     repeats: dict[str, Positive] = {}  # folder: how often an epoch has the pictures below a folder in path
     flip: bool = False  # pictures: mirrored ones, too
     prompt_dropout: Share = 0.1
-    latents_gb: Size = 50.0  # pictures in folders, and prompts: the latents may take this much of the disk
+    latents_gb: Gigabytes = 50.0  # pictures in folders, and prompts: the latents may take this much of the disk
     shuffle: Positive = 1000  # webdataset: samples to shuffle among
     samples_per_prompt: Positive = 1  # prompts
     sampling_steps: WholePath = 25  # prompts
@@ -120,10 +144,10 @@ class CacheConfig(Section):
 
     endpoints: Positive = 8192
     uses: Positive = 4
-    max_gb: Size = 20.0
+    max_gb: Gigabytes = 20.0
     teacher_batch: Positive = 32
-    prompts_gb: Size = 4.0  # embeddings of prompts, for each process
-    prompts_memory_gb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0  # of those, as much also in memory
+    prompts_gb: Gigabytes = 4.0  # embeddings of prompts, for each process
+    prompts_memory_gb: Annotated[float, Field(ge=0, le=1e6)] = 0.0  # of those, as much also in memory
     precision: Literal["float32", "float16"] = "float16"
 
 
@@ -139,7 +163,7 @@ class OptimizerConfig(Section):
     schedule: Literal["constant_with_warmup", "cosine", "linear"] = "constant_with_warmup"
     warm_up: Count = 100
     betas: Annotated[tuple[Beta, Beta], Field(strict=False)] = (0.9, 0.999)  # of adamw; TOML has lists only
-    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
+    weight_decay: Annotated[float, Field(ge=0, le=MOST)] = 0.01
     clip: Size = 1.0
     loss: Literal["mse", "huber"] = "mse"
     huber_c: Size = 0.001
@@ -156,11 +180,11 @@ class PreviewConfig(Section):
     prompts: Annotated[list[str], Field(min_length=1), BeforeValidator(_from_a_file)] = [
         "a lighthouse on a cliff at sunset"
     ]
-    seed: Count = 0
+    seed: Seed = 0
     teacher_steps: WholePath = 25
     teacher_guidance: Size = 7.5
     reference_steps: WholePath = 100  # of the teacher's trajectory that the student's end points are compared with
-    student_steps: Annotated[list[Positive], Field(min_length=1)] = [4, 8]
+    student_steps: Annotated[list[WholePath], Field(min_length=1)] = [4, 8]
     student_guidance: Size = 4.5  # of the pictures; lower where teacher.guidance is a number, which is learned
 
 
@@ -186,14 +210,14 @@ class SaveConfig(Section):
     keep_states: Positive = 1  # the last ones
     rank: Count = 0  # of the delta of a full student; 0 keeps all of it
     precision: Literal["float32", "float16", "bfloat16"] = "float16"
-    name: Annotated[str, Field(pattern=r"^[\w.-]+$")] = "perflow"
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$", max_length=50)] = "perflow"
 
 
 class Config(Section):
     """A whole run. Paths are taken from the folder that the program is started in."""
 
-    output: Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
-    seed: Count = 0
+    output: GivenPath
+    seed: Seed = 0
     teacher: TeacherConfig
     student: StudentConfig = StudentConfig()
     points: PointsConfig = PointsConfig()
@@ -318,6 +342,9 @@ def parse(values: dict[str, Any], name: str = "the configuration") -> Config:
         raise TrainingError(f"{name}: " + "; ".join(_sentence(entry) for entry in error.errors()) + ".") from error
 
 
+LONG = 80  # characters of a value that an error shows
+
+
 def _sentence(error: Any) -> str:
     key = ".".join(str(part) for part in error["loc"] if not _is_branch(part))
     if error["type"] == "missing":
@@ -329,8 +356,12 @@ def _sentence(error: Any) -> str:
         return f"{key} is not a configuration key" + (f", use {near[0]}" if near else ", remove it")
     if not key:  # `_contradictions`
         return str(error["ctx"]["error"])
-    expected = error["msg"][:1].lower() + error["msg"][1:]
-    return f"{key} is {error['input']!r}, {expected}"
+    value = repr(error["input"])
+    shown = value if len(value) <= LONG else f"{value[:LONG]} ..."
+    if error["type"] == "model_type":
+        return f"{key} is {shown}, expected a section [{key}]: write its keys below that"
+    expected = error["msg"].removeprefix("Value error, ")
+    return f"{key} is {shown}, {expected[:1].lower()}{expected[1:]}: correct it"
 
 
 def _is_branch(part: Any) -> bool:

@@ -27,7 +27,8 @@ Call = Callable[[Any, Tensor, Tensor, Prompts, Tensor | None], Tensor]
 @dataclass(frozen=True)
 class FlowFamily:
     """architecture: ComfyUI's class; channels: that its transformer reads; encode: texts in so many tokens, by its
-    pipeline; names: of a transformer's weights for ComfyUI; frames: latents have a dimension of time.
+    pipeline; names: of a transformer's weights for ComfyUI; width: what its configuration calls that of a token of a
+    prompt; before: so many tokens of another text encoder; frames: latents have a dimension of time.
     """
 
     architecture: str
@@ -35,6 +36,8 @@ class FlowFamily:
     call: Call
     encode: Callable[[Any, list[str], int, torch.device], Prompts]
     names: Callable[[Any], TransformerNames]
+    width: str = "joint_attention_dim"
+    before: int = 0
     frames: bool = False
 
 
@@ -104,7 +107,7 @@ def _encode_flux(pipeline: Any, texts: list[str], tokens: int, device: torch.dev
 
 def _call_z_image(transformer: Any, x: Tensor, sigma: Tensor, prompts: Prompts, guidance: Tensor | None) -> Tensor:
     """It is told 1 - sigma, and gives data - noise."""
-    texts = [row[counted] for row, counted in zip(prompts.embeddings, prompts.counted, strict=True)]
+    texts = [row[:length] for row, length in zip(prompts.embeddings, prompts.lengths, strict=True)]
     out = transformer(list(x[:, :, None]), 1 - sigma, texts, return_dict=False)[0]
     return -torch.stack(out)[:, :, 0]
 
@@ -119,7 +122,7 @@ def _encode_z_image(pipeline: Any, texts: list[str], tokens: int, device: torch.
 
 def _call_qwen_image(transformer: Any, x: Tensor, sigma: Tensor, prompts: Prompts, guidance: Tensor | None) -> Tensor:
     counted = prompts.counted
-    longest = int(counted.sum(dim=1).max())  # what is padding for all rows need not be computed
+    longest = max(prompts.lengths)  # what is padding for all rows need not be computed
     h, w = x.shape[-2:]
     patches = transformer(
         hidden_states=_packed(x),
@@ -154,18 +157,20 @@ def _encode_wan(pipeline: Any, texts: list[str], tokens: int, device: torch.devi
 
 
 FAMILIES = {
-    "StableDiffusion3Pipeline": FlowFamily("SD3", 16, _call_sd3, _encode_sd3, _sd3_names),
+    "StableDiffusion3Pipeline": FlowFamily("SD3", 16, _call_sd3, _encode_sd3, _sd3_names, before=77),
     "FluxPipeline": FlowFamily(
         "Flux", 64, _call_flux, _encode_flux,
         lambda transformer: TransformerNames(transformer_names.FLUX, frozenset({"norm_out.linear"})),
     ),
     "ZImagePipeline": FlowFamily(
-        "Lumina2", 16, _call_z_image, _encode_z_image, lambda transformer: TransformerNames(transformer_names.Z_IMAGE)
+        "Lumina2", 16, _call_z_image, _encode_z_image,
+        lambda transformer: TransformerNames(transformer_names.Z_IMAGE), width="cap_feat_dim",
     ),
     "QwenImagePipeline": FlowFamily(
         "QwenImage", 64, _call_qwen_image, _encode_qwen_image, lambda transformer: TransformerNames({})
     ),
     "WanPipeline": FlowFamily(
-        "WAN21", 16, _call_wan, _encode_wan, lambda transformer: TransformerNames(transformer_names.WAN), frames=True
+        "WAN21", 16, _call_wan, _encode_wan,
+        lambda transformer: TransformerNames(transformer_names.WAN), width="text_dim", frames=True,
     ),
 }  # fmt: skip

@@ -3,7 +3,7 @@
 import inspect
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import diffusers
 import safetensors
 import torch
+import transformers
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from torch import Tensor
 
@@ -22,8 +23,9 @@ from perflow_core.weights.transformer_names import BLOCK, TransformerNames
 from .config import TeacherConfig
 from .flow_families import FAMILIES, FlowFamily
 from .stopping import TrainingError
-from .teacher import Prompts, Teacher, digests, first_line
+from .teacher import Prompts, Teacher, cast, digests, first_line
 
+CONFIG = "config.json"  # of a network with weights
 STORED = {"F32": torch.float32, "F16": torch.float16}  # what else there is becomes bfloat16
 
 
@@ -42,6 +44,11 @@ class FlowTeacher(Teacher):
         channels = config.z_dim if "z_dim" in config else config.latent_channels
         places = height // scale, width // scale
         return (channels, 1, *places) if self.family.frames else (channels, *places)
+
+    @property
+    def prompt_size(self) -> tuple[int, int, int]:
+        config = self.unet.config
+        return self.family.before + self.tokens, config[self.family.width], config.get("pooled_projection_dim", 0)
 
     @property
     def side_step(self) -> int:
@@ -78,15 +85,23 @@ def is_one(path: Path, config: TeacherConfig) -> bool:
     return (_folder(path, config) / "transformer").is_dir()
 
 
-def load(path: Path, config: TeacherConfig, resolution: int) -> FlowTeacher:
-    """The teacher on the CPU, in the precision that it is stored in. Raises TrainingError."""
+def load(path: Path, config: TeacherConfig, resolution: int, of_sizes: bool = False) -> FlowTeacher:
+    """The teacher on the CPU, in the precision that it is stored in. Raises TrainingError.
+
+    of_sizes: on the meta device, with sizes and no numbers, and so without digests of them.
+    """
     folder = _folder(path, config)
-    family, pipeline = _pipeline(path, folder)
+    family, pipeline = _pipeline(path, folder, of_sizes)
     transformer, scheduler = pipeline.transformer, pipeline.scheduler
     step = FlowTeacher.patch * _vae_scale(pipeline)
     if resolution % step:
         raise TrainingError(
             f"data.resolution is {resolution}, expected a multiple of {step} for {path.name}: choose one."
+        )
+    places = transformer.config.get("pos_embed_max_size")  # SD3's table of positions
+    if places and resolution > places * step:
+        raise TrainingError(
+            f"data.resolution is {resolution}, expected at most {places * step} for {path.name}: lower it."
         )
     if config.prediction_type != "auto":
         raise TrainingError(
@@ -112,7 +127,7 @@ def load(path: Path, config: TeacherConfig, resolution: int) -> FlowTeacher:
         unet=transformer,
         pipeline=pipeline,
         resolution=resolution,
-        digests=digests(pipeline, transformer, {"shift": base.shift}),
+        digests={} if of_sizes else digests(pipeline, transformer, {"shift": base.shift}),
         family=family,
         tokens=config.text_length or _tokens(pipeline),
         guidance=config.embedded_guidance if guided else None,
@@ -124,10 +139,11 @@ def _folder(path: Path, config: TeacherConfig) -> Path:
     return path if path.is_dir() else Path(config.config)
 
 
-def _pipeline(path: Path, folder: Path) -> tuple[FlowFamily, Any]:
+def _pipeline(path: Path, folder: Path, of_sizes: bool) -> tuple[FlowFamily, Any]:
     """The family and the pipeline. Raises TrainingError for one that cannot be a teacher."""
     try:
-        name = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))["_class_name"]
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+        name = index["_class_name"]
     except (OSError, ValueError, KeyError) as error:
         raise TrainingError(
             f"{folder / 'model_index.json'} does not name a pipeline ({error}), expected a complete diffusers folder: "
@@ -140,13 +156,17 @@ def _pipeline(path: Path, folder: Path) -> tuple[FlowFamily, Any]:
         )
     kind, family = getattr(diffusers, name), FAMILIES[name]
     try:
-        parts: dict[str, Any] = {}
+        stored = {part.name: _stored_dtype(sorted(part.glob("*.safetensors"))) for part in folder.iterdir()}
         if path != folder:
+            stored["transformer"] = _stored_dtype([path])
+        parts: dict[str, Any] = {}
+        if of_sizes:
+            parts = {part: _of_sizes(folder / part, index[part], stored[part]) for part in _networks(folder, index)}
+        elif path != folder:
             of_kind = getattr(diffusers, _transformer_class(folder))
             parts["transformer"] = of_kind.from_single_file(
-                str(path), config=str(folder / "transformer"), dtype=_stored_dtype([path])
+                str(path), config=str(folder / "transformer"), dtype=stored["transformer"]
             )
-        stored = {part.name: _stored_dtype(sorted(part.glob("*.safetensors"))) for part in folder.iterdir()}
         pipeline = kind.from_pretrained(str(folder), dtype=stored, local_files_only=True, **parts)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise TrainingError(
@@ -170,8 +190,32 @@ def _pipeline(path: Path, folder: Path) -> tuple[FlowFamily, Any]:
 
 
 def _transformer_class(folder: Path) -> str:
-    name: str = json.loads((folder / "transformer" / "config.json").read_text(encoding="utf-8"))["_class_name"]
+    name: str = json.loads((folder / "transformer" / CONFIG).read_text(encoding="utf-8"))["_class_name"]
     return name
+
+
+def _networks(folder: Path, index: Mapping[str, Any]) -> list[str]:
+    """The parts of a pipeline that have weights."""
+    return [part for part, of_kind in index.items() if isinstance(of_kind, list) and (folder / part / CONFIG).is_file()]
+
+
+def _of_sizes(folder: Path, of_kind: list[str], dtype: torch.dtype) -> Any:
+    """A network on the meta device, in the precisions that its library loads it in where it is stored in dtype.
+
+    of_kind: library and class.
+    """
+    library, name = of_kind
+    kind: Any = getattr({"diffusers": diffusers, "transformers": transformers}[library], name)
+    with torch.device("meta"):
+        if library == "diffusers":
+            network = kind.from_config(kind.load_config(folder))
+        else:
+            network = kind(kind.config_class.from_pretrained(folder))
+    if library == "diffusers" or dtype == torch.float16:  # transformers keeps nothing in float32 beside bfloat16
+        cast(network, dtype)
+    else:
+        torch.nn.Module.to(network, dtype)
+    return network
 
 
 def _stored_dtype(paths: list[Path]) -> torch.dtype:

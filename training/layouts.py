@@ -2,22 +2,22 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import torch
+import transformers
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 
+from perflow_core.training.base import Base
 from perflow_core.weights.weights_file import WeightsFileError, inspect
 
-from . import student
-from .buckets import Size
+from . import flow_teacher
 from .config import TeacherConfig
 from .stopping import TrainingError
-from .teacher import float8_layers
-from .unet_teacher import LORA_TARGETS, VAE_FACTOR
+from .teacher import Teacher, existing
+from .unet_teacher import UNetTeacher
 
 # The published UNets, by what differs from diffusers' defaults; for checkpoints, which have no configuration.
 UNETS: dict[str, dict[str, Any]] = {
@@ -43,131 +43,101 @@ VAE: dict[str, Any] = {
     "up_block_types": ("UpDecoderBlock2D",) * 4,
 }
 UNET_PREFIX, VAE_PREFIX = "model.diffusion_model.", "first_stage_model."
-POOLED = 1280  # numbers of SDXL's pooled embedding
+NO_TABLE = Base(torch.linspace(0.99, 0.01, 1000, dtype=torch.float64), "noise")  # no size depends on it
 
 
 class UnknownLayoutError(TrainingError):
     """The sizes of a teacher cannot be told without loading it."""
 
 
-@dataclass(frozen=True)
-class Layout:
-    """unet, vae: configurations (JSON); text_numbers: weights of the text encoders; file_bytes: a checkpoint's size."""
+class Layout(NamedTuple):
+    """teacher: on the meta device, in the precisions that it is loaded in; file_bytes: a single file's size."""
 
-    unet: str
-    vae: str
-    text_numbers: int
+    teacher: Teacher
     file_bytes: int
 
-    def vae_on_meta(self) -> Any:
-        return _vae(self.vae)
 
-    def student(self) -> Any:
-        """A whole one, in float32."""
-        return _unet(self.unet, torch.float32)
+class Numbers(torch.nn.Module):
+    """Stands for a checkpoint's text encoders, of which only the number of their numbers is read."""
 
-    def teacher(self, dtype: torch.dtype, float8: bool, rank: int = 0) -> Any:
-        """The frozen UNet, with a student's adapter in float32 where there is a rank."""
-        return _unet(self.unet, dtype, float8, rank, frozen=True)
+    def __init__(self, count: int):
+        super().__init__()
+        self.all = torch.nn.Parameter(torch.empty(count, device="meta"))
 
     @property
-    def context(self) -> int:
-        found = json.loads(self.unet).get("cross_attention_dim")
-        if not isinstance(found, int):
-            raise ValueError(f"its UNet has cross_attention_dim {found}, expected one number")
-        return found
-
-    @property
-    def pooled(self) -> int:
-        return POOLED if json.loads(self.unet).get("addition_embed_type") else 0
-
-    def inputs(self, batch: int, size: Size) -> dict[str, Any]:
-        """Of the UNet's forward, on the meta device."""
-        with torch.device("meta"):
-            inputs: dict[str, Any] = {
-                "sample": torch.empty(batch, 4, size.height // VAE_FACTOR, size.width // VAE_FACTOR),
-                "timestep": torch.empty(batch),
-                "encoder_hidden_states": torch.empty(batch, 77, self.context),
-            }
-            if self.pooled:
-                added = {"text_embeds": torch.empty(batch, self.pooled), "time_ids": torch.empty(batch, 6)}
-                inputs["added_cond_kwargs"] = added
-        return inputs
+    def dtype(self) -> torch.dtype:
+        return self.all.dtype
 
 
-def of_teacher(config: TeacherConfig) -> Layout:
-    """Raises UnknownLayoutError."""
-    path = Path(config.path)
+def of_teacher(config: TeacherConfig, resolution: int) -> Layout:
+    """Raises UnknownLayoutError, and TrainingError for what cannot be a teacher."""
+    path = existing(config)
+    if flow_teacher.is_one(path, config):
+        of_file = 0 if path.is_dir() else path.stat().st_size
+        return Layout(flow_teacher.load(path, config, resolution, of_sizes=True), of_file)
     try:
-        layout = _of_folder(path) if path.is_dir() else _of_file(path, config.config)
-        _ = layout.context
-        return layout
+        return _of_folder(path, resolution) if path.is_dir() else _of_file(path, config.config, resolution)
     except (OSError, ValueError, KeyError, TypeError, WeightsFileError) as error:
         raise UnknownLayoutError(
             f"What the teacher {path} needs cannot be told ({' '.join(str(error).split())}), expected a checkpoint or "
-            "a whole diffusers folder of Stable Diffusion 1.5, 2.x or SDXL: choose one."
+            "a whole diffusers folder of Stable Diffusion 1.5, 2.x or SDXL, or a whole one of a flow model: choose one."
         ) from error
 
 
-def _of_folder(path: Path) -> Layout:
-    import transformers
-
-    texts = 0
+def _of_folder(path: Path, resolution: int) -> Layout:
+    texts = {}
     for name in ("text_encoder", "text_encoder_2"):
         if (path / name).is_dir():
-            config = transformers.CLIPTextConfig.from_pretrained(path / name)
             kind = transformers.CLIPTextModelWithProjection if name.endswith("2") else transformers.CLIPTextModel
-            texts += _text_numbers(kind, config.to_json_string())
-    return Layout(_text(path / "unet"), _text(path / "vae"), texts, 0)
+            with torch.device("meta"):
+                texts[name] = kind(transformers.CLIPTextConfig.from_pretrained(path / name))
+    return Layout(_teacher(path, resolution, _unet(_values(path / "unet")), _vae(_values(path / "vae")), texts), 0)
 
 
-def _of_file(path: Path, config: str) -> Layout:
+def _of_file(path: Path, config: str, resolution: int) -> Layout:
     file = inspect(path)
     given = Path(config)
-    unet = _text(given / "unet") if config else json.dumps(UNETS.get(file.family, {}))
-    vae = _text(given / "vae") if config else json.dumps(VAE)
+    unet = _unet(_values(given / "unet") if config else UNETS.get(file.family, {}))
+    vae = _vae(_values(given / "vae") if config else VAE)
     numbers = {name: torch.Size(shape).numel() for name, shape in file.shapes.items()}
     found, vaes = (_below(numbers, prefix) for prefix in (UNET_PREFIX, VAE_PREFIX))
-    expected = sum(weight.numel() for weight in _unet(unet, torch.float32).parameters())
+    expected = sum(weight.numel() for weight in unet.parameters())
     if found != expected:
         raise ValueError(f"its UNet has {found} numbers and one of its kind, {file.family}, {expected}")
-    return Layout(unet, vae, sum(numbers.values()) - found - vaes, file.bytes)
+    texts = {"text_encoder": Numbers(sum(numbers.values()) - found - vaes)}
+    return Layout(_teacher(path, resolution, unet, vae, texts), file.bytes)
+
+
+def _teacher(path: Path, resolution: int, unet: Any, vae: Any, texts: Mapping[str, torch.nn.Module]) -> UNetTeacher:
+    return UNetTeacher(
+        name=path.name,
+        architecture="",
+        base=NO_TABLE,
+        unet=unet,
+        pipeline=SimpleNamespace(vae=vae, **texts),
+        resolution=resolution,
+        digests={},
+    )
 
 
 def _below(numbers: Mapping[str, int], prefix: str) -> int:
     return sum(count for name, count in numbers.items() if name.startswith(prefix))
 
 
-def _text(folder: Path) -> str:
-    return (folder / "config.json").read_text(encoding="utf-8")
+def _values(folder: Path) -> Any:
+    return json.loads((folder / "config.json").read_text(encoding="utf-8"))
 
 
-@lru_cache(maxsize=8)
-def _text_numbers(kind: Any, config: str) -> int:
-    import transformers
-
+def _unet(values: Mapping[str, Any]) -> Any:
+    """A whole one, in float32."""
+    context = values.get("cross_attention_dim")
+    if not isinstance(context, int):
+        raise ValueError(f"its UNet has cross_attention_dim {context}, expected one number")
     with torch.device("meta"):
-        model = kind(transformers.CLIPTextConfig(**json.loads(config)))
-    return sum(weight.numel() for weight in model.parameters())
+        return UNet2DConditionModel.from_config(dict(values))
 
 
-@lru_cache(maxsize=8)
-def _unet(config: str, dtype: torch.dtype, float8: bool = False, rank: int = 0, frozen: bool = False) -> Any:
-    with torch.device("meta"):
-        unet: Any = UNet2DConditionModel.from_config(json.loads(config)).requires_grad_(not frozen)
-        torch.nn.Module.to(unet, dtype)  # diffusers' own warns of what concerns no UNet here
-        if rank:
-            student.add_adapter(unet, rank, LORA_TARGETS)
-    for weight in student.trainable(unet):
-        weight.data = weight.data.float()
-    for layer in float8_layers(unet) if float8 else ():
-        layer.weight.data = layer.weight.data.to(torch.float8_e4m3fn)
-    return unet
-
-
-@lru_cache(maxsize=8)
-def _vae(config: str) -> Any:
-    values = json.loads(config)
+def _vae(values: Mapping[str, Any]) -> Any:
     kind: Any = AutoencoderTiny if values.get("_class_name") == "AutoencoderTiny" else AutoencoderKL
     with torch.device("meta"):
-        return kind.from_config(values)
+        return kind.from_config(dict(values))

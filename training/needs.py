@@ -5,7 +5,7 @@ Sizes are in bytes, and 1 GB is 1e9 of them.
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -13,18 +13,20 @@ from typing import Any
 
 import psutil
 import torch
+from torch import Tensor
 
 from . import layouts, optimizers, peak_memory, student
 from .buckets import Buckets, Size
 from .config import FOLDERS, Config
-from .layouts import Layout
+from .latent_scale import LatentScale
+from .latents import LatentFiles, shape_of
 from .picture_folders import picture_paths
 from .segment_cache import EndPoints, rounds
 from .stopping import TrainingError
-from .teacher import VAE_PIXELS
-from .unet_teacher import VAE_FACTOR
+from .teacher import VAE_PIXELS, Prompts, Teacher
 
 GB = 1e9
+META = torch.device("meta")
 PRECISIONS = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Not computed but assumed: CUDA's context, what convolutions take inside, and gaps between tensors.
 RESERVE = int(1.0 * GB)
@@ -57,11 +59,11 @@ class Needs:
 
 def of(config: Config, processes: int = 1, traced: bool = True) -> Needs:
     """traced: find out what the computations take beside weights, which takes seconds. Raises UnknownLayoutError."""
-    layout, optimizer = layouts.of_teacher(config.teacher), config.optimizer
+    optimizer = config.optimizer
     lanes = processes * optimizer.batch_size * optimizer.accumulation
     of_run = rounds(config, lanes)
     rows = -(-optimizer.steps // of_run.steps) * of_run.depth * lanes
-    computing = _Computing(config, layout, processes)
+    computing = _Computing(config, processes)
     return Needs(
         kept=computing.kept(),
         moments=computing.moments() if traced else {},
@@ -75,28 +77,36 @@ def of(config: Config, processes: int = 1, traced: bool = True) -> Needs:
 
 
 class _Computing:
-    """The memory of one process."""
+    """The memory of one process, by the program's own teacher and student, on the meta device."""
 
-    def __init__(self, config: Config, layout: Layout, processes: int):
-        self.config, self.layout, self.processes = config, layout, processes
+    def __init__(self, config: Config, processes: int):
+        self.config, self.processes = config, processes
         self.dtype = PRECISIONS[config.optimizer.precision]
         self.square, self.largest = Buckets.square(config.data.resolution).largest, Buckets.of(config.data).largest
         self.full = config.student.method == "full"
-        float8 = config.teacher.float8
-        self.frozen = layout.teacher(self.dtype, float8)
-        self.student = layout.student() if self.full else layout.teacher(self.dtype, float8, config.student.rank)
+        self.teacher, self.file_bytes = layouts.of_teacher(config.teacher, config.data.resolution)
+        network, helpers = self.teacher.unet, (*self.teacher.text_encoders, self.teacher.vae)
+        self.loaded, self.helpers_loaded = _bytes(network), sum(map(_bytes, helpers))
+        self.whole = sum(tensor.numel() for tensor in _tensors(network))
+        with META:
+            whole = student.make(config, self.teacher) if self.full else None
+            self.teacher.to(META, self.dtype)
+            self.student = whole or student.make(config, self.teacher)
+        if config.teacher.float8:
+            self.teacher.to_float8()
+        self.frozen = sum(tensor.nbytes for tensor in _tensors(network) if not tensor.requires_grad)
         self.trained = student.trainable(self.student)
         self.numbers = sum(weight.numel() for weight in self.trained)
-        self.whole = sum(weight.numel() for weight in self.frozen.parameters())
-        self.vae_bytes = 4 * sum(weight.numel() for weight in layout.vae_on_meta().parameters())
-        self.texts_bytes = layout.text_numbers * self.dtype.itemsize
+        self.tables = sum(buffer.nbytes for buffer in self.student.buffers()) if self.full else 0
+        self.vae_bytes, self.texts_bytes = _bytes(self.teacher.vae), sum(map(_bytes, self.teacher.text_encoders))
+        self.latent = latent_shape(config, self.teacher, self.largest)
 
     def kept(self) -> Sizes:
         config = self.config.student
         average = 4 * self.numbers if config.ema_decay and config.ema_on == "card" else 0
         return {
-            "the teacher's UNet": sum(weight.nbytes for weight in self.frozen.parameters()),
-            "trained weights": 4 * self.numbers,
+            "the teacher's network": self.frozen,
+            "trained weights": 4 * self.numbers + self.tables,
             "the optimizer's averages": optimizers.state_bytes(self.config.optimizer.kind, self.trained),
             "the running average": average,
             "buckets to exchange gradients": 4 * self.numbers * (self.processes > 1),
@@ -108,47 +118,58 @@ class _Computing:
         optimizer, pictures = config.optimizer, VAE_PIXELS // (largest.width * largest.height)
         adding_up = optimizer.accumulation > 1
         guided = 2 if config.teacher.guidance not in ("cfg_sync", 1.0) else 1
-        in_step = peak_memory.of_step(
-            self.student, self.layout.inputs(optimizer.batch_size, largest), self.dtype,
-            config.student.gradient_checkpointing, adding_up,
-        )  # fmt: skip
+        step = self._call(self.student, optimizer.batch_size, self.latent, torch.float32)
+        with self.teacher.without_adapter():
+            trajectories = self._call(self.teacher.unet, guided * config.cache.teacher_batch, self.latent, self.dtype)
+            autocast = self.dtype if config.teacher.float8 else torch.float32
+            of_teacher = peak_memory.of_inference(self.teacher.unet, trajectories, autocast)
         found = {
-            "activations and gradients of a step": in_step,
-            "the teacher's trajectories and the text encoders": self._inference(
-                self.frozen, guided * config.cache.teacher_batch, largest
-            )
-            + self.texts_bytes,
+            "activations and gradients of a step": peak_memory.of_step(
+                self.student, step, self.dtype, config.student.gradient_checkpointing, adding_up
+            ),
+            "the teacher's trajectories and the text encoders": of_teacher + self.texts_bytes,
         }
         if config.data.kind in (*FOLDERS, "webdataset"):
             batch = max(min(pictures, config.cache.teacher_batch), 1)
             encoded = self._vae("encode", batch, largest)
             found["pictures encoded by the VAE, and the text encoders"] = encoded + self.texts_bytes
         if config.preview.every:
-            sampled = self._inference(self.student, 2 * len(config.preview.prompts), square)
+            shape = latent_shape(config, self.teacher, square)
+            sampling = self._call(self.student, 2 * len(config.preview.prompts), shape, torch.float32)
+            sampled = peak_memory.of_inference(self.student, sampling, self.dtype)
             found["previews, the VAE and the text encoders"] = (
                 max(sampled + self.vae_bytes, self._vae("decode", 1, square)) + self.texts_bytes
             )
         return found
 
-    def _inference(self, unet: Any, batch: int, size: Size) -> int:
-        inputs = self.layout.inputs(batch, size)
-        return peak_memory.of_inference(unet, lambda: unet(**inputs, return_dict=False), self.dtype)
+    def _call(self, network: Any, batch: int, shape: tuple[int, ...], dtype: torch.dtype) -> Callable[[], Tensor]:
+        """Of the teacher's or the student's network, for rows of latents of that shape, which it makes, too."""
+        tokens, width, pooled = self.teacher.prompt_size
+
+        def call() -> Tensor:
+            with META:
+                z, T = torch.empty(batch, *shape), torch.empty(batch)
+                prompts = Prompts(torch.empty(batch, tokens, width), torch.empty(batch, pooled))
+            return self.teacher.network(network, prompts, None, dtype)(z, T)[0]
+
+        return call
 
     def _vae(self, what: str, batch: int, size: Size) -> int:
         """With its weights."""
-        vae = self.layout.vae_on_meta()
-        shape = (batch, 3, size.height, size.width) if what == "encode" else (batch, *_shape(size))
-        given = torch.empty(shape, device="meta")
+        vae = self.teacher.vae
+        shape = (3, size.height, size.width) if what == "encode" else latent_shape(self.config, self.teacher, size)
+        frames = (1,) if LatentScale.of(vae).frames and len(shape) == 3 else ()
+        given = torch.empty(batch, shape[0], *frames, *shape[1:], device=META)
         return self.vae_bytes + peak_memory.of_inference(vae, lambda: getattr(vae, what)(given), torch.float32)
 
     def ram(self) -> Sizes:
-        config, shape = self.config, _shape(self.largest)
+        config = self.config
         lanes = self.processes * config.optimizer.batch_size * config.optimizer.accumulation
-        size = EndPoints.of(config, lanes, shape)
+        size = EndPoints.of(config, lanes, self.latent)
         average = 4 * self.numbers if config.student.ema_decay and config.student.ema_on == "cpu" else 0
         return {
             "the program": PROGRAM,
-            "the weights that a delta is the difference to": 4 * self.whole * self.full,
+            "the weights that a delta is the difference to": self.loaded * self.full,
             "the running average": average,
             "text encoders and VAE": self.vae_bytes + self.texts_bytes,
             "end points of a round": 2 * size.row * size.rows // self.processes,  # as they are read, and joined
@@ -156,23 +177,24 @@ class _Computing:
 
     def ram_moments(self) -> Sizes:
         """Beside what is there all the time, from which loading needs nothing but the program."""
-        models = self.whole * (3 if self.full else 1) + self.whole * bool(self.config.student.delta)
+        models = self.loaded * (2 if self.full else 1) + 4 * self.whole * (self.full + bool(self.config.student.delta))
         there_later = sum(self.ram().values()) - PROGRAM
-        loaded = 4 * (models + self.layout.text_numbers) + self.vae_bytes + self.layout.file_bytes
+        loaded = models + self.helpers_loaded + self.file_bytes
         saved = 4 * self.numbers + _delta(self.config, self.trained)
         return {"loading": max(loaded - there_later, 0), "a delta or a state that is written": saved}
 
     def disk(self, lanes: int, rows: int) -> Sizes:
         """At most, of all processes: what a source's captions are is not read here. lanes: of all, too."""
         config, average = self.config, 4 * self.numbers * bool(self.config.student.ema_decay)
-        examples, latent = _examples(config), 2 * torch.Size(_shape(self.largest)).numel()
+        examples, latent = _examples(config), 2 * torch.Size(self.latent).numel()
         copies = 1 + (config.data.flip and config.data.kind in FOLDERS)
         made_first = latent * copies * (examples or 0)
         captions = rows if examples is None else min(rows, examples)
-        prompt = self.dtype.itemsize * (77 * self.layout.context + self.layout.pooled)
+        tokens, width, pooled = self.teacher.prompt_size
+        prompt = self.dtype.itemsize * (tokens * width + pooled)
         prompts = min(int(config.cache.prompts_gb * GB), captions * prompt)
         state = 4 * self.numbers + average + optimizers.state_bytes(config.optimizer.kind, self.trained)
-        size = EndPoints.of(config, lanes, _shape(self.largest))
+        size = EndPoints.of(config, lanes, self.latent)
         files, keep = -(-config.optimizer.steps // config.save.every), config.save.keep_deltas
         return {
             "latents": made_first,
@@ -183,8 +205,22 @@ class _Computing:
         }
 
 
-def _shape(size: Size) -> tuple[int, int, int]:
-    return 4, size.height // VAE_FACTOR, size.width // VAE_FACTOR
+def latent_shape(config: Config, teacher: Teacher, size: Size) -> tuple[int, ...]:
+    """Of pictures of that size, or of the user's latents, which may be videos. Raises TrainingError."""
+    shape = teacher.latent_shape_at(size.height, size.width)
+    if config.data.kind != "latents" or len(shape) == 3:
+        return shape
+    return shape_of(size, LatentFiles(Path(config.data.path), config.seed), teacher)
+
+
+def _tensors(network: torch.nn.Module) -> Iterator[Tensor]:
+    """Weights, and tables such as SD3's of positions."""
+    yield from network.parameters()
+    yield from network.buffers()
+
+
+def _bytes(network: torch.nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in _tensors(network))
 
 
 def _delta(config: Config, weights: list[torch.nn.Parameter]) -> int:
@@ -233,11 +269,14 @@ def in_ram(needs: Needs, place: Place) -> int:
     return sum(needs.ram.values()) + max(needs.ram_moments["loading"], later + on_card)
 
 
-def check(needs: Needs, place: Place, output: str, here: int = 1) -> None:
-    """Raise TrainingError where it cannot fit. here: how many processes share this RAM."""
+def check(needs: Needs, place: Place, output: str, here: int = 1, sharded: bool = False) -> None:
+    """Raise TrainingError where it cannot fit. here: how many processes share this RAM.
+
+    sharded: by FSDP, with which a card needs less than is computed, so that it stops nothing.
+    """
     on_card, disk = needs.card + RESERVE, sum(needs.disk.values())
     by_card = [*needs.kept.items(), *needs.moments.items()]
-    if place.card is not None and on_card > place.card:
+    if place.card is not None and on_card > place.card and not sharded:
         raise TrainingError(
             f"The run needs {on_card / GB:.3g} GB on the card, of which {place.card / GB:.3g} are free, most of it for "
             f"{_largest(by_card)}: {_advice(needs)}."
@@ -245,11 +284,11 @@ def check(needs: Needs, place: Place, output: str, here: int = 1) -> None:
     ram = here * in_ram(needs, place)
     if ram > place.ram:
         of_ram, of_card = [*needs.ram.items(), *needs.ram_moments.items()], by_card if place.card is None else []
-        largest = _largest([*of_ram, *of_card])
-        advice = _advice(needs) if largest in map(_named, of_card) else _lora(needs)
+        largest = max([*of_ram, *of_card], key=itemgetter(1))
+        advice = _advice(needs) if largest in of_card else _advice_of_ram(needs, largest[0])
         raise TrainingError(
             f"The run needs {ram / GB:.3g} GB of RAM, of which {place.ram / GB:.3g} are free, most of it for "
-            f"{largest}: close other programs{advice and f', or {advice}'}."
+            f"{_named(largest)}: close other programs{advice and f', or {advice}'}."
         )
     if disk > place.disk:
         raise TrainingError(
@@ -271,8 +310,19 @@ def _lora(needs: Needs) -> str:
     return 'set student.method to "lora"' if needs.full else ""
 
 
+def _advice_of_ram(needs: Needs, name: str) -> str:
+    """What takes less of RAM in this part."""
+    if name == "end points of a round":
+        return "lower cache.endpoints, optimizer.batch_size or optimizer.accumulation"
+    if name == "a delta or a state that is written" and not needs.full:
+        return "lower student.rank"
+    return _lora(needs)
+
+
 def _advice(needs: Needs) -> str:
     """What takes less, by the moment that counts."""
+    if needs.kept["prompts in memory"] > needs.card / 2:
+        return "lower cache.prompts_memory_gb"
     moment = max(needs.moments, key=lambda name: needs.moments[name], default="")
     if "trajectories" in moment:
         return "lower cache.teacher_batch"

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-IN_16_BITS = (F.linear, F.conv2d)  # of what the models here call, CUDA's autocast lowers these
+IN_16_BITS = (F.linear, F.conv2d, F.conv3d)  # of what the models here call, CUDA's autocast lowers these
 IN_32_BITS = (F.group_norm, F.layer_norm)  # and raises these
 
 
@@ -74,7 +74,9 @@ class AsOnCuda(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention:
-            return FusedAttention.apply(*args[:3])  # type: ignore[no-untyped-call]
+            q, k, v = args[:3] or (kwargs[name] for name in ("query", "key", "value"))
+            in_16 = (part if self.dtype == torch.float32 else self._cast(part, self.dtype) for part in (q, k, v))
+            return FusedAttention.apply(*in_16)  # type: ignore[no-untyped-call]
         if self.dtype != torch.float32 and func in (*IN_16_BITS, *IN_32_BITS):
             wanted = self.dtype if func in IN_16_BITS else torch.float32
             args = tuple(self._cast(value, wanted) for value in args)
@@ -103,10 +105,10 @@ class AsOnCuda(TorchFunctionMode):
         return torch.utils.checkpoint.checkpoint(block, *args, use_reentrant=False, context_fn=contexts)
 
 
-def of_step(model: Any, inputs: dict[str, Any], dtype: torch.dtype, checkpointing: bool, adding_up: bool) -> int:
+def of_step(model: Any, call: Callable[[], Tensor], dtype: torch.dtype, checkpointing: bool, adding_up: bool) -> int:
     """Bytes of activations, gradients and temporary copies in a forward and backward pass, beside the weights.
 
-    model: a diffusers model on the meta device; inputs: of its forward, there too; dtype: of the computation.
+    model: a diffusers model on the meta device; call: its forward pass, there too; dtype: of the computation.
     adding_up: the gradients are there before, and others are added to them.
     """
     mode = AsOnCuda(dtype)
@@ -121,7 +123,7 @@ def of_step(model: Any, inputs: dict[str, Any], dtype: torch.dtype, checkpointin
     there = [*model.parameters(), *model.buffers(), *(weight.grad for weight in trained if weight.grad is not None)]
     with LiveStorages(there) as found:
         with mode:
-            output = model(**inputs, return_dict=False)[0]
+            output = call()
         torch.autograd.backward(output.float().square().mean())
     before = sum(weight.nbytes for weight in trained) if adding_up else 0
     model.zero_grad()

@@ -3,7 +3,9 @@
 import glob
 import io
 import json
+import math
 import random
+import re
 import sys
 import tarfile
 import zlib
@@ -28,6 +30,8 @@ from .config import DataConfig
 from .stopping import TrainingError
 
 THREADS = 8
+MOST_SHARDS = 100_000
+RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)")
 NAMED = 20  # files in one line for the user, and lines for files of a kind
 
 
@@ -179,11 +183,31 @@ class ShardStream:
 
 
 def _shards(path: str) -> list[str]:
-    """Those that webdataset reads, and of a pattern such as data/*.tar the files that it matches, by name."""
+    """Those that webdataset reads, and of a pattern such as data/*.tar the files that it matches, by name.
+
+    Raises TrainingError.
+    """
     found: list[str] = []
+    _check_braces(path)
     for shard in webdataset.shardlists.expand_urls(path):
         found += (sorted(glob.glob(shard)) if ":" not in shard and not Path(shard).exists() else []) or [shard]
     return found
+
+
+def _check_braces(path: str) -> None:
+    """Raises TrainingError for braces that cannot be expanded, or never end."""
+    ranges = [(int(first), int(last)) for first, last in RANGE.findall(path)]
+    count = math.prod(abs(last - first) + 1 for first, last in ranges)
+    if count > MOST_SHARDS:  # before they are expanded, which would take all of the memory
+        raise TrainingError(
+            f"data.path {path} names {count} shards, expected at most {MOST_SHARDS}: correct the numbers in braces."
+        )
+    try:
+        webdataset.shardlists.expand_urls(path)
+    except ValueError as error:
+        raise TrainingError(
+            f"data.path {path} cannot be used ({error}), expected addresses such as shards-{{00..63}}.tar: correct it."
+        ) from error
 
 
 def _utf_8(data: bytes) -> str:

@@ -11,13 +11,16 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from . import made_with, needs, output, state
+from . import layouts, made_with, needs, output, sharding, state
 from .buckets import Buckets, used
 from .config import Config, without_effect
 from .needs import GB, Needs, Place, Sizes
-from .unet_teacher import VAE_FACTOR
 
 STEPS = 3  # that are measured, after a first one
+OF_A_WHOLE = (
+    "On the card this counts one process with all weights. FSDP spreads them over the cards, so each needs less; by "
+    "how much is not computed.\n"
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,9 @@ def plan_run(config: Config, write: Callable[[str], object]) -> None:
     here = needs.on_this_machine(processes)
     needed, place = needs.of(config, processes), Place.here(config, needs.cuda_or_cpu())
     say(text(config, needed, place, here))
-    needs.check(needed, place, config.output, here)
+    sharded = sharding.is_wanted()
+    say(OF_A_WHOLE if sharded else "")
+    needs.check(needed, place, config.output, here, sharded)
     say("Measuring a step ...\n")
     pace = measure(config)
     say(times(config, needed, pace))
@@ -95,10 +100,11 @@ def measure(config: Config) -> Pace:
 
     accumulation, rows = config.optimizer.accumulation, config.cache.teacher_batch
     rows = max(rows, config.optimizer.batch_size * (STEPS + 1))
-    size, vae = Buckets.of(config.data).largest, VAE_FACTOR
+    teacher, _ = layouts.of_teacher(config.teacher, config.data.resolution)
+    shape = needs.latent_shape(config, teacher, Buckets.of(config.data).largest)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "latents.safetensors"
-        safetensors.torch.save_file({"latents": torch.randn(rows, 4, size.height // vae, size.width // vae)}, path)
+        safetensors.torch.save_file({"latents": torch.randn(rows, *shape)}, path)
         path.with_suffix(".json").write_text(json.dumps(["a picture"] * rows), encoding="utf-8")
         changes = {
             "data": {"kind": "latents", "path": str(path)},

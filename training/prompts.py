@@ -126,6 +126,6 @@ class PromptStore:
 
     def _encoded(self, texts: list[str]) -> dict[str, bytes]:
         prompts = self.teacher.encode_prompts(texts)
-        lengths = prompts.counted.sum(1).tolist()
+        lengths = prompts.lengths
         rows = [torch.cat([e[:n].flatten(), p]) for e, p, n in zip(*prompts, lengths, strict=True)]
         return {text: row.to("cpu", self.dtype).numpy().tobytes() for text, row in zip(texts, rows, strict=True)}

@@ -19,7 +19,6 @@ from perflow_core.training.reflow import Batch, Segment
 from perflow_core.training.starting_delta import Beginning
 
 from . import (
-    flow_teacher,
     latents,
     made_with,
     needs,
@@ -125,21 +124,14 @@ class Run:
 
     def _check_that_it_fits(self) -> None:
         """Before anything long begins. Raises TrainingError."""
-        teacher = self.config.teacher
-        if not Path(teacher.path).exists():  # which `load` says
-            return
-        if flow_teacher.is_one(Path(teacher.path), teacher):
-            self.say("Whether the run fits is not known: of flow models docs/training.md has the sizes.")
-            return
         device, processes = self.accelerator.device, self.accelerator.num_processes
         try:
             needed = needs.of(self.config, processes, traced=device.type == "cuda")
         except UnknownLayoutError as error:  # a teacher that cannot be used at all is named where it is loaded
             self.say(f"Whether the run fits is not known. {error}")
         else:
-            needs.check(
-                needed, needs.Place.here(self.config, device), self.config.output, needs.on_this_machine(processes)
-            )
+            place, here = needs.Place.here(self.config, device), needs.on_this_machine(processes)
+            needs.check(needed, place, self.config.output, here, self.sharded)
 
     def _latents(self, rank: int, processes: int) -> latents.LatentFiles | latents.PictureStream:
         """x0; the processes share the work where latents are made first."""

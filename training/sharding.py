@@ -2,7 +2,7 @@
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, parse_flag_from_env
 
 from .config import Config
 from .stopping import TrainingError
@@ -10,6 +10,11 @@ from .stopping import TrainingError
 
 def is_sharded(accelerator: Accelerator) -> bool:
     return accelerator.distributed_type == DistributedType.FSDP
+
+
+def is_wanted() -> bool:
+    """As accelerate's launcher tells its processes."""
+    return parse_flag_from_env("ACCELERATE_USE_FSDP")
 
 
 def check(accelerator: Accelerator, config: Config) -> None:

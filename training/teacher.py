@@ -39,6 +39,12 @@ class Prompts(NamedTuple):
         """Which tokens count: [B, tokens], bool."""
         return self.embeddings.any(dim=-1)
 
+    @property
+    def lengths(self) -> list[int]:
+        """How many tokens of each count, before what fills it up; without numbers (on the meta device) all of them."""
+        count, tokens = self.embeddings.shape[:2]
+        return [tokens] * count if self.embeddings.is_meta else self.counted.sum(dim=1).tolist()
+
     def filled_up(self, tokens: int) -> "Prompts":
         """With zeros behind up to so many tokens, where there are fewer."""
         missing = max(tokens - self.embeddings.shape[1], 0)
@@ -85,7 +91,7 @@ class Teacher(ABC):
         for part in (self.unet, *self.text_encoders):
             part.requires_grad_(False).eval()
             if part.dtype != dtype:
-                _cast(part, dtype)
+                cast(part, dtype)
         self.vae.requires_grad_(False).eval().float()
         if not but_unet:
             self.unet.to(device)
@@ -241,6 +247,11 @@ class Teacher(ABC):
 
     @property
     @abstractmethod
+    def prompt_size(self) -> tuple[int, int, int]:
+        """The most tokens of a prompt (of Stable Diffusion in one part), the width of each, and that of the pooled."""
+
+    @property
+    @abstractmethod
     def side_step(self) -> int:
         """The sides of pictures are multiples of it, in pixels."""
 
@@ -258,7 +269,7 @@ def float8_layers(unet: torch.nn.Module) -> Iterator[torch.nn.Linear | torch.nn.
             yield layer
 
 
-def _cast(part: Any, dtype: torch.dtype) -> None:
+def cast(part: Any, dtype: torch.dtype) -> None:
     """All but what diffusers keeps in float32 as it loads a model, such as Wan's scales and shifts."""
     kept = set(getattr(part, "_keep_in_fp32_modules", None) or ())
     for name, tensor in [*part.named_parameters(), *part.named_buffers()]:
@@ -270,11 +281,17 @@ def load(config: TeacherConfig, resolution: int) -> Teacher:
     """The teacher of a configuration, on the CPU. Raises TrainingError."""
     from . import flow_teacher, unet_teacher  # each of them is a Teacher
 
+    path = existing(config)
+    kind = flow_teacher if flow_teacher.is_one(path, config) else unet_teacher
+    return kind.load(path, config, resolution)
+
+
+def existing(config: TeacherConfig) -> Path:
+    """Its path. Raises TrainingError."""
     path = Path(config.path)
     if not path.exists():
         raise TrainingError(f"The teacher {path} is not there: give a .safetensors checkpoint or a diffusers folder.")
-    kind = flow_teacher if flow_teacher.is_one(path, config) else unet_teacher
-    return kind.load(path, config, resolution)
+    return path
 
 
 def digests(pipeline: Any, unet: Any, noise_table: object) -> dict[str, str]:

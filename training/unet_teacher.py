@@ -21,6 +21,7 @@ from .stopping import TrainingError
 from .teacher import Prompts, Teacher, digests, first_line
 
 CHUNK = 77  # tokens
+POOLED = 1280  # numbers of SDXL's pooled embedding
 VAE_FACTOR = 8  # pixels, in height and width, for a place of the latent
 KINDS = "a Stable Diffusion 1.5, 2.x or SDXL model that predicts noise or v"
 PIPELINES: dict[str, Any] = {
@@ -51,6 +52,11 @@ class UNetTeacher(Teacher):
 
     def latent_shape_at(self, height: int, width: int) -> tuple[int, ...]:
         return 4, height // VAE_FACTOR, width // VAE_FACTOR
+
+    @property
+    def prompt_size(self) -> tuple[int, int, int]:
+        pooled = POOLED if self.unet.config.get("addition_embed_type") else 0
+        return CHUNK, self.unet.config.cross_attention_dim, pooled
 
     @property
     def side_step(self) -> int:
@@ -151,6 +157,10 @@ def _from_file(path: Path, config: str) -> Any:
         file = inspect(path)
     except WeightsFileError as error:
         raise TrainingError(str(error)) from error
+    except OSError as error:
+        raise TrainingError(
+            f"The teacher {path} cannot be read ({error}): give a .safetensors checkpoint or a diffusers folder."
+        ) from error
     if file.kind != "full model" or file.family not in PIPELINES:
         raise TrainingError(f"The teacher {path.name} is of another kind ({file}), expected {KINDS}: choose another.")
     source: dict[str, Any] = {"config": config, "local_files_only": True} if config else {}

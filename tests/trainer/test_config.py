@@ -1,8 +1,12 @@
 """Configurations: what is shipped can be read, and each mistake is named."""
 
+import math
+import re
+from copy import deepcopy
+
 import pytest
 
-from training.config import NEEDS, NEEDS_SOME, parse, read, without_effect
+from training.config import NEEDS, NEEDS_SOME, Config, Section, parse, read, without_effect
 from training.stopping import TrainingError
 
 
@@ -40,7 +44,10 @@ MISTAKES = [
         {"data": {"kind": "webdataset"}, "validation": {"held_out": 2}},
         'validation.held_out is 2 with data.kind "webdataset", whose examples are not known before',
     ),
-    ({"optimizer": {"weight_decay": float("inf")}}, "optimizer.weight_decay is inf, input should be a finite number"),
+    (
+        {"optimizer": {"weight_decay": float("inf")}},
+        "optimizer.weight_decay is inf, input should be less than or equal to 1000000000",
+    ),
 ]
 
 
@@ -153,3 +160,51 @@ def test_every_needy_key_is_tried(configuration):
     tried = {key for key, *_ in NEEDY} - {"tracking.project", "teacher.config"}
     assert tried == NEEDS.keys() | {key for key in NEEDS_SOME if not key.startswith("preview.")} | {"preview.seed"}
     assert without_effect(parse(configuration())) == ""
+
+
+ODD = [
+    -1, 0, 10**30, 0.5, math.nan, math.inf, -math.inf, 1e300, "", "nonsense", "a\0b", "x" * 300, True, [], {}, [1, "a"],
+]  # fmt: skip
+SECTIONS = {
+    name: field.annotation.model_fields
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+    else {}
+    for name, field in Config.model_fields.items()
+}
+KEYS = [*SECTIONS, *(f"{section}.{key}" for section, keys in SECTIONS.items() for key in keys)]
+USUAL = {
+    "output": "run",
+    "teacher": {"path": "model"},
+    "data": {"kind": "prompts", "path": "prompts.txt"},
+    "optimizer": {"steps": 2, "batch_size": 2},
+}
+
+
+ADVICE = re.compile(r"(: correct it|: write its keys below that|: give .*|, add it|: choose .*|leave .* out)\.$")
+LARGE = (10**30, 1e300, math.inf)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_odd_values_of_every_key(key):
+    """Each is taken, or refused in a short sentence that names the key and says what to do; none is without end."""
+    section, _, name = key.partition(".")
+    for value in ODD:
+        values = deepcopy(USUAL)
+        if name:
+            values.setdefault(section, {})[name] = value
+        else:
+            values[section] = value
+        try:
+            parse(values, "my.toml")
+        except TrainingError as error:
+            said = str(error)
+            assert key in said
+            assert "\n" not in said
+            assert len(said) < 600, said
+            assert ADVICE.search(said), said
+        else:
+            assert value not in LARGE
+            assert value != "" or key in ("teacher.config", "student.delta")
+            assert value not in ("a\0b", "x" * 300) or not (
+                "path" in name or key in ("output", "student.delta", "teacher.config")
+            )

@@ -227,8 +227,15 @@ NO_DATA = [
     ({"kind": "folder", "path": "none"}, "none is no folder"),
     ({"kind": "folder", "path": "empty"}, "empty holds no pictures"),
     ({"kind": "webdataset", "path": "none-{0..3}.tar"}, "the shard none-0.tar is not there"),
+    ({"kind": "webdataset", "path": "none-{0..3.tar"}, "data.path none-{0..3.tar cannot be used (Unbalanced braces"),
+    ({"kind": "webdataset", "path": "{0..9999999999}.tar"}, "names 10000000000 shards, expected at most 100000"),
     ({"kind": "prompts", "path": "none.txt"}, "data.path none.txt cannot be read"),
 ]
+
+
+def test_a_teacher_that_is_no_regular_file():
+    with pytest.raises(TrainingError, match=r"^The teacher /dev/null cannot be read \(.*\): give a \.safetensors"):
+        load("/dev/null")
 
 
 @pytest.mark.parametrize(("data", "sentence"), NO_DATA)

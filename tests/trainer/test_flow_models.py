@@ -312,6 +312,9 @@ def test_what_is_refused_is_said(changed_folder, folder, run, configuration, tmp
         "is of another kind (it has two transformers, or a time for each token)": {"teacher": {"path": two}},
         "is of another kind (its scheduler goes from data to noise)": {"teacher": {"path": backwards}},
         "data.resolution is 72, expected a multiple of 16": {"teacher": {"path": flux}, "data": {"resolution": 72}},
+        "data.resolution is 144, expected at most 128 for sd3.5: lower": {
+            "teacher": {"path": folder("sd3.5")}, "data": {"resolution": 144},
+        },
         'teacher.prediction_type is "epsilon"': {"teacher": {"path": flux, "prediction_type": "epsilon"}},
         "teacher.clip_skip is -2 for flux, a flow model": {"teacher": {"path": flux, "clip_skip": -2}},
         'student.prediction_type is "ddim_eps" for a flow model': {

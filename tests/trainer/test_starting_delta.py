@@ -1,6 +1,5 @@
 """`student.delta`: which files a student begins with, what it gets of them, and what is written and refused then."""
 
-import json
 import re
 import shutil
 
@@ -83,7 +82,7 @@ def low_rank(dW, name, up=".lora_up.weight", down=".lora_down.weight", scale=1.0
 @pytest.mark.parametrize("family", [*layouts.UNETS, "small"])
 def test_names_of_the_authors(family, teacher):
     """diffusers' own conversion of checkpoints takes them back to its names."""
-    unet = teacher.unet if family == "small" else layouts._unet(json.dumps(layouts.UNETS[family]), torch.float32)
+    unet = teacher.unet if family == "small" else layouts._unet(layouts.UNETS[family])
     names = authors_names(unet.state_dict().keys())
     assert len(set(names.values())) == len(names) > 300 * (family != "small")
     checkpoint = {f"model.diffusion_model.{authors}": key for key, authors in names.items()}
