@@ -25,9 +25,9 @@ Prompt = dict[str, dict[str, Any]]
 
 PROMPTS = (  # by the rule of small_model/choose_prompts.py: those that show what is usual
     SMALL["prompt"],
-    "a small orange house in the mountains at sunset, rainy",
-    "a white castle in the mountains at noon, clear, in the middle",
-    "a small white balloon above a beach at dawn, rainy, in the middle",
+    "a small white house on a hill at noon, clear, on the right",
+    "a large green castle on a hill at noon, cloudy, on the right",
+    "a balloon above a cliff at sunset, rainy, in the middle",
 )
 COLUMNS = (("base", 4), ("base", MANY), ("PeRFlow", 4), ("PeRFlow", 8))  # model, steps
 

@@ -113,7 +113,7 @@ NO_DOWNLOADS = "04 Small model without downloads"  # has the small model's setti
 # Graphs of the small flow model's layout.
 FLOW_GRAPHS = ("19 SD3.5 four steps", "18 Train a delta of a flow model")
 FLOW_BASE_CFG = 2.0
-FLOW_PROMPT = PROMPTS[1]
+FLOW_PROMPT = "a small orange house in the mountains at sunset, rainy"
 FLOW_SIZE = {"EmptySD3LatentImage": (128, 128, 1)}
 TRAINING = "PeRFlowTrainDelta"
 LEFT_OUT = ("PreviewImage", "LossGraphNode")  # what they show of the training, which is done already

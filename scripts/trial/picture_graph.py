@@ -77,9 +77,9 @@ class PictureGraph:
         row: int = 0,
     ) -> Link:
         """The picture that a KSampler with euler makes; the noise is that of the seed + row."""
-        how = dict(steps=steps, cfg=cfg, seed=self._seed + row, denoise=denoise, scheduler=scheduler)
-        texts = self.text(words), self.text(self._negative if negative is None else negative)
-        return self.decoded(self._ksampled(model, *texts, latent or self.empty(), **how))
+        how: dict[str, Any] = dict(steps=steps, cfg=cfg, denoise=denoise, scheduler=scheduler, seed=self._seed + row)
+        avoided = self.text(self._negative if negative is None else negative)
+        return self.decoded(self._ksampled(model, self.text(words), avoided, latent or self.empty(), **how))
 
     def many(self, words: str, cfg: float = CFG, *, model: Link | None = None, **how: Any) -> Link:
         """The base model's own picture, as everybody samples it."""
