@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from demo_graph import PROMPTS
 from demo_options import SMALL
 from PIL import Image, ImageDraw, ImageFont
 from trial.small_models.tables import FLOW_CHECKPOINT, FLOW_DELTA, TRAINED_CHECKPOINT, TRAINED_DELTA

@@ -121,7 +121,7 @@ def test_the_student_answers_as_the_merged_model(comfyui, small_unet, apply_delt
     files.load(training, files.read_resumed(str(path)))
     z, T = pictures()["samples"], torch.tensor([1000.0, 437.0])
     ((_, conditions),) = training.examples.conditions([0, 1], [False, False], torch.device("cpu"))
-    with torch.no_grad(), training.unet.loaded():
+    with torch.no_grad(), training.unet.loaded(), training.average.in_place():
         student, teacher = (training.unet(z, T, conditions, student=on) for on in (True, False))
     plain = training.unet.patcher
     comfy.model_management.load_models_gpu([plain])

@@ -16,6 +16,7 @@ from ....perflow_core.sampling.schedule import window_schedule
 from ....perflow_core.sampling.solvers import sample_euler
 from ....perflow_core.training.curriculum import Draw, Purpose, Rounds, draw_batch, normal
 from ....perflow_core.training.descent import Descent, WindowLosses
+from ....perflow_core.training.power_average import PowerAverage
 from ....perflow_core.training.reflow import Batch, Reflow, Segment
 from ....perflow_core.training.time_points import TimePoints
 from ..sampling.base_sampling import base_of
@@ -75,6 +76,7 @@ class DeltaTraining:
         # Checkpointed blocks keep their inputs themselves.
         kind = Descent if settings.gradient_checkpointing else _WithMutations
         self.descent = kind(self.optimizer, LARGEST_GRADIENT, self.scaler)
+        self.average = PowerAverage(self.unet.adapters.parameters)
         self.rounds = Rounds(DEPTH, USES, settings.seed)
         self._segments: dict[int, tuple[Draw, Segment]] = {}  # by number of the batch, of the present round
 
@@ -82,7 +84,9 @@ class DeltaTraining:
         """One step of the optimizer. Raises NotFiniteError."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * min(1, (i + 1) / WARM_UP)
-        return self.reflow.step([self.batch(i)], self.descent)
+        losses = self.reflow.step([self.batch(i)], self.descent)
+        self.average.update(i + 1)
+        return losses
 
     def batch(self, i: int) -> Batch:
         """What step i trains on."""
@@ -135,7 +139,7 @@ class DeltaTraining:
         denoise = denoiser(network, self.settings.prediction_type, self.reflow.chord, PREVIEW_CFG)
         sigmas = window_schedule(self.chord, 4).to(torch.float32).to(self.unet.device)
         noise = normal(self.examples.latents[0].shape, [0], self.settings.seed, Purpose.PREVIEW).to(self.unet.device)
-        with torch.no_grad():
+        with torch.no_grad(), self.average.in_place():
             return sample_euler(denoise, self.base.pure_noise(noise, sigmas[0]), sigmas)
 
     def _made(self, number: int) -> tuple[Draw, Segment]:

@@ -1,7 +1,7 @@
 """What training writes and continues from: the delta, and beside it the optimizer's state.
 
-`NAME.safetensors` is a low-rank delta as every LoRA loader reads it. `NAME.state` holds the same adapters in float32
-and the optimizer's averages; it is used for resuming only and may be deleted.
+`NAME.safetensors` is a low-rank delta as every LoRA loader reads it: the running average of the adapters. `NAME.state`
+holds it and the adapters in float32, and the optimizer's averages; it is used for resuming only and may be deleted.
 """
 
 import json
@@ -30,9 +30,9 @@ from ..weights.unet_weights import stored_weights
 from .delta_training import DeltaTraining
 
 EMBEDDED_GUIDANCE, RANGE = "embedded_guidance", " to "  # of what a model of Flux' kind was given: "3.5 to 6"
-OPTIMIZER = "optimizer."
+OPTIMIZER, AVERAGE = "optimizer.", "average."
 STATE = ".state"
-STATE_BYTES = 12  # a number of the adapters and the optimizer's two averages of it, float32
+STATE_BYTES = 16  # a number of the adapters, its running average, and the optimizer's two averages of it, float32
 
 
 class EarlierDelta(Protocol):
@@ -132,10 +132,12 @@ def save(training: DeltaTraining, prefix: str, steps: int, **facts: str) -> Path
         guidance=f"{settings.guidance:g}" if settings.guidance else "cfg_sync",
         **facts,
     )
-    path = save_delta(adapters.tensors(dtype), prefix, metadata)
+    with training.average.in_place():
+        averaged = adapters.tensors(dtype)
+    path = save_delta(averaged, prefix, metadata)
     try:
         scaler = {"scaler": json.dumps(training.scaler.state_dict())}
-        write_new(adapters.tensors(torch.float32) | _optimizer_tensors(training), path.with_suffix(STATE), scaler)
+        write_new(adapters.tensors(torch.float32) | _kept_tensors(training), path.with_suffix(STATE), scaler)
     except OSError as error:  # the delta is there, and that is what counts
         logging.warning(
             f"{path.with_suffix(STATE).name} could not be written ({error}): a resumed run will start with "
@@ -163,7 +165,9 @@ def load(training: DeltaTraining, resumed: Resumed) -> bool:
             "expected a delta trained on a model of the same kind: choose another file, or none to start anew."
         ) from error
     if not state.is_file():
+        training.average.load(training.average.theta)
         return False
+    training.average.load([tensors[f"{AVERAGE}{i}"] for i in range(len(training.average.values))])
     found: dict[int, dict[str, Tensor]] = {}
     for key in filter(lambda key: key.startswith(OPTIMIZER), tensors):
         _, i, name = key.split(".")
@@ -176,6 +180,9 @@ def load(training: DeltaTraining, resumed: Resumed) -> bool:
     return True
 
 
-def _optimizer_tensors(training: DeltaTraining) -> dict[str, Tensor]:
+def _kept_tensors(training: DeltaTraining) -> dict[str, Tensor]:
+    """What a run goes on with beside the adapters."""
     state = training.optimizer.state_dict()["state"]
-    return {f"{OPTIMIZER}{i}.{name}": tensor.cpu() for i, held in state.items() for name, tensor in held.items()}
+    kept = {f"{OPTIMIZER}{i}.{name}": tensor for i, held in state.items() for name, tensor in held.items()}
+    kept |= {f"{AVERAGE}{i}": value for i, value in enumerate(training.average.values)}
+    return {name: tensor.cpu() for name, tensor in kept.items()}
