@@ -9,6 +9,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # prompts are few, and
 
 
 STOPPED = "Stopped. Run the same command again to continue from here."
+LOST = (
+    "Another process of this run ended, and this one ends with it: see what that one said, and run the same command "
+    "again to continue."
+)
 
 
 def main() -> None:
@@ -25,7 +29,7 @@ def train_or_plan() -> None:
     parser.add_argument("--plan", action="store_true", help="say what the run needs and how long it takes, and end")
     arguments = parser.parse_args()
     from .config import read
-    from .stopping import Stopped, TrainingError
+    from .stopping import Stopped, TrainingError, of_a_lost_process
 
     try:
         config = read(arguments.config)
@@ -43,6 +47,10 @@ def train_or_plan() -> None:
         sys.exit(f"Error: {error}")
     except Stopped:
         sys.exit(STOPPED)
+    except RuntimeError as error:
+        if not of_a_lost_process(error):
+            raise
+        sys.exit(LOST)
 
 
 if __name__ == "__main__":

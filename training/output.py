@@ -9,7 +9,7 @@ from perflow_core.atomic_file import UNFINISHED
 
 from .stopping import TrainingError
 
-LOCK = "run.lock"
+LOCKS = "process-{}.lock"
 
 
 def check(output: str) -> None:
@@ -41,15 +41,18 @@ def made(output: str) -> Path:
 
 
 def tidy(output: Path) -> None:
-    """Delete what a run that was killed had not written to its end, where the first process alone writes."""
-    for name in ("deltas", "previews"):
-        for path in (output / name).glob(f"*{UNFINISHED}"):
+    """Delete the files that a run that was killed had not written to their end, before this one writes any."""
+    for folder in ("prompts", "latents", "endpoints", "deltas", "previews"):
+        for path in (output / folder).rglob(f"*{UNFINISHED}"):
             path.unlink(missing_ok=True)
 
 
-def lock(output: Path) -> FileLock:
-    """Taken until this process ends, however it ends. Raises TrainingError where another process has it."""
-    taken = FileLock(output / LOCK, is_singleton=True)  # the runs of one process follow each other
+def lock(output: Path, rank: int) -> FileLock:
+    """Taken until this process ends, however it ends. Raises TrainingError where another process has it.
+
+    Each process of a run has its own: where some of a run are killed, one that lives on may still write.
+    """
+    taken = FileLock(output / LOCKS.format(rank), is_singleton=True)  # the runs of one process follow each other
     try:
         taken.acquire(blocking=False)
     except Timeout:

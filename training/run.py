@@ -78,8 +78,9 @@ class Run:
         optimizers.check(config.optimizer, self.accelerator.device)
         if not fits:
             self._check_that_it_fits()
-        if self.accelerator.is_main_process:
-            self.lock = output.lock(folder_of_run)
+        processes, rank = self.accelerator.num_processes, self.accelerator.process_index
+        self.lock = output.lock(folder_of_run, rank)
+        if rank == 0:  # the others write when the student is there, which takes all of them
             output.tidy(folder_of_run)
         self.teacher = load(config.teacher, config.data.resolution)
         start = starting_delta.read(config, self.teacher)  # its weights are not kept
@@ -87,7 +88,6 @@ class Run:
         if start:
             start.check(self.reflow.prediction_type, config.student.windows, self.reflow.chord.own_edges)
         self.start_facts = start.facts if start else {}
-        processes, rank = self.accelerator.num_processes, self.accelerator.process_index
         self.digests = dict(self.teacher.digests) | {starting_delta.DIGEST: start.digest if start else ""}
         self.facts = made_with.of_run(config, self.digests, processes)
         found = state.of_this_run(config, self.facts)  # before the caches, which a refused run has to leave as they are

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .config import Config
 from .made_with import Facts, differences, digest
-from .stopping import TrainingError
+from .stopping import TrainingError, of_a_lost_process
 
 # What may change between a run and its continuation; everything else would make it another run.
 FREE = {
@@ -54,6 +54,8 @@ def save(accelerator: Accelerator, config: Config, facts: Facts, step: int, plac
             for path in _to_delete(config, step):
                 shutil.rmtree(path, ignore_errors=True)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+        if of_a_lost_process(error):
+            raise
         shutil.rmtree(unfinished, ignore_errors=True)
         good = last(config)
         kept = f"the last good one, {good}, stays" if good else "there is none yet"
@@ -122,6 +124,8 @@ def load(accelerator: Accelerator, path: Path) -> tuple[int, list[str]]:
     except torch.OutOfMemoryError:
         raise
     except (*BROKEN, RuntimeError, EOFError, KeyError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
+        if of_a_lost_process(error):
+            raise
         raise _unreadable(path, path, error) from error
     return note["step"], note["place"]
 

@@ -18,6 +18,11 @@ class Stopped(Exception):  # noqa: N818 - a wish, not an error
     """The user stopped the run; all that is needed to continue it is on disk."""
 
 
+def of_a_lost_process(error: Exception) -> bool:
+    """Whether another process of the run ended while this one was waiting for it, which gloo says in words alone."""
+    return isinstance(error, RuntimeError) and "gloo/transport" in str(error)
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Around the writing of a file: TrainingError where the disk is full, or may not be written to."""

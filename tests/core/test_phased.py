@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from analytic_function import guided, latent, start
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perflow_core.sampling import phased
@@ -142,6 +142,7 @@ def test_steps_that_are_no_multiple_of_the_phases(n, expected):
     assert phased.training_edges(n, 4, 50).tolist() == expected
 
 
+@settings(deadline=None)
 @given(n=st.integers(4, 200), phases=st.integers(1, 4), fine=st.sampled_from([40, 50]))
 def test_every_edge_is_visited_with_enough_steps(n, phases, fine):
     T, edges = phased.training_edges(n, phases, fine), phased.phase_edges(phases, fine)

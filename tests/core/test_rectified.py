@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from analytic_function import guided, latent, start
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from perflow_core.sampling import phased
@@ -71,6 +71,7 @@ def test_even_steps_on_the_table_are_the_trailing_grid(n):
 
 
 @example(n=2, power=0.99999, first=1.0, last=0.0, table=False)
+@settings(deadline=None)
 @given(
     n=st.integers(1, 40),
     power=st.floats(0.2, 7),

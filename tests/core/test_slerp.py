@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perflow_core.sampling.slerp import slerp
@@ -14,6 +14,7 @@ def noise(seed, shape=(1, 4, 16, 16)):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+@settings(deadline=None)
 @given(frames=st.integers(2, 40), seed=st.integers(0, 1000))
 def test_ends_are_the_two_noises_to_the_bit(frames, seed):
     z0, z1 = noise(seed), noise(seed + 1)
@@ -33,6 +34,7 @@ def test_the_circle_in_a_plane(angle):
     assert torch.allclose(slerp(z0, z1, 9), expected, rtol=0, atol=1e-14)
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 1000))
 def test_frames_are_as_long_as_the_ends(seed):
     z0, z1 = noise(seed), noise(seed + 1)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from trial.small_flow_teachers import make_flow_teacher
@@ -68,6 +68,7 @@ def test_the_nearest_size(configuration):
     assert off.nearest(900, 3) == (64, 64)
 
 
+@settings(deadline=None)
 @given(
     st.integers(8, 160), st.integers(1, 16), st.floats(1, 6), st.integers(1, 5000), st.integers(1, 5000)
 )  # fmt: skip
@@ -77,7 +78,7 @@ def test_the_rule(eighths, steps, max_aspect, width, height):
 
     resolution, step = 8 * eighths, 8 * steps
     data = DataConfig(
-        kind="folder", path="", resolution=resolution, buckets=True, bucket_step=step, max_aspect=max_aspect
+        kind="folder", path="none", resolution=resolution, buckets=True, bucket_step=step, max_aspect=max_aspect
     )
     found = Buckets.of(data)
     if step > resolution:
@@ -135,6 +136,7 @@ def in_groups(kinds: list[int], size: int, seed: int):
         epoch += 1
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=30), st.integers(1, 9), st.integers(0, 5))
 def test_examples_come_in_groups_of_one_kind(kinds, size, seed):
     found = Epochs(kinds, size, seed)

@@ -13,7 +13,7 @@ from trial.small_teachers import NARROW, make_teacher
 
 from training import teacher as teachers
 from training.config import TeacherConfig
-from training.output import LOCK
+from training.output import LOCKS
 from training.stopping import TrainingError
 
 
@@ -165,7 +165,7 @@ def test_two_runs_in_one_output(run, tmp_path):
         "print(flush=True); input()"
     )
     (tmp_path / "run").mkdir()
-    lock = str(tmp_path / "run" / LOCK)
+    lock = str(tmp_path / "run" / LOCKS.format(0))
     with subprocess.Popen([sys.executable, "-c", code, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         other.stdout.readline()
         with pytest.raises(TrainingError, match=r"Another run is writing into .*run: wait until it has ended") as error:

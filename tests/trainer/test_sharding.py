@@ -1,9 +1,6 @@
 """Two processes with the weights in parts: accelerate's FSDP, in the configuration that is shipped."""
 
 import json
-import multiprocessing
-import os
-import socket
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +8,7 @@ import safetensors.torch
 import torch
 from training_results import read, scalars
 from trial.small_flow_teachers import make_flow_teacher
+from two_processes import two_processes
 
 from training import sharding
 from training.config import parse
@@ -53,16 +51,13 @@ def environment_of(configuration) -> dict[str, str]:
     return prepare_multi_gpu_env(arguments)
 
 
-def train_as_one_of_two(values, rank: int, port: int, environment: dict[str, str]) -> None:
+def train_as_one_of_two(rank: int, values) -> None:
     """accelerate has FSDP for accelerators alone; this CPU is shown to it as one."""
-    from accelerate.state import AcceleratorState, PartialState
+    from accelerate.state import PartialState
     from accelerate.utils import DistributedType
 
     from training.run import Run
 
-    os.environ |= environment | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2"}
-    AcceleratorState._reset_state(True)
     PartialState(cpu=True)
     PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
     trained = Run(parse(values))
@@ -71,20 +66,8 @@ def train_as_one_of_two(values, rank: int, port: int, environment: dict[str, str
 
 
 def both(values, repository) -> None:
-    """Forked, as the libraries are here already."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     environment = environment_of(repository / "training" / "configs" / "fsdp.yaml")
-    context = multiprocessing.get_context("fork")
-    processes = [
-        context.Process(target=train_as_one_of_two, args=(values, rank, port, environment)) for rank in range(2)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0, 0]
+    assert two_processes(train_as_one_of_two, values, environment=environment) == [0, 0]
 
 
 def test_two_processes_with_parts_are_one_with_the_whole(values, run, repository, tmp_path):

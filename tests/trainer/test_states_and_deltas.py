@@ -79,10 +79,15 @@ def test_killed_between_a_state_and_its_delta(run, tmp_path):
     whole = last.read_bytes()
     (last.parent / "mine.safetensors").write_bytes(whole)
     last.unlink()
-    begun = last.with_name(f"{last.stem}.0f3a.unfinished")
-    begun.write_bytes(whole[:100])
+    begun = [last.with_name(f"{last.stem}.0f3a.unfinished")]
+    begun += (
+        tmp_path / "run" / folder / ".made_with.json.12.unfinished" for folder in ("prompts/process-1", "latents")
+    )
+    for path in begun:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(whole[:100])
     run(**few)  # the user's own copy is of that step and run
-    assert not begun.exists()
+    assert not any(path.exists() for path in begun)
     assert not last.exists()
     (last.parent / "mine.safetensors").unlink()
     further = {"optimizer": {"steps": 3}, "save": {"every": 1}}
