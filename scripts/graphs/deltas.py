@@ -108,10 +108,10 @@ Run it. Your model makes 16 pictures and learns from them. Three pictures of one
 in 25 steps, with the first delta in 4, and with its own in 4. The file is saved in `output/perflow`. Use it **in place
 of** the first delta, on this model with this LoRA (press R, and *Apply PeRFlow Delta* lists it).
 
-200 steps of 4 pictures show how it goes, and are too few for a delta to keep (the help of *Train PeRFlow Delta* has what
-was measured). Use more and more varied pictures and prompts for a delta to keep: Load
-Image-Text (from Folder) and Make Training Dataset give `latents` and `positive`. To go on with the file that you have
-made, choose it in *resume_from* and set *start_from* to none.
+200 steps of 4 pictures show how it goes, and are too few for a delta to keep: the help of *Train PeRFlow Delta* has
+what was measured. Use more and more varied pictures and prompts then: Load Image-Text (from Folder) and Make Training
+Dataset give `latents` and `positive`. To go on with the file that you have made, choose it in *resume_from* and set
+*start_from* to none.
 
 The prompts and CFG are those of your graphs: with *guidance* 0 the delta takes the CFG that your model takes, in four
 steps best about 4.5.
