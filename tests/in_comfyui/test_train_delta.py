@@ -112,7 +112,7 @@ def test_apply_and_load_lora_give_what_was_trained(comfyui, run, trained, apply_
 
 
 def test_the_student_answers_as_the_merged_model(comfyui, small_unet, apply_delta, trained):
-    """What the adapters' running average adds is what the file adds to the weights, convolutions with strides included."""
+    """What the running average adds is what the file adds to the weights, convolutions with strides included."""
     import comfy.model_management
     from node_training import training_on
 
