@@ -16,7 +16,7 @@ from trial.small_models.tables import TABLES
 
 # What our nodes say below their widgets.
 TEXTS = {
-    "PeRFlowApplyDelta": r"[24] steps or more, CFG (4\.5 to 7\.5|1 to 2\.5|as in its training)\n"
+    "PeRFlowApplyDelta": r"[24] steps or more, CFG (4\.5 to 7\.5|1 to 2\.5|as in its training|as without the delta)\n"
     r"(SD1\.5 difference, \d+ tensors, .+\n(diff_eps|ddim_eps), 4 windows"
     r"|unknown low-rank difference of rank \d+, \d+ tensors, .+\nflow, [24] windows: sigma .+)",
     "PeRFlowModelSampling": r"(velocity|ddim_eps|diff_eps), 4 windows(\nThis model predicts noise.*)?"

@@ -87,7 +87,7 @@ def test_choose_prompts(here, files, monkeypatch):
     monkeypatch.setattr(choose_prompts, "SUBJECTS", ("boat",))
     *ratios, chosen = here("small_model/choose_prompts.py", "--prompts", "3").splitlines()
     assert len(ratios) == 3
-    assert ratios == sorted(ratios)
+    assert ratios == sorted(ratios, key=lambda line: float(line.partition(" ")[0]))
     assert chosen == f"The median: {ratios[1].partition(' ')[2]}"
     assert "boat" in chosen
 
