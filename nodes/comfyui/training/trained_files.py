@@ -159,15 +159,17 @@ def load(training: DeltaTraining, resumed: Resumed) -> bool:
     try:
         training.unet.adapters.load(tensors)
         training.unet.add_whole({whole[name]: dW for name, dW in tensors.items() if name in whole})
+        average = training.average
+        average.load(
+            [tensors[f"{AVERAGE}{i}"] for i in range(len(average.theta))] if state.is_file() else average.theta
+        )
     except (KeyError, RuntimeError) as error:
         raise WeightsFileError(
             f"{resumed.file.name} ({resumed.file}) does not fit the layers of this model ({shown(str(error))}), "
             "expected a delta trained on a model of the same kind: choose another file, or none to start anew."
         ) from error
     if not state.is_file():
-        training.average.load(training.average.theta)
         return False
-    training.average.load([tensors[f"{AVERAGE}{i}"] for i in range(len(training.average.values))])
     found: dict[int, dict[str, Tensor]] = {}
     for key in filter(lambda key: key.startswith(OPTIMIZER), tensors):
         _, i, name = key.split(".")
